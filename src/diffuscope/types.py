@@ -1,0 +1,76 @@
+"""The few types that every layer shares: what a denoiser is, what a sampler yields, how values are looked at.
+
+Shape letters: B images in a batch, C latent channels, H W latent height and width, T text positions, D text width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, float], Tensor]
+"""(noisy latents [B,C,H,W] = x0 + sigma * noise, sigma) -> estimate of the clean latents x0 [B,C,H,W]."""
+
+Noise = Callable[[Tensor, float, float], Tensor]
+"""(like [B,C,H,W], sigma, sigma_next) -> unit-variance noise of that shape, for the step between the two levels."""
+
+
+class Tap(Protocol):
+    """Looks at named inner values, and may replace them. Handed in explicitly; there are no hooks."""
+
+    def wants(self, name: str) -> bool:
+        """Whether the value called ``name`` shall be made and handed over (attention weights cost memory)."""
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """The value itself or its replacement, of the same shape."""
+
+
+def tapped(tap: Tap | None, name: str, value: Tensor) -> Tensor:
+    """``value``, or what ``tap`` puts in its place. Without a tap this is no operation at all."""
+    if tap is None or not tap.wants(name):
+        return value
+    return tap(name, value)
+
+
+@dataclass(slots=True)
+class Step:
+    """One finished solver step, for progress bars, previews and cancelling. The sampler continues from ``x``."""
+
+    index: int
+    sigma: float
+    """Noise level of ``x``, after this step."""
+    x: Tensor
+    """[B,C,H,W] latents at that noise level. May be assigned: the sampler goes on from what stands here."""
+    x0: Tensor
+    """[B,C,H,W] clean estimate from which the step was computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Noise levels of one run: made once for a schedule, a sampler and a spacing.
+
+    ``x_start = noise * start_scale`` begins a run and ``x_end * end_scale`` are its latents; both scales are those of
+    the sampler's reference implementation.
+    """
+
+    sigmas: tuple[float, ...]
+    """Strictly decreasing; the last may be 0. One solver step per interval."""
+    times: tuple[float, ...]
+    """The network's clock at each of ``sigmas`` (training time steps, fractions allowed); same length."""
+    start_scale: float
+    end_scale: float = 1.0
+    table: tuple[float, ...] = field(default=(), repr=False)
+    """log sigma of every training time step, ascending: levels between ``sigmas`` are looked up here."""
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the U-Net is told: the text, encoded. Edit with ``dataclasses.replace``."""
+
+    embeddings: Tensor
+    """[B,T,D] output of the text encoder."""
+    ids: Tensor | None = None
+    """[B,T] int64 token ids, where the embeddings come from tokens."""
+    pooled: Tensor | None = None
+    """[B,P] one vector per text (CLIP: the state at the end-of-text token)."""
