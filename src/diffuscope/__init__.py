@@ -1,1 +1,84 @@
-"""Stable Diffusion you can see through."""
+"""Stable Diffusion you can see through.
+
+``ds.load("emoji")`` gives a Pipeline; ``pipe("a red fox")`` makes a picture; ``pipe.steps(...)`` hands you the loop.
+Importing the package loads no torch: each public name is fetched when it is first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from diffuscope import data, diffusion, errors, images, models, weights
+    from diffuscope.config import ModelConfig
+    from diffuscope.models.tokenizer import Tokenizer
+    from diffuscope.nn.taps import tap_points
+    from diffuscope.pipeline import Pipeline, Replay, Result, Run, load, replay, samplers
+    from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
+
+__all__ = [
+    "Conditioning",
+    "Denoiser",
+    "Levels",
+    "ModelConfig",
+    "Noise",
+    "Pipeline",
+    "Replay",
+    "Result",
+    "Run",
+    "Step",
+    "Tap",
+    "Tokenizer",
+    "__version__",
+    "data",
+    "diffusion",
+    "errors",
+    "images",
+    "load",
+    "models",
+    "replay",
+    "samplers",
+    "tap_points",
+    "weights",
+]
+
+_HOMES = {
+    "Conditioning": "types",
+    "Denoiser": "types",
+    "Levels": "types",
+    "ModelConfig": "config",
+    "Noise": "types",
+    "Pipeline": "pipeline",
+    "Replay": "pipeline",
+    "Result": "pipeline",
+    "Run": "pipeline",
+    "Step": "types",
+    "Tap": "types",
+    "Tokenizer": "models.tokenizer",
+    "load": "pipeline",
+    "replay": "pipeline",
+    "samplers": "pipeline",
+    "tap_points": "nn.taps",
+}
+"""Public name -> the module that defines it. The other public names are modules themselves."""
+
+if TYPE_CHECKING:
+    __version__: str
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("diffuscope")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(f"diffuscope.{_HOMES[name]}"), name)
+    elif name in __all__:
+        value = importlib.import_module(f"diffuscope.{name}")
+    else:
+        raise AttributeError(f"module 'diffuscope' has no attribute {name!r}; it has {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

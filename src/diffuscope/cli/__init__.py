@@ -1,0 +1,99 @@
+"""The ``diffuscope`` command: a table of commands, each in a file of its own that is imported when it is called."""
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from diffuscope.errors import DiffuscopeError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "generate": ("diffuscope.cli.generate:generate", "make pictures from a prompt"),
+    "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
+    "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
+    "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
+}
+"""Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
+
+OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 2 a mistake in what was asked, 1 our fault, 130 Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        _say(_help(), sys.stdout)
+        return OK if arguments else MISTAKE
+    if arguments[0] in {"-V", "--version"}:
+        from diffuscope import __version__
+
+        _say(f"diffuscope {__version__}", sys.stdout)
+        return OK
+    try:
+        name, rest = _split(arguments)
+        return _run(name, rest)
+    except DiffuscopeError as error:
+        _say(f"error: {error}", sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        _say("stopped", sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.stderr.close()
+        return OK
+    except Exception:  # noqa: BLE001 (the last place where anything can be said)
+        traceback.print_exc()
+        _say("this is a fault of diffuscope's own, not yours; please report it with the lines above", sys.stderr)
+        return OUR_FAULT
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The longest command that the arguments begin with, and what follows it."""
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, arguments[words:]
+    word = arguments[0]
+    below = [name for name in COMMANDS if name.startswith(f"{word} ")]
+    if below:
+        raise DiffuscopeError(f"{word!r} wants one more word: {', '.join(below)}. See `diffuscope --help`")
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    raise DiffuscopeError(f"no command {word!r}{hint} There are: {', '.join(COMMANDS)}. See `diffuscope --help`")
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    import tyro
+
+    module, _, function = COMMANDS[name][0].partition(":")
+    command: Callable[..., int | None] = getattr(importlib.import_module(module), function)
+    config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
+    try:
+        code = tyro.cli(command, args=arguments, prog=f"diffuscope {name}", config=config)
+    except SystemExit as stop:  # help was asked for, or an argument does not parse
+        return stop.code if isinstance(stop.code, int) else OK
+    return OK if code is None else code
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: diffuscope COMMAND [OPTIONS]",
+            "",
+            "Stable Diffusion you can see through.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            '`diffuscope COMMAND --help` shows a command\'s options; `diffuscope generate "a red fox"` makes a picture.',
+        ]
+    )
+
+
+def _say(text: str, stream: TextIO) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()

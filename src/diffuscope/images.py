@@ -1,0 +1,179 @@
+"""Pictures in and out: files to RGB pictures, these to pixels [B,3,H,W] in [-1, 1] and back, PNG with text chunks."""
+
+import errno
+import hashlib
+import io
+import os
+import secrets
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from diffuscope.errors import ImageError, InputError, OutputError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""What is read. Other decoders are a larger door than they are worth."""
+
+MAX_PIXELS = 1 << 26
+"""Larger pictures (67 million pixels, 200 MB as RGB) are refused from their header, before anything is decoded."""
+
+Picture = str | os.PathLike[str] | bytes | Image.Image
+"""A path, a file's bytes, or a picture."""
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def open_picture(source: Picture) -> Image.Image:
+    """The picture as RGB: upright as its EXIF orientation says, transparent parts over white; not ``source`` itself.
+
+    Raises:
+        ImageError: no such file, not a whole PNG, JPEG or WebP, or more than ``MAX_PIXELS`` pixels.
+    """
+    if isinstance(source, Image.Image):
+        return _rgb(_limited(source, "the picture"))
+    name = "the picture" if isinstance(source, bytes) else f"{Path(source)}"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
+            return _rgb(_limited(image, name))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(name, "more pixels") from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{name} does not exist; give the path of a PNG, JPEG or WebP picture") from error
+    except ImageError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise ImageError(
+            f"{name} cannot be read as a picture ({error}); give a whole file in one of {', '.join(FORMATS)}"
+        ) from error
+
+
+def _limited(image: Image.Image, name: str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name, f"{image.width}x{image.height} = {image.width * image.height:,} pixels")
+    return image
+
+
+def _too_large(name: str, size: str) -> ImageError:
+    return ImageError(f"{name} has {size}; at most {MAX_PIXELS:,} are decoded. Make it smaller first")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip, not scale
+        grey = np.asarray(image).astype(np.float64) / 257
+        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture scaled to cover ``width`` x ``height`` (Lanczos) and cut to it around the middle."""
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
+    """[B,3,H,W] float32 pixels in [-1, 1] of RGB pictures that share one size."""
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) != 1:
+        raise InputError(f"pictures of sizes {sorted(sizes)}; they must share one size: scale them with `fitted`")
+    array = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])  # [B,H,W,3]
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def to_pictures(pixels: Tensor) -> list[Image.Image]:
+    """RGB pictures of pixels [B,3,H,W] in [-1, 1]; values beyond are clipped. Pixels must be finite."""
+    array = pixels.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return [Image.fromarray(image) for image in array.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def picture_hash(picture: Image.Image) -> str:
+    """SHA-256 of size and RGB pixels, in hex: the same for every file that holds the same picture."""
+    rgb = picture.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """The path, if a PNG can be written there as far as one can tell before trying.
+
+    Raises:
+        InputError: the name does not end in .png.
+        OutputError: the folder does not exist or is read-only, or the path is itself a folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(f"cannot write {path.name!r}: pictures are saved as PNG, with their receipt; name it *.png")
+    if path.is_dir():
+        raise _output_error(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+    if not path.parent.is_dir():
+        raise _output_error(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise _output_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    return path
+
+
+def write_png(path: str | os.PathLike[str], picture: Image.Image, texts: Mapping[str, str] | None = None) -> Path:
+    """Write a PNG with ``texts`` in its text chunks, and return its path.
+
+    The file appears whole or not at all: it is written under another name in the same folder and then renamed.
+
+    Raises:
+        InputError: the name does not end in .png.
+        OutputError: no such folder, no permission, no space.
+    """
+    path = check_output(path)
+    chunks = PngInfo()
+    for key, text in (texts or {}).items():
+        chunks.add_text(key, text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        try:
+            with part.open("xb") as file:
+                picture.save(file, format="PNG", pnginfo=chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    return path
+
+
+def read_texts(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text chunks of a picture's file; empty where there are none.
+
+    Raises:
+        ImageError: not a picture that can be read.
+    """
+    path = Path(path)
+    open_picture(path)  # the same limits and errors; text may stand after the pixels
+    with Image.open(path, formats=FORMATS) as image:
+        image.load()
+        return {key: str(value) for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str)}
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    reason = error.strerror or str(error)
+    if error.errno in _NO_SPACE:
+        advice = "there is no space left: free some, or choose another disk; nothing half-written was left"
+    elif error.errno in _NO_PERMISSION:
+        advice = f"the folder {path.parent} cannot be written to: choose one that can"
+    elif error.errno == errno.EISDIR:
+        advice = "it is a folder: add a file name"
+    elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        advice = f"there is no folder {path.parent}: make it first, or choose one that exists"
+    else:
+        advice = "choose another place"
+    return OutputError(f"cannot write {path} ({reason}); {advice}")
