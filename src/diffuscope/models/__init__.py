@@ -1,1 +1,4 @@
-"""The networks, and the tokenizer: pure functions of their inputs. They know no noise level and no file."""
+"""The networks: pure functions of their inputs that know no noise level and no file.
+
+Each takes one config of ``diffuscope.config`` and offers its inner values to a tap.
+"""

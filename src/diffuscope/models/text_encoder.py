@@ -1,0 +1,115 @@
+"""CLIP's text tower: token ids to the states that the U-Net reads."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffuscope.config import TextEncoderConfig
+from diffuscope.errors import InputError
+from diffuscope.nn.attention import Attention
+from diffuscope.nn.taps import within
+from diffuscope.types import Tap, tapped
+
+END_OF_TEXT = 49407
+
+
+@dataclass(frozen=True, slots=True)
+class TextStates:
+    """What the text encoder makes of a batch of texts."""
+
+    last_hidden_state: Tensor
+    """[B,T,D] states after the last layer and the final norm."""
+    hidden_states: tuple[Tensor, ...]
+    """The embeddings and each layer's output, [B,T,D] each, before the final norm."""
+    pooled: Tensor | None
+    """[B,D], or [B,projection] where the config has one: the state at the first end-of-text token. None without ids."""
+
+
+class FeedForward(nn.Module):
+    """Two linear layers; ``quick_gelu`` is x * sigmoid(1.702 x), as CLIP was trained (Hendrycks & Gimpel 2016)."""
+
+    taps = ("hidden", "")
+
+    def __init__(self, width: int, hidden: int, *, quick: bool) -> None:
+        super().__init__()
+        self.quick = quick
+        self.expand = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
+        """[B,T,width] from [B,T,width], each token by itself."""
+        x = self.expand(x)
+        x = x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x)
+        return tapped(tap, "", self.out(tapped(tap, "hidden", x)))
+
+
+class TextLayer(nn.Module):
+    """One transformer layer; a token sees itself and those before it."""
+
+    taps = ("",)
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.norm_self = nn.LayerNorm(config.width)
+        self.self = Attention(config.width, config.heads, bias=True, causal=True)
+        self.norm_feed = nn.LayerNorm(config.width)
+        self.feed = FeedForward(config.width, config.hidden, quick=config.activation == "quick_gelu")
+
+    def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
+        """[B,T,D] from [B,T,D]."""
+        x = x + self.self(self.norm_self(x), tap=within(tap, "self"))
+        return tapped(tap, "", x + self.feed(self.norm_feed(x), tap=within(tap, "feed")))
+
+
+class TextEncoder(nn.Module):
+    """CLIP's text tower (Radford et al. 2021, section 2.4)."""
+
+    component = "text_encoder"
+
+    def __init__(self, config: TextEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token = nn.Embedding(config.vocabulary, config.width)
+        self.position = nn.Embedding(config.positions, config.width)
+        self.layer = nn.ModuleList(TextLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self.projection = None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
+        # CLIP's own start; torch's unit variance would drown the layers.
+        nn.init.normal_(self.token.weight, std=0.02)
+        nn.init.normal_(self.position.weight, std=0.01)
+        self.taps = ("embeddings", "last_hidden_state", "pooled")
+
+    def forward(self, ids: Tensor, tap: Tap | None = None) -> TextStates:
+        """The states of texts given as token ids [B,T], int64; T is at most ``config.positions``."""
+        return self.encode(self.embed(ids), ids, tap)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[B,T,D] token plus position embeddings of ``ids`` [B,T].
+
+        Raises:
+            InputError: more tokens than positions.
+        """
+        if ids.shape[1] > self.config.positions:
+            raise InputError(
+                f"{ids.shape[1]} tokens, but the text encoder has {self.config.positions} positions; cut the text"
+            )
+        return self.token(ids) + self.position.weight[: ids.shape[1]]
+
+    def encode(self, embeddings: Tensor, ids: Tensor | None = None, tap: Tap | None = None) -> TextStates:
+        """The rest of the network, from embeddings [B,T,D]; ``ids`` [B,T] say where each text ends, for ``pooled``."""
+        tap = within(tap, self.component)
+        x = tapped(tap, "embeddings", embeddings)
+        hidden = [x]
+        for i, layer in enumerate(self.layer):
+            x = layer(x, within(tap, "layer", i))
+            hidden.append(x)
+        last = tapped(tap, "last_hidden_state", self.norm(x))
+        return TextStates(last, tuple(hidden), None if ids is None else tapped(tap, "pooled", self._pool(last, ids)))
+
+    def _pool(self, states: Tensor, ids: Tensor) -> Tensor:
+        end = (ids == END_OF_TEXT).int().argmax(dim=1)  # the first of equals
+        rows = torch.arange(len(ids), device=ids.device)
+        pooled = states[rows, end]
+        return pooled if self.projection is None else self.projection(pooled)
