@@ -56,7 +56,7 @@ class UNetConfig:
     def __post_init__(self) -> None:
         if not len(self.channels) == len(self.depth) == len(self.heads):
             raise ValueError(
-                f"{len(self.channels)} channels, {len(self.depth)} depths, {len(self.heads)} heads: one of each per level"
+                f"{len(self.channels)} channels, {len(self.depth)} depths, {len(self.heads)} heads: one each per level"
             )
         for channels, heads in zip(self.channels, self.heads, strict=True):
             if channels % heads:
@@ -104,6 +104,7 @@ class ScheduleConfig:
     spacing: TimeSpacing = "leading"
     steps_offset: int = 1  # added to the times of "leading" spacing
     zero_snr: bool = False  # betas rescaled so that the last level is pure noise (Lin et al. 2024, Algorithm 1)
+    ddim_ends_at_zero: bool = True  # else DDIM stops at the lowest trained level (diffusers: set_alpha_to_one)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ class ModelConfig:
             )
 
 
-SD15 = ModelConfig(name="sd15")
+SD15 = ModelConfig(name="sd15", schedule=ScheduleConfig(ddim_ends_at_zero=False))
 
 EMOJI = ModelConfig(
     name="emoji",

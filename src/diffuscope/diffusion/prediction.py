@@ -1,0 +1,62 @@
+"""From what a network predicts to a Denoiser, and what training asks it to predict.
+
+Latents are ``x = x0 + sigma * noise``. A network sees ``x / sqrt(sigma^2 + 1)``, of unit variance for unit data, and
+predicts the noise ("epsilon": Ho et al. 2020), the velocity ("v": Salimans & Ho 2022) or the clean latents ("x0").
+Every formula takes sigma as a float or as a tensor [B,1,1,1].
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffuscope.config import Prediction
+from diffuscope.diffusion.schedules import time_at
+from diffuscope.types import Denoiser, Levels
+
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""(x / sqrt(sigma^2 + 1) [B,C,H,W], training time, a scalar tensor) -> the network's prediction [B,C,H,W]."""
+
+
+def scaled(x: Tensor, sigma: float | Tensor) -> Tensor:
+    """The network's input for noisy latents: ``x / sqrt(sigma^2 + 1)``."""
+    return x / (sigma**2 + 1) ** 0.5
+
+
+def x0_from(prediction: Prediction, output: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
+    """Estimate of the clean latents [B,C,H,W] from a network's output for ``x``.
+
+    For "v" no term grows with sigma, so the estimate stays exact at sigma 4096 (zero terminal SNR).
+    """
+    if prediction == "epsilon":
+        return x - sigma * output
+    if prediction == "v":  # Salimans & Ho 2022, appendix D: x0 = alpha z - sigma v, in our variables
+        power = sigma**2 + 1
+        return x / power - output * (sigma / power**0.5)
+    return output
+
+
+def target_of(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
+    """What the network shall predict [B,C,H,W] for ``x0 + sigma * noise``: the training target."""
+    if prediction == "epsilon":
+        return noise
+    if prediction == "v":
+        return (noise - sigma * x0) / (sigma**2 + 1) ** 0.5
+    return x0
+
+
+def denoiser(predict: Predict, levels: Levels, prediction: Prediction) -> Denoiser:
+    """A Denoiser around a network: scales the input, tells the time, turns the output into clean latents.
+
+    At ``levels.sigmas`` the network is told exactly ``levels.times``; between them (midpoints of second-order
+    samplers) the time is interpolated in log sigma over ``levels.table``. The estimate has the dtype of ``x``.
+    """
+    times = dict(zip(levels.sigmas, levels.times, strict=True))
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        time = times[sigma] if sigma in times else time_at(levels.table, sigma)
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        output = predict(scaled(x, sigma), torch.full((), time, dtype=dtype, device=x.device))
+        return x0_from(prediction, output.to(x.dtype), x, sigma)
+
+    return denoise

@@ -1,0 +1,196 @@
+"""Noise levels: what a network was trained on, and which of them one run visits."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffuscope.config import ScheduleConfig
+from diffuscope.diffusion.samplers.table import SPACINGS, Grid, SamplerInfo, find
+from diffuscope.errors import InputError
+from diffuscope.types import Levels
+
+ZERO_SNR_ALPHA = 2.0**-24
+"""Stands for the zero of a schedule that ends in pure noise, so that its last sigma is 4096 and not infinite."""
+
+_MAX_COSINE_BETA = 0.999
+_KARRAS_RHO = 7.0
+
+
+class Schedule:
+    """The noise levels of a network: sigma^2 = (1 - abar) / abar, with abar the cumulative product of 1 - beta.
+
+    Tables are computed in float64. Those of diffusers are float32: its abar is off by up to about 1e-6 relative, its
+    sigma by up to 4e-5 relative, most at the first time steps, where 1 - abar cancels. To follow another table bit by
+    bit, give it as ``alphas_cumprod``.
+
+    Attributes:
+        config: what the schedule was made from.
+        alphas_cumprod: [T] float64, falling.
+        sigmas: [T] float64, rising: the noise level of each training time step.
+    """
+
+    def __init__(self, config: ScheduleConfig, alphas_cumprod: Tensor | None = None) -> None:
+        """Make the tables of ``config``, or take ``alphas_cumprod`` [T] in place of the computed ones."""
+        if alphas_cumprod is None:
+            alphas_cumprod = _alphas_cumprod(config)
+        elif alphas_cumprod.shape != (config.train_steps,):
+            raise InputError(
+                f"a table of shape {tuple(alphas_cumprod.shape)} for {config.train_steps} training time steps: "
+                "give one value for each"
+            )
+        self.config = config
+        self.alphas_cumprod = alphas_cumprod.to("cpu", torch.float64)
+        self.sigmas = ((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt()
+        self._sigmas: list[float] = self.sigmas.tolist()
+        self._log_sigmas = tuple(math.log(sigma) for sigma in self._sigmas)
+
+    def sigma_of(self, time: float) -> float:
+        """Noise level at a training time, linear in sigma between whole times, as diffusers has it.
+
+        Raises:
+            InputError: ``time`` is outside the trained range.
+        """
+        last = self.config.train_steps - 1
+        if not 0 <= time <= last:
+            raise InputError(f"time {time:g} is outside the trained times 0 to {last}: ask for fewer steps")
+        low = min(int(time), last - 1) if last else 0
+        high = min(low + 1, last)
+        return self._sigmas[low] + (time - low) * (self._sigmas[high] - self._sigmas[low])
+
+    def time_of(self, sigma: float) -> float:
+        """Training time of a noise level, linear in log sigma between whole times, clamped to the trained range.
+
+        At whole times it inverts ``sigma_of``; between them the two interpolations differ by less than 0.05.
+        """
+        return time_at(self._log_sigmas, sigma)
+
+    def levels(self, steps: int | None, *, sampler: str = "euler", spacing: str | Sequence[float] = "model") -> Levels:
+        """The noise levels of one run, as the sampler's reference picks them.
+
+        Args:
+            steps: number of solver steps, 1 to the number of training time steps. None where ``spacing`` is a list.
+            sampler: any name that ``samplers.find`` knows. A fused one ("DPM++ 2M Karras") sets the spacing too.
+            spacing: "model" (times as the config's ``spacing`` says: Lin et al. 2024, Table 2), "karras"
+                (Karras et al. 2022, equation 5, rho 7), "exponential" (even in log sigma), or the levels themselves,
+                strictly decreasing, the last one at least 0.
+
+        Raises:
+            InputError: the steps, the sampler or the spacing are not possible.
+        """
+        info, fused = find(sampler)
+        if not isinstance(spacing, str):
+            return self._finished([float(sigma) for sigma in spacing], None, info, steps)
+        if spacing not in SPACINGS:
+            raise InputError(f"spacing {spacing!r} is not one of {', '.join(SPACINGS)}, nor a list of noise levels")
+        if steps is None or not 1 <= steps <= self.config.train_steps:
+            raise InputError(f"{steps} steps: give a whole number from 1 to {self.config.train_steps}")
+        if spacing == "model" and fused is not None:
+            spacing = fused
+        times: list[float] | None = _model_times(self.config, steps, info.grid)
+        sigmas = [self.sigma_of(time) for time in times or ()]
+        if spacing != "model":
+            high, low = (self._sigmas[-1], self._sigmas[0]) if info.variance_preserving else (sigmas[0], sigmas[-1])
+            sigmas, times = _ramp(high, low, steps, 1 / _KARRAS_RHO if spacing == "karras" else 0.0), None
+        ends_low = info.ends_as_configured and not self.config.ddim_ends_at_zero and sigmas[-1] > self._sigmas[0]
+        end = self._sigmas[0] if ends_low else 0.0
+        return self._finished([*sigmas, end], None if times is None else [*times, 0.0], info, steps)
+
+    def _finished(self, sigmas: list[float], times: list[float] | None, info: SamplerInfo, steps: int | None) -> Levels:
+        """Checked levels with the start and end scale of the sampler's reference."""
+        if steps is not None and steps != len(sigmas) - 1:
+            raise InputError(f"{steps} steps but {len(sigmas)} noise levels: give {steps + 1} of them, or no steps")
+        if len(sigmas) < 2 or not all(math.isfinite(sigma) for sigma in sigmas):
+            raise InputError(f"noise levels {sigmas}: give at least two finite numbers")
+        if sigmas[-1] < 0 or any(sigma <= after for sigma, after in pairwise(sigmas)):
+            raise InputError(
+                f"{len(sigmas)} noise levels from {sigmas[0]:g} to {sigmas[-1]:g} are not strictly decreasing to at "
+                "least 0: ask for fewer steps, or order them"
+            )
+        unit_start = info.variance_preserving or self.config.spacing == "leading"
+        return Levels(
+            sigmas=tuple(sigmas),
+            times=tuple(map(self.time_of, sigmas) if times is None else times),
+            start_scale=math.hypot(sigmas[0], 1) if unit_start else sigmas[0],
+            end_scale=1 / math.hypot(sigmas[-1], 1) if info.variance_preserving else 1.0,
+            table=self._log_sigmas,
+        )
+
+
+def tail(levels: Levels, strength: float) -> Levels:
+    """The last ``strength`` of a run, for image-to-image: int(steps * strength) of its steps, as diffusers has it.
+
+    A run over it starts at ``image + noise * start_scale``: the start scale is the first sigma itself.
+
+    Raises:
+        InputError: ``strength`` is outside (0, 1], or so small that no step is left.
+    """
+    if not 0 < strength <= 1:
+        raise InputError(f"strength {strength} is outside (0, 1]: near 0 keeps the image, 1 forgets it")
+    steps = len(levels.sigmas) - 1
+    kept = min(int(steps * strength), steps)
+    if kept == 0:
+        raise InputError(
+            f"strength {strength} of {steps} steps leaves none: give at least {1 / steps:.3g}, or more steps"
+        )
+    sigmas = levels.sigmas[steps - kept :]
+    return replace(levels, sigmas=sigmas, times=levels.times[steps - kept :], start_scale=sigmas[0])
+
+
+def time_at(log_sigmas: Sequence[float], sigma: float) -> float:
+    """Training time of ``sigma`` by its place in the ascending table ``log_sigmas``, clamped to the table's ends."""
+    last = len(log_sigmas) - 1
+    level = math.log(sigma) if sigma > 0 else -math.inf
+    if level <= log_sigmas[0]:
+        return 0.0
+    if level >= log_sigmas[last]:
+        return float(last)
+    low = bisect_right(log_sigmas, level) - 1
+    return low + (level - log_sigmas[low]) / (log_sigmas[low + 1] - log_sigmas[low])
+
+
+def _alphas_cumprod(config: ScheduleConfig) -> Tensor:
+    """[T] float64: how much of the clean signal's power is left at each training time step."""
+    steps = config.train_steps
+    if config.betas == "scaled_linear":  # Rombach et al. 2022: linear in the root
+        betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, steps, dtype=torch.float64) ** 2
+    elif config.betas == "linear":  # Ho et al. 2020
+        betas = torch.linspace(config.beta_start, config.beta_end, steps, dtype=torch.float64)
+    else:  # Nichol & Dhariwal 2021, equation 17
+        angles = (torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * (math.pi / 2)
+        signal = angles.cos() ** 2
+        betas = (1 - signal[1:] / signal[:-1]).clamp(max=_MAX_COSINE_BETA)
+    alphas_cumprod = (1 - betas).cumprod(0)
+    return _to_zero_snr(alphas_cumprod) if config.zero_snr else alphas_cumprod
+
+
+def _to_zero_snr(alphas_cumprod: Tensor) -> Tensor:
+    """The same table, shifted and scaled so that no signal is left at its end: Lin et al. 2024, Algorithm 1."""
+    root = alphas_cumprod.sqrt()
+    rescaled = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    rescaled[-1] = ZERO_SNR_ALPHA
+    return rescaled
+
+
+def _model_times(config: ScheduleConfig, steps: int, grid: Grid) -> list[float]:
+    """Training times in falling order, as Lin et al. 2024, Table 2 names them and diffusers computes them."""
+    points = steps + 1 if grid == "inner" else steps
+    falling = range(points - 1, points - 1 - steps, -1)
+    if config.spacing == "trailing":
+        return [round(config.train_steps - i * config.train_steps / steps) - 1.0 for i in range(steps)]
+    if config.spacing == "leading":
+        return [float(i * (config.train_steps // points) + config.steps_offset) for i in falling]
+    stride = (config.train_steps - 1) / max(points - 1, 1)
+    return [i * stride if grid == "fractional" else float(round(i * stride)) for i in falling]
+
+
+def _ramp(high: float, low: float, steps: int, power: float) -> list[float]:
+    """``steps`` levels from ``high`` to ``low``, even in sigma^power; power 0 is even in log sigma."""
+    places = [i / max(steps - 1, 1) for i in range(steps)]
+    if power == 0:
+        return [high * (low / high) ** place for place in places]
+    return [(high**power + place * (low**power - high**power)) ** (1 / power) for place in places]
