@@ -1,0 +1,250 @@
+"""CLIP's tokenizer: byte-pair encoding of lower-cased text (Sennrich et al. 2016; Radford et al. 2021).
+
+Text is put into Unicode's composed form (NFC), lower-cased and split into words: runs of letters, single digits, runs
+of other signs, and the English contractions. A word's UTF-8 bytes are its first pieces, the last of them marked
+``</w>``; then the neighbours that stand first in the table of merges become one piece, again and again.
+
+Ids: 0-255 bytes, 256-511 bytes that end a word, 512-49405 merges in order of rank, then start and end of text.
+"""
+
+import gzip
+import unicodedata
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+
+import regex
+import torch
+from torch import Tensor
+
+from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
+
+MERGES = 48894
+START = "<|startoftext|>"
+END = "<|endoftext|>"
+
+_CHUNK = regex.compile(r"\S+")
+_SPECIAL = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
+_WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+_CACHED_CHUNKS = 1 << 16
+_CACHED_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """One step of byte-pair encoding: every such pair in the word became one piece."""
+
+    rank: int
+    """Place in the table of merges; the lowest goes first."""
+    pair: tuple[str, str]
+    pieces: tuple[str, ...]
+    """The whole word after this merge."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordTrace:
+    """How one word became tokens."""
+
+    word: str
+    """As it stands after lower-casing."""
+    start: tuple[str, ...]
+    """One piece per UTF-8 byte."""
+    merges: tuple[Merge, ...]
+    ids: tuple[int, ...]
+
+    @property
+    def pieces(self) -> tuple[str, ...]:
+        """The tokens as text, ``</w>`` ending a word."""
+        return self.merges[-1].pieces if self.merges else self.start
+
+
+class Tokenizer:
+    """Text to token ids and back.
+
+    Args:
+        path: a table of merges, one pair a line after one line of header, plain or gzipped (CLIP's own file, or the
+            ``merges.txt`` of a diffusers folder). None is CLIP's, which is part of the package.
+        length: ids per text, start and end of text included.
+        pad: id that fills the places after the end of text: 49407 in Stable Diffusion 1, 0 in 2.
+
+    Raises:
+        ModelNotFoundError: there is no file at ``path``.
+        WeightsError: the file is no table of 48,894 merges.
+        InputError: ``length`` leaves no place for start and end of text.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, length: int = 77, pad: int = 49407) -> None:
+        if length < 2:
+            raise InputError(f"length is {length}; give at least 2, for start and end of text")
+        self.length = length
+        self.pad = pad
+        self.tokens = [*_BYTES.values(), *(f"{letter}</w>" for letter in _BYTES.values())]
+        ids = {token: i for i, token in enumerate(self.tokens)}
+        self._merged: dict[tuple[int, int], int] = {}
+        for first, second in _read_merges(path):
+            token = len(self.tokens)
+            try:
+                self._merged[ids[first], ids[second]] = token
+            except KeyError as missing:
+                raise WeightsError(
+                    f"merge {token - 512} of {path or 'the vocabulary'} joins {missing}, which no merge before it made"
+                ) from None
+            ids[first + second] = token
+            self.tokens.append(first + second)
+        self.start, self.end = len(self.tokens), len(self.tokens) + 1
+        self.tokens += [START, END]
+        self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
+        self._cache: dict[str, tuple[int, ...]] = {}
+
+    def encode(self, text: str | Sequence[str]) -> Tensor:
+        """Ids of one text or several: start, tokens, end, padding; what does not fit is left out (see ``cut``).
+
+        Returns:
+            [B,length] int64, one row a text; one text is a batch of 1.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        ids = torch.full((len(texts), self.length), self.pad, dtype=torch.int64)
+        for row, one in zip(ids, texts, strict=True):
+            line = [self.start, *self.tokenize(one)[: self.length - 2], self.end]
+            row[: len(line)] = torch.tensor(line)
+        return ids
+
+    def tokenize(self, text: str) -> list[int]:
+        """All token ids of a text: nothing added, nothing cut. No token reaches across white space.
+
+        Raises:
+            InputError: the text has lone surrogates, which stand for bytes that were no text.
+        """
+        return [token for chunk in _CHUNK.findall(text) for token in self._chunk_ids(chunk)]
+
+    def cut(self, text: str) -> str:
+        """The end of ``text`` that ``encode`` leaves out, from the first word not wholly kept; "" if all fits."""
+        used = 0
+        for chunk in _CHUNK.finditer(text):
+            used += len(self._chunk_ids(chunk[0]))
+            if used > self.length - 2:
+                return text[chunk.start() :].rstrip()
+        return ""
+
+    def decode(self, ids: Tensor | Iterable[int]) -> list[str]:
+        """One string per id, ``</w>`` where a word ends, each byte beyond ASCII as the letter that stands for it.
+
+        Args:
+            ids: [T], or one row [1,T] as ``encode`` returns it.
+
+        Raises:
+            InputError: several rows at once, or an id outside the vocabulary.
+        """
+        if isinstance(ids, Tensor):
+            if ids.dim() > 1 and ids.numel() != ids.shape[-1]:
+                raise InputError(f"ids have shape {tuple(ids.shape)}; decode one row at a time: decode(ids[0])")
+            ids = ids.flatten().tolist()
+        ids = [int(i) for i in ids]
+        wrong = [i for i in ids if not 0 <= i < len(self.tokens)]
+        if wrong:
+            raise InputError(f"token id {wrong[0]} does not exist; ids go from 0 to {len(self.tokens) - 1}")
+        return [self.tokens[i] for i in ids]
+
+    def trace(self, text: str) -> list[WordTrace]:
+        """Every word of a text and the merges that made its tokens, one by one."""
+        return [self._trace(word) for chunk in _CHUNK.findall(text) for word in _words(chunk)]
+
+    def _trace(self, word: str) -> WordTrace:
+        # Byte-pair encoding as the paper tells it; ``_merge`` is its fast twin.
+        ids = self._first_pieces(word)
+        start, merges = tuple(self.tokens[i] for i in ids), []
+        while known := [pair for pair in pairwise(ids) if pair in self._merged]:
+            pair = min(known, key=self._merged.__getitem__)
+            joined: list[int] = []
+            for i in ids:
+                if joined and (joined[-1], i) == pair:
+                    joined[-1] = self._merged[pair]
+                else:
+                    joined.append(i)
+            ids = joined
+            names = (self.tokens[pair[0]], self.tokens[pair[1]])
+            merges.append(Merge(self._merged[pair] - 512, names, tuple(self.tokens[i] for i in ids)))
+        return WordTrace(word, start, tuple(merges), tuple(ids))
+
+    def _chunk_ids(self, chunk: str) -> tuple[int, ...]:
+        known = self._cache.get(chunk)
+        if known is None:
+            known = tuple(i for word in _words(chunk) for i in self._merge(self._first_pieces(word)))
+            if len(self._cache) >= _CACHED_CHUNKS:
+                self._cache.clear()
+            if len(chunk) <= _CACHED_LENGTH:
+                self._cache[chunk] = known
+        return known
+
+    def _first_pieces(self, word: str) -> list[int]:
+        if word in (START, END):
+            return [self.start if word == START else self.end]
+        try:
+            ids = [self._byte_ids[byte] for byte in word.encode()]
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the text holds U+{ord(word[error.start]):04X}, half of a character; give text that is valid Unicode"
+            ) from None
+        ids[-1] += 256
+        return ids
+
+    def _merge(self, ids: list[int]) -> list[int]:
+        """The tokens of a word's first pieces, in n log n: a heap of possible merges over a linked list of pieces."""
+        n = len(ids)
+        before, after = list(range(-1, n - 1)), list(range(1, n + 1))
+        heap = [(self._merged[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._merged]
+        heapify(heap)
+        while heap:
+            token, left = heappop(heap)
+            right = after[left]
+            if right == n or self._merged.get((ids[left], ids[right])) != token:
+                continue  # one of the two has merged with another since
+            ids[left], ids[right] = token, -1
+            after[left] = after[right]
+            if after[left] < n:
+                before[after[left]] = left
+            for i, j in ((before[left], left), (left, after[left])):
+                if i >= 0 and j < n and (ids[i], ids[j]) in self._merged:
+                    heappush(heap, (self._merged[ids[i], ids[j]], i))
+        return [i for i in ids if i >= 0]
+
+
+def _byte_letters() -> dict[int, str]:
+    """Each byte and the letter that stands for it in the table of merges, in the order of the ids."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+_BYTES = _byte_letters()
+
+
+def _words(chunk: str) -> Iterator[str]:
+    """The words of a piece of text without white space."""
+    for i, part in enumerate(_SPECIAL.split(chunk)):
+        if i % 2:  # the pattern's group: start or end of text, spelled out
+            yield part
+        else:
+            # Capital sigma by itself: Python alone lower-cases it by its place in the word.
+            yield from _WORD.findall(unicodedata.normalize("NFC", part).replace("Σ", "σ").lower())
+
+
+def _read_merges(path: str | Path | None) -> list[tuple[str, str]]:
+    source = files("diffuscope") / "assets" / "bpe_simple_vocab_16e6.txt.gz" if path is None else Path(path)
+    if not source.is_file():
+        raise ModelNotFoundError(f"no vocabulary at {source}; give a table of merges (merges.txt), or None for CLIP's")
+    try:
+        data = source.read_bytes()
+        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise WeightsError(f"{source} cannot be read as a table of merges ({error}); fetch it again") from error
+    table = [tuple(line.split()) for line in text.split("\n", MERGES + 1)[1 : MERGES + 1]]
+    if len(table) != MERGES or any(len(pair) != 2 for pair in table):
+        raise WeightsError(
+            f"{source} does not hold {MERGES} pairs, one a line after a header; it is no CLIP vocabulary"
+        )
+    return [(first, second) for first, second in table]
