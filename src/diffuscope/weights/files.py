@@ -1,0 +1,209 @@
+"""safetensors files: checked before anything is read, mapped into memory, written whole or not at all."""
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from diffuscope.errors import OutputError, WeightsError
+
+HEADER_LIMIT = 100_000_000
+"""Bytes; the limit of the format's own library."""
+
+BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64"), 8),
+}
+
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive, so most likely a pickled checkpoint, which can run code",
+    b"\x80": "a pickle, which can run code",
+    b"version https://git-lfs": "a Git LFS pointer: the text that stands for a file not yet fetched (`git lfs pull`)",
+    b"<": "a web page, not a model",
+    b"GGUF": "a GGUF file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a file's header says of one tensor."""
+
+    dtype: str
+    """The format's name for it, such as ``F16``."""
+    shape: tuple[int, ...]
+    start: int
+    end: int
+    """Bytes from the end of the header."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What stands at the head of a safetensors file."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a safetensors file, checked in full against the file's size. No tensor is read.
+
+    Raises:
+        WeightsError: the file is missing, truncated, foreign, a pickle, or its header is inconsistent.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = _read_json(path, file, size)
+            data_size = size - file.tell()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}; give the path of a safetensors file") from error
+    metadata = header.pop("__metadata__", {})
+    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        _refuse(path, "its metadata is not a table of strings")
+    tensors = {name: _tensor_info(path, name, entry) for name, entry in header.items()}
+    _check_layout(path, tensors, data_size)
+    return Header(tensors, metadata)
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU, mapped from the file; writing to them leaves it as it is.
+
+    Raises:
+        WeightsError: as ``read_header``.
+    """
+    read_header(path)
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}; download or save it again") from error
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file whole, or leave what is there as it is.
+
+    Args:
+        path: the file; its folder exists.
+        tensors: by name, on any device, in any memory format. Not modified.
+        metadata: strings that go into the header.
+
+    Raises:
+        OutputError: there is no such folder, no permission or no space.
+    """
+    with replacing(path) as part:
+        safetensors.torch.save_file({k: _own(v) for k, v in tensors.items()}, part, dict(metadata or {}))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole, or leave what is there as it is; errors as ``write``."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A new file beside ``path`` that takes its place, once the block ends and the disk has it, or vanishes.
+
+    Raises:
+        OutputError: there is no such folder, no permission or no space.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.touch()
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(
+            f"{path} cannot be written: {reason}; give a folder that exists, with permission and space"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
+
+
+def _read_json(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
+    head = file.read(32)
+    if head[8:9] != b"{":
+        for magic, kind in FOREIGN.items():
+            if head.startswith(magic):
+                _refuse(path, f"it is {kind}", "give the model's .safetensors file")
+    if len(head) < 9:
+        _refuse(path, f"it has {size} bytes, fewer than the smallest header", "it is truncated: download it again")
+    length = int.from_bytes(head[:8], "little")
+    if length > HEADER_LIMIT:
+        _refuse(path, f"its header would be {length} bytes long, over the limit of {HEADER_LIMIT}")
+    if 8 + length > size:
+        _refuse(path, f"its header ends at byte {8 + length}, the file at {size}", "it is truncated: download it again")
+    file.seek(8)
+    try:
+        header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"its header is not valid JSON ({error})")
+    if not isinstance(header, dict):
+        _refuse(path, "its header is not a JSON object")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} twice")
+    return table
+
+
+def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        _refuse(path, f"tensor {name!r} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BYTES:
+        _refuse(path, f"tensor {name!r} has the unknown dtype {dtype!r}")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        _refuse(path, f"tensor {name!r} has shape {shape!r} and offsets {offsets!r}, which are not natural numbers")
+    start, end = offsets
+    wanted = prod(shape) * BYTES[dtype]
+    if end - start != wanted:
+        _refuse(path, f"tensor {name!r} takes {end - start} bytes, but {dtype} of shape {shape} takes {wanted}")
+    return TensorInfo(dtype, tuple(shape), start, end)
+
+
+def _naturals(numbers: Any) -> bool:
+    return isinstance(numbers, list) and all(type(number) is int and number >= 0 for number in numbers)
+
+
+def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_size: int) -> None:
+    position = 0
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if info.start != position:
+            flaw = "overlaps the one before it" if info.start < position else "leaves a hole before it"
+            _refuse(path, f"tensor {name!r} starts at byte {info.start} of the data, wanted {position}: it {flaw}")
+        position = info.end
+    if position > data_size:
+        _refuse(
+            path, f"its tensors take {position} bytes and {data_size} are there", "it is truncated: download it again"
+        )
+    if position < data_size:
+        _refuse(path, f"its tensors take {position} bytes and {data_size} are there: bytes that nothing describes")
+
+
+def _refuse(path: Path, what: str, todo: str = "download or save it again as safetensors") -> NoReturn:
+    raise WeightsError(f"{path} is refused: {what}; {todo}")

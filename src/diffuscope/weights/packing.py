@@ -1,0 +1,152 @@
+"""Weights in a quarter of the space: big matrices as int8 with one scale a row, and only the rows that were trained.
+
+The file says in its metadata how each tensor was packed, so that unpacking needs nothing else.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuscope.errors import InputError, WeightMismatchError, WeightsError
+from diffuscope.weights import files
+
+FORMAT = "diffuscope packed 1"
+SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """How one tensor was packed."""
+
+    shape: tuple[int, ...]
+    """Of the whole tensor."""
+    int8: bool
+    """Stored as int8 beside a float32 scale for each row, rather than as a float."""
+    rows: bool
+    """Only some rows are stored, beside their indices; the others are zero."""
+
+
+def pack(
+    tensors: Mapping[str, Tensor], *, seen: Mapping[str, Tensor] | None = None, minimum: int = 4096
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors packed, and the metadata that ``unpack`` needs.
+
+    A tensor of two or more dimensions and at least ``minimum`` numbers becomes ``round(x / scale)`` with ``scale =
+    max|row| / 127`` for each row, that is each output, so no number moves by more than half its row's scale. Smaller
+    ones become float16, or stay float32 where float16 would overflow.
+
+    Args:
+        tensors: by name, of any float dtype. Not modified.
+        seen: for the names of embedding tables, the indices [R] of the rows to keep; the others are dropped.
+        minimum: how many numbers a tensor must have to be worth int8.
+
+    Raises:
+        InputError: ``seen`` names no tensor or a row that is not there, or a tensor holds numbers that are not finite.
+    """
+    seen = {} if seen is None else seen
+    if unknown := seen.keys() - tensors.keys():
+        raise InputError(f"`seen` names tensors that are not given: {sorted(unknown)}")
+    packed: dict[str, Tensor] = {}
+    entries: dict[str, Entry] = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not tensor.isfinite().all():
+            raise InputError(f"tensor {name!r} holds numbers that are not finite floats; only finite floats are packed")
+        values = tensor.detach().cpu().float()
+        if name in seen:
+            rows = seen[name].cpu().long().unique()
+            if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < len(values):
+                raise InputError(f"`seen` of {name!r} names rows outside 0 to {len(values) - 1}")
+            packed[name + ROWS] = rows.int()
+            values = values[rows]
+        entries[name] = Entry(tuple(tensor.shape), tensor.ndim > 1 and tensor.numel() >= minimum, name in seen)
+        if entries[name].int8:
+            packed[name], packed[name + SCALE] = _to_int8(values)
+        else:
+            small = values.half()
+            packed[name] = small if small.isfinite().all() else values
+    table = {name: asdict(entry) for name, entry in entries.items()}
+    return packed, {"format": FORMAT, "packing": json.dumps(table, separators=(",", ":"))}
+
+
+def unpack(packed: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors that were packed, float32, in their first shapes; rows that were dropped are zero.
+
+    Raises:
+        WeightsError: the metadata does not describe a packed file.
+        WeightMismatchError: pieces are missing, too many, or do not fit together.
+    """
+    entries = _entries(metadata)
+    pieces = dict(packed)
+    tensors = {name: _unpack_one(name, entry, pieces) for name, entry in entries.items()}
+    if pieces:
+        raise WeightMismatchError(f"packed file: its metadata does not describe {sorted(pieces)[:3]}; save it again")
+    return tensors
+
+
+def write(path: str | Path, tensors: Mapping[str, Tensor], *, seen: Mapping[str, Tensor] | None = None) -> None:
+    """Pack ``tensors`` into a safetensors file; arguments as ``pack``, errors as there and as ``files.write``."""
+    files.write(path, *pack(tensors, seen=seen))
+
+
+def read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a packed file, float32; errors as ``files.read`` and ``unpack``."""
+    header = files.read_header(path)
+    return unpack(files.read(path), header.metadata)
+
+
+def is_packed(header: files.Header) -> bool:
+    """Whether the file with this header was written by ``write``."""
+    return header.metadata.get("format") == FORMAT
+
+
+def _to_int8(values: Tensor) -> tuple[Tensor, Tensor]:
+    scale = values.flatten(1).abs().amax(dim=1) / 127
+    safe = torch.where(scale > 0, scale, 1.0)
+    return (values / _column(safe, values)).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _column(scale: Tensor, like: Tensor) -> Tensor:
+    return scale.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(f"packed file: its format is {metadata.get('format')!r}, wanted {FORMAT!r}")
+    try:
+        table: dict[str, dict[str, Any]] = json.loads(metadata["packing"])
+        return {k: Entry(tuple(map(int, v["shape"])), bool(v["int8"]), bool(v["rows"])) for k, v in table.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"packed file: its metadata does not say how it was packed ({error!r})") from error
+
+
+def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
+    values = _take(pieces, name, torch.int8 if entry.int8 else None)
+    rows = _take(pieces, name + ROWS, torch.int32) if entry.rows else None
+    stored = entry.shape if rows is None else (len(rows), *entry.shape[1:])
+    if tuple(values.shape) != stored:
+        raise WeightMismatchError(f"packed tensor {name!r} has shape {list(values.shape)}, wanted {list(stored)}")
+    whole = values.float()
+    if entry.int8:
+        scale = _take(pieces, name + SCALE, torch.float32)
+        if tuple(scale.shape) != stored[:1] or not scale.isfinite().all():
+            raise WeightMismatchError(f"packed tensor {name!r} needs one finite scale a row, {stored[0]} in all")
+        whole = whole * _column(scale, whole)
+    if rows is None:
+        return whole
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < entry.shape[0]:
+        raise WeightMismatchError(f"packed tensor {name!r} names rows outside 0 to {entry.shape[0] - 1}")
+    return torch.zeros(entry.shape).index_copy(0, rows.long(), whole)
+
+
+def _take(pieces: dict[str, Tensor], name: str, dtype: torch.dtype | None) -> Tensor:
+    piece = pieces.pop(name, None)
+    if piece is None:
+        raise WeightMismatchError(f"packed file: {name!r} is missing; save it again")
+    if dtype is not None and piece.dtype != dtype:
+        raise WeightMismatchError(f"packed file: {name!r} is {piece.dtype}, wanted {dtype}; save it again")
+    return piece
