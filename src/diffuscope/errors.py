@@ -30,3 +30,7 @@ class ImageError(DiffuscopeError):
 
 class OutputError(DiffuscopeError, OSError):
     """A result cannot be written: no folder, no permission, no space."""
+
+
+class NonFiniteError(DiffuscopeError, ArithmeticError):
+    """A network's answer overflowed or is not a number, so that there is no picture."""
