@@ -1,0 +1,188 @@
+"""The corpus file: every picture with its names, built from published packages, the same bytes every time."""
+
+import hashlib
+import json
+import lzma
+import re
+import tempfile
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffuscope.data import names, packages
+from diffuscope.data.names import Label, Labels
+from diffuscope.errors import InputError, OutputError
+
+LIMIT = 1 << 29
+"""Largest corpus accepted, in bytes after decompression."""
+
+_KEYS = frozenset({"style", "name", "tags", "group", "concept", "svg"})
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One vector picture and what it shows."""
+
+    style: str
+    name: str
+    tags: tuple[str, ...]
+    group: str
+    """The Unicode group ("animals-nature"), or "icon" for a name of an icon set."""
+    concept: str
+    """The same in every style: the slug of the name."""
+    svg: str
+    """A whole SVG document with a square view box."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All pictures, sorted by concept, style and picture."""
+
+    pictures: tuple[Picture, ...]
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Corpus":
+        """Read a file that ``build`` wrote.
+
+        Raises:
+            InputError: The file is missing, damaged, too large, or something else.
+        """
+        path = Path(path)
+        try:
+            with lzma.open(path, "rb") as file:
+                text = file.read(LIMIT + 1)
+            if len(text) > LIMIT:
+                raise InputError(f"{path} is larger than {LIMIT} bytes when unpacked; this is no corpus file")
+            rows = [json.loads(line) for line in text.decode().splitlines()]
+        except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is no corpus file ({error}); make one with `diffuscope data build`") from error
+        if not rows or any(not isinstance(row, dict) or row.keys() != _KEYS for row in rows):
+            raise InputError(f"{path} holds no corpus rows {sorted(_KEYS)}; make it anew with `diffuscope data build`")
+        return cls(tuple(Picture(**{**row, "tags": tuple(row["tags"])}) for row in rows))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the uncompressed rows, in hexadecimal."""
+        return hashlib.sha256(_lines(self.pictures)).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the compressed file, by a temporary file and a rename.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
+        path = Path(path)
+        packed = lzma.compress(_lines(self.pictures), preset=6)
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+                file.write(packed)
+            Path(file.name).replace(path)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written ({error}); give a path in a writable folder") from error
+
+
+def _lines(pictures: tuple[Picture, ...]) -> bytes:
+    return "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in pictures).encode()
+
+
+def build(folder: str | Path | None, out: str | Path) -> Corpus:
+    """Make the corpus from a ``node_modules`` folder, or from packages downloaded for it when ``folder`` is None.
+
+    Returns:
+        The corpus, which also stands in the file ``out``: JSON lines in xz.
+
+    Raises:
+        InputError: A package is missing or not under a permissive licence.
+        OutputError: Downloading or writing failed.
+    """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            return build(packages.download(Path(temporary)), out)
+    corpus = collect(Path(folder))
+    corpus.save(out)
+    return corpus
+
+
+def collect(folder: Path) -> Corpus:
+    """The corpus of a ``node_modules`` folder. Packages of ``packages.STYLES`` must all be there."""
+    for package in packages.VERSIONS:
+        packages.check_licence(folder, package)
+    known = names.labels(
+        packages.read_json(folder, "emojibase-data", "en/data.json"),
+        packages.read_json(folder, "emojilib", "dist/emoji-en-US.json"),
+        packages.read_json(folder, "emojibase-data", "meta/groups.json")["groups"],
+    )
+    pictures: list[Picture] = []
+    for package, style in packages.STYLES.items():
+        icons = packages.read_json(folder, package, "icons.json")
+        categories = packages.read_json(folder, package, "metadata.json").get("categories", {})
+        pictures += _without_repeats(_pictures(style, icons, set(categories.get("Logos", ())), known))
+    return Corpus(tuple(sorted(pictures, key=lambda p: (p.concept, p.style, p.svg))))
+
+
+def _pictures(style: str, icons: dict[str, Any], logos: set[str], known: Labels) -> list[tuple[int, Picture]]:
+    """(Unicode order, picture) of every icon that is shown, is no logo, has no skin tone, and can be named."""
+    aliases: dict[str, list[str]] = {}
+    for alias, of in icons.get("aliases", {}).items():
+        if "hFlip" not in of and "vFlip" not in of and "rotate" not in of:
+            aliases.setdefault(of["parent"], []).append(alias)
+    found = []
+    for key, icon in icons["icons"].items():
+        emoji = style in packages.EMOJI_STYLES
+        if icon.get("hidden") or key in logos or (emoji and names.has_skin_tone(key, icons["icons"])):
+            continue
+        label = _label(style, key, aliases.get(key, []), known)
+        if label is not None:
+            svg = square_svg(icon, icons)
+            found.append(
+                (label.order, Picture(style, label.name, label.tags, label.group, names.slug(label.name), svg))
+            )
+    return found
+
+
+def _label(style: str, key: str, aliases: list[str], known: Labels) -> Label | None:
+    if style == "firefox":
+        return known.find_run_together(key)
+    stem = re.sub(r"-0\d\d$|^(abstract)-\d+$", r"\1", key) if style == "game icon" else re.sub(r"-\d+$", "", key)
+    if style in packages.EMOJI_STYLES:
+        found = known.find(key, aliases) or known.find(stem)
+        return found or Label(stem.replace("-", " "), (), "symbols", 1 << 20)
+    exact = known.find(stem)
+    if exact is not None and names.slug(exact.name) == stem:
+        return exact
+    return Label(stem.replace("-", " "), (), "icon", 1 << 20)
+
+
+def square_svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
+    """One icon of an iconify file as an SVG document, centred in a square view box."""
+    left, top = icon.get("left", icons.get("left", 0)), icon.get("top", icons.get("top", 0))
+    width = icon.get("width", icons.get("width", 16))
+    height = icon.get("height", icons.get("height", 16))
+    side = max(width, height)
+    box = f"{left - (side - width) / 2:g} {top - (side - height) / 2:g} {side:g} {side:g}"
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}">{icon["body"]}</svg>'
+    )
+
+
+def _without_repeats(found: list[tuple[int, Picture]]) -> list[Picture]:
+    """Each drawing once: the first in Unicode order stays, the names of the others become its tags."""
+    first: dict[str, Picture] = {}
+    for _, picture in sorted(found, key=lambda pair: (pair[0], pair[1].name, pair[1].svg)):
+        drawing = _drawing(picture.svg)
+        same = first.get(drawing)
+        if same is None:
+            first[drawing] = picture
+        elif same.name != picture.name:
+            tags = names.clean_tags(same.name, [*same.tags, picture.name, *picture.tags])
+            first[drawing] = Picture(same.style, same.name, tags, same.group, same.concept, same.svg)
+    return list(first.values())
+
+
+def _drawing(svg: str) -> str:
+    """The SVG text with its identifiers numbered, so that equal drawings are equal."""
+    for number, name in enumerate(re.findall(r'id="([^"]+)"', svg)):
+        svg = svg.replace(f'"{name}"', f'"{number}"').replace(f"#{name}", f"#{number}")
+    return svg

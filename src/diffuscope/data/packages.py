@@ -1,0 +1,163 @@
+"""The published packages that the corpus is made of: pinned versions, licences, downloading, and who made them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from diffuscope.errors import InputError, OutputError
+
+STYLES = {
+    "@iconify-json/noto": "noto",
+    "@iconify-json/noto-v1": "blob",
+    "@iconify-json/twemoji": "twemoji",
+    "@iconify-json/fluent-emoji": "fluent 3d",
+    "@iconify-json/fluent-emoji-flat": "fluent flat",
+    "@iconify-json/emojione": "emojitwo",
+    "@iconify-json/fxemoji": "firefox",
+    "@iconify-json/streamline-emojis": "streamline",
+    "@iconify-json/streamline-ultimate-color": "line icon",
+    "@iconify-json/streamline-freehand-color": "freehand",
+    "@iconify-json/game-icons": "game icon",
+}
+"""Package -> the word that names its style in captions."""
+
+VERSIONS = {
+    "@iconify-json/noto": "1.2.9",
+    "@iconify-json/noto-v1": "1.2.5",
+    "@iconify-json/twemoji": "1.2.5",
+    "@iconify-json/fluent-emoji": "1.2.7",
+    "@iconify-json/fluent-emoji-flat": "1.2.6",
+    "@iconify-json/emojione": "1.2.3",
+    "@iconify-json/fxemoji": "1.2.2",
+    "@iconify-json/streamline-emojis": "1.2.4",
+    "@iconify-json/streamline-ultimate-color": "1.2.2",
+    "@iconify-json/streamline-freehand-color": "1.2.2",
+    "@iconify-json/game-icons": "1.2.4",
+    "emojibase-data": "17.0.0",
+    "emojilib": "4.0.3",
+}
+"""npm package -> the exact version that the shipped model was trained on."""
+
+EMOJI_STYLES = ("noto", "blob", "twemoji", "fluent 3d", "fluent flat", "emojitwo", "firefox", "streamline")
+"""Styles that follow the Unicode emoji names; the others are icon sets with names of their own."""
+
+PERMISSIVE = frozenset(
+    {"MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-3.0", "CC0-1.0", "ISC", "BSD-2-Clause", "BSD-3-Clause"}
+)
+"""SPDX identifiers of the licences under which a trained model may be given on, with notices."""
+
+OTHER_WORKS = (
+    (
+        "CLIP vocabulary",
+        "bpe_simple_vocab_16e6.txt.gz",
+        "MIT",
+        "OpenAI; redistributed by open_clip (Ilharco et al.)",
+        "https://github.com/openai/CLIP",
+    ),
+    (
+        "Real-ESRGAN animevideov3 x4",
+        "weights of the upscaler",
+        "BSD-3-Clause",
+        "Xintao Wang",
+        "https://github.com/xinntao/Real-ESRGAN",
+    ),
+    (
+        "EfficientNet-Lite0",
+        "teacher of the autoencoder and the text encoder; not shipped",
+        "Apache-2.0",
+        "The TensorFlow Authors, Google",
+        "https://github.com/tensorflow/tpu",
+    ),
+)
+"""(work, use, licence, author, page) of what does not come from the packages above."""
+
+
+def read_json(folder: Path, package: str, name: str) -> Any:
+    """The parsed JSON file ``name`` of ``package`` in a ``node_modules`` folder.
+
+    Raises:
+        InputError: The file is missing or is no JSON.
+    """
+    path = folder / package / name
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as JSON ({error}); give a node_modules folder with {package}@{VERSIONS[package]}, "
+            "or none to download it"
+        ) from error
+
+
+def download(folder: Path) -> Path:
+    """Fetch the pinned packages into ``folder`` with the npm client; returns its ``node_modules`` folder.
+
+    Install scripts are not run.
+
+    Raises:
+        OutputError: There is no npm client, or it failed.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise OutputError("no npm client found; install Node.js, or give a node_modules folder with the packages")
+    wanted = [f"{package}@{version}" for package, version in VERSIONS.items()]
+    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OutputError(f"npm failed with code {done.returncode}; look at its message: {done.stderr.strip()[-500:]}")
+    return folder / "node_modules"
+
+
+def check_licence(folder: Path, package: str) -> str:
+    """The SPDX identifier that ``package`` declares.
+
+    Raises:
+        InputError: The licence is not in ``PERMISSIVE``.
+    """
+    if package in STYLES:
+        spdx = read_json(folder, package, "info.json").get("license", {}).get("spdx")
+    else:
+        spdx = read_json(folder, package, "package.json").get("license")
+    if spdx not in PERMISSIVE:
+        raise InputError(
+            f"{package} is under {spdx!r}; leave it out: only these licences may enter the corpus: "
+            f"{', '.join(sorted(PERMISSIVE))}"
+        )
+    return str(spdx)
+
+
+def attribution(folder: Path) -> str:
+    """The text of ATTRIBUTION.md: every work the model was made from, as the packages describe themselves.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        "# Attribution",
+        "",
+        "The `emoji` model was trained on pictures and names from these packages. Changes made to them: skin tones",
+        "left out, names merged, pictures rendered to pixels, recoloured, scaled, mirrored and composed into scenes.",
+        "",
+        "| package | version | used as | author | licence |",
+        "|---|---|---|---|---|",
+    ]
+    for package in VERSIONS:
+        about = read_json(folder, package, "package.json")
+        if package in STYLES:
+            info = read_json(folder, package, "info.json")
+            author, licence = info["author"], info["license"]
+            made_by = f"[{author['name']}]({author['url']})"
+            terms = f"[{licence['spdx']}]({licence['url']})"
+            used = f"pictures, `{STYLES[package]} style`"
+        else:
+            author = about.get("author", "")
+            made_by = str(author.get("name", "") if isinstance(author, dict) else author).split("<")[0].strip()
+            page = about.get("repository", {})
+            page = page.get("url", "") if isinstance(page, dict) else page
+            made_by = f"[{made_by}]({page.removeprefix('git+').removesuffix('.git')})" if page else made_by
+            terms, used = check_licence(folder, package), "names and tags"
+        lines.append(f"| {package} | {about['version']} | {used} | {made_by} | {terms} |")
+    lines += ["", "Other works:", "", "| work | used as | author | licence |", "|---|---|---|---|"]
+    lines += [f"| {work} | {use} | [{author}]({page}) | {spdx} |" for work, use, spdx, author, page in OTHER_WORKS]
+    return "\n".join(lines) + "\n"
