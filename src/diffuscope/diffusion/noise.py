@@ -19,8 +19,10 @@ class PerImageNoise:
         """Seed one generator per image.
 
         Raises:
-            InputError: a seed is outside 0 to 2^64 - 1.
+            InputError: no seed, or one outside 0 to 2^64 - 1.
         """
+        if not seeds:
+            raise InputError("no seeds: give one per image")
         if wrong := [seed for seed in seeds if not 0 <= seed < 2**64]:
             raise InputError(f"seed {wrong[0]} is outside 0 to 2^64 - 1")
         self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

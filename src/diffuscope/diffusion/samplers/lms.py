@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from torch import Tensor
 
@@ -50,9 +50,11 @@ def _lms(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], order: int) -> I
         x0 = denoise(x, sigma)
         slopes.appendleft((x - x0) / sigma)
         nodes = [sigmas[i - j] for j in range(len(slopes))]
-        for slope, weight in zip(slopes, adams_weights(nodes, sigma_next), strict=True):
-            x = x + slope * weight
-        step = Step(i, sigma_next, x, x0)
+        # The weights add up to the interval: Euler's step, exact at level 0, plus what the older slopes correct.
+        x_next = x0 + (x - x0) * (sigma_next / sigma)
+        for slope, weight in zip(islice(slopes, 1, None), adams_weights(nodes, sigma_next)[1:], strict=True):
+            x_next = x_next + (slope - slopes[0]) * weight
+        step = Step(i, sigma_next, x_next, x0)
         yield step
         x = step.x
 

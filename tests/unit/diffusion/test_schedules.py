@@ -1,0 +1,140 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from diffuscope.config import ScheduleConfig
+from diffuscope.diffusion.samplers import SAMPLERS, TABLE
+from diffuscope.diffusion.schedules import Schedule, tail
+from diffuscope.errors import InputError
+
+SD = Schedule(ScheduleConfig())
+
+
+@pytest.mark.parametrize("betas", ["scaled_linear", "linear", "cosine"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_tables_rise_and_are_float64(betas, zero_snr):
+    schedule = Schedule(ScheduleConfig(betas=betas, zero_snr=zero_snr))
+    assert schedule.sigmas.shape == (1000,)
+    assert schedule.sigmas.dtype == schedule.alphas_cumprod.dtype == torch.float64
+    assert (schedule.sigmas.diff() > 0).all()
+    torch.testing.assert_close(schedule.alphas_cumprod, 1 / (schedule.sigmas**2 + 1), rtol=1e-12, atol=0)
+
+
+def test_zero_snr_keeps_the_first_level_and_ends_at_4096():
+    zero = Schedule(ScheduleConfig(zero_snr=True))
+    assert zero.sigmas[0].item() == pytest.approx(SD.sigmas[0].item(), rel=1e-12)
+    assert zero.sigmas[-1].item() == pytest.approx(4096, rel=1e-6)
+    assert zero.sigmas[-2] < 4096 / 1.5
+
+
+def test_a_given_table_is_followed():
+    table = SD.alphas_cumprod.float()
+    assert torch.equal(Schedule(ScheduleConfig(), table).alphas_cumprod, table.double())
+    with pytest.raises(InputError, match="one value for each"):
+        Schedule(ScheduleConfig(), table[:10])
+
+
+@pytest.mark.parametrize("time", [0, 1, 17, 500, 998, 999])
+def test_time_and_sigma_invert_each_other_at_whole_times(time):
+    assert SD.sigma_of(time) == SD.sigmas[time].item()
+    assert SD.time_of(SD.sigma_of(time)) == pytest.approx(time, abs=1e-9)
+
+
+@pytest.mark.parametrize("time", [0.5, 1.5, 100.25, 927.6429])
+def test_between_whole_times_the_interpolations_nearly_agree(time):
+    assert SD.time_of(SD.sigma_of(time)) == pytest.approx(time, abs=0.05)
+
+
+def test_time_is_clamped_to_the_trained_range():
+    assert SD.time_of(0.0) == SD.time_of(1e-3) == 0
+    assert SD.time_of(1e3) == 999
+
+
+@pytest.mark.parametrize("time", [-1, 999.5, math.nan])
+def test_sigma_outside_the_trained_range_is_an_error(time):
+    with pytest.raises(InputError, match="trained times"):
+        SD.sigma_of(time)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("trained", ["linspace", "leading", "trailing"])
+@pytest.mark.parametrize("spacing", ["model", "karras", "exponential"])
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 30, 61, 100, 499])
+def test_levels_are_a_path(sampler, trained, spacing, steps):
+    levels = Schedule(ScheduleConfig(spacing=trained)).levels(steps, sampler=sampler, spacing=spacing)
+    assert len(levels.sigmas) == len(levels.times) == steps + 1
+    assert all(a > b for a, b in pairwise(levels.sigmas))
+    assert all(a >= b for a, b in pairwise(levels.times))
+    assert levels.sigmas[-1] == levels.times[-1] == 0
+    assert levels.end_scale == 1
+    unit = TABLE[sampler].variance_preserving or trained == "leading"
+    assert levels.start_scale == (math.hypot(1, levels.sigmas[0]) if unit else levels.sigmas[0])
+
+
+def test_trailing_starts_at_the_last_time():
+    for sampler in SAMPLERS:
+        assert Schedule(ScheduleConfig(spacing="trailing")).levels(4, sampler=sampler).times == (999, 749, 499, 249, 0)
+
+
+def test_exponential_is_even_in_log_sigma():
+    sigmas = SD.levels(9, sampler="dpmpp_2m", spacing="exponential").sigmas
+    ratios = [b / a for a, b in pairwise(sigmas[:-1])]
+    assert ratios == pytest.approx([ratios[0]] * 8)
+    assert (sigmas[0], sigmas[-2]) == pytest.approx((SD.sigmas[-1].item(), SD.sigmas[0].item()))
+
+
+def test_a_fused_name_sets_the_spacing():
+    assert SD.levels(9, sampler="DPM++ 2M Karras") == SD.levels(9, sampler="dpmpp_2m", spacing="karras")
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_given_levels(steps):
+    levels = SD.levels(steps, sampler="ddim", spacing=[10, 3.0, 1, 0.5])
+    assert levels.sigmas == (10.0, 3.0, 1.0, 0.5)
+    assert levels.times == tuple(SD.time_of(sigma) for sigma in levels.sigmas)
+    assert levels.end_scale == pytest.approx(1 / math.sqrt(1.25))
+    assert SD.levels(steps, spacing=[10, 3.0, 1, 0.5]).end_scale == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "options", "message"),
+    [
+        (0, {}, "1 to 1000"),
+        (-3, {}, "1 to 1000"),
+        (1001, {}, "1 to 1000"),
+        (None, {}, "1 to 1000"),
+        (1000, {}, "fewer steps"),
+        (1000, {"sampler": "dpmpp_2m"}, "fewer steps"),
+        (20, {"spacing": "karas"}, "karras"),
+        (20, {"sampler": "eulr"}, "Did you mean 'euler'"),
+        (3, {"spacing": [2.0, 1.0]}, "3 steps but 2"),
+        (None, {"spacing": [1.0]}, "at least two"),
+        (None, {"spacing": []}, "at least two"),
+        (None, {"spacing": [1.0, 2.0]}, "decreasing"),
+        (None, {"spacing": [1.0, 1.0]}, "decreasing"),
+        (None, {"spacing": [1.0, -0.1]}, "at least 0"),
+        (None, {"spacing": [math.inf, 1.0]}, "finite"),
+        (None, {"spacing": [1.0, math.nan]}, "finite"),
+    ],
+)
+def test_impossible_levels_are_an_error(steps, options, message):
+    with pytest.raises(InputError, match=message):
+        SD.levels(steps, **options)
+
+
+@pytest.mark.parametrize(("strength", "kept"), [(1.0, 50), (0.8, 40), (0.58, 28), (0.02, 1)])
+def test_tail_keeps_the_last_steps(strength, kept):
+    levels = SD.levels(50, sampler="ddim")
+    short = tail(levels, strength)
+    assert short.sigmas == levels.sigmas[50 - kept :]
+    assert short.times == levels.times[50 - kept :]
+    assert short.start_scale == short.sigmas[0]
+    assert (short.end_scale, short.table) == (levels.end_scale, levels.table)
+
+
+@pytest.mark.parametrize("strength", [0, -0.1, 1.01, math.nan, 0.01])
+def test_impossible_strength_is_an_error(strength):
+    with pytest.raises(InputError, match="strength"):
+        tail(SD.levels(50), strength)

@@ -1,0 +1,45 @@
+import pytest
+
+from diffuscope.diffusion.samplers import TABLE, find
+from diffuscope.errors import InputError
+
+
+@pytest.mark.parametrize("info", TABLE.values(), ids=lambda info: info.name)
+def test_every_name_finds_its_sampler(info):
+    for name in (info.name, info.label, *info.aliases):
+        for spelling in (name, name.upper(), name.removesuffix("Scheduler"), name.replace("_", " ")):
+            assert find(spelling) == (info, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "spacing"),
+    [
+        ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
+        ("dpmpp_2m_karras", "dpmpp_2m", "karras"),
+        ("DPM++ 2M Exponential", "dpmpp_2m", "exponential"),
+        ("LMS Karras", "lms", "karras"),
+        ("Euler a", "euler_ancestral", None),
+        ("k_euler_a", "euler_ancestral", None),
+        ("Euler", "euler", None),
+        ("DPMSolverMultistepScheduler", "dpmpp_2m", None),
+    ],
+)
+def test_known_spellings(name, sampler, spacing):
+    assert find(name) == (TABLE[sampler], spacing)
+
+
+@pytest.mark.parametrize(("name", "near"), [("eulr", "euler"), ("DPM 2M", "dpmpp_2m"), ("huen", "heun")])
+def test_an_unknown_name_tells_the_nearest_and_all(name, near):
+    with pytest.raises(InputError, match=f"Did you mean '{near}'.*euler, euler_ancestral"):
+        find(name)
+
+
+@pytest.mark.parametrize("name", ["", "   ", "karras", "???"])
+def test_a_name_like_no_other_tells_all(name):
+    with pytest.raises(InputError, match="There are: euler"):
+        find(name)
+
+
+def test_each_spelling_means_one_sampler():
+    names = [name.lower() for info in TABLE.values() for name in (info.name, *info.aliases)]
+    assert len(names) == len(set(names))
