@@ -110,6 +110,18 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def make_folder(path: str | Path) -> None:
+    """Make a folder, and those above it, unless they are there.
+
+    Raises:
+        OutputError: no permission, no space, or a file is in the way.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {path} cannot be made: {error.strerror}; give another place") from error
+
+
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A new file beside ``path`` that takes its place, once the block ends and the disk has it, or vanishes.
