@@ -143,11 +143,11 @@ SD15 = ModelConfig(name="sd15", schedule=ScheduleConfig(ddim_ends_at_zero=False)
 EMOJI = ModelConfig(
     name="emoji",
     text_encoder=TextEncoderConfig(width=320, layers=5, heads=5, hidden=1280, projection=320),
-    unet=UNetConfig(channels=(192, 256, 256), depth=(1, 1, 1), heads=(3, 4, 4), context_dim=320),
+    unet=UNetConfig(channels=(192, 256, 256), depth=(1, 1, 0), heads=(3, 4, 4), context_dim=320),
     # Eight norm groups: with one channel a group the norm erases each channel's mean, and the decoder buys the
     # colours back with one huge value per picture (a bright droplet).
-    vae=VAEConfig(channels=(32, 64, 128, 256), norm_groups=8, scale=1.0),
-    schedule=ScheduleConfig(prediction="v", spacing="trailing"),
+    vae=VAEConfig(channels=(32, 64, 128, 192), norm_groups=8, scale=1.0),
+    schedule=ScheduleConfig(prediction="v", spacing="trailing", zero_snr=True),
     preset=Preset(steps=12, guidance_scale=5.0, sampler="dpmpp_2m", height=128, width=128, upscale=4),
 )
 

@@ -1,0 +1,1 @@
+"""How each shipped file was made: functions that return a frozen config."""

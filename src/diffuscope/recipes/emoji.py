@@ -1,0 +1,70 @@
+"""The recipe of the ``emoji`` model: four stages, each a frozen config, in the order in which they run.
+
+Every stage names the numbers it reproduces; docs/log.md tells what else was tried.
+"""
+
+from dataclasses import dataclass, field
+
+from diffuscope.config import EMOJI, ModelConfig
+from diffuscope.training.loop import LoopConfig
+from diffuscope.training.text import TextTraining
+from diffuscope.training.unet import UNetTraining
+from diffuscope.training.vae import VAELoss
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAERecipe:
+    """The autoencoder alone."""
+
+    model: ModelConfig = EMOJI
+    batch: int = 128
+    scenes: int = 300_000  # composed pictures drawn beforehand; a run passes over them several times
+    loss: VAELoss = field(default_factory=VAELoss)
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesRecipe:
+    """Pictures and texts, encoded once by the finished autoencoder."""
+
+    scenes: int = 600_000
+    held_out: int = 4096
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """The text encoder, by contrast with a pretrained network's features of the pictures."""
+
+    model: ModelConfig = EMOJI
+    training: TextTraining = field(default_factory=TextTraining)
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetRecipe:
+    """U-Net and text encoder together."""
+
+    model: ModelConfig = EMOJI
+    training: UNetTraining = field(default_factory=UNetTraining)
+    loop: LoopConfig
+
+
+def vae(seconds: float = 400.0) -> VAERecipe:
+    """Autoencoder 128x128x3 <-> 16x16x4."""
+    return VAERecipe(loop=LoopConfig(lr=1.5e-3, seconds=seconds, hold=0.3, validate_every=90.0, save_every=120.0))
+
+
+def examples() -> ExamplesRecipe:
+    """What stages three and four learn from."""
+    return ExamplesRecipe()
+
+
+def text(seconds: float = 60.0) -> TextRecipe:
+    """Text encoder; CLIP's loss at batch 4,096."""
+    return TextRecipe(loop=LoopConfig(lr=1e-3, seconds=seconds, warmup=50, save_every=600.0))
+
+
+def unet(seconds: float = 1200.0) -> UNetRecipe:
+    """U-Net with v-prediction and zero terminal SNR; the text encoder goes on learning at the same rate."""
+    return UNetRecipe(loop=LoopConfig(lr=1e-3, seconds=seconds, average=0.9985))

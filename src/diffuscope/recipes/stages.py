@@ -1,0 +1,193 @@
+"""Runs the stages of a recipe: data in, trained networks out. One folder a run, one folder a stage in it."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diffuscope.data.colours import measure
+from diffuscope.data.compose import Canvas, compose
+from diffuscope.data.corpus import Corpus
+from diffuscope.data.processes import in_order
+from diffuscope.data.render import render_all
+from diffuscope.data.scenes import Scenes, blank, draw_scenes
+from diffuscope.data.split import Split, split
+from diffuscope.diffusion.schedules import Schedule
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.recipes.emoji import ExamplesRecipe, TextRecipe, UNetRecipe, VAERecipe
+from diffuscope.teacher import load_efficientnet
+from diffuscope.training.examples import Examples, encode, latent_moments
+from diffuscope.training.loop import Draw, train
+from diffuscope.training.start import quiet
+from diffuscope.training.text import TextTask, Towers
+from diffuscope.training.unet import Painter, UNetTask
+from diffuscope.training.vae import VAETask, standardise
+from diffuscope.weights import files
+from diffuscope.weights.assign import load_into
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Stock:
+    """The corpus, rendered, on a device."""
+
+    corpus: Corpus
+    split: Split
+    canvas: Canvas
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device, size: int = 128) -> "Stock":
+        """Render every picture of a corpus file."""
+        corpus = Corpus.load(path)
+        sprites = torch.from_numpy(render_all(corpus, size)).permute(0, 3, 1, 2).contiguous().to(device)
+        return cls(corpus, split(corpus), Canvas.on(device, sprites, measure(sprites)))
+
+    def scenes(self, count: int, seed: int, kind: Literal["text", "vae"], *, train: bool = True) -> Scenes:
+        """``count`` random scenes of this corpus."""
+        tones = self.canvas.tones.cpu().numpy()
+        return draw_scenes(self.corpus, self.split, tones, count, seed, kind=kind, train=train)
+
+    def held_out(self, count: int) -> Tensor:
+        """[count,3,size,size] in [-1,1]: held-out sprites by themselves, every other one on a coloured background."""
+        rows = [i for i, p in enumerate(self.corpus.pictures) if (p.concept, p.style) in self.split.styles][:count]
+        scenes = blank(len(rows))
+        scenes.sprite[:, 0] = rows
+        scenes.background[1::2] = np.random.default_rng(0).integers(0, 256, (len(rows) // 2, 3))
+        return compose(self.canvas, scenes)
+
+
+def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, stop_after: float | None) -> VAE:
+    """The trained autoencoder, latents centred and of unit variance; also in ``folder/vae.safetensors``."""
+    device = stock.canvas.sprites.device
+    torch.manual_seed(recipe.loop.seed)
+    vae = VAE(recipe.model.vae)
+    quiet(vae)
+    vae = placed(vae, device)
+    scenes = stock.scenes(recipe.scenes, recipe.loop.seed, "vae")
+
+    def batch(draw: Draw) -> Tensor:
+        rows = np.random.default_rng(draw.seed).integers(recipe.scenes, size=recipe.batch)
+        return compose(stock.canvas, scenes.take(rows)).contiguous(memory_format=torch.channels_last)
+
+    task = VAETask(
+        vae,
+        batch,
+        stock.held_out(512),
+        recipe.loss,
+        placed(load_efficientnet(teacher), device),
+        compiled=device.type == "cuda",
+    )
+    trained = train(task, recipe.loop, folder, stop_after=stop_after)
+    assert isinstance(trained, VAE)
+    mean, std = latent_moments(
+        [trained.encode(compose(stock.canvas, scenes.take(slice(i, i + 128)))).mean for i in range(0, 8192, 128)]
+    )
+    standardise(trained, mean, std)
+    save(trained, folder / "vae.safetensors")
+    return trained
+
+
+def make_examples(
+    recipe: ExamplesRecipe, stock: Stock, vae: VAE, teacher: Path, folder: Path
+) -> tuple[Examples, Examples]:
+    """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call."""
+    paths = folder / "examples.safetensors", folder / "examples_held_out.safetensors"
+    if all(path.exists() for path in paths):
+        device = stock.canvas.sprites.device
+        train_part, held_out = (Examples(**files.read(path)).to(device) for path in paths)
+        return train_part, held_out
+    device = stock.canvas.sprites.device
+    network = placed(load_efficientnet(teacher), device)
+    vae = placed(vae, device)
+
+    def made(count: int, seed: int, *, train: bool) -> Examples:
+        scenes = stock.scenes(count, seed, "text", train=train)
+        return encode(vae, network, lambda rows: compose(stock.canvas, scenes.take(rows)), token_ids(scenes))
+
+    found = made(recipe.scenes, recipe.seed, train=True), made(recipe.held_out, recipe.seed + 1, train=False)
+    for path, part in zip(paths, found, strict=True):
+        files.write(path, {field.name: getattr(part, field.name) for field in fields(part)})
+    return found
+
+
+def token_ids(scenes: Scenes) -> Tensor:
+    """[N,2,77] int32 ids of every scene's captions."""
+    chunks = [scenes.captions[i : i + 16384] for i in range(0, len(scenes), 16384)]
+    return torch.from_numpy(np.concatenate(list(in_order(_tokenise, chunks, None))))
+
+
+def _tokenise(captions: list[tuple[str, str]]) -> NDArray[np.int32]:
+    tokenizer = Tokenizer()
+    ids = tokenizer.encode([text for pair in captions for text in pair])
+    return ids.view(len(captions), 2, -1).to(torch.int32).numpy()
+
+
+def train_text(recipe: TextRecipe, examples: tuple[Examples, Examples], folder: Path) -> Towers:
+    """The two towers; also in ``folder/towers.safetensors``."""
+    device = examples[0].latents.device
+    torch.manual_seed(recipe.loop.seed)
+    towers = Towers(TextEncoder(recipe.model.text_encoder), examples[0].features.shape[1]).to(device)
+    task = TextTask(towers, *examples, recipe.training, compiled=device.type == "cuda")
+    trained = train(task, recipe.loop, folder)
+    assert isinstance(trained, Towers)
+    save(trained, folder / "towers.safetensors")
+    return trained
+
+
+def load_towers(recipe: UNetRecipe, examples: tuple[Examples, Examples], path: Path) -> Towers:
+    """The towers that ``train_text`` wrote, ready to learn on."""
+    towers = Towers(TextEncoder(recipe.model.text_encoder), examples[0].features.shape[1])
+    load_into(towers, files.read(path), source=str(path))
+    return towers.requires_grad_(True)
+
+
+def train_unet(
+    recipe: UNetRecipe,
+    examples: tuple[Examples, Examples],
+    towers: Towers,
+    folder: Path,
+    stop_after: float | None,
+) -> Painter:
+    """U-Net and text encoder; also in ``folder/painter.safetensors``."""
+    device = examples[0].latents.device
+    torch.manual_seed(recipe.loop.seed)
+    unet = UNet(recipe.model.unet)
+    quiet(unet)
+    painter = placed(Painter(towers, unet), device)
+    task = UNetTask(
+        painter,
+        *examples,
+        Schedule(recipe.model.schedule),
+        Tokenizer().encode("")[0],
+        recipe.training,
+        compiled=device.type == "cuda",
+    )
+    trained = train(task, recipe.loop, folder, stop_after=stop_after)
+    assert isinstance(trained, Painter)
+    save(trained, folder / "painter.safetensors")
+    return trained
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """``network`` on the device, its convolutions in the memory order that GPUs and CPUs are fastest in."""
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def save(network: nn.Module, path: Path) -> None:
+    """Write a network's weights."""
+    files.write(path, {name: value.contiguous() for name, value in network.state_dict().items()})
+
+
+def load_vae(recipe: VAERecipe, path: Path) -> VAE:
+    """The autoencoder that ``train_vae`` wrote."""
+    vae = VAE(recipe.model.vae)
+    load_into(vae, files.read(path), source=str(path))
+    return vae.requires_grad_(False).eval()

@@ -1,0 +1,41 @@
+"""Learning curves of a run, from its log."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+
+def draw(log: Path, out: Path) -> None:
+    """Write one PNG with a panel for each number of ``log`` (JSON lines with ``step`` and ``seconds``).
+
+    Needs matplotlib (the extra ``train``). Numbers that were validated are marked; the others are drawn as a line.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in log.read_text(encoding="utf-8").splitlines():
+        numbers = json.loads(line)
+        for name, value in numbers.items():
+            if name not in {"step", "seconds"}:
+                series[name].append((numbers["step"], value))
+    columns = 3
+    rows = -(-len(series) // columns)
+    figure, panels = pyplot.subplots(rows, columns, figsize=(4 * columns, 2.6 * rows), squeeze=False)
+    panel: Any
+    for panel, name in zip(panels.flat, series, strict=False):
+        steps, values = zip(*series[name], strict=True)
+        panel.plot(steps, values, marker="o" if name.startswith("validation") else None, linewidth=1)
+        panel.set_title(name, fontsize=9)
+        panel.set_xlabel("step", fontsize=8)
+        panel.grid(alpha=0.3)
+        if min(values) > 0 and name in {"loss", "error", "absolute", "square", "gradient"}:
+            panel.set_yscale("log")
+    for panel in panels.flat[len(series) :]:
+        panel.remove()
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+    pyplot.close(figure)

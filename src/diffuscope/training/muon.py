@@ -1,0 +1,151 @@
+"""Muon for matrices, AdamW for the rest: the optimiser of every recipe here."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+# Coefficients of the quintic iteration of Jordan et al. 2024: singular values land between 0.7 and 1.2 in five rounds.
+_A, _B, _C = 3.4445, -4.7750, 2.0315
+
+
+def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly: U V^T of the singular value decomposition U S V^T.
+
+    Newton-Schulz iteration (Jordan et al. 2024, "Muon"); singular values come out between about 0.7 and 1.2.
+
+    Args:
+        matrices: [G,R,C], a batch of matrices of one shape. Not modified.
+        rounds: iterations.
+
+    Returns:
+        [G,R,C] in bfloat16 on a GPU and in the input's type elsewhere.
+    """
+    x = matrices.bfloat16() if matrices.is_cuda else matrices
+    wide = x.shape[-2] > x.shape[-1]
+    x = x.mT if wide else x
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(rounds):
+        square = x @ x.mT
+        x = _A * x + (_B * square + _C * (square @ square)) @ x
+    return x.mT if wide else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: each weight matrix moves by the same amount in every direction.
+
+    Updates are scaled by 0.2 sqrt(max(rows, columns)), so their root mean square is that of a typical AdamW update and
+    learning rate and weight decay carry over (Liu et al. 2025, "Muon is scalable", eq. 4). Convolution kernels count
+    as matrices [out, in * height * width]. Matrices of one shape are handled in one batch.
+
+    Args:
+        parameters: tensors of two or more dimensions.
+        lr: learning rate on AdamW's scale.
+        momentum: Nesterov momentum.
+        weight_decay: decoupled, as in AdamW.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient."""
+        if closure is not None:
+            raise ValueError("Muon takes no closure")
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[len(parameter), parameter[0].numel()].append(parameter)
+            for parameters in by_shape.values():
+                self._move(parameters, group)
+
+    def _move(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
+        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        weights: list[Tensor] = [parameter.detach() for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+        directions = torch._foreach_lerp(grads, momenta, group["momentum"])
+        matrices = torch.stack([direction.flatten(1) for direction in directions])
+        updates = orthogonalised(matrices)
+        scale = group["lr"] * 0.2 * max(matrices.shape[-2:]) ** 0.5
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(weights, [u.view_as(w).to(w) for w, u in zip(weights, updates, strict=True)], alpha=-scale)
+
+
+class MuonAdamW:
+    """Muon for the hidden matrices of a network, AdamW for embeddings, norms, biases, first and last layers.
+
+    Args:
+        network: what is trained.
+        lr: Muon's learning rate; AdamW's is ``lr * adam_ratio``.
+        adam_ratio: AdamW learns with this part of ``lr``.
+        edges: names of parameters (or beginnings of names) that AdamW takes although they are matrices.
+        weight_decay: of the matrices.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float,
+        *,
+        adam_ratio: float = 0.6,
+        edges: tuple[str, ...] = (),
+        weight_decay: float = 0.0,
+    ) -> None:
+        named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
+        self.names = {id(p): name for name, p in named}
+        matrices = [p for name, p in named if p.ndim >= 2 and id(p) not in tables and not name.startswith(edges)]
+        chosen = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            parts.append(Muon(matrices, lr, weight_decay=weight_decay))
+        if rest:
+            fused = all(p.is_cuda for p in rest)
+            parts.append(torch.optim.AdamW(rest, lr * adam_ratio, betas=(0.9, 0.99), weight_decay=0.0, fused=fused))
+        self.parts = tuple(parts)
+        self.base = [[group["lr"] for group in part.param_groups] for part in self.parts]
+
+    def step(self, factor: float) -> None:
+        """One update with every learning rate multiplied by ``factor``; gradients are freed."""
+        for part, rates in zip(self.parts, self.base, strict=True):
+            for group, rate in zip(part.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every buffer by parameter name and slot, to be written into a checkpoint."""
+        return {
+            f"{self.names[id(parameter)]}.{slot}": value
+            for part in self.parts
+            for parameter, slots in part.state.items()
+            for slot, value in slots.items()
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take up the buffers of ``state``."""
+        slots: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in state.items():
+            name, slot = key.rsplit(".", 1)
+            slots[name][slot] = value
+        for part in self.parts:
+            for group in part.param_groups:
+                for parameter in group["params"]:
+                    # A fused AdamW counts its steps on the device, a plain one on the CPU.
+                    part.state[parameter] = {
+                        slot: value.to(
+                            "cpu" if slot == "step" and not group.get("fused") else parameter.device, copy=True
+                        )
+                        for slot, value in slots[self.names[id(parameter)]].items()
+                    }

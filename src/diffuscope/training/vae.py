@@ -1,0 +1,166 @@
+"""Training the autoencoder: reconstruct pictures through a few numbers, and keep those numbers tame."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffuscope.models.efficientnet import EfficientNet
+from diffuscope.models.vae import VAE
+from diffuscope.training.loop import Draw
+
+Pictures = Callable[[Draw], Tensor]
+"""A fresh batch of pictures [B,3,H,W] in [-1,1], decided by the draw's seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAELoss:
+    """Weights of the parts of the loss, each a mean over elements; pixels are in [-1, 1]."""
+
+    absolute: float = 1.0
+    square: float = 5.0
+    kl: float = 5e-4
+    features: float = 0.05
+    features_from: float = 0.7  # part of the run after which feature distances count
+
+
+class Relative(nn.Module):
+    """Distance of two pictures in the feature maps of a pretrained network (Zhang et al. 2018, without learned heads).
+
+    Each map is scaled to unit length along its channels; the result is the mean squared distance, summed over maps.
+    """
+
+    def __init__(self, teacher: EfficientNet) -> None:
+        super().__init__()
+        self.teacher = teacher.requires_grad_(False).eval()
+
+    def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
+        """One number for two batches [B,3,H,W] in [-1,1]."""
+        ours = self.teacher.features(pixels / 2 + 0.5).stages
+        with torch.no_grad():
+            theirs = self.teacher.features(target / 2 + 0.5).stages
+        distances = [
+            (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        return torch.stack(distances).sum()
+
+
+class VAETask:
+    """The task of ``loop.train`` for the autoencoder.
+
+    Args:
+        vae: what is trained, on its device.
+        pictures: where batches come from.
+        held_out: [N,3,H,W] pictures in [-1,1] never trained on.
+        loss: weights of the parts.
+        teacher: network whose features are compared; None leaves that part out.
+        compiled: whether encoder and decoder are compiled.
+    """
+
+    edges: tuple[str, ...] = ("encoder.stem", "encoder.out", "decoder.stem", "decoder.out", "quant", "post_quant")
+
+    def __init__(
+        self,
+        vae: VAE,
+        pictures: Pictures,
+        held_out: Tensor,
+        loss: VAELoss,
+        teacher: EfficientNet | None = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.network: nn.Module = vae
+        self.pictures, self.held_out, self.weights = pictures, held_out, loss
+        self.relative = None if teacher is None else Relative(teacher)
+        self.autoencode = torch.compile(_autoencode) if compiled else _autoencode
+
+    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruction, divergence from a unit Gaussian and, late in the run, distance in features."""
+        weights = self.weights
+        pixels = self.pictures(draw)
+        noise = torch.randn(self.latents_shape(pixels), device=pixels.device, generator=draw.generator)
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
+            output, mean, std = self.autoencode(self.network, pixels, noise)
+        difference = output.float() - pixels
+        absolute, square = difference.abs().mean(), difference.square().mean()
+        variance = std.float().square()
+        kl = 0.5 * (mean.float().square() + variance - 1 - variance.log()).mean()
+        loss = weights.absolute * absolute + weights.square * square + weights.kl * kl
+        numbers = {"absolute": absolute, "square": square, "kl": kl, "std": std.float().mean()}
+        if self.relative is not None and weights.features and draw.progress >= weights.features_from:
+            with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
+                features = self.relative(output, pixels)
+            loss = loss + weights.features * features
+            numbers["features"] = features
+        return loss, {name: value.detach() for name, value in numbers.items()}
+
+    def latents_shape(self, pixels: Tensor) -> tuple[int, int, int, int]:
+        """Shape of the latents of a batch of pictures."""
+        assert isinstance(self.network, VAE)
+        config, (batch, _, height, width) = self.network.config, pixels.shape
+        return batch, config.latent_channels, height // config.factor, width // config.factor
+
+    @torch.no_grad()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """PSNR in dB (mean over pictures, and of the mean error) and the largest decoder activation in its stds."""
+        assert isinstance(network, VAE)
+        errors, extremes = [], _Extremes()
+        for pixels in self.held_out.split(64):
+            latents = network.encode(pixels).mean
+            output = network.decode(latents, tap=extremes).clamp(-1, 1)
+            errors.append(((output - pixels) / 2).square().mean((1, 2, 3)))
+        error = torch.cat(errors).clamp_min(1e-10)
+        return {
+            "psnr": (-10 * error.log10()).mean().item(),
+            "psnr_of_mean": (-10 * error.mean().log10()).item(),
+            "largest_activation": extremes.largest,
+        }
+
+
+def _autoencode(network: nn.Module, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    assert isinstance(network, VAE)
+    latents = network.encode(pixels)
+    return network.decode(latents.sample(noise)), latents.mean, latents.std
+
+
+@torch.no_grad()
+def standardise(vae: VAE, mean: Tensor, std: Tensor) -> None:
+    """Make the latents' channels centred and of unit variance, by changing the 1x1 convolutions around them in place.
+
+    The autoencoder's pictures stay the same up to rounding, and no constant is left for a pipeline to forget.
+
+    Args:
+        vae: with ``config.scale`` 1.
+        mean: [C] of the latents as they are.
+        std: [] or [C].
+    """
+    channels = vae.config.latent_channels
+    mean, std = mean.to(vae.quant.weight), std.to(vae.quant.weight).expand(channels)
+    assert vae.quant.bias is not None
+    assert vae.post_quant.bias is not None
+    # z = std z' + mean goes into the decoder, so the bias takes W mean and the columns take std.
+    vae.post_quant.bias += vae.post_quant.weight[:, :, 0, 0] @ mean
+    vae.post_quant.weight *= std[None, :, None, None]
+    vae.quant.bias[:channels] = (vae.quant.bias[:channels] - mean) / std
+    vae.quant.weight[:channels] /= std[:, None, None, None]
+    vae.quant.bias[channels:] -= 2 * std.log()
+
+
+class _Extremes:
+    """A tap that keeps the largest distance of any decoder activation from its mean, in standard deviations."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+
+    def wants(self, name: str) -> bool:
+        """Everything the decoder makes but attention weights, which are no activations."""
+        return "decoder" in name and not name.endswith("weights")
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
+        """The value, unchanged."""
+        std, mean = torch.std_mean(value)
+        self.largest = max(self.largest, ((value - mean).abs().max() / std).item())
+        return value
