@@ -1,10 +1,8 @@
 """Pictures in and out: files to RGB pictures, these to pixels [B,3,H,W] in [-1, 1] and back, PNG with text chunks."""
 
-import errno
 import hashlib
 import io
 import os
-import secrets
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffuscope.errors import ImageError, InputError, OutputError
+from diffuscope.weights.files import replacing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What is read. Other decoders are a larger door than they are worth."""
@@ -26,8 +25,8 @@ MAX_PIXELS = 1 << 26
 Picture = str | os.PathLike[str] | bytes | Image.Image
 """A path, a file's bytes, or a picture."""
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+Pictures = Picture | list[Picture] | tuple[Picture, ...]
+"""One or several."""
 
 
 def open_picture(source: Picture) -> Image.Image:
@@ -115,18 +114,16 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     if path.suffix.lower() != ".png":
         raise InputError(f"cannot write {path.name!r}: pictures are saved as PNG, with their receipt; name it *.png")
     if path.is_dir():
-        raise _output_error(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        raise OutputError(f"cannot write {path}: it is a folder; add a file name")
     if not path.parent.is_dir():
-        raise _output_error(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise _output_error(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise OutputError(f"cannot write {path}: no permission to write to {path.parent}; choose another folder")
     return path
 
 
 def write_png(path: str | os.PathLike[str], picture: Image.Image, texts: Mapping[str, str] | None = None) -> Path:
-    """Write a PNG with ``texts`` in its text chunks, and return its path.
-
-    The file appears whole or not at all: it is written under another name in the same folder and then renamed.
+    """Write a PNG with ``texts`` in its text chunks, and return its path. The file appears whole or not at all.
 
     Raises:
         InputError: the name does not end in .png.
@@ -136,18 +133,8 @@ def write_png(path: str | os.PathLike[str], picture: Image.Image, texts: Mapping
     chunks = PngInfo()
     for key, text in (texts or {}).items():
         chunks.add_text(key, text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
-    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.part")
-    try:
-        try:
-            with part.open("xb") as file:
-                picture.save(file, format="PNG", pnginfo=chunks)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        raise _output_error(path, error) from error
+    with replacing(path) as part:
+        picture.save(part, format="PNG", pnginfo=chunks)
     return path
 
 
@@ -162,18 +149,3 @@ def read_texts(path: str | os.PathLike[str]) -> dict[str, str]:
     with Image.open(path, formats=FORMATS) as image:
         image.load()
         return {key: str(value) for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str)}
-
-
-def _output_error(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
-    if error.errno in _NO_SPACE:
-        advice = "there is no space left: free some, or choose another disk; nothing half-written was left"
-    elif error.errno in _NO_PERMISSION:
-        advice = f"the folder {path.parent} cannot be written to: choose one that can"
-    elif error.errno == errno.EISDIR:
-        advice = "it is a folder: add a file name"
-    elif error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        advice = f"there is no folder {path.parent}: make it first, or choose one that exists"
-    else:
-        advice = "choose another place"
-    return OutputError(f"cannot write {path} ({reason}); {advice}")

@@ -100,6 +100,11 @@ class Tokenizer:
         self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
         self._cache: dict[str, tuple[int, ...]] = {}
 
+    @property
+    def merges(self) -> list[tuple[str, str]]:
+        """The table of merges in order of rank, as a ``merges.txt`` lists them."""
+        return [(self.tokens[first], self.tokens[second]) for first, second in self._merged]
+
     def encode(self, text: str | Sequence[str]) -> Tensor:
         """Ids of one text or several: start, tokens, end, padding; what does not fit is left out (see ``cut``).
 
