@@ -101,7 +101,9 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         OutputError: there is no such folder, no permission or no space.
     """
     with replacing(path) as part:
+        mode = part.stat().st_mode
         safetensors.torch.save_file({k: _own(v) for k, v in tensors.items()}, part, dict(metadata or {}))
+        part.chmod(mode)  # the library makes its files private; these are like any other new file
 
 
 def write_text(path: str | Path, text: str) -> None:
