@@ -1,8 +1,8 @@
 """``scheduler_config.json`` of a diffusers folder, and our schedule and sampler, both ways."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
-from types import MappingProxyType
 
 from diffuscope.config import BetaKind, Prediction, Preset, ScheduleConfig, TimeSpacing
 from diffuscope.weights.configs import Json, checked, only, refuse
@@ -28,9 +28,9 @@ class Scheduler:
     zero_snr: bool = False
     """Whether it can rescale its betas to zero terminal signal."""
     ends_at_zero: bool = True
-    absent: MappingProxyType[str, object] = MappingProxyType({})
+    absent: Mapping[str, object] = field(default_factory=dict)
     """Other keys' values where the file does not say."""
-    fixed: MappingProxyType[str, tuple[object, ...]] = field(default=MappingProxyType({}))
+    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     """Keys that change the pictures, and the values that our samplers do."""
 
 
@@ -39,62 +39,56 @@ SCHEDULERS = {
         sampler="ddim",
         spacing="leading",
         zero_snr=True,
-        absent=MappingProxyType({"clip_sample": True}),
-        fixed=MappingProxyType(NO_CLIPPING),
+        absent={"clip_sample": True},
+        fixed=NO_CLIPPING,
     ),
     # PNDM's multistep is not among our samplers; DDIM takes the same steps of the same schedule.
     "PNDMScheduler": Scheduler(sampler="ddim", spacing="leading", ends_at_zero=False),
-    "LMSDiscreteScheduler": Scheduler(
-        sampler="lms", sigmas=True, fixed=MappingProxyType({"use_beta_sigmas": (False,)})
-    ),
+    "LMSDiscreteScheduler": Scheduler(sampler="lms", sigmas=True, fixed={"use_beta_sigmas": (False,)}),
     "EulerDiscreteScheduler": Scheduler(
         sampler="euler",
         sigmas=True,
         zero_snr=True,
-        fixed=MappingProxyType(
-            {
-                "use_beta_sigmas": (False,),
-                "interpolation_type": ("linear",),
-                "timestep_type": ("discrete",),
-                "final_sigmas_type": ("zero",),
-                "sigma_min": (None,),
-                "sigma_max": (None,),
-            }
-        ),
+        fixed={
+            "use_beta_sigmas": (False,),
+            "interpolation_type": ("linear",),
+            "timestep_type": ("discrete",),
+            "final_sigmas_type": ("zero",),
+            "sigma_min": (None,),
+            "sigma_max": (None,),
+        },
     ),
     "EulerAncestralDiscreteScheduler": Scheduler(sampler="euler_ancestral", zero_snr=True),
     "DPMSolverMultistepScheduler": Scheduler(
         sampler="dpmpp_2m",
         sigmas=True,
         zero_snr=True,
-        fixed=MappingProxyType(
-            {
-                "algorithm_type": ("dpmsolver++",),
-                "solver_order": (2,),
-                "solver_type": ("midpoint",),
-                "final_sigmas_type": ("zero",),
-                "euler_at_final": (False,),
-                "thresholding": (False,),
-                "lambda_min_clipped": (-inf,),
-                "use_beta_sigmas": (False,),
-                "use_lu_lambdas": (False,),
-                "use_flow_sigmas": (False,),
-            }
-        ),
+        fixed={
+            "algorithm_type": ("dpmsolver++",),
+            "solver_order": (2,),
+            "solver_type": ("midpoint",),
+            "final_sigmas_type": ("zero",),
+            "euler_at_final": (False,),
+            "thresholding": (False,),
+            "lambda_min_clipped": (-inf,),
+            "use_beta_sigmas": (False,),
+            "use_lu_lambdas": (False,),
+            "use_flow_sigmas": (False,),
+        },
     ),
     "HeunDiscreteScheduler": Scheduler(
         sampler="heun",
         sigmas=True,
         beta_start=0.00085,
         beta_end=0.012,
-        fixed=MappingProxyType({"clip_sample": (False,), "use_beta_sigmas": (False,)}),
+        fixed={"clip_sample": (False,), "use_beta_sigmas": (False,)},
     ),
     "DDPMScheduler": Scheduler(
         sampler="ddpm",
         spacing="leading",
         zero_snr=True,
-        absent=MappingProxyType({"clip_sample": True}),
-        fixed=MappingProxyType({**NO_CLIPPING, "variance_type": ("fixed_small",)}),
+        absent={"clip_sample": True},
+        fixed={**NO_CLIPPING, "variance_type": ("fixed_small",)},
     ),
 }
 
