@@ -1,0 +1,208 @@
+"""The JSON files of a diffusers folder: exact both ways, and diffusers reads what we write."""
+
+import json
+from dataclasses import replace
+
+import diffusers
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTextConfig
+
+from diffuscope.config import EMOJI, SD15, TINY, ModelConfig, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.errors import ModelNotFoundError, OutputError, WeightsError
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.weights import configs, files, folders, layouts, schedulers
+
+SD21 = ModelConfig(
+    name="sd21",
+    text_encoder=TextEncoderConfig(width=1024, layers=23, heads=16, hidden=4096, activation="gelu"),
+    unet=UNetConfig(heads=(5, 10, 20, 20), context_dim=1024, linear_projection=True),
+    schedule=ScheduleConfig(prediction="v", ddim_ends_at_zero=False),
+)
+MODELS = (TINY, EMOJI, SD15, SD21)
+SDXL_UNET = UNetConfig(
+    channels=(320, 640, 1280),
+    depth=(0, 2, 10),
+    mid_depth=10,
+    heads=(5, 10, 20),
+    context_dim=2048,
+    linear_projection=True,
+    extra_dim=2816,
+)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_a_folder_gives_back_the_config_that_it_was_written_from(tmp_path, model):
+    folders.write_config(tmp_path, model)
+    assert folders.read_config(tmp_path) == model
+    assert folders.read_config(tmp_path, name="other") == replace(model, name="other")
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_without_our_own_key_only_the_preset_is_lost(tmp_path, model):
+    folders.write_config(tmp_path, model)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    del index["_diffuscope"]
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    found = folders.read_config(tmp_path)
+    assert found.name == tmp_path.name
+    assert replace(found, name=model.name, preset=model.preset) == model
+    assert (found.preset.height, found.preset.width) == (model.preset.height, model.preset.width)
+    assert (found.preset.sampler, found.preset.sigmas) == (model.preset.sampler, model.preset.sigmas)
+
+
+def test_deep_unet_round_trip():
+    assert configs.unet_from_json(configs.unet_to_json(SDXL_UNET)) == SDXL_UNET
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_what_diffusers_saves_of_our_json_reads_the_same(tmp_path, model):
+    """Their classes fill in every key that they know; reading that must mean what we wrote."""
+    saved = diffusers.AutoencoderKL.from_config(configs.vae_to_json(TINY.vae)).config
+    assert configs.vae_from_json(json.loads(json.dumps(saved))) == TINY.vae
+    scheduler = schedulers.to_json(model.schedule, model.preset)
+    instance = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
+    instance.save_pretrained(tmp_path)
+    schedule, preset = schedulers.from_json(json.loads((tmp_path / "scheduler_config.json").read_text()))
+    assert schedule == model.schedule
+    assert preset["sampler"] == model.preset.sampler
+    text = CLIPTextConfig(**configs.text_encoder_to_json(model.text_encoder)).to_dict()
+    assert configs.text_encoder_from_json(text) == model.text_encoder
+
+
+def test_unet_saved_by_diffusers_reads_the_same():
+    unet = diffusers.UNet2DConditionModel.from_config(configs.unet_to_json(TINY.unet))
+    assert configs.unet_from_json(json.loads(json.dumps(unet.config))) == TINY.unet
+
+
+@pytest.mark.parametrize("projection", [None, 16])
+@torch.no_grad()
+def test_diffusers_opens_what_we_write(tmp_path, projection):
+    """The pipeline reads text states, so a projection in the file must not change the class that it takes."""
+    torch.manual_seed(0)
+    model = replace(TINY, text_encoder=replace(TINY.text_encoder, projection=projection))
+    networks = {"text_encoder": TextEncoder(model.text_encoder), "unet": UNet(model.unet), "vae": VAE(model.vae)}
+    folders.write_config(tmp_path, model)
+    for part, network in networks.items():
+        tensors = layouts.to_diffusers(network.state_dict(), network.config)
+        files.write(tmp_path / folders.WEIGHTS[part], tensors, {"format": "pt"})
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path, tokenizer=None, local_files_only=True)
+    ids = torch.tensor([[49406, 320, 49407]])
+    ours = networks["text_encoder"](ids).last_hidden_state
+    assert (pipe.text_encoder(ids)[0] - ours).abs().max() < 1e-5
+    x = torch.randn(1, 4, 8, 8)
+    assert (pipe.unet(x, 5, ours).sample - networks["unet"](x, 5, ours)).abs().max() < 1e-5
+    assert (pipe.vae.decode(x).sample - networks["vae"].decode(x)).abs().max() < 1e-5
+    assert type(pipe.scheduler).__name__ == "DDIMScheduler"
+
+
+def test_absent_keys_mean_what_diffusers_means():
+    assert configs.unet_from_json({}) == replace(SD15.unet, context_dim=1280)
+    assert configs.vae_from_json({"block_out_channels": [64]}) == VAEConfig(channels=(64,), blocks=1)
+    assert configs.text_encoder_from_json({}) == TextEncoderConfig(width=512, heads=8, hidden=2048)
+
+
+@pytest.mark.parametrize("name", schedulers.SCHEDULERS)
+def test_defaults_of_every_scheduler_class_are_theirs(name):
+    """An empty document and all of the class's defaults written out mean the same."""
+    full = dict(getattr(diffusers, name)().config) | {"_class_name": name}
+    if full.get("clip_sample"):
+        with pytest.raises(WeightsError, match="clip_sample = True"):
+            schedulers.from_json({"_class_name": name})
+        full["clip_sample"] = False
+    short = {"_class_name": name, "clip_sample": False}
+    assert schedulers.from_json(short) == schedulers.from_json(full)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "lms", "euler", "euler_ancestral", "dpmpp_2m", "heun", "ddpm"])
+def test_every_sampler_has_its_class(sampler):
+    preset = replace(TINY.preset, sampler=sampler)
+    document = schedulers.to_json(ScheduleConfig(), preset)
+    assert schedulers.from_json(document) == (ScheduleConfig(), {"sampler": sampler, "sigmas": "model"})
+
+
+def test_karras_levels_and_zero_snr_are_carried():
+    preset = replace(TINY.preset, sampler="dpmpp_2m", sigmas="karras")
+    schedule = ScheduleConfig(zero_snr=True, betas="cosine", prediction="x0", spacing="trailing")
+    document = schedulers.to_json(schedule, preset)
+    assert schedulers.from_json(document) == (schedule, {"sampler": "dpmpp_2m", "sigmas": "karras"})
+    assert schedulers.to_json(schedule, replace(preset, sampler="lms"))["_class_name"] == "DDIMScheduler"
+
+
+@pytest.mark.parametrize(
+    ("read", "document", "message"),
+    [
+        (configs.unet_from_json, {"act_fn": "gelu"}, r"unet/config\.json has act_fn = 'gelu', wanted 'silu'"),
+        (configs.unet_from_json, {"time_cond_proj_dim": 256}, "time_cond_proj_dim = 256"),
+        (configs.unet_from_json, {"down_block_types": ["KDownBlock2D"] * 4}, "down_block_types"),
+        (configs.unet_from_json, {"up_block_types": ["UpBlock2D"] * 4}, "mirror of down_block_types"),
+        (configs.unet_from_json, {"attention_head_dim": [8, 8]}, "one number for each of 4 levels"),
+        (configs.unet_from_json, {"attention_head_dim": 7}, "320 channels do not split into 7 heads"),
+        (configs.unet_from_json, {"block_out_channels": 320}, r"unet/config\.json makes no network"),
+        (configs.vae_from_json, {"use_quant_conv": False}, "use_quant_conv = False"),
+        (configs.vae_from_json, {"shift_factor": 0.1}, "shift_factor"),
+        (configs.vae_from_json, {"out_channels": 4}, "out_channels = 4, wanted 3"),
+        (configs.text_encoder_from_json, {"hidden_act": "relu"}, "hidden_act = 'relu'"),
+        (configs.text_encoder_from_json, {"num_attention_heads": 7}, "does not split into 7 heads"),
+        (schedulers.from_json, {"_class_name": "UniPCScheduler"}, "one of DDIMScheduler"),
+        (schedulers.from_json, {}, "_class_name = None"),
+        (schedulers.from_json, {"_class_name": ["x"]}, "_class_name"),
+        (schedulers.from_json, {"_class_name": "PNDMScheduler", "trained_betas": [0.1]}, "trained_betas"),
+        (schedulers.from_json, {"_class_name": "PNDMScheduler", "beta_schedule": "sigmoid"}, "one of scaled_linear"),
+        (schedulers.from_json, {"_class_name": "PNDMScheduler", "prediction_type": "flow"}, "prediction_type"),
+        (schedulers.from_json, {"_class_name": "PNDMScheduler", "timestep_spacing": "odd"}, "timestep_spacing"),
+        (schedulers.from_json, {"_class_name": "PNDMScheduler", "beta_start": "low"}, "could not convert"),
+        (schedulers.from_json, {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "solver_order = 3"),
+    ],
+)
+def test_what_our_networks_do_not_do_is_refused(read, document, message):
+    with pytest.raises(WeightsError, match=message):
+        read(document)
+
+
+def test_a_depth_without_equal_in_diffusers_is_refused():
+    with pytest.raises(WeightsError, match="no equal"):
+        configs.unet_to_json(replace(TINY.unet, depth=(1, 1), mid_depth=2))
+
+
+@pytest.mark.parametrize("path", ["model_index.json", *folders.CONFIGS.values()])
+def test_a_missing_or_damaged_part_is_named(tmp_path, path):
+    folders.write_config(tmp_path, TINY)
+    for damage in ("{", "[]", "\udcff"):
+        (tmp_path / path).write_bytes(damage.encode("utf-8", "surrogateescape"))
+        with pytest.raises(WeightsError, match=path):
+            folders.read_config(tmp_path)
+    (tmp_path / path).unlink()
+    with pytest.raises(ModelNotFoundError, match=f"{path} is missing"):
+        folders.read_config(tmp_path)
+
+
+def test_parts_that_do_not_fit_together_are_refused(tmp_path):
+    folders.write_config(tmp_path, TINY)
+    path = tmp_path / folders.CONFIGS["unet"]
+    path.write_text(json.dumps(configs.unet_to_json(replace(TINY.unet, context_dim=48))))
+    with pytest.raises(WeightsError, match="text of width 48, the encoder writes 32"):
+        folders.read_config(tmp_path)
+
+
+def test_weights_are_found_in_full_or_half_precision(tmp_path):
+    unet = tmp_path / "unet"
+    unet.mkdir()
+    with pytest.raises(ModelNotFoundError, match="is missing"):
+        folders.find_weights(tmp_path, "unet")
+    (unet / "diffusion_pytorch_model.bin").touch()
+    with pytest.raises(WeightsError, match="is a pickle"):
+        folders.find_weights(tmp_path, "unet")
+    (unet / "diffusion_pytorch_model.fp16.safetensors").touch()
+    assert folders.find_weights(tmp_path, "unet").name == "diffusion_pytorch_model.fp16.safetensors"
+    (unet / "diffusion_pytorch_model.safetensors").touch()
+    assert folders.find_weights(tmp_path, "unet").name == "diffusion_pytorch_model.safetensors"
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        folders.write_config(tmp_path / "file", TINY)
