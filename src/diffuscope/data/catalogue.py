@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.packages import EMOJI_STYLES
 from diffuscope.data.palette import SHARE, WORDS
-from diffuscope.data.split import Split, colour_key, has_colour, without_colour
+from diffuscope.data.split import EVERYDAY, Split, colour_key, has_colour, without_colour
 
 GROUP_WEIGHTS = {
     "animals-nature": 3.0,
@@ -120,7 +120,7 @@ def catalogue(corpus: Corpus, split: Split, tones: NDArray[np.float32], *, train
         mirror = picture.group not in ("flags", "symbols", "icon") and not _ONE_WAY.search(picture.name.lower())
         tone = tuple(tones[row].tolist())
         tags = tuple(tag for tag in picture.tags if not has_colour(tag))
-        telling = tuple(tag for tag in tags if tag in words)
+        telling = tuple(tag for tag in tags if tag in words) if picture.group in EVERYDAY else ()
         sprite = Sprite(row, picture.style, picture.name, bare, telling, tags, colours, mirror, tone)
         concepts[picture.concept].append(sprite)
     return Catalogue(_choice(concepts, groups, False), _choice(concepts, groups, True))
@@ -140,11 +140,11 @@ def _choice(concepts: dict[str, list[Sprite]], groups: dict[str, str], coloured:
 
 
 def _telling_words(corpus: Corpus) -> frozenset[str]:
-    """Tags that name few concepts, and are no name themselves."""
+    """Tags of everyday things that name few concepts, and are no name themselves."""
     names = {picture.name.lower() for picture in corpus.pictures}
     concepts: dict[str, set[str]] = defaultdict(set)
     for picture in corpus.pictures:
-        if picture.style in EMOJI_STYLES:
+        if picture.style in EMOJI_STYLES and picture.group in EVERYDAY:
             for tag in picture.tags:
                 concepts[tag].add(picture.concept)
     return frozenset(tag for tag, own in concepts.items() if len(own) <= _WORD_CONCEPTS and tag not in names)

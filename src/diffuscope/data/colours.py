@@ -6,34 +6,39 @@ OKLCh is the same in polar form: chroma C and hue h in radians.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffuscope.data.palette import COLOURS, SHARE, TO_CONE, TO_LAB
 
+_GRAY_SHARE = 0.4  # a gray leads only where it has this share: most pictures have some white or black
 _GRAY = 0.045  # chroma below which a pixel has no hue to speak of
 _NEAR_HUE = math.radians(32)  # half width of one hue
 _NEAR_LIGHT = 0.22  # half width of one shade of gray
 _SHADE = 0.85  # how much of the lightness differences inside the picture stays
 
+Matrix = tuple[tuple[float, ...], ...]
 
-def _mixed(channels: Tensor, matrix: Tensor) -> Tensor:
-    """``matrix`` [3,3] applied to ``channels`` [B,3,...]."""
-    return torch.einsum("ij,bj...->bi...", matrix, channels)
+_FROM_CONE = tuple(map(tuple, np.linalg.inv(TO_CONE).tolist()))
+_FROM_LAB = tuple(map(tuple, np.linalg.inv(TO_LAB).tolist()))
+
+
+def _mixed(channels: Tensor, matrix: Matrix) -> Tensor:
+    """``matrix`` applied to ``channels`` [B,3,...]; written out, because matrix units may round to ten bits."""
+    one, two, three = channels.unbind(1)
+    return torch.stack([row[0] * one + row[1] * two + row[2] * three for row in matrix], 1)
 
 
 def oklab(rgb: Tensor) -> Tensor:
     """OKLab [B,3,...] of sRGB [B,3,...] in [0,1], in the same dtype."""
     linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
-    cone = _mixed(linear, rgb.new_tensor(TO_CONE)).clamp(min=0)
-    return _mixed(cone ** (1 / 3), rgb.new_tensor(TO_LAB))
+    return _mixed(_mixed(linear, TO_CONE).clamp(min=0) ** (1 / 3), TO_LAB)
 
 
 def srgb(lab: Tensor) -> Tensor:
     """The sRGB [B,3,...] in [0,1] of OKLab [B,3,...]; colours outside are clamped."""
-    cone = _mixed(lab, torch.linalg.inv(lab.new_tensor(TO_LAB, dtype=torch.float64, device="cpu")).to(lab)) ** 3
-    linear = _mixed(cone, torch.linalg.inv(lab.new_tensor(TO_CONE, dtype=torch.float64, device="cpu")).to(lab))
-    linear = linear.clamp(0, 1)
+    linear = _mixed(_mixed(lab, _FROM_LAB) ** 3, _FROM_CONE).clamp(0, 1)
     return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
 
 
@@ -57,7 +62,7 @@ def _belongs(light: Tensor, chroma: Tensor, hue: Tensor, tone: Tensor) -> Tensor
     """[B,...] in [0,1]: how much each pixel belongs to the ``tone`` [B,4] of its picture. Soft at the borders."""
     shape = (-1,) + (1,) * (light.ndim - 1)
     own_light, own_chroma, own_hue = (tone[:, i].view(shape) for i in range(3))
-    colourful = ((chroma - 0.6 * _GRAY) / (0.8 * _GRAY)).clamp(0, 1)
+    colourful = ((chroma - 0.7 * _GRAY) / (0.5 * _GRAY)).clamp(0, 1)
     by_hue = ((1.5 - _turn(hue - own_hue).abs() / _NEAR_HUE) / 0.5).clamp(0, 1) * colourful
     by_light = ((1.5 - (light - own_light).abs() / _NEAR_LIGHT) / 0.5).clamp(0, 1) * (1 - colourful)
     return torch.where(own_chroma > 0, by_hue, by_light)
@@ -72,7 +77,8 @@ def measure(sprites: Tensor, chunk: int = 256) -> Tensor:
 
     Returns:
         [N,4] float32 on the CPU: lightness, chroma, hue, and the share of the opaque area that has this colour.
-        Chroma 0 means a shade of gray, which leads only where no hue reaches the share ``SHARE``.
+        Chroma 0 means a shade of gray, which leads only where no hue reaches the share ``SHARE``; a share of 0
+        means that no colour leads.
     """
     step = max(1, sprites.shape[-1] // 64)
     return torch.cat([_measure(part[:, :, ::step, ::step].float() / 255).cpu() for part in sprites.split(chunk)])
@@ -101,7 +107,9 @@ def _measure(rgba: Tensor) -> Tensor:
     best_light = _peak(light.clamp(0, 0.999), gray, bins=16, around=False)
     near = ((light - best_light).abs() < _NEAR_LIGHT) * gray
     zero = torch.zeros_like(best_light)
-    by_light = torch.cat([_mean(light, near), zero, zero, near.sum(1, keepdim=True) / whole], dim=1)
+    share = near.sum(1, keepdim=True) / whole
+    share = torch.where(share < _GRAY_SHARE, zero, share)
+    by_light = torch.cat([_mean(light, near), zero, zero, share], dim=1)
     return torch.where(by_hue[:, 3:] >= SHARE, by_hue, by_light)
 
 

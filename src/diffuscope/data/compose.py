@@ -45,8 +45,13 @@ def compose(canvas: Canvas, scenes: Scenes) -> Tensor:
     the shrinking asks (the antialiasing of Pillow's BILINEAR).
 
     Returns:
-        [B,3,P,P] float32 in [-1,1] on the canvas's device, P the size of the sprites.
+        [B,3,P,P] float32 in [-1,1] on the canvas's device, P the size of the sprites. In float32 under autocast too.
     """
+    with torch.no_grad(), torch.autocast(canvas.sprites.device.type, enabled=False):
+        return _compose(canvas, scenes) * 2 - 1
+
+
+def _compose(canvas: Canvas, scenes: Scenes) -> Tensor:
     device = canvas.sprites.device
     side = canvas.sprites.shape[-1]
     background = torch.from_numpy(scenes.background).to(device, non_blocking=True).float() / 255
@@ -61,7 +66,7 @@ def compose(canvas: Canvas, scenes: Scenes) -> Tensor:
         under = picture if whole else picture[rows]
         under = layer[:, :3] + under * (1 - layer[:, 3:])
         picture = under if whole else picture.index_copy(0, rows, under)
-    return picture * 2 - 1
+    return picture
 
 
 def _layer(canvas: Canvas, scenes: Scenes, used: NDArray[np.int64], slot: int) -> Tensor:

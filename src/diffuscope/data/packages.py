@@ -58,7 +58,7 @@ OTHER_WORKS = (
     ),
     (
         "Real-ESRGAN animevideov3 x4",
-        "weights of the upscaler",
+        "weights of the upscaler, converted to this project's layout",
         "BSD-3-Clause",
         "Xintao Wang",
         "https://github.com/xinntao/Real-ESRGAN",
@@ -155,7 +155,8 @@ def attribution(folder: Path) -> str:
             made_by = str(author.get("name", "") if isinstance(author, dict) else author).split("<")[0].strip()
             page = about.get("repository", {})
             page = page.get("url", "") if isinstance(page, dict) else page
-            made_by = f"[{made_by}]({page.removeprefix('git+').removesuffix('.git')})" if page else made_by
+            page = page.replace("git@github.com:", "https://github.com/").removeprefix("git+").removesuffix(".git")
+            made_by = f"[{made_by}]({page})" if page else made_by
             terms, used = check_licence(folder, package), "names and tags"
         lines.append(f"| {package} | {about['version']} | {used} | {made_by} | {terms} |")
     lines += ["", "Other works:", "", "| work | used as | author | licence |", "|---|---|---|---|"]

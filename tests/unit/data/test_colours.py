@@ -1,0 +1,82 @@
+import pytest
+import torch
+
+from diffuscope.data import palette
+from diffuscope.data.colours import measure, oklab, polar, recolour, srgb, targets
+from diffuscope.data.palette import COLOURS, WORDS
+
+
+def flat(*rgb: int, size: int = 8) -> torch.Tensor:
+    """[1,3,size,size] of one colour, in [0,1]."""
+    return torch.tensor(rgb, dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, size, size) / 255
+
+
+def sprite(rgb: torch.Tensor) -> torch.Tensor:
+    """The opaque uint8 RGBA of [1,3,H,W]."""
+    return (torch.cat([rgb, torch.ones_like(rgb[:, :1])], 1) * 255).round().byte()
+
+
+def test_oklab_known_values():
+    """The pairs of Ottosson's article, through XYZ of the sRGB primaries; white is (1, 0, 0)."""
+    white, red = oklab(flat(255, 255, 255))[0, :, 0, 0], oklab(flat(255, 0, 0))[0, :, 0, 0]
+    torch.testing.assert_close(white, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(red, torch.tensor([0.62796, 0.22486, 0.12585], dtype=torch.float64), atol=1e-4, rtol=0)
+
+
+def test_there_and_back():
+    rgb = torch.rand(4, 3, 5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close(srgb(oklab(rgb)), rgb, atol=1e-7, rtol=0)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_tensor_and_scalar_oklab_agree(word):
+    tensor = oklab(flat(*COLOURS[word]))[0, :, 0, 0]
+    torch.testing.assert_close(
+        tensor, torch.tensor(palette.oklab(*COLOURS[word]), dtype=torch.float64), atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.parametrize("word", ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown"])
+def test_a_flat_colour_leads(word):
+    tone = measure(sprite(flat(*COLOURS[word])))[0].double()
+    light, chroma, hue = (value[0, 0, 0] for value in polar(oklab(flat(*COLOURS[word]))))
+    torch.testing.assert_close(tone, torch.stack([light, chroma, hue, torch.ones(())]), atol=2e-3, rtol=0)
+
+
+def test_gray_leads_only_without_a_hue():
+    rgb = flat(128, 128, 128).clone()
+    assert measure(sprite(rgb))[0, 1] == 0
+    rgb[..., :3] = flat(222, 45, 38)[..., :3]
+    tone = measure(sprite(rgb))[0]
+    assert tone[1] > 0.1
+    assert tone[3] == pytest.approx(3 / 8)
+
+
+def test_nothing_leads_in_a_confetti():
+    words = ["red", "yellow", "green", "blue", "purple", "black", "white", "cyan"]
+    stripes = torch.cat([flat(*COLOURS[word])[..., :1] for word in words], dim=-1)
+    assert measure(sprite(stripes))[0, 3] < palette.SHARE
+
+
+@pytest.mark.parametrize("old", ["red", "blue", "yellow", "gray", "black", "white", "brown"])
+def test_recolouring_gives_the_colour_asked_and_can_be_undone(old):
+    before = flat(*COLOURS[old]).float()
+    tone = measure(sprite(before))
+    for new, target in zip(WORDS, targets(tone), strict=True):
+        after = recolour(before, tone, target[None])
+        torch.testing.assert_close(after, flat(*COLOURS[new]).float(), atol=0.02, rtol=0)
+        back = recolour(after, measure(sprite(after)), targets(tone)[[WORDS.index(old)]])
+        torch.testing.assert_close(back, before, atol=0.03, rtol=0)
+
+
+def test_other_colours_and_shading_stay():
+    rgb = flat(200, 40, 40).float().clone()
+    rgb[..., 4] = flat(120, 20, 20)[..., 0]  # a shadow of the same hue
+    rgb[..., 7] = flat(255, 255, 255)[..., 0]
+    rgb[..., 6] = flat(30, 100, 230)[..., 0]
+    tone = measure(sprite(rgb))
+    after = recolour(rgb, tone, targets(tone)[[WORDS.index("green")]])
+    torch.testing.assert_close(after[..., 6:], rgb[..., 6:], atol=1e-3, rtol=0)
+    light = oklab(after)[0, 0, 0]
+    assert light[4] < light[0] - 0.1
+    assert after[0, 1, 0, 4] > after[0, 0, 0, 4]

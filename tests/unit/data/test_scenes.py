@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+
+from diffuscope.data.captions import Reader, say
+from diffuscope.data.palette import COLOURS, WORDS
+from diffuscope.data.scenes import Scenes, draw_scenes, joined
+from diffuscope.data.split import Split, colour_key, without_colour
+from diffuscope.errors import InputError
+
+HELD = Split(frozenset({("fox", "noto"), ("elephant", "twemoji")}), frozenset({("blue", "fox"), ("pink", "apple")}), ())
+COUNT = 3000
+
+
+@pytest.fixture(scope="module")
+def scenes(corpus, tones) -> Scenes:
+    return draw_scenes(corpus, HELD, tones, COUNT, seed=5, processes=1)
+
+
+@pytest.fixture(scope="module")
+def reader(corpus) -> Reader:
+    names = {name for p in corpus.pictures for name in (p.name, without_colour(p.name), *p.tags)}
+    return Reader(names)
+
+
+def test_every_caption_can_be_read_back(scenes, reader):
+    for pair in scenes.captions:
+        for text in pair:
+            caption = reader.parse(text)
+            assert caption is not None, text
+            assert say(caption) == text
+
+
+def test_captions_say_what_the_scene_holds(scenes, reader, corpus):
+    for row, pair in enumerate(scenes.captions):
+        for text in pair:
+            caption = reader.parse(text)
+            rgb = tuple(scenes.background[row])
+            assert rgb == (COLOURS[caption.background] if caption.background else (255, 255, 255)), text
+            used = scenes.sprite[row][scenes.sprite[row] >= 0]
+            styles = {corpus.pictures[i].style for i in used}
+            assert caption.style is None or caption.style in styles
+            assert caption.style is not None or "game icon" not in {corpus.pictures[used[0]].style}
+            assert len(used) == (2 if caption.relation else caption.count)
+            colours = {WORDS[c] for c in scenes.colour[row] if c >= 0}
+            said = {thing.colour for thing in caption.things if thing.colour} | {
+                word for thing in caption.things for word in thing.name.split() if word in WORDS
+            }
+            assert colours <= said, text
+
+
+def test_left_is_left_and_above_is_above(scenes, reader, corpus):
+    seen = set()
+    for row, (text, _) in enumerate(scenes.captions):
+        caption = reader.parse(text)
+        if caption.relation is None or caption.things[0].name == caption.things[1].name:
+            continue
+        first, second = (thing.name for thing in caption.things)
+        slots = [without_colour(corpus.pictures[i].name) for i in scenes.sprite[row, :2]]
+        if without_colour(first) == without_colour(second):
+            continue
+        a, b = slots.index(without_colour(first)), slots.index(without_colour(second))
+        axis, sign = (scenes.y, 1) if caption.relation in ("above", "below") else (scenes.x, 1)
+        if caption.relation in ("on the right of", "below"):
+            sign = -1
+        assert sign * (axis[row, b] - axis[row, a]) > 0.3, text
+        seen.add(caption.relation)
+    assert len(seen) == 5
+
+
+def test_what_is_held_out_is_never_drawn(corpus, tones, scenes):
+    def pairs(drawn: Scenes) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+        styles, colours = set(), set()
+        for sprite, colour in zip(drawn.sprite.ravel(), drawn.colour.ravel(), strict=True):
+            if sprite >= 0:
+                picture = corpus.pictures[sprite]
+                styles.add((picture.concept, picture.style))
+                if colour >= 0:
+                    colours.add((WORDS[colour], colour_key(picture.name)))
+        return styles, colours
+
+    vae = draw_scenes(corpus, HELD, tones, COUNT, seed=6, kind="vae", processes=1)
+    for drawn in (scenes, vae):
+        styles, colours = pairs(drawn)
+        assert not styles & HELD.styles
+        assert not colours & HELD.colours
+    styles, colours = pairs(draw_scenes(corpus, HELD, tones, COUNT, seed=5, train=False, processes=1))
+    assert styles > HELD.styles
+    assert colours > HELD.colours
+
+
+def test_every_form_and_colour_occurs(scenes, reader):
+    read = [reader.parse(text) for pair in scenes.captions for text in pair]
+    assert {c.count for c in read} == {1, 2, 3, 4}
+    assert {c.background for c in read} == {None, *WORDS}
+    assert {thing.colour for c in read for thing in c.things} == {None, *WORDS}
+    both = sum(c.background is not None and any(t.colour for t in c.things) for c in read) / len(read)
+    assert 0.08 < both < 0.2
+    assert any(thing.name == "puppy" for c in read for thing in c.things)
+
+
+def test_white_things_do_not_stand_on_white(scenes):
+    white = (scenes.colour == WORDS.index("white")).any(1)
+    assert not (white & (scenes.background == 255).all(1)).any()
+
+
+def test_flags_are_not_mirrored(corpus, tones):
+    vae = draw_scenes(corpus, HELD, tones, COUNT, seed=1, kind="vae", processes=1)
+    assert vae.mirror.any()
+    flags = [i for i, p in enumerate(corpus.pictures) if p.group == "flags"]
+    assert np.isin(vae.sprite, flags).any()
+    assert not vae.mirror[np.isin(vae.sprite, flags)].any()
+
+
+def test_half_of_the_vae_scenes_are_coloured(corpus, tones):
+    vae = draw_scenes(corpus, HELD, tones, COUNT, seed=1, kind="vae", processes=1)
+    assert vae.captions == []
+    assert 0.45 < (vae.background != 255).any(1).mean() < 0.55
+
+
+def test_scene_i_depends_on_seed_and_i_alone(corpus, tones):
+    def drawn(count: int, processes: int) -> Scenes:
+        return draw_scenes(corpus, HELD, tones, count, seed=9, processes=processes)
+
+    long, short = drawn(5000, 2), drawn(4200, 1)
+    for name in ("sprite", "x", "y", "size", "colour", "mirror", "background"):
+        np.testing.assert_array_equal(getattr(long, name)[:4200], getattr(short, name))
+    assert long.captions[:4200] == short.captions
+    other = draw_scenes(corpus, HELD, tones, 100, seed=10, processes=1)
+    assert other.captions != long.captions[:100]
+
+
+def test_take_and_join(scenes):
+    again = joined([scenes.take(slice(0, 10)), scenes.take(np.arange(10, COUNT))])
+    np.testing.assert_array_equal(again.sprite, scenes.sprite)
+    assert again.captions == scenes.captions
+    assert len(scenes.take([3, 1])) == 2
+    assert scenes.take([3, 1]).captions == [scenes.captions[3], scenes.captions[1]]
+
+
+def test_bad_arguments(corpus, tones):
+    with pytest.raises(InputError, match="tones for"):
+        draw_scenes(corpus, HELD, tones[1:], 4, seed=1)
+    with pytest.raises(InputError, match="count of at least 1"):
+        draw_scenes(corpus, HELD, tones, 0, seed=1)
+    with pytest.raises(InputError, match="seed"):
+        draw_scenes(corpus, HELD, tones, 4, seed=-1)
