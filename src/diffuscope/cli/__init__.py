@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
     "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
     "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
+    "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
         return OK
-    except Exception:  # noqa: BLE001 (the last place where anything can be said)
+    except Exception:
         traceback.print_exc()
         _say("this is a fault of diffuscope's own, not yours; please report it with the lines above", sys.stderr)
         return OUR_FAULT
@@ -89,7 +90,8 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            '`diffuscope COMMAND --help` shows a command\'s options; `diffuscope generate "a red fox"` makes a picture.',
+            'Begin with: diffuscope generate "a red fox"',
+            "A command's options: diffuscope COMMAND --help",
         ]
     )
 

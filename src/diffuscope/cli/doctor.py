@@ -1,0 +1,108 @@
+"""``diffuscope doctor``: what this machine has, what is missing, what would make it faster."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+NEEDED = ("torch", "numpy", "safetensors", "Pillow", "regex", "tqdm", "tyro")
+
+
+def doctor() -> int:
+    """Check this machine: versions, devices, threads, shipped models; and say what would make it faster.
+
+    Returns:
+        0 when pictures can be made, 1 when something is broken.
+    """
+    broken = 0
+    for mark, text in _report():
+        broken += mark == "broken"
+        sys.stdout.write(f"{mark:>7}  {text}\n")
+    return 1 if broken else 0
+
+
+def _report() -> Iterator[tuple[str, str]]:
+    """(ok | note | broken, one sentence) for each thing there is to say."""
+    yield "ok", f"diffuscope {_version('diffuscope')}, Python {platform.python_version()}, {platform.platform()}"
+    missing = [name for name in NEEDED if _version(name) is None]
+    for name in missing:
+        yield "broken", f"{name} is not installed: `pip install {name}`, or install diffuscope again"
+    yield "ok", ", ".join(f"{name} {_version(name)}" for name in NEEDED if name not in missing)
+    try:
+        import torch  # noqa: F401
+
+        from diffuscope import loading  # noqa: F401
+    except Exception as error:  # a torch that is there may still fail to load, in any way
+        yield "broken", f"torch cannot be loaded ({error}): install it again, in the build for this machine"
+        return
+    yield from _devices()
+    yield from _models()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    import torch
+
+    from diffuscope.loading import choose_device, choose_dtype
+
+    device = choose_device("auto")
+    yield "ok", f"device auto is {device}, dtype auto is {str(choose_dtype('auto', device)).removeprefix('torch.')}"
+    for i in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(i)
+        yield "ok", f"cuda:{i} is {gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
+    threads, cores = torch.get_num_threads(), _cores()
+    yield (
+        "ok",
+        f"torch uses {threads} threads of {cores} cores; CPU kernels for {torch.backends.cpu.get_cpu_capability()}",
+    )
+    if device.type == "cpu":
+        if threads < cores:
+            yield "note", f"faster: let torch use {cores} threads (unset OMP_NUM_THREADS, now {threads} are used)"
+        yield "note", "faster: a GPU; with an NVIDIA one install the CUDA build of torch"
+        if not torch.backends.mkldnn.is_available():
+            yield "note", "faster: a torch built with oneDNN, which this one is not"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def _models() -> Iterator[tuple[str, str]]:
+    import torch
+
+    from diffuscope.errors import DiffuscopeError
+    from diffuscope.loading import PARTS, load_upscaler, read_config, shipped_models
+    from diffuscope.models.tokenizer import Tokenizer
+    from diffuscope.weights.files import read_header
+
+    models = shipped_models()
+    if not models:
+        yield "note", "no model is part of this installation; give a model's folder to --model"
+    for name, folder in models.items():
+        try:
+            read_config(folder)
+            size = sum((folder / f"{part}.safetensors").stat().st_size for part in PARTS)
+            for part in PARTS:
+                read_header(folder / f"{part}.safetensors")
+        except (DiffuscopeError, OSError) as error:
+            yield "broken", f"the shipped model {name!r} is damaged: {error}"
+        else:
+            yield "ok", f"the shipped model {name!r} is whole, {size / 2**20:.1f} MiB"
+    checks: dict[str, Callable[[], object]] = {
+        "vocabulary": Tokenizer,
+        "upscaler": lambda: load_upscaler(torch.device("cpu")),
+    }
+    for what, check in checks.items():
+        try:
+            check()
+        except DiffuscopeError as error:
+            yield "broken", f"the shipped {what} is damaged: {error}"
+        else:
+            yield "ok", f"the shipped {what} is whole"

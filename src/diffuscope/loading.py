@@ -1,0 +1,265 @@
+"""From a name or a folder to the parts of a model: which device, which dtype, which files, which networks."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files as resources
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.models.unet import UNet
+from diffuscope.models.upscaler import Upscaler
+from diffuscope.models.vae import VAE
+from diffuscope.weights import files, folders, layouts, packing
+from diffuscope.weights.assign import load_into
+
+PARTS = ("text_encoder", "unet", "vae")
+CONFIG = "config.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICES = ("cuda", "mps", "xpu", "cpu")
+"""In the order in which "auto" takes them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """The parts of a model, each usable by itself."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    text_encoder: TextEncoder
+    unet: UNet
+    vae: VAE
+
+
+def load_components(
+    name_or_path: str | PathLike[str], device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> Components:
+    """The parts of a model: a shipped one by name, or a folder in our layout or that of diffusers.
+
+    Networks are made on the meta device and take the tensors as they lie in the mapped file, so that weights are never
+    in memory twice. They are ready to run: evaluation mode, no gradients. Nothing is fetched from a network.
+
+    Args:
+        name_or_path: "emoji", or a folder.
+        device: "auto" is the first that is there of cuda, mps, xpu, cpu.
+        dtype: "auto" is float32 on the CPU, where halves are slower and less exact; on accelerators it is bfloat16
+            where it is native, since its range is float32's and nothing overflows, and float16 elsewhere.
+
+    Raises:
+        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
+        InputError: the device is not there, or the dtype is not one of ``DTYPES``.
+        WeightsError: a file is damaged, or does not fit its network.
+    """
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    folder = find(name_or_path)
+    is_own = (folder / CONFIG).is_file()
+    config = read_config(folder) if is_own else folders.read_config(folder)
+    paths = {part: folder / (f"{part}.safetensors" if is_own else folders.WEIGHTS[part]) for part in PARTS}
+    _check_parts(folder, paths)
+    with torch.device("meta"):
+        text_encoder = TextEncoder(config.text_encoder)
+        unet = UNet(config.unet)
+        vae = VAE(config.vae)
+    networks: dict[str, TextEncoder | UNet | VAE] = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
+    for part, network in networks.items():
+        tensors = _read(paths[part])
+        if not is_own:
+            tensors = layouts.from_diffusers(tensors, network.config)
+        load_into(network, tensors, source=str(paths[part]))
+        _ready(network, device, dtype)
+    return Components(
+        config=config,
+        tokenizer=_tokenizer(folder, config.text_encoder),
+        text_encoder=text_encoder,
+        unet=unet,
+        vae=vae,
+    )
+
+
+def find(name_or_path: str | PathLike[str]) -> Path:
+    """The folder of a model.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        InputError: it is a single file.
+    """
+    path = Path(name_or_path)
+    shipped = shipped_models()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    if path.is_file():
+        raise InputError(
+            f"{path} is a single file; folders are read so far: give one with {CONFIG} or model_index.json"
+        )
+    if not path.is_dir():
+        there = ", ".join(map(repr, shipped)) or "none yet"
+        near = difflib.get_close_matches(str(name_or_path), shipped, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ModelNotFoundError(
+            f"no model {str(name_or_path)!r}: neither a folder here nor a shipped model ({there}).{hint} "
+            "Hub ids are not fetched: download the model and give its folder"
+        )
+    if not any((path / name).is_file() for name in (CONFIG, "model_index.json")):
+        raise ModelNotFoundError(
+            f"{path} is no model: it has neither {CONFIG} (our layout) nor model_index.json (that of diffusers)"
+        )
+    return path
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> folder of the models that are part of the package."""
+    assets = Path(str(resources("diffuscope"))) / "assets"
+    return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{CONFIG}"))}
+
+
+def load_upscaler(device: torch.device) -> Upscaler:
+    """The shipped x4 upscaler, float32, ready to run.
+
+    Raises:
+        WeightsError: its file is damaged.
+    """
+    path = Path(str(resources("diffuscope"))) / "assets" / "upscaler" / "animevideov3_x4.safetensors"
+    with torch.device("meta"):
+        upscaler = Upscaler()
+    load_into(upscaler, _read(path), source=str(path))
+    _ready(upscaler, device, torch.float32)
+    return upscaler
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The device that is meant; "auto" is the first of ``DEVICES`` that is there.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+        "cpu": True,
+    }
+    if device == "auto":
+        return torch.device(next(name for name in DEVICES if there[name]))
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{device!r} is no device; give auto, {', '.join(DEVICES)} or one such as cuda:1") from error
+    available = [name for name in DEVICES if there[name]]
+    if not there.get(chosen.type, False):
+        raise InputError(f"device {device!r} is not on this machine; it has {', '.join(available)}. Or give auto")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {device!r} is not on this machine; it has {torch.cuda.device_count()} cuda devices")
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype that is meant; "auto" as ``load_components`` says.
+
+    Raises:
+        InputError: not one of ``DTYPES``.
+    """
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        native = device.type == "xpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported(False))
+        return torch.bfloat16 if native else torch.float16
+    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
+        return dtype
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    raise InputError(f"dtype {dtype!r} is not possible; give auto, {', '.join(DTYPES)}")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The config of a folder in our layout.
+
+    Raises:
+        WeightsError: config.json is damaged, or holds what this version does not know.
+    """
+    path = folder / CONFIG
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return config_from_json(document)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path} describes no model ({error}); save the model again") from error
+
+
+def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
+    """The config that ``config_to_json`` wrote. A missing key means the default; an unknown one is an error.
+
+    Raises:
+        TypeError: an unknown key.
+        ValueError: values that make no model.
+    """
+    parts = {
+        "text_encoder": TextEncoderConfig,
+        "unet": UNetConfig,
+        "vae": VAEConfig,
+        "schedule": ScheduleConfig,
+        "preset": Preset,
+    }
+    if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
+        raise ValueError("it is no JSON object with a name")
+    values: dict[str, Any] = dict(document)
+    for name, kind in parts.items():
+        if name in values:
+            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
+            values[name] = kind(**fields)
+    return ModelConfig(**values)
+
+
+def config_to_json(config: ModelConfig) -> str:
+    """``config`` as the text of a config.json."""
+    return json.dumps(asdict(config), indent=2) + "\n"
+
+
+def _check_parts(folder: Path, paths: Mapping[str, Path]) -> None:
+    missing = [str(path.relative_to(folder)) for path in paths.values() if not path.is_file()]
+    if missing:
+        pickles = [path for path in folder.glob("*/*.bin") if path.is_file()]
+        hint = "; there are pickled .bin files, which can run code and are not read" if pickles else ""
+        raise ModelNotFoundError(
+            f"{folder} has no {', '.join(missing)}{hint}: fetch the whole folder with its .safetensors files"
+        )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    header = files.read_header(path)
+    return packing.unpack(files.read(path), header.metadata) if packing.is_packed(header) else files.read(path)
+
+
+def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    network.to(device, dtype).eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path, config: TextEncoderConfig) -> Tokenizer:
+    merges = folder / "tokenizer" / "merges.txt"
+    if not merges.is_file():
+        return Tokenizer(length=config.positions)
+    return Tokenizer(merges, length=config.positions, pad=_pad(folder / "tokenizer"))
+
+
+def _pad(folder: Path) -> int:
+    """The id that fills up short texts: 49407 unless the folder's JSON files name SD 2's "!"."""
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            token = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
+        except (ValueError, AttributeError) as error:
+            raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
+        content = token.get("content") if isinstance(token, dict) else token
+        if content is not None:
+            return 0 if content == "!" else 49407
+    return 49407

@@ -1,0 +1,327 @@
+"""The Pipeline: a model's parts as attributes, and the calls that make pictures with them."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffuscope import loading
+from diffuscope.config import ModelConfig
+from diffuscope.diffusion.noise import PerImageNoise
+from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.schedules import Schedule
+from diffuscope.errors import InputError
+from diffuscope.images import Pictures, fitted, open_picture
+from diffuscope.loading import Components
+from diffuscope.models.upscaler import Upscaler
+from diffuscope.pipeline import codec, receipt, saving, start
+from diffuscope.pipeline import request as requests
+from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.result import Result
+from diffuscope.pipeline.run import Run
+from diffuscope.pipeline.taps import TapArgument, chosen
+from diffuscope.prompt import encode
+from diffuscope.types import Conditioning, Denoiser
+
+Guidance = Callable[[Denoiser], Denoiser]
+
+
+class Pipeline:
+    """A model, ready to make pictures. Its parts are attributes, each usable by itself.
+
+    Attributes:
+        config: what tells this model from another, with its preset.
+        tokenizer: text to ids.
+        text_encoder: ids to states.
+        unet: noisy latents, time and states to a prediction.
+        vae: pixels to unscaled latents and back.
+        schedule: the noise levels that the U-Net was trained on.
+    """
+
+    def __init__(self, components: Components) -> None:
+        """Take the parts as they are: their device and dtype are the pipeline's."""
+        self.components = components
+        self.config = components.config
+        self.tokenizer = components.tokenizer
+        self.text_encoder = components.text_encoder
+        self.unet = components.unet
+        self.vae = components.vae
+        self.schedule = Schedule(components.config.schedule)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.unet.stem.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the networks compute in; latents are float32 between steps."""
+        return self.unet.stem.weight.dtype
+
+    @cached_property
+    def upscaler(self) -> Upscaler:
+        """The x4 upscaler, loaded when first used; float32, on the pipeline's device."""
+        return loading.load_upscaler(self.device)
+
+    @cached_property
+    def weights(self) -> dict[str, str]:
+        """SHA-256 of each network's tensors, in hex; computed once."""
+        return {name: receipt.weights_hash(getattr(self.components, name)) for name in loading.PARTS}
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        negative_prompt: str | Sequence[str] | None = "",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        sampler: str | None = None,
+        sigmas: str | Sequence[float] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_images_per_prompt: int = 1,
+        image: Pictures | None = None,
+        strength: float = 0.8,
+        latents: Tensor | None = None,
+        conditioning: Conditioning | None = None,
+        guidance: Sequence[Guidance] = (),
+        tap: TapArgument | None = None,
+        upscale: int | None = None,
+    ) -> Result:
+        """Make pictures: ``steps(...)`` with the same arguments, run to its end.
+
+        Returns:
+            The pictures, ``num_images_per_prompt`` for each prompt in turn, with latents, seeds and receipt.
+        """
+        return self.steps(
+            prompt,
+            negative_prompt=negative_prompt,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            sampler=sampler,
+            sigmas=sigmas,
+            height=height,
+            width=width,
+            num_images_per_prompt=num_images_per_prompt,
+            image=image,
+            strength=strength,
+            latents=latents,
+            conditioning=conditioning,
+            guidance=guidance,
+            tap=tap,
+            upscale=upscale,
+        ).result()
+
+    def steps(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        *,
+        negative_prompt: str | Sequence[str] | None = "",
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        sampler: str | None = None,
+        sigmas: str | Sequence[float] | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_images_per_prompt: int = 1,
+        image: Pictures | None = None,
+        strength: float = 0.8,
+        latents: Tensor | None = None,
+        conditioning: Conditioning | None = None,
+        guidance: Sequence[Guidance] = (),
+        tap: TapArgument | None = None,
+        upscale: int | None = None,
+    ) -> Run:
+        """A run whose loop is yours: iterate over its Steps, then ask for ``result()``.
+
+        None means the model's own preset, which is written into the receipt. Nothing given is modified.
+
+        Args:
+            prompt: one text or several.
+            negative_prompt: what guidance leads away from; one, or one per prompt.
+            num_inference_steps: solver steps.
+            guidance_scale: weight of the prompt against the negative prompt; 1.0 is one network call a step.
+            seed: of image 0, image k has ``seed + k``; or one per image. None draws one and reports it.
+            sampler: any spelling of a name in ``samplers()``.
+            sigmas: spacing of the noise levels, "model", "karras" or "exponential", or the levels themselves.
+            height: pixels, before upscaling; a multiple of the VAE's factor.
+            width: as ``height``.
+            num_images_per_prompt: images k of prompt ``k // num_images_per_prompt``.
+            image: where to start instead of pure noise; one, or one per prompt. It is scaled to cover the size and
+                cut around the middle.
+            strength: how much of the run is done on ``image``: near 0 keeps it, 1 forgets it.
+            latents: [N,C,h,w] start noise of unit variance, in the place of drawn noise.
+            conditioning: in the place of a prompt, with one row each: what ``encode_prompt`` returns, edited.
+            guidance: further functions from Denoiser to Denoiser, applied in turn.
+            tap: reads or replaces inner values; see ``tap_points``. Rows of a guided batch are [unconditional,
+                conditional]; the text encoder's are the different texts, negative prompts first.
+            upscale: how many times larger pictures come out, 1 or 4.
+
+        Raises:
+            InputError: an argument is not possible; before any network runs.
+            ImageError: ``image`` cannot be read.
+        """
+        texts = _texts(prompt, conditioning, self.config.unet.context_dim)
+        request = requests.resolve(
+            self.config,
+            self.schedule,
+            prompt=texts,
+            negative_prompt=negative_prompt,
+            count=num_images_per_prompt,
+            seed=seed,
+            size=_size(height, width, latents, self.config.vae.factor),
+            guidance_scale=guidance_scale,
+            upscale=upscale,
+            solver=requests.Solving(num_inference_steps, sampler, sigmas, None if image is None else strength),
+        )
+        if latents is not None:
+            _check_latents(latents, request, self.config, image)
+        extras = start.Extras(
+            image=start.start_images(image, request),
+            latents=latents,
+            conditioning=conditioning,
+            guidance=tuple(guidance),
+            tap=chosen(tap, (self.text_encoder, self.unet, self.vae)),
+        )
+        return start.begin(self, request, extras)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompt: str | Sequence[str], *, tap: TapArgument | None = None) -> Conditioning:
+        """What the U-Net is told of one text or several: ``ids`` [B,77], ``embeddings`` [B,77,D] and ``pooled``.
+
+        Raises:
+            InputError: no text, or an empty list.
+        """
+        texts = requests.texts(prompt, "prompt")
+        return encode(texts, self.tokenizer, self.text_encoder, chosen(tap, (self.text_encoder,)))
+
+    @torch.no_grad()
+    def encode_image(
+        self,
+        image: Pictures,
+        *,
+        sample: bool = True,
+        seed: int | Sequence[int] | None = None,
+        tap: TapArgument | None = None,
+    ) -> Tensor:
+        """Latents [N,C,h,w] of one picture or several, float32, scaled as the U-Net wants them.
+
+        Sides that are no multiple of the VAE's factor are cut to the next lower one, around the middle.
+
+        Args:
+            image: pictures that share one size.
+            sample: draw from the latents' distribution; else take its mean.
+            seed: of the draw, as in a call.
+            tap: reads or replaces inner values of the VAE.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            InputError: the sizes differ, or a side is shorter than the VAE's factor.
+        """
+        pictures = [open_picture(each) for each in (image if isinstance(image, list | tuple) else [image])]
+        factor, channels = self.config.vae.factor, self.config.vae.latent_channels
+        if not pictures or min(min(picture.size) for picture in pictures) < factor:
+            raise InputError(f"{len(pictures)} pictures; give at least one, each side at least {factor} pixels")
+        pictures = [fitted(p, p.width - p.width % factor, p.height - p.height % factor) for p in pictures]
+        shape = (channels, pictures[0].height // factor, pictures[0].width // factor)
+        noise = PerImageNoise(requests.seeds(seed, len(pictures))).draw(shape) if sample else None
+        return codec.encode(self.vae, pictures, noise, chosen(tap, (self.vae,)), [])
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, *, tap: TapArgument | None = None) -> list[Image.Image]:
+        """Pictures of latents [N,C,h,w] in the U-Net's scale, such as a Result's or a Step's ``x0``; not upscaled.
+
+        Raises:
+            InputError: the shape is not that of this model's latents.
+            NonFiniteError: there is no picture, in float32 neither.
+        """
+        return codec.pictures(codec.decode(self.vae, latents, chosen(tap, (self.vae,)), []), None)
+
+    def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own"] = "diffusers") -> Path:
+        """Write the model as a new folder and return its path; it appears whole or not at all.
+
+        Args:
+            folder: does not exist yet, or is empty; the folder that holds it exists.
+            layout: "diffusers" opens there too, and here with the same preset; "own" has our names and one file a
+                network.
+
+        Raises:
+            InputError: no such layout.
+            OutputError: the folder is not empty, or cannot be written.
+        """
+        return saving.save(self.components, Path(folder), layout)
+
+
+def load(
+    name_or_path: str | PathLike[str],
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    family: str | None = None,
+) -> Pipeline:
+    """The Pipeline of a shipped model ("emoji") or of a folder, in our layout or that of diffusers.
+
+    Nothing is fetched from a network, and no code is taken from the folder.
+
+    Args:
+        name_or_path: a shipped model's name, or a folder.
+        device: "auto" is the first that is there of cuda, mps, xpu, cpu; or "cpu", "cuda:1" and so on.
+        dtype: "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, where halves are slower and less
+            exact; elsewhere bfloat16 where it is native, as nothing overflows in it, else float16.
+        family: only for files that cannot tell what they are. A folder says it itself, so leave it out.
+
+    Raises:
+        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
+        InputError: the device or the dtype is not possible, or ``family`` is given for a folder.
+        WeightsError: a file is damaged, foreign, or does not fit its network.
+    """
+    if family is not None:
+        raise InputError(f"family is {family!r}, but a folder says itself what it is; leave family out")
+    return Pipeline(loading.load_components(name_or_path, device, dtype))
+
+
+def samplers() -> list[str]:
+    """Names of the samplers. Each is also found by its names elsewhere: "Euler a", "EulerDiscreteScheduler" ..."""
+    return list(TABLE)
+
+
+def _texts(prompt: str | Sequence[str] | None, conditioning: Conditioning | None, width: int) -> tuple[str, ...]:
+    """The prompts; for conditioning an empty one for each row."""
+    if conditioning is None:
+        if prompt is None:
+            raise InputError("neither a prompt nor conditioning is given; give one of them")
+        return requests.texts(prompt, "prompt")
+    if prompt is not None:
+        raise InputError("both a prompt and conditioning are given; give one of them")
+    shape = list(conditioning.embeddings.shape)
+    if len(shape) != 3 or shape[-1] != width or 0 in shape:
+        raise InputError(f"conditioning has embeddings of shape {shape}; this model reads [B,T,{width}]")
+    return ("",) * shape[0]
+
+
+def _size(height: int | None, width: int | None, latents: Tensor | None, factor: int) -> tuple[int | None, int | None]:
+    """Height and width as given, or else as the start noise has them."""
+    if latents is None or latents.ndim != 4:
+        return height, width
+    return (
+        latents.shape[2] * factor if height is None else height,
+        latents.shape[3] * factor if width is None else width,
+    )
+
+
+def _check_latents(latents: Tensor, request: Request, config: ModelConfig, image: object) -> None:
+    factor = config.vae.factor
+    shape = [request.images, config.vae.latent_channels, request.height // factor, request.width // factor]
+    if image is not None:
+        raise InputError("both latents and an image are given to start from; give one of them")
+    if list(latents.shape) != shape:
+        raise InputError(f"latents have shape {list(latents.shape)}; this call starts from {shape}")
+    if not latents.isfinite().all():
+        raise InputError("latents are not finite; give noise of unit variance")

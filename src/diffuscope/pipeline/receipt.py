@@ -1,0 +1,148 @@
+"""What is needed to make a picture again, and how it stands in the picture's file."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffuscope.diffusion import samplers
+from diffuscope.errors import ImageError
+from diffuscope.images import read_texts
+from diffuscope.pipeline.request import Request
+
+Receipt = dict[str, Any]
+"""JSON values only. Keys are the arguments of the call under their own names, and what is listed in ``of_request``."""
+
+FORMAT = 1
+"""Version of the receipt; it changes when an old reader would misunderstand a new receipt."""
+
+JSON_KEY = "diffuscope"
+TEXT_KEY = "parameters"
+"""The text chunks of a PNG: our own receipt, and the form that other programs read."""
+
+
+def of_request(request: Request) -> Receipt:
+    """The part of a receipt that is known before the first step; ``sigmas`` and ``times`` are those visited."""
+    return {
+        "format": FORMAT,
+        "versions": {
+            "diffuscope": version("diffuscope"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "prompt": list(request.prompt),
+        "negative_prompt": list(request.negative_prompt),
+        "num_inference_steps": request.num_inference_steps,
+        "guidance_scale": request.guidance_scale,
+        "seed": list(request.seed),
+        "sampler": request.sampler,
+        "spacing": request.spacing if isinstance(request.spacing, str) else list(request.spacing),
+        "sigmas": list(request.levels.sigmas),
+        "times": list(request.levels.times),
+        "height": request.height,
+        "width": request.width,
+        "num_images_per_prompt": request.num_images_per_prompt,
+        "strength": request.strength,
+        "upscale": request.upscale,
+    }
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The dtype's name as ``load`` takes it: "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def checked_steps(steps: int) -> frozenset[int]:
+    """The steps whose estimates go into the receipt: first, quarters, last."""
+    return frozenset(quarter * (steps - 1) // 4 for quarter in range(5))
+
+
+def checksums(x: Tensor) -> list[str]:
+    """One short checksum for each image of a batch [B,...]: of its float32 values, to the last bit."""
+    rows = x.detach().to("cpu", torch.float32).contiguous()
+    return [hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16] for row in rows]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 in hex of a network's tensors under our names: the same from whatever file and layout they came."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def chunks(receipt: Receipt, picture: int) -> dict[str, str]:
+    """The text chunks of image ``picture`` of the call."""
+    return {
+        TEXT_KEY: infotext(receipt, picture),
+        JSON_KEY: json.dumps(receipt | {"picture": picture}, allow_nan=False),
+    }
+
+
+def infotext(receipt: Receipt, picture: int) -> str:
+    """The text that AUTOMATIC1111's web UI writes and most programs read: prompt, negative prompt, settings."""
+    prompt = picture // receipt["num_images_per_prompt"]
+    spacing = receipt["spacing"] if isinstance(receipt["spacing"], str) else "custom"
+    settings: dict[str, object] = {
+        "Steps": receipt["num_inference_steps"],
+        "Sampler": samplers.TABLE[receipt["sampler"]].label,
+        "Schedule type": None if spacing == "model" else spacing.capitalize(),
+        "CFG scale": f"{receipt['guidance_scale']:g}",
+        "Seed": receipt["seed"][picture],
+        "Size": f"{receipt['width']}x{receipt['height']}",
+        "Model hash": receipt["weights"]["unet"][:10],
+        "Model": receipt["model"],
+        "VAE hash": receipt["weights"]["vae"][:10],
+        "Denoising strength": None if receipt["strength"] is None else f"{receipt['strength']:g}",
+        "Postprocess upscale by": receipt["upscale"] if receipt["upscale"] > 1 else None,
+        "RNG": "CPU",
+        "Version": f"diffuscope {receipt['versions']['diffuscope']}",
+    }
+    lines = [receipt["prompt"][prompt]]
+    if receipt["negative_prompt"][prompt]:
+        lines.append(f"Negative prompt: {receipt['negative_prompt'][prompt]}")
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items() if value is not None))
+    return "\n".join(lines)
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ",:\n") else text
+
+
+def read(path: str | PathLike[str]) -> Receipt:
+    """The receipt in a picture's file; ``picture`` says which image of its call it is.
+
+    Raises:
+        ImageError: the file is no picture, has no receipt, or one that this version does not know.
+    """
+    texts = read_texts(path)
+    if JSON_KEY not in texts:
+        raise ImageError(
+            f"{Path(path)} has no diffuscope receipt; it was made by another program, saved without metadata, or "
+            "written again by a program that drops text chunks"
+        )
+    try:
+        receipt = json.loads(texts[JSON_KEY])
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"the receipt in {Path(path)} is damaged ({error}); save the picture again") from error
+    if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
+        known = receipt.get("format") if isinstance(receipt, Mapping) else None
+        raise ImageError(f"the receipt in {Path(path)} has format {known}; this version reads format {FORMAT}")
+    return dict(receipt)
+
+
+def first_difference(old: Receipt, new: Receipt, picture: int) -> int | None:
+    """The first recorded step at which the clean estimates of an image differ, or None."""
+    for before, after in zip(old["checks"], new["checks"], strict=True):
+        if before["x0"][picture] != after["x0"][picture]:
+            return int(before["step"])
+    return None

@@ -1,0 +1,130 @@
+"""Make a picture again from the receipt in its file, and say whether it is the same."""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from diffuscope.errors import InputError
+from diffuscope.images import Pictures, open_picture, picture_hash
+from diffuscope.pipeline import receipt as receipts
+from diffuscope.pipeline.pipeline import Pipeline, load
+from diffuscope.pipeline.receipt import Receipt
+from diffuscope.pipeline.result import Result
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of making a picture again. ``str()`` says it."""
+
+    identical: bool
+    """Whether every pixel is the same."""
+    first_difference: int | None
+    """The first recorded step at which the clean estimate differs, in any bit; None where all are the same."""
+    image: Image.Image
+    """The picture made now."""
+    result: Result
+    """The whole call, which is repeated as it was: in the same batch."""
+    circumstances: tuple[str, ...]
+    """What is not as it was: versions, device, dtype, threads."""
+
+    def __str__(self) -> str:
+        if self.identical:
+            verdict = "identical: every pixel is the same"
+        elif self.first_difference is None:
+            verdict = "not identical: the latents are the same at every recorded step, the pixels are not"
+        else:
+            verdict = f"not identical: it first differs at step {self.first_difference}"
+        return "; ".join([verdict, *self.circumstances])
+
+
+def replay(
+    path: str | PathLike[str],
+    *,
+    model: Pipeline | str | PathLike[str] | None = None,
+    image: Pictures | None = None,
+) -> Replay:
+    """Repeat the call that made the picture at ``path``, and compare.
+
+    Args:
+        path: a PNG with our receipt.
+        model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
+        image: the start image or images, where there were any: a receipt has only their hash.
+
+    Raises:
+        ImageError: the file has no receipt.
+        InputError: the receipt names other weights or another start image, or something that no receipt can repeat.
+        ModelNotFoundError: there is no such model.
+    """
+    old = receipts.read(path)
+    _check_repeatable(old, Path(path))
+    pipe = model if isinstance(model, Pipeline) else _load(old, model)
+    wrong = [part for part, digest in old["weights"].items() if pipe.weights.get(part) != digest]
+    if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
+        raise InputError(
+            f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
+            f"give the model {old['model']!r} that made it"
+        )
+    images = _start_images(old, image)
+    result = pipe(
+        old["prompt"],
+        negative_prompt=old["negative_prompt"],
+        num_inference_steps=old["num_inference_steps"],
+        guidance_scale=old["guidance_scale"],
+        seed=old["seed"],
+        sampler=old["sampler"],
+        sigmas=old["spacing"],
+        height=old["height"],
+        width=old["width"],
+        num_images_per_prompt=old["num_images_per_prompt"],
+        image=images,
+        strength=0.8 if old["strength"] is None else old["strength"],
+        upscale=old["upscale"],
+    )
+    if images is not None and result.receipt["image"] != old["image"]:
+        raise InputError("the start image is not the one that the receipt names; give the same picture")
+    picture = old["picture"]
+    again = result.images[picture]
+    return Replay(
+        identical=picture_hash(again) == picture_hash(open_picture(path)),
+        first_difference=receipts.first_difference(old, result.receipt, picture),
+        image=again,
+        result=result,
+        circumstances=_circumstances(old, result.receipt),
+    )
+
+
+def _check_repeatable(old: Receipt, path: Path) -> None:
+    if old["edits"]:
+        raise InputError(
+            f"{path} was made with {', '.join(old['edits'])}, which its receipt cannot hold; run the code that made it"
+        )
+
+
+def _load(old: Receipt, model: str | PathLike[str] | None) -> Pipeline:
+    device = old["device"] if _is_here(old["device"]) else "auto"
+    return load(old["model"] if model is None else model, device=device, dtype=old["dtype"])
+
+
+def _is_here(device: str) -> bool:
+    return device == "cpu" or (device == "cuda" and torch.cuda.is_available())
+
+
+def _start_images(old: Receipt, image: Pictures | None) -> Pictures | None:
+    if old["image"] is None:
+        if image is not None:
+            raise InputError("a start image is given, but the picture was made without one; leave it out")
+        return None
+    if image is None:
+        raise InputError("the picture was made from a start image, of which the receipt has only the hash; give it")
+    return image
+
+
+def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:
+    pairs = {
+        **{f"{name} version": (was, new["versions"][name]) for name, was in old["versions"].items()},
+        **{name: (old[name], new[name]) for name in ("device", "dtype", "threads")},
+    }
+    return tuple(f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now)

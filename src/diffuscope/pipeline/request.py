@@ -1,0 +1,227 @@
+"""What one call asks for, checked before any network runs and with every preset filled in."""
+
+import math
+import operator
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+from diffuscope.config import ModelConfig
+from diffuscope.diffusion import samplers
+from diffuscope.diffusion.schedules import Schedule, tail
+from diffuscope.errors import InputError
+from diffuscope.types import Levels
+
+MAX_SIDE = 8192
+MAX_IMAGES = 1024
+SEEDS = 1 << 63
+UPSCALES = (1, 4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One call with nothing left to default. Image k is of prompt ``k // num_images_per_prompt``."""
+
+    prompt: tuple[str, ...]
+    negative_prompt: tuple[str, ...]
+    """One per prompt."""
+    num_inference_steps: int
+    guidance_scale: float
+    seed: tuple[int, ...]
+    """One per image."""
+    sampler: str
+    spacing: str | tuple[float, ...]
+    """The spacing's name, or the noise levels that were given."""
+    levels: Levels
+    """What the run visits: for image-to-image the last part of them."""
+    height: int
+    width: int
+    num_images_per_prompt: int
+    strength: float | None
+    """None without a start image."""
+    upscale: int
+
+    @property
+    def images(self) -> int:
+        """How many pictures the call makes."""
+        return len(self.seed)
+
+
+def texts(value: object, name: str) -> tuple[str, ...]:
+    """One text or a list of texts as a tuple.
+
+    Raises:
+        InputError: something else, an empty list, or text that is not valid Unicode.
+    """
+    found = (value,) if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(text, str) for text in found):
+        raise InputError(f"{name} is {_short(value)}; give one text or a list of texts")
+    if not found:
+        raise InputError(f"{name} is an empty list; give at least one text (an empty text is allowed)")
+    for text in found:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"{name} holds U+{ord(text[error.start]):04X}, half of a character; give valid Unicode"
+            ) from None
+    return tuple(found)
+
+
+def per_prompt(value: object, prompts: int) -> tuple[str, ...]:
+    """The negative prompt of each prompt.
+
+    Raises:
+        InputError: a list of another length.
+    """
+    negative = texts("" if value is None else value, "negative_prompt")
+    if len(negative) == 1:
+        return negative * prompts
+    if len(negative) != prompts:
+        raise InputError(f"{len(negative)} negative prompts for {prompts} prompts; give one, or one for each")
+    return negative
+
+
+def whole(value: object, name: str, low: int, high: int) -> int:
+    """``value`` as an int.
+
+    Raises:
+        InputError: it is no whole number from ``low`` to ``high``.
+    """
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        number = operator.index(value)
+        if low <= number <= high:
+            return number
+    raise InputError(f"{name} is {_short(value)}; give a whole number from {low} to {high}")
+
+
+def number(value: object, name: str) -> float:
+    """``value`` as a float.
+
+    Raises:
+        InputError: it is no finite number.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise InputError(f"{name} is {_short(value)}; give a finite number")
+
+
+def side(value: object, name: str, factor: int) -> int:
+    """A height or width in pixels.
+
+    Raises:
+        InputError: not a multiple of ``factor`` from ``factor`` to ``MAX_SIDE``.
+    """
+    pixels = whole(value, name, factor, MAX_SIDE)
+    if pixels % factor:
+        below = max(pixels - pixels % factor, factor)
+        raise InputError(f"{name} is {pixels}; give a multiple of {factor}, such as {below} or {below + factor}")
+    return pixels
+
+
+def seeds(value: object, images: int) -> tuple[int, ...]:
+    """One seed per image: ``seed + k`` for one integer, the integers themselves for a list, drawn for None.
+
+    Raises:
+        InputError: not one seed per image, or a seed outside 0 to 2^63 - 1.
+    """
+    if value is None:
+        value = secrets.randbelow(1 << 32)
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if len(value) != images:
+            raise InputError(f"{len(value)} seeds for {images} images; give one integer, or one for each image")
+        return tuple(whole(seed, "seed", 0, SEEDS - 1) for seed in value)
+    first = whole(value, "seed", 0, SEEDS - images)
+    return tuple(range(first, first + images))
+
+
+def upscaling(value: object, preset: int) -> int:
+    """How many times larger the pictures come out than the network makes them.
+
+    Raises:
+        InputError: not one of ``UPSCALES``.
+    """
+    if value is None:
+        return preset
+    if isinstance(value, bool) or value not in UPSCALES:
+        raise InputError(f"upscale is {_short(value)}; give {' or '.join(map(str, UPSCALES))}")
+    return int(str(value))
+
+
+@dataclass(frozen=True)
+class Solving:
+    """The arguments that decide which noise levels a run visits, as they were given."""
+
+    steps: object
+    sampler: object
+    sigmas: object
+    strength: object
+    """None without a start image."""
+
+
+def resolve(
+    config: ModelConfig,
+    schedule: Schedule,
+    *,
+    prompt: tuple[str, ...],
+    negative_prompt: object,
+    count: object,
+    seed: object,
+    size: tuple[object, object],
+    guidance_scale: object,
+    upscale: object,
+    solver: Solving,
+) -> Request:
+    """A call's arguments, checked, with the model's preset where they are None.
+
+    Raises:
+        InputError: an argument is not possible; the message names it.
+    """
+    per_text = whole(count, "num_images_per_prompt", 1, MAX_IMAGES)
+    images = len(prompt) * per_text
+    if images > MAX_IMAGES:
+        raise InputError(f"{len(prompt)} prompts x {per_text} = {images} images; make at most {MAX_IMAGES} in one call")
+    preset = config.preset
+    height, width = size
+    strength = None if solver.strength is None else number(solver.strength, "strength")
+    name, spacing = _solver(config, solver)
+    wanted = preset.steps if solver.steps is None and isinstance(spacing, str) else solver.steps
+    steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
+    levels = schedule.levels(steps, sampler=name, spacing=spacing)
+    return Request(
+        prompt=prompt,
+        negative_prompt=per_prompt(negative_prompt, len(prompt)),
+        num_inference_steps=len(levels.sigmas) - 1,
+        guidance_scale=number(preset.guidance_scale if guidance_scale is None else guidance_scale, "guidance_scale"),
+        seed=seeds(seed, images),
+        sampler=name,
+        spacing=spacing,
+        levels=levels if strength is None else tail(levels, strength),
+        height=side(preset.height if height is None else height, "height", config.vae.factor),
+        width=side(preset.width if width is None else width, "width", config.vae.factor),
+        num_images_per_prompt=per_text,
+        strength=strength,
+        upscale=upscaling(upscale, preset.upscale),
+    )
+
+
+def _solver(config: ModelConfig, solver: Solving) -> tuple[str, str | tuple[float, ...]]:
+    """The sampler's name and the spacing. A fused name ("DPM++ 2M Karras") sets the spacing, unless it is given."""
+    sampler = config.preset.sampler if solver.sampler is None else solver.sampler
+    if not isinstance(sampler, str):
+        raise InputError(f"sampler is {_short(sampler)}; give a name: {', '.join(samplers.TABLE)}")
+    found = samplers.find(sampler)
+    sigmas = solver.sigmas
+    if sigmas is None:
+        sigmas = found.spacing or config.preset.sigmas
+    if isinstance(sigmas, str):
+        return found.info.name, sigmas
+    if not isinstance(sigmas, Sequence):
+        raise InputError(f"sigmas is {_short(sigmas)}; give a spacing's name or a list of noise levels")
+    return found.info.name, tuple(number(sigma, "a noise level in sigmas") for sigma in sigmas)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

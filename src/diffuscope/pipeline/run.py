@@ -1,0 +1,96 @@
+"""One run of a sampler as an iterator: the loop is the caller's."""
+
+from collections.abc import Callable, Iterator
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from diffuscope.errors import InputError, NonFiniteError
+from diffuscope.pipeline.receipt import Receipt, checked_steps, checksums
+from diffuscope.pipeline.result import Result
+from diffuscope.types import Levels, Step
+
+
+class Run(Iterator[Step]):
+    """The steps of one call, each as soon as it is made; ``result()`` makes the steps that are left and the pictures.
+
+    Rows of ``step.x`` and ``step.x0`` are images. ``len(run)`` is the number of steps of the whole run. Leaving the
+    loop stops the work; nothing has to be closed.
+    """
+
+    def __init__(
+        self, steps: Iterator[Step], levels: Levels, receipt: Receipt, finish: Callable[[Tensor, Receipt], Result]
+    ) -> None:
+        """Wrap a sampler's ``steps``; ``finish`` makes the result of the final latents and the filled-in receipt."""
+        self.levels = levels
+        self._steps = steps
+        self._receipt = receipt
+        self._finish = finish
+        self._checked = checked_steps(len(self))
+        self._last: Step | None = None
+        self._seen: tuple[Tensor, int] | None = None
+        self._cancelled = False
+        self._result: Result | None = None
+
+    def __len__(self) -> int:
+        return len(self.levels.sigmas) - 1
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Step:
+        self._notice_edit()
+        if self._cancelled:
+            raise StopIteration
+        with torch.no_grad():
+            step = next(self._steps)
+        if step.index in self._checked:
+            self._receipt["checks"].append({"step": step.index, "x0": checksums(step.x0)})
+        self._last, self._seen = step, (step.x, step.x._version)
+        return step
+
+    def cancel(self) -> None:
+        """Let the run end after the step that is being made. May be called from another thread."""
+        self._cancelled = True
+
+    def result(self) -> Result:
+        """Make the steps that are left, then the pictures.
+
+        Raises:
+            InputError: the run was cancelled before its end.
+            NonFiniteError: the final latents or the pixels are not finite.
+        """
+        if self._result is None:
+            for _ in self:
+                pass
+            self._result = self._make_result()
+        return self._result
+
+    def _make_result(self) -> Result:
+        self._notice_edit()
+        done = 0 if self._last is None else self._last.index + 1
+        if self._last is None or done < len(self):
+            raise InputError(
+                f"the run was cancelled after {done} of {len(self)} steps: it has no result; start another"
+            )
+        latents = (self._last.x * self.levels.end_scale).float()
+        if not latents.isfinite().all():
+            raise NonFiniteError(
+                f"after {done} steps the latents are not finite in {self._receipt['dtype']}; load the model with "
+                'dtype="float32", or lower guidance_scale'
+            )
+        with torch.no_grad():
+            return self._finish(latents, self._receipt)
+
+    def _notice_edit(self) -> None:
+        """Write into the receipt that the caller changed the latents, which no receipt can repeat."""
+        if self._last is None or self._seen is None:
+            return
+        x, version = self._seen
+        if self._last.x is x and x._version == version:
+            return
+        if self._last.x.shape != x.shape:
+            raise InputError(f"step.x was assigned shape {list(self._last.x.shape)}; it must stay {list(x.shape)}")
+        if "step.x" not in self._receipt["edits"]:
+            self._receipt["edits"].append("step.x")

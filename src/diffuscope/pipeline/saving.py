@@ -1,0 +1,78 @@
+"""A model as a folder: whole, or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+from diffuscope import loading
+from diffuscope.errors import InputError, OutputError
+from diffuscope.loading import Components
+from diffuscope.weights import files, folders, layouts
+
+LAYOUTS = ("diffusers", "own")
+
+
+def save(components: Components, folder: Path, layout: str) -> Path:
+    """Write the model into a new folder; see ``Pipeline.save``."""
+    if layout not in LAYOUTS:
+        raise InputError(f"layout is {layout!r}; give one of {', '.join(LAYOUTS)}")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise OutputError(f"{folder} is there already and not an empty folder; give a new one")
+    if not folder.parent.is_dir():
+        raise OutputError(f"cannot write {folder}: there is no folder {folder.parent}; make it first")
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # what a killed save may have left
+        part.mkdir()
+        if layout == "own":
+            _own(components, part)
+        else:
+            _diffusers(components, part)
+        part.replace(folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {folder} ({error.strerror}); give a folder with permission and space"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _own(components: Components, folder: Path) -> None:
+    for name in loading.PARTS:
+        files.write(folder / f"{name}.safetensors", getattr(components, name).state_dict())
+    files.write_text(folder / loading.CONFIG, loading.config_to_json(components.config))
+    _tokenizer(components, folder / "tokenizer")
+
+
+def _diffusers(components: Components, folder: Path) -> None:
+    folders.write_config(folder, components.config)
+    for name, path in folders.WEIGHTS.items():
+        network = getattr(components, name)
+        tensors = layouts.to_diffusers(network.state_dict(), network.config)
+        files.write(folder / path, tensors, {"format": "pt"})
+    _tokenizer(components, folder / "tokenizer")
+
+
+def _tokenizer(components: Components, folder: Path) -> None:
+    """The tokenizer as transformers reads it."""
+    tokenizer = components.tokenizer
+    start, end, pad = (tokenizer.tokens[i] for i in (tokenizer.start, tokenizer.end, tokenizer.pad))
+    special = {"bos_token": start, "eos_token": end, "pad_token": pad, "unk_token": end}
+    settings = {
+        **special,
+        "add_prefix_space": False,
+        "do_lower_case": True,
+        "errors": "replace",
+        "model_max_length": tokenizer.length,
+        "tokenizer_class": "CLIPTokenizer",
+    }
+    merges = "".join(f"{first} {second}\n" for first, second in tokenizer.merges)
+    vocabulary = {token: i for i, token in enumerate(tokenizer.tokens)}
+    folder.mkdir()
+    files.write_text(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+    files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
+    files.write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))
+    files.write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
