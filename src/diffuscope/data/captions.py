@@ -21,7 +21,7 @@ PLACES = (*(f"in the {corner} corner" for corner in CORNERS), "in the middle")
 
 _STYLE = re.compile(r"(?P<rest>.*), (?P<style>[^,]+) style")
 _BACKGROUND = re.compile(rf"(?P<rest>.*) on an? (?P<colour>{'|'.join(WORDS)}) background")
-_SAME_PLURAL = ("fish", "sheep", "deer", "shrimp", "squid", "bison", "broccoli", "bread", "police")
+_SAME_PLURAL = ("fish", "sheep", "deer", "moose", "maracas", "shrimp", "squid", "bison", "broccoli", "bread", "police")
 _PLURALS = {"man": "men", "woman": "women", "person": "people", "child": "children", "mouse": "mice", "goose": "geese",
             "tooth": "teeth", "foot": "feet", "leaf": "leaves", "knife": "knives", "wolf": "wolves", "loaf": "loaves",
             "ox": "oxen", "tomato": "tomatoes", "potato": "potatoes", "mango": "mangoes"}  # fmt: skip

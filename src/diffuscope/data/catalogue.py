@@ -27,7 +27,7 @@ GROUP_WEIGHTS = {
     "people-body": 0.45,
     "symbols": 0.25,
     "flags": 0.2,
-    "icon": 0.12,
+    "icon": 0.07,
 }
 """How often a concept is drawn: things one would ask for often, symbols and flags seldom."""
 

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuscope.data.palette import COLOURS, SHARE, TO_CONE, TO_LAB
+from diffuscope.data.palette import COLOURS, SHARE, TO_CONE, TO_LAB, WORDS
+
+__all__ = ["COLOURS", "SHARE", "WORDS", "measure", "oklab", "polar", "recolour", "srgb", "targets"]
 
 _GRAY_SHARE = 0.4  # a gray leads only where it has this share: most pictures have some white or black
 _GRAY = 0.045  # chroma below which a pixel has no hue to speak of
