@@ -15,6 +15,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
     "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
+    "eval": ("diffuscope.cli.eval:evaluate", "score a model: faithfulness, retrieval, colours, words"),
+    "eval preset": ("diffuscope.cli.eval:preset", "measure samplers, steps and guidance, to choose a preset"),
+    "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent judge of the scores"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 

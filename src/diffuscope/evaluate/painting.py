@@ -1,0 +1,42 @@
+"""Pictures of the model, made as users make them: through the public Pipeline, before upscaling."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffuscope.config import Preset
+from diffuscope.pipeline import Pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pictures are sampled; the parts of a preset that scores depend on."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    sampler: str
+    sigmas: str
+
+    @classmethod
+    def of(cls, preset: Preset) -> "Sampling":
+        """What a call does that does not say."""
+        return cls(
+            num_inference_steps=preset.steps,
+            guidance_scale=preset.guidance_scale,
+            sampler=preset.sampler,
+            sigmas=preset.sigmas,
+        )
+
+
+def paint(pipe: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, batch: int = 250) -> Tensor:
+    """[N,3,H,W] uint8 on the pipeline's device: one picture for each prompt and seed, not upscaled."""
+    parts = []
+    for start in range(0, len(prompts), batch):
+        rows = slice(start, start + batch)
+        result = pipe(list(prompts[rows]), seed=list(seeds[rows]), upscale=1, **asdict(sampling))
+        array = np.stack([np.asarray(image) for image in result.images])  # [B,H,W,3]
+        parts.append(torch.from_numpy(array).permute(0, 3, 1, 2).contiguous().to(pipe.device))
+    return torch.cat(parts)
