@@ -5,6 +5,7 @@ import json
 import lzma
 import re
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,12 +74,14 @@ class Corpus:
             OutputError: The file cannot be written.
         """
         path = Path(path)
-        packed = lzma.compress(_lines(self.pictures), preset=6)
+        partial = path.with_name(path.name + ".partial")
+        packed = lzma.compress(_lines(self.pictures), preset=1)
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-                file.write(packed)
-            Path(file.name).replace(path)
+            partial.write_bytes(packed)
+            partial.replace(path)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise OutputError(f"{path} cannot be written ({error}); give a path in a writable folder") from error
 
 

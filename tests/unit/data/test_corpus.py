@@ -88,6 +88,27 @@ def test_a_file_that_cannot_be_written(tmp_path, corpus):
         corpus.save(tmp_path / "nowhere" / "corpus.xz")
 
 
+def test_a_failed_save_leaves_nothing(tmp_path, corpus):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OutputError, match="taken cannot be written"):
+        corpus.save(tmp_path / "taken")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_no_npm(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OutputError, match="no npm client"):
+        build(None, tmp_path / "out.xz")
+
+
+def test_npm_fails(tmp_path, monkeypatch):
+    (tmp_path / "npm").write_text("#!/bin/sh\necho no such package >&2\nexit 4\n")
+    (tmp_path / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(OutputError, match=r"npm failed with code 4.*no such package"):
+        build(None, tmp_path / "out.xz")
+
+
 def test_attribution_names_every_package(node_modules):
     text = packages.attribution(node_modules)
     for package, version in packages.VERSIONS.items():
