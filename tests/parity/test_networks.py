@@ -52,12 +52,28 @@ VAES = {
 }
 
 
+def shaken(network):
+    """Every parameter moved off its start: norms begin as ones and zeros, and a swap of two would not show."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return network.eval()
+
+
 def ours_from(theirs, make, config):
     """Our network with their weights, made on the meta device as loading does it."""
     with torch.device("meta"):
         network = make(config)
     load_into(network, from_diffusers(theirs.state_dict(), config))
     return network.eval()
+
+
+def assert_same_eps(network, theirs):
+    """A norm's epsilon hardly shows in the output, so it is compared by itself, name by name."""
+    norms = {name: module for name, module in theirs.named_modules() if hasattr(module, "eps")}
+    renamed = from_diffusers({f"{name}.weight": torch.tensor(norm.eps) for name, norm in norms.items()}, network.config)
+    ours = {f"{name}.weight": module.eps for name, module in network.named_modules() if hasattr(module, "eps")}
+    assert ours == {name: pytest.approx(eps.item()) for name, eps in renamed.items()}
 
 
 def assert_round_trip(network, theirs, prefix=""):
@@ -89,8 +105,10 @@ def test_text_encoder_equals_transformers(name):
     projected = config.projection is not None
     theirs = (CLIPTextModelWithProjection if projected else CLIPTextModel)(
         CLIPTextConfig(**configs.text_encoder_to_json(config))
-    ).eval()
+    )
+    theirs = shaken(theirs)
     network = ours_from(theirs, TextEncoder, config)
+    assert_same_eps(network, theirs)
     assert_round_trip(network, theirs, "" if projected else "text_model.")
     ids = texts(2)
     expected = theirs(ids, output_hidden_states=True)
@@ -107,8 +125,9 @@ def test_text_encoder_equals_transformers(name):
 def test_unet_equals_diffusers(name):
     torch.manual_seed(0)
     config = UNETS[name]
-    theirs = UNet2DConditionModel.from_config(configs.unet_to_json(config)).eval()
+    theirs = shaken(UNet2DConditionModel.from_config(configs.unet_to_json(config)))
     network = ours_from(theirs, UNet, config)
+    assert_same_eps(network, theirs)
     assert_round_trip(network, theirs)
     size = (7, 10) if name == "sd15" else (8, 8)  # odd sides: the way up takes the size of its skip
     x, context = torch.randn(2, 4, *size), torch.randn(2, 5, config.context_dim)
@@ -126,8 +145,9 @@ def test_unet_equals_diffusers(name):
 def test_vae_equals_diffusers(name):
     torch.manual_seed(0)
     config = VAES[name]
-    theirs = AutoencoderKL.from_config(configs.vae_to_json(config)).eval()
+    theirs = shaken(AutoencoderKL.from_config(configs.vae_to_json(config)))
     network = ours_from(theirs, VAE, config)
+    assert_same_eps(network, theirs)
     assert_round_trip(network, theirs)
     pixels = torch.rand(2, 3, 32, 24) * 2 - 1
     ours, expected = network.encode(pixels), theirs.encode(pixels).latent_dist
