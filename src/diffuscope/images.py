@@ -113,9 +113,9 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError(f"cannot write {path.name!r}: pictures are saved as PNG, with their receipt; name it *.png")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it answers False for impossible names)
         raise OutputError(f"cannot write {path}: it is a folder; add a file name")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {path}: no permission to write to {path.parent}; choose another folder")

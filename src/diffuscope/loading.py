@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files as resources
@@ -97,11 +98,11 @@ def find(name_or_path: str | PathLike[str]) -> Path:
     shipped = shipped_models()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it answers False for impossible names)
         raise InputError(
             f"{path} is a single file; folders are read so far: give one with {CONFIG} or model_index.json"
         )
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112
         there = ", ".join(map(repr, shipped)) or "none yet"
         near = difflib.get_close_matches(str(name_or_path), shipped, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -213,6 +214,8 @@ def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
     values: dict[str, Any] = dict(document)
     for name, kind in parts.items():
         if name in values:
+            if not isinstance(values[name], Mapping):
+                raise ValueError(f"its {name} is {values[name]!r}, not an object")
             fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
             values[name] = kind(**fields)
     return ModelConfig(**values)

@@ -31,5 +31,8 @@ def what_was_cut(text: str, tokenizer: Tokenizer) -> str | None:
     lost = tokenizer.cut(text)
     if not lost:
         return None
-    tokens, room = len(tokenizer.tokenize(text)), tokenizer.length - 2
-    return f"the prompt has {tokens} tokens and {room} fit; not seen by the model, from the first word cut: {lost!r}"
+    room = tokenizer.length - 2
+    kept = text.rstrip()[: -len(lost)]
+    begun = ", but the beginning of the first" if len(tokenizer.tokenize(kept)) < room else ""
+    tokens = len(tokenizer.tokenize(text))
+    return f"the prompt has {tokens} tokens and {room} fit; the model does not see these words{begun}: {lost!r}"

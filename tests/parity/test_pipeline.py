@@ -1,0 +1,134 @@
+"""diffusers opens what we save and makes the same latents of the same noise; and we open what it saves."""
+
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+import diffuscope as ds
+from diffuscope.pipeline import Pipeline
+
+TOLERANCE = 1e-4
+"""Latents after ten guided steps in float32, largest absolute difference."""
+
+PROMPT, NEGATIVE = "a red fox, sitting", "blue"
+SCHEDULERS = {
+    "ddim": diffusers.DDIMScheduler,
+    "euler": diffusers.EulerDiscreteScheduler,
+    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+}
+
+
+def theirs_of(folder: Path) -> diffusers.StableDiffusionPipeline:
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def latents_of(theirs: diffusers.StableDiffusionPipeline, noise: torch.Tensor) -> torch.Tensor:
+    return theirs(
+        [PROMPT] * len(noise),
+        negative_prompt=[NEGATIVE] * len(noise),
+        latents=noise,
+        num_inference_steps=10,
+        guidance_scale=7.5,
+        output_type="latent",
+    ).images
+
+
+@pytest.fixture(scope="module")
+def noise() -> torch.Tensor:
+    return torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def saved(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tmp_path_factory.mktemp("ours") / "tiny", layout="diffusers")
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_diffusers_opens_what_we_save(tiny: Pipeline, saved: Path, noise: torch.Tensor, sampler: str) -> None:
+    theirs = theirs_of(saved)
+    assert isinstance(theirs.scheduler, diffusers.DDIMScheduler)
+    theirs.scheduler = SCHEDULERS[sampler].from_config(theirs.scheduler.config)
+    ours = tiny(
+        [PROMPT] * 2,
+        negative_prompt=NEGATIVE,
+        latents=noise,
+        num_inference_steps=10,
+        guidance_scale=7.5,
+        sampler=sampler,
+    )
+    difference = (ours.latents - latents_of(theirs, noise)).abs().max()
+    assert difference < TOLERANCE
+
+
+def test_the_pictures_are_the_same(tiny: Pipeline, saved: Path, noise: torch.Tensor) -> None:
+    theirs = theirs_of(saved)
+    latents = latents_of(theirs, noise)
+    with torch.no_grad():
+        decoded = theirs.vae.decode(latents / theirs.vae.config.scaling_factor).sample
+    pictures = theirs.image_processor.postprocess(decoded, output_type="pil")
+    for ours, other in zip(tiny.decode(latents), pictures, strict=True):
+        assert np.abs(np.asarray(ours).astype(int) - np.asarray(other).astype(int)).max() <= 1
+
+
+def test_image_to_image(tiny: Pipeline, saved: Path) -> None:
+    """The draws are ours: the encoder's sample, then the start noise; theirs come from the same generator."""
+    theirs = diffusers.StableDiffusionImg2ImgPipeline(**theirs_of(saved).components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    start = Image.effect_noise((32, 32), 60).convert("RGB")
+    other = theirs(
+        PROMPT,
+        image=start,
+        strength=0.6,
+        num_inference_steps=10,
+        guidance_scale=7.5,
+        generator=[torch.Generator().manual_seed(3)],
+        output_type="latent",
+    ).images
+    ours = tiny(PROMPT, image=start, strength=0.6, num_inference_steps=10, guidance_scale=7.5, seed=3)
+    assert (ours.latents - other).abs().max() < TOLERANCE
+
+
+def test_the_tokenizer_files_mean_the_same(tiny: Pipeline, saved: Path) -> None:
+    theirs = transformers.CLIPTokenizer.from_pretrained(saved / "tokenizer", local_files_only=True)
+    texts = ["", PROMPT, "Füchse 狐 \N{FOX FACE}!!", "word " * 100]
+    ids = theirs(texts, padding="max_length", truncation=True, max_length=77, return_tensors="pt").input_ids
+    assert torch.equal(ids, tiny.tokenizer.encode(texts))
+
+
+def test_our_own_folder_keeps_everything(tiny: Pipeline, saved: Path, tiny_folder: Path) -> None:
+    for folder in (saved, tiny_folder):
+        again = ds.load(folder, device="cpu")
+        assert again.config == tiny.config
+        assert again.weights == tiny.weights
+        assert torch.equal(again("a", seed=1).latents, tiny("a", seed=1).latents)
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_we_open_what_diffusers_saves(saved: Path, noise: torch.Tensor, tmp_path: Path, sampler: str) -> None:
+    """A folder of other random weights, with their scheduler's own defaults, written by their ``save_pretrained``."""
+    torch.manual_seed(1)
+    first = theirs_of(saved)
+    theirs = diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL.from_config(first.vae.config),
+        text_encoder=transformers.CLIPTextModel(first.text_encoder.config).eval(),
+        tokenizer=first.tokenizer,
+        unet=diffusers.UNet2DConditionModel.from_config(first.unet.config),
+        scheduler=SCHEDULERS[sampler].from_config(first.scheduler.config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = ds.load(tmp_path / "theirs", device="cpu")
+    result = ours([PROMPT] * 2, negative_prompt=NEGATIVE, latents=noise, num_inference_steps=10, guidance_scale=7.5)
+    assert result.receipt["sampler"] == sampler
+    difference = (result.latents - latents_of(theirs, noise)).abs().max()
+    assert difference < TOLERANCE

@@ -1,0 +1,164 @@
+"""The commands, run as a person runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from diffuscope.cli import COMMANDS, main
+from diffuscope.images import open_picture, picture_hash, read_texts
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.receipt import read
+
+
+def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.png"
+    flags = ["--model", str(tiny_folder), "--seed", "7", "--count", "2", "--steps", "3", "--guidance-scale", "2"]
+    flags += ["--negative-prompt", "blue", "--sampler", "Euler a", "--upscale", "4", "--out", str(out)]
+    assert main(["generate", "a red fox", *flags]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [
+        f"{tmp_path / 'out-0.png'}  128x128  seed 7",
+        f"{tmp_path / 'out-1.png'}  128x128  seed 8",
+    ]
+    assert "0/3" in said.err  # the progress bar
+    result = tiny(
+        "a red fox",
+        seed=7,
+        num_images_per_prompt=2,
+        num_inference_steps=3,
+        guidance_scale=2,
+        negative_prompt="blue",
+        sampler="euler_ancestral",
+        upscale=4,
+    )
+    for k, image in enumerate(result.images):
+        assert picture_hash(open_picture(tmp_path / f"out-{k}.png")) == picture_hash(image)
+    assert read(tmp_path / "out-1.png") == result.receipt | {"picture": 1}
+
+
+def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    start = tmp_path / "in.png"
+    Image.new("RGB", (64, 64), "red").save(start)
+    out, preview = tmp_path / "out.png", tmp_path / "preview.png"
+    flags = ["--model", str(tiny_folder), "--image", str(start), "--strength", "0.5", "--no-metadata", "--quiet"]
+    assert main(["generate", "fox", *flags, "--preview", str(preview), "-o", str(out)]) == 0
+    said = capsys.readouterr()
+    assert said.out == said.err == ""
+    assert read_texts(out) == {}
+    assert open_picture(preview).size == open_picture(out).size == (32, 32)
+
+
+def test_a_prompt_that_is_too_long_is_said_and_drawn(tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.png"
+    prompt = "cat " * 75 + "Red hen"
+    assert main(["generate", prompt, "--model", str(tiny_folder), "--quiet", "--out", str(out)]) == 0
+    assert capsys.readouterr().err == (
+        "warning: the prompt has 77 tokens and 75 fit; the model does not see these words: 'Red hen'\n"
+    )
+    assert out.exists()
+
+
+def test_replay(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    (path,) = tiny("fox", seed=1).save(tmp_path / "out.png")
+    again = tmp_path / "again.png"
+    assert main(["replay", str(path), "--model", str(tiny_folder), "--out", str(again)]) == 0
+    assert capsys.readouterr().out == "identical: every pixel is the same\n"
+    assert picture_hash(open_picture(again)) == picture_hash(open_picture(path))
+    assert main(["replay", str(path)]) == 2
+    assert "no model 'tiny'" in capsys.readouterr().err
+
+
+def test_info(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    assert main(["info", str(tiny_folder)]) == 0
+    said = capsys.readouterr().out
+    assert "the model 'tiny', in our layout" in said
+    assert "unet:" in said
+    assert main(["info", str(tiny.save(tmp_path / "theirs"))]) == 0
+    assert "in the layout of diffusers" in capsys.readouterr().out
+    assert main(["info", str(tiny_folder / "vae.safetensors")]) == 0
+    assert f"{len(tiny.vae.state_dict())} tensors" in capsys.readouterr().out
+    (path,) = tiny("fox", seed=1).save(tmp_path / "out.png")
+    assert main(["info", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "Steps: 4, Sampler: DDIM" in said
+    assert json.loads(said[said.index("{") :]) == read(path)
+    Image.new("RGB", (2, 2)).save(path)
+    assert main(["info", str(path)]) == 0
+    assert "no receipt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["gone", "gone.png", "gone.safetensors"])
+def test_info_of_nothing(what: str, capsys) -> None:
+    assert main(["info", what]) == 2
+    assert "gone" in capsys.readouterr().err
+
+
+def test_doctor(capsys) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "torch" in said
+    assert "device auto is" in said
+    assert "broken" not in said
+
+
+def test_help_lists_every_command(capsys) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys) -> None:
+    assert main([*name.split(), "--help"]) == 0
+    assert f"usage: diffuscope {name}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_or_flag(capsys) -> None:
+    assert main(["generat"]) == 2
+    assert "did you mean 'generate'?" in capsys.readouterr().err
+    assert main(["generate", "fox", "--stepz", "3"]) == 2
+    assert "--stepz" in capsys.readouterr().err
+    assert main(["generate"]) == 2
+
+
+def test_the_console_script_starts(tmp_path: Path) -> None:
+    for start in ([Path(sys.executable).with_name("diffuscope")], [sys.executable, "-m", "diffuscope"]):
+        done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert done.stdout.startswith("diffuscope ")
+
+
+def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
+    """A run of many steps, interrupted after the progress bar shows the first."""
+    command = [sys.executable, "-m", "diffuscope", "generate", "fox", "--model", str(tiny_folder), "--steps", "900"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        said = b""
+        while b"/900 [" not in said.replace(b" 0/900 [", b""):
+            chunk = os.read(process.stderr.fileno(), 4096)
+            assert chunk, said
+            said += chunk
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert rest.endswith(b"stopped\n")
+    assert b"Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_our_own_fault_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "broken", ("diffuscope.cli.gone:gone", "a command whose module is missing"))
+    assert main(["broken"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "fault of diffuscope's own" in said

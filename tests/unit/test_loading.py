@@ -1,0 +1,105 @@
+"""Loading: devices and dtypes, packed files, configs, no second copy of the weights, no network."""
+
+import shutil
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffuscope as ds
+from diffuscope.config import EMOJI, PRESETS, TINY
+from diffuscope.loading import (
+    PARTS,
+    choose_device,
+    choose_dtype,
+    config_from_json,
+    config_to_json,
+    load_upscaler,
+    shipped_models,
+)
+from diffuscope.pipeline import Pipeline
+from diffuscope.weights import files, packing
+
+
+@pytest.mark.parametrize("config", [*PRESETS.values(), replace(TINY, name="ünï/code")])
+def test_a_config_survives_its_file(config) -> None:
+    import json
+
+    assert config_from_json(json.loads(config_to_json(config))) == config
+
+
+def test_a_missing_key_is_the_default() -> None:
+    assert config_from_json({"name": "sd", "preset": {"steps": 3}}).preset.steps == 3
+
+
+def test_auto_is_a_device_that_is_here() -> None:
+    device = choose_device("auto")
+    torch.zeros(1, device=device)
+    assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", torch.bfloat16])
+def test_every_dtype_runs_with_float32_latents(tiny: Pipeline, tiny_folder: Path, dtype) -> None:
+    pipe = ds.load(tiny_folder, device="cpu", dtype=dtype)
+    assert pipe.dtype == (dtype if isinstance(dtype, torch.dtype) else getattr(torch, dtype))
+    run = pipe.steps("a red fox", seed=1, guidance_scale=2.0)
+    assert next(run).x.dtype == torch.float32
+    same = tiny("a red fox", seed=1, guidance_scale=2.0).latents
+    loss = (run.result().latents - same).norm() / same.norm()
+    assert loss < {torch.float32: 1e-6, torch.bfloat16: 0.1, torch.float16: 0.02}[pipe.dtype]
+
+
+def test_networks_are_ready_to_run(tiny_folder: Path) -> None:
+    pipe = ds.load(tiny_folder, device="cpu")
+    for part in PARTS:
+        network = getattr(pipe, part)
+        assert not network.training
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_weights_are_mapped_not_copied(tiny_folder: Path, tmp_path: Path) -> None:
+    """Writing to a loaded network leaves the file as it is."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    before = (folder / "unet.safetensors").read_bytes()
+    ds.load(folder, device="cpu").unet.stem.weight.zero_()
+    assert (folder / "unet.safetensors").read_bytes() == before
+
+
+def test_a_packed_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "packed"
+    shutil.copytree(tiny_folder, folder)
+    for part in PARTS:
+        path = folder / f"{part}.safetensors"
+        packing.write(path, files.read(path))
+    packed = ds.load(folder, device="cpu")
+    same = tiny("a red fox", seed=1, guidance_scale=2.0).latents
+    found = packed("a red fox", seed=1, guidance_scale=2.0).latents
+    assert (found - same).norm() / same.norm() < 0.1
+    assert packed.weights != tiny.weights
+
+
+def test_nothing_asks_the_network(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError(f"a connection was tried: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    ds.load(tiny_folder)("a", seed=1, upscale=4)
+    with pytest.raises(ds.errors.ModelNotFoundError):
+        ds.load("someone/some-model")
+
+
+def test_shipped_models_are_whole() -> None:
+    for name in shipped_models():
+        pipe = ds.load(name, device="cpu")
+        assert pipe.config.name == name
+    assert "emoji" not in shipped_models() or ds.load("emoji", device="cpu").config.unet == EMOJI.unet
+
+
+def test_the_upscaler_is_ready() -> None:
+    upscaler = load_upscaler(torch.device("cpu"))
+    assert upscaler(torch.rand(1, 3, 4, 6)).shape == (1, 3, 16, 24)
+    assert {parameter.dtype for parameter in upscaler.parameters()} == {torch.float32}
