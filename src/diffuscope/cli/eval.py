@@ -102,23 +102,24 @@ def preset(
     sys.stdout.write(as_table(choices))
 
 
-def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, device: str = "auto") -> None:
+def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 512, device: str = "auto") -> None:
     """Train the independent judge on real pictures, none of them held out; writes OUT/classifier.safetensors.
 
     Args:
         corpus: the file that `diffuscope data build` wrote.
         out: folder of the run.
         seconds: length of the training.
+        batch: pictures a step; fewer for a small machine.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
     from diffuscope.evaluate.material import Material
     from diffuscope.loading import choose_device
     from diffuscope.recipes import classifier as recipes
 
-    _check(1, corpus)
+    _check(batch, corpus)
     _notice("rendering the real pictures")
     material = Material.load(corpus, choose_device(device))
-    recipes.train_classifier(recipes.classifier(seconds), material, out)
+    recipes.train_classifier(recipes.classifier(seconds, batch), material, out)
 
 
 def _load(
@@ -161,9 +162,9 @@ def _pooled(pipe: "Pipeline", texts: list[str]) -> "Tensor":
     return pooled
 
 
-def _check(count: int, *paths: Path | None) -> None:
-    if count < 1:
-        raise InputError(f"count is {count}; give at least 1")
+def _check(pictures: int, *paths: Path | None) -> None:
+    if pictures < 1:
+        raise InputError(f"{pictures} pictures are asked for; give at least 1")
     for path in paths:
         if path is not None and not path.is_file():
             raise InputError(f"no file {path}; see `diffuscope eval --help`")

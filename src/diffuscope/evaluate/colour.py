@@ -34,7 +34,7 @@ def thing(pictures: Tensor) -> Tensor:
     The background is every pixel within ``NEAR`` of ``border`` that such pixels connect, by sides or corners, to the
     outermost ones; the thing is the rest.
     """
-    distance = (oklab(pictures.double() / 255) - border(pictures)[:, :, None, None]).norm(dim=1)
+    distance = (oklab(pictures.float() / 255) - border(pictures).float()[:, :, None, None]).norm(dim=1)
     near = (distance < NEAR).float()[:, None]
     reached = near.clone()
     reached[:, :, 1:-1, 1:-1] = 0

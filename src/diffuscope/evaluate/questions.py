@@ -1,7 +1,7 @@
 """What is asked of the model: every prompt with the answer that is right, chosen by stable hashes alone."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from diffuscope.data.captions import Caption, Thing, say
@@ -14,7 +14,8 @@ PICTURES = 1000
 """Pictures a score, at least."""
 
 _PLAIN = tuple(word for word in WORDS if word != "white")  # on white paper nobody can be asked for white
-_BACKGROUNDS = 4  # colours of background asked for, for each concept
+_CHUNK = 200  # questions looked through at a time
+_BACKGROUNDS = 5  # colours of background asked for, for each concept
 _PAIRS = 10  # colours of thing and background asked for, for each concept
 _APART = 0.2  # OKLab distance between thing and background, below which training never puts one on the other
 
@@ -45,9 +46,27 @@ class Exam:
         return [question.prompt for question in self.questions for _ in range(self.each)]
 
 
-def exam(questions: Iterable[Question], pictures: int = PICTURES) -> Exam:
-    """At least ``pictures`` pictures of ``questions``, or of as many of them as that number allows."""
-    chosen = sorted(questions, key=lambda question: draw("question", question.prompt))[:pictures]
+def exam(
+    questions: Iterable[Question],
+    pictures: int = PICTURES,
+    answerable: Callable[[Sequence[Question]], Sequence[bool]] | None = None,
+) -> Exam:
+    """At least ``pictures`` pictures of ``questions``, or of as many of them as that number allows.
+
+    Args:
+        questions: in any order; they are asked in the order of a hash.
+        pictures: how many.
+        answerable: which of a few questions can be judged; the others are left out.
+    """
+    shuffled = sorted(questions, key=lambda question: draw("question", question.prompt))
+    chosen: list[Question] = []
+    for start in range(0, len(shuffled), _CHUNK):
+        part = shuffled[start : start + _CHUNK]
+        fit = [True] * len(part) if answerable is None else answerable(part)
+        chosen += [question for question, keep in zip(part, fit, strict=True) if keep]
+        if len(chosen) >= pictures:
+            break
+    chosen = chosen[:pictures]
     return Exam(tuple(chosen), max(1, math.ceil(pictures / max(1, len(chosen)))))
 
 
@@ -77,7 +96,7 @@ def colours(material: Material) -> list[Question]:
 
 
 def backgrounds(material: Material) -> list[Question]:
-    """Every evaluation concept on four colours: "a fox on a blue background"."""
+    """Every evaluation concept on five colours: "a fox on a blue background"."""
     found = []
     for concept in material.split.concepts:
         row = min(_emoji_rows(material, concept), key=lambda r: _lot(material, "background", r))

@@ -71,7 +71,8 @@ def evaluate(
         The document: JSON values only.
     """
     material = judges.material
-    exams = {name: questions.exam(ask(material), pictures) for name, ask in EXAMS.items()}
+    notice("the questions")
+    exams = {name: make_exam(material, name, pictures) for name in EXAMS}
     notice("the autoencoder")
     entries = list(reconstruction(pipe.vae, material))
     for name, exam in exams.items():
@@ -101,6 +102,20 @@ def evaluate(
         "exams": {name: {"each": e.each, "prompts": [q.prompt for q in e.questions]} for name, e in exams.items()},
         "scores": [entry.json() for entry in entries],
     }
+
+
+def make_exam(material: Material, name: str, pictures: int) -> Exam:
+    """The exam ``name``. A question of colours is asked only where its real picture is judged to be right.
+
+    Where it is not (a landscape that hides its background) the measure would be scored, not the model.
+    """
+    is_coloured = name in ("colours", "backgrounds", "both")
+
+    def answerable(asked: Sequence[Question]) -> Sequence[bool]:
+        right = colours_right(real_pictures(material, asked), asked)
+        return torch.stack(list(right.values())).all(0).tolist()
+
+    return questions.exam(EXAMS[name](material), pictures, answerable if is_coloured else None)
 
 
 def reconstruction(vae: VAE, material: Material) -> Iterator[Entry]:

@@ -15,51 +15,34 @@ class Fidelity:
     psnr: Tensor
     """[N] peak signal-to-noise ratio of each picture in dB, pixels in [0,1], at most 100."""
     largest_activation: float
-    """Largest distance of any decoder activation from its layer's mean, in the layer's standard deviations."""
+    """Largest distance of any decoder activation from the mean of its layer and picture, in standard deviations."""
 
 
 class Extremes:
-    """A tap that finds the largest decoder activation, in standard deviations of its layer over all pictures seen.
+    """A tap that finds the largest decoder activation, in standard deviations of its picture's layer.
 
-    A "layer" is one tap name; mean and standard deviation are those of all values under that name. So the result does
-    not depend on how pictures are batched. Attention weights are no activations and are left out.
+    A layer is what one of the decoder's residual blocks or upsamplings hands on; mean and standard deviation are over
+    its channels and places, for each picture by itself, so the result does not depend on how pictures are batched.
     """
 
     def __init__(self) -> None:
-        self._count: dict[str, int] = {}
-        self._sums: dict[str, Tensor] = {}  # name -> sum, sum of squares, largest, smallest negated
-        self._largest: dict[str, Tensor] = {}
+        self._found: list[Tensor] = []
 
     def wants(self, name: str) -> bool:
-        """Everything the decoder makes but attention weights."""
-        return "decoder" in name and not name.endswith("weights")
+        """What the decoder's blocks and upsamplings hand on."""
+        return ".decoder." in name and (".res." in name or ".grow." in name)
 
-    def __call__(self, name: str, value: Tensor) -> Tensor:
+    def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
         """The value, unchanged."""
-        exact = value.detach().double()
-        sums = torch.stack([exact.sum(), exact.square().sum()])
-        ends = torch.stack([exact.max(), -exact.min()])
-        if name in self._count:
-            sums = sums + self._sums[name]
-            ends = torch.maximum(ends, self._largest[name])
-        self._count[name] = self._count.get(name, 0) + value.numel()
-        self._sums[name], self._largest[name] = sums, ends
+        plain = value.detach().float()
+        std, mean = torch.std_mean(plain, dim=(1, 2, 3), keepdim=True)
+        self._found.append(((plain - mean).abs() / (std + 1e-6)).amax())
         return value
-
-    def by_layer(self) -> dict[str, float]:
-        """Name -> its largest distance from its mean, in its standard deviations."""
-        found = {}
-        for name, count in self._count.items():
-            total, squares = (self._sums[name] / count).tolist()
-            high, low = self._largest[name].tolist()
-            std = max(squares - total**2, 1e-24) ** 0.5
-            found[name] = max(high - total, low + total) / std
-        return found
 
     @property
     def largest(self) -> float:
-        """The largest of ``by_layer``."""
-        return max(self.by_layer().values(), default=0.0)
+        """The largest seen so far."""
+        return torch.stack(self._found).max().item() if self._found else 0.0
 
 
 @torch.no_grad()

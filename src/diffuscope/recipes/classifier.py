@@ -21,10 +21,10 @@ class ClassifierRecipe:
     loop: LoopConfig
 
 
-def classifier(seconds: float = 90.0) -> ClassifierRecipe:
+def classifier(seconds: float = 90.0, batch: int = 512) -> ClassifierRecipe:
     """Top-1 on held-out styles; the number stands in the model card as the real pictures' score."""
     loop = LoopConfig(lr=2e-3, weight_decay=0.05, seconds=seconds, warmup=100, validate_every=30.0, save_every=600.0)
-    return ClassifierRecipe(loop=loop)
+    return ClassifierRecipe(training=ClassifierTraining(batch=batch), loop=loop)
 
 
 def train_classifier(recipe: ClassifierRecipe, material: Material, folder: Path) -> Classifier:

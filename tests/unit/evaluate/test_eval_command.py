@@ -1,0 +1,61 @@
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from diffuscope.cli import main
+from diffuscope.evaluate import report
+from diffuscope.recipes import classifier as recipes
+
+
+@pytest.fixture
+def files(corpus_file, teacher_file, tiny_folder):
+    given = {"corpus": corpus_file, "teacher": teacher_file, "model": tiny_folder, "device": "cpu"}
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def test_the_judge_is_trained_and_judges(files, material, tmp_path, capsys):
+    folder, out, preset = tmp_path / "judge", tmp_path / "scores.json", tmp_path / "preset.json"
+    recipe = replace(recipes.classifier(seconds=0.1, batch=8), channels=(8, 16))
+    recipes.train_classifier(recipe, material, folder)
+    judge = f"--classifier={folder / 'classifier.safetensors'}"
+    assert main(["eval", *files, judge, "--count=4", f"--out={out}"]) == 0
+    document = report.read(out)
+    assert capsys.readouterr().out == report.table(document)
+    measures = {entry["measure"] for entry in document["scores"]}
+    assert {"held_out.classifier", "held_out.classifier_ratio", "seen.classifier"} <= measures
+    assert len(document["judges"]["classifier"]) == 64
+    small = ["--count=3", "--calls", "2", "--guidance-scale", "1.0", "--sampler", "ddim", "euler"]
+    assert main(["eval", "preset", *files, judge, *small, f"--out={preset}"]) == 0
+    assert {row["sampler"] for row in json.loads(preset.read_text())} == {"ddim", "euler"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--count=0"], "0 pictures are asked for"),
+        (["--classifier=nowhere.safetensors"], "no file nowhere.safetensors"),
+        (["--sheet=sheet.gif"], "name it *.png"),
+        (["--model=emoji-none"], "no model"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(files, wrong, said, capsys):
+    assert main(["eval", *files, *wrong]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_sheet_is_written_with_a_picture_for_each_prompt(tiny, tmp_path):
+    from diffuscope.evaluate.sheet import paint_sheet
+
+    sheet = paint_sheet(tiny, ["a cat", "a frog"], seed=3)
+    sheet.save(tmp_path / "sheet.png")
+    expected = tiny("a frog", seed=4).images[0].resize((192, 192), Image.Resampling.LANCZOS)
+    found = sheet.crop((224, 16, 416, 208))
+    worst = max(abs(a - b) for a, b in zip(found.tobytes(), expected.tobytes(), strict=True))
+    assert worst <= 2
+
+
+def test_the_judge_needs_a_corpus(tmp_path, capsys):
+    assert main(["eval", "classifier", f"--corpus={tmp_path / 'none.xz'}", f"--out={tmp_path}"]) == 2
+    assert "no file" in capsys.readouterr().err
