@@ -13,11 +13,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("diffuscope.cli.generate:generate", "make pictures from a prompt"),
     "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
     "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
-    "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
+    "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector pictures"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
     "eval": ("diffuscope.cli.eval:evaluate", "score a model: faithfulness, retrieval, colours, words"),
     "eval preset": ("diffuscope.cli.eval:preset", "measure samplers, steps and guidance, to choose a preset"),
     "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent judge of the scores"),
+    "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 

@@ -162,3 +162,13 @@ def test_our_own_fault_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch) -
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert "fault of diffuscope's own" in said
+
+
+def test_data_build_says_what_is_wrong(tmp_path: Path, capsys) -> None:
+    assert main(["data", "build", "--folder", str(tmp_path), "--out", str(tmp_path / "c.xz")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert main(["data", "build", "--folder", str(tmp_path), "--out", str(tmp_path / "gone" / "c.xz")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert main(["data"]) == 2
+    assert "data build" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
