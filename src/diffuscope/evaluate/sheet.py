@@ -12,7 +12,7 @@ SEED = 32
 
 PROMPTS = (
     # plain
-    "a red fox", "a cat", "a rocket", "a slice of pizza", "a house", "an octopus", "a guitar", "a sunflower",
+    "a red fox", "a cat", "a rocket", "a pizza", "a house", "an octopus", "a guitar", "a sunflower",
     "an owl", "a bicycle", "a hamburger", "a crown", "a snowman", "a sailboat", "a mushroom", "a dragon",
     # styles
     "a dog face, noto style", "a dog face, twemoji style", "a dog face, fluent 3d style", "a dog face, blob style",

@@ -1,0 +1,36 @@
+"""What is written about scores speaks of the measures that exist."""
+
+import re
+from pathlib import Path
+
+from diffuscope.evaluate import report
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_measure_is_defined():
+    text = (ROOT / "docs/explanation/scores.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+\.[a-z0-9_]+)`", text))
+    assert set(report.TITLES) <= named
+
+
+def test_the_model_card_asks_for_scores_that_exist():
+    text = (ROOT / "docs/model-card.md").read_text(encoding="utf-8")
+    places = re.findall(r"<!-- score ([a-z0-9_.]+) \|", text)
+    assert places
+    assert set(places) <= set(report.TITLES)
+    sources = {"real": 1.0, "through the VAE": 2.0, "guidance 4": 0.5}
+    scores = [
+        {"measure": measure, "source": source, "value": value, "low": value, "high": value}
+        for measure in report.TITLES
+        for source, value in sources.items()
+    ]
+    document = {
+        "scores": scores,
+        "preset": {"guidance_scale": 4.0, "sampler": "ddim", "num_inference_steps": 8},
+        "model": {"name": "emoji", "weights": {"unet": "0" * 64}, "dtype": "float32"},
+        "split": "0",
+        "corpus": "0",
+        "machine": "cpu",
+    }
+    assert "not yet measured" not in report.fill(text, document)
