@@ -42,7 +42,7 @@ _SIDE = 192
 _GAP = 16
 _TEXT = 15
 _LINE = 19
-_LINES = 3
+_LINES = 2
 _INK = (60, 60, 67)
 
 

@@ -13,11 +13,11 @@ def test_there_are_64_different_prompts():
 def test_every_picture_stands_above_its_caption():
     pictures = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
     sheet = contact_sheet(pictures, ["a red fox", "green", "blue"], columns=2)
-    assert sheet.size == (2 * 208 + 16, 2 * (192 + 57 + 16) + 16)
+    assert sheet.size == (2 * 208 + 16, 2 * (192 + 38 + 16) + 16)
     assert sheet.getpixel((100, 100)) == (255, 0, 0)
     assert sheet.getpixel((300, 100)) == (0, 255, 0)
     assert sheet.getpixel((100, 400)) == (0, 0, 255)
-    under = np.asarray(sheet)[16 + 192 : 16 + 192 + 57, 16:208]
+    under = np.asarray(sheet)[16 + 192 : 16 + 192 + 38, 16:208]
     assert under.min() < 128
     assert (np.asarray(sheet)[:, :16] == 255).all()
 
