@@ -74,7 +74,7 @@ def evaluate(
     notice("the questions")
     exams = {name: make_exam(material, name, pictures) for name in EXAMS}
     notice("the autoencoder")
-    entries = list(reconstruction(pipe.vae, material))
+    entries = list(reconstruction(pipe.vae, material, pictures))
     for name, exam in exams.items():
         if not exam.questions:
             continue
@@ -118,14 +118,19 @@ def make_exam(material: Material, name: str, pictures: int) -> Exam:
     return questions.exam(EXAMS[name](material), pictures, answerable if is_coloured else None)
 
 
-def reconstruction(vae: VAE, material: Material) -> Iterator[Entry]:
-    """PSNR of every held-out sprite, once on white and once on a colour, and the largest decoder activation."""
+def reconstruction(vae: VAE, material: Material, sprites: int) -> Iterator[Entry]:
+    """PSNR of held-out sprites, once on white and once on a colour, and the largest decoder activation.
+
+    Every held-out sprite is measured, or ``sprites`` of them where there are more.
+    """
+
+    def lot(purpose: str, row: int) -> float:
+        return draw(purpose, material.pictures[row].concept, material.pictures[row].style)
+
     rows = [row for row in range(len(material.pictures)) if material.is_held_out(row)]
+    rows = sorted(rows, key=lambda row: lot("sprite", row))[:sprites]
     plain = [COLOURS[word] for word in WORDS if word != "white"]
-    chosen = []
-    for row in rows:
-        picture = material.pictures[row]
-        chosen.append(plain[int(draw("background", picture.concept, picture.style) * len(plain))])
+    chosen = [plain[int(lot("background", row) * len(plain))] for row in rows]
     on_white, on_colour = material.drawn(rows), material.drawn(rows, backgrounds=chosen)
     found = fidelity(vae, torch.cat([on_white, on_colour]).float() / 127.5 - 1)
     psnr = found.psnr.view(2, -1).T  # [R,2]

@@ -4,6 +4,7 @@ import torch
 from diffuscope.config import TINY
 from diffuscope.models.fidelity import Extremes, fidelity
 from diffuscope.models.vae import VAE
+from diffuscope.training.vae import VAELoss, VAETask
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +52,11 @@ def test_a_decoder_that_shouts_in_one_place_is_found(vae, pixels):
         loud = fidelity(vae, pixels).largest_activation
         vae.decoder.stem.weight.copy_(kept)
     assert loud > 1.5 * quiet
+
+
+def test_training_measures_the_same(vae, pixels):
+    """What the autoencoder's training logs is what the scores say."""
+    logged = VAETask(vae, lambda _: pixels, pixels, VAELoss()).validate(vae)
+    scored = fidelity(vae, pixels)
+    assert logged["psnr"] == pytest.approx(scored.psnr.mean().item(), abs=1e-4)
+    assert logged["largest_activation"] == pytest.approx(scored.largest_activation, rel=1e-5)
