@@ -108,6 +108,7 @@ CALLS: dict[str, Bad] = {
     "tap is no function": Bad({"tap": 3}, InputError, ("tap is a int",)),
     "tap of no function": Bad({"tap": {"unet.out": 3}}, InputError, ("'unet.out' is a int",)),
     "tap changes a shape": Bad({"tap": {"unet.out": lambda value: value[:1]}}, InputError, ("same shape",)),
+    "guidance function": Bad({"guidance": [5.0]}, InputError, ("guidance holds a float",)),
     "upscale": Bad({"upscale": 3}, InputError, ("upscale is 3", "1 or 4"), ("--upscale", "3")),
 }
 

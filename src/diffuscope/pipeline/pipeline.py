@@ -90,7 +90,7 @@ class Pipeline:
         strength: float = 0.8,
         latents: Tensor | None = None,
         conditioning: Conditioning | None = None,
-        guidance: Sequence[Guidance] = (),
+        guidance: Guidance | Sequence[Guidance] = (),
         tap: TapArgument | None = None,
         upscale: int | None = None,
     ) -> Result:
@@ -136,7 +136,7 @@ class Pipeline:
         strength: float = 0.8,
         latents: Tensor | None = None,
         conditioning: Conditioning | None = None,
-        guidance: Sequence[Guidance] = (),
+        guidance: Guidance | Sequence[Guidance] = (),
         tap: TapArgument | None = None,
         upscale: int | None = None,
     ) -> Run:
@@ -188,7 +188,7 @@ class Pipeline:
             image=start.start_images(image, request),
             latents=latents,
             conditioning=conditioning,
-            guidance=tuple(guidance),
+            guidance=_functions(guidance),
             tap=chosen(tap, (self.text_encoder, self.unet, self.vae)),
         )
         return start.begin(self, request, extras)
@@ -304,6 +304,14 @@ def _texts(prompt: str | Sequence[str] | None, conditioning: Conditioning | None
     if len(shape) != 3 or shape[-1] != width or 0 in shape:
         raise InputError(f"conditioning has embeddings of shape {shape}; this model reads [B,T,{width}]")
     return ("",) * shape[0]
+
+
+def _functions(guidance: Guidance | Sequence[Guidance]) -> tuple[Guidance, ...]:
+    functions = (guidance,) if callable(guidance) else tuple(guidance)
+    for function in functions:
+        if not callable(function):
+            raise InputError(f"guidance holds a {type(function).__name__}; give functions from Denoiser to Denoiser")
+    return functions
 
 
 def _size(height: int | None, width: int | None, latents: Tensor | None, factor: int) -> tuple[int | None, int | None]:

@@ -5,6 +5,7 @@ import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import SupportsIndex
 
 from diffuscope.config import ModelConfig
@@ -102,7 +103,7 @@ def number(value: object, name: str) -> float:
     Raises:
         InputError: it is no finite number.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise InputError(f"{name} is {_short(value)}; give a finite number")
 

@@ -1,6 +1,6 @@
 """What a call returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -17,11 +17,11 @@ class Result:
     """Pictures, and what is needed to make them again."""
 
     images: list[Image.Image]
-    latents: Tensor
+    latents: Tensor = field(repr=False)
     """[N,C,h,w] float32 on the CPU, in the network's scale: what ``Pipeline.decode`` takes."""
     seeds: list[int]
     """One per image."""
-    receipt: Receipt
+    receipt: Receipt = field(repr=False)
     """JSON values: everything needed to make the same pictures; ``save`` writes it into each file."""
 
     def save(self, path: str | PathLike[str], *, metadata: bool = True) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,6 +128,8 @@ def test_guidance_functions_wrap_the_denoiser(tiny: Pipeline) -> None:
     watched = tiny("a red fox", seed=32, guidance=[watch])
     assert torch.equal(plain.latents, watched.latents)
     assert calls == plain.receipt["sigmas"][:-1]
+    single = tiny("a red fox", seed=32, guidance=watch, guidance_scale=np.float32(7.5))
+    assert torch.equal(plain.latents, single.latents)
     halved = tiny("a red fox", seed=32, guidance=[lambda denoise: lambda x, sigma: denoise(x, sigma) / 2])
     assert not torch.equal(plain.latents, halved.latents)
 
