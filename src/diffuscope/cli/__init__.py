@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector pictures"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
     "eval": ("diffuscope.cli.eval:evaluate", "score a model: faithfulness, retrieval, colours, words"),
+    "eval sheet": ("diffuscope.cli.eval:contact_sheet", "paint 64 fixed prompts on one sheet"),
     "eval preset": ("diffuscope.cli.eval:preset", "measure samplers, steps and guidance, to choose a preset"),
     "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent judge of the scores"),
     "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
@@ -72,6 +74,10 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
 def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
+    # Before torch is loaded: OpenMP threads that wait must sleep soon, not spin, or one busy core stalls all of them.
+    # Two cores, one of them busy: a picture took 28 s, and 6 s so; with both free there is no difference.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     module, _, function = COMMANDS[name][0].partition(":")
     command: Callable[..., int | None] = getattr(importlib.import_module(module), function)
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
