@@ -62,6 +62,25 @@ def evaluate(
     sys.stdout.write(report.table(document))
 
 
+def contact_sheet(
+    *, model: str = "emoji", out: Path = Path("sheet.png"), device: str = "auto", dtype: str = "auto"
+) -> None:
+    """Paint 64 fixed prompts with the seeds 32 to 95 at the model's preset, nothing chosen by hand.
+
+    Args:
+        model: a shipped model's name, or a model's folder.
+        out: where to write.
+        device: auto, cpu, cuda, cuda:1, mps or xpu.
+        dtype: auto, float32, bfloat16 or float16.
+    """
+    from diffuscope.evaluate.sheet import paint_sheet
+    from diffuscope.images import check_output, write_png
+    from diffuscope.pipeline import load
+
+    check_output(out)
+    write_png(out, paint_sheet(load(model, device=device, dtype=dtype)))
+
+
 def preset(
     *,
     corpus: Path,

@@ -6,6 +6,7 @@ from PIL import Image
 
 from diffuscope.cli import main
 from diffuscope.evaluate import report
+from diffuscope.evaluate.sheet import PROMPTS, SEED
 from diffuscope.recipes import classifier as recipes
 
 
@@ -45,12 +46,11 @@ def test_mistakes_are_told_before_any_work(files, wrong, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_sheet_is_written_with_a_picture_for_each_prompt(tiny, tmp_path):
-    from diffuscope.evaluate.sheet import paint_sheet
-
-    sheet = paint_sheet(tiny, ["a cat", "a frog"], seed=3)
-    sheet.save(tmp_path / "sheet.png")
-    expected = tiny("a frog", seed=4).images[0].resize((192, 192), Image.Resampling.LANCZOS)
+def test_a_sheet_shows_a_picture_for_each_prompt(tiny, tiny_folder, tmp_path):
+    path = tmp_path / "sheet.png"
+    assert main(["eval", "sheet", f"--model={tiny_folder}", f"--out={path}", "--device=cpu"]) == 0
+    sheet = Image.open(path)
+    expected = tiny(PROMPTS[1], seed=SEED + 1).images[0].resize((192, 192), Image.Resampling.LANCZOS)
     found = sheet.crop((224, 16, 416, 208))
     worst = max(abs(a - b) for a, b in zip(found.tobytes(), expected.tobytes(), strict=True))
     assert worst <= 2
