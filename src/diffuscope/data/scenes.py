@@ -209,7 +209,7 @@ def draw_text_scene(stock: Catalogue, random: Random) -> Scene:
     size = place = None
     if form == "place":
         size, place = _place(item, random)
-    elif random.random() < 0.45:
+    elif random.random() < 0.2:
         item.size = random.uniform(0.72, 1.0)
         item.x, item.y = _inside(random, item.size), _inside(random, item.size)
     named = form in ("background", "both") or (form == "place" and random.random() < 0.2)

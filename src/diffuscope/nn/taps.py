@@ -12,7 +12,7 @@ from diffuscope.errors import InputError
 from diffuscope.types import Tap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # equal only to itself: torch.compile hashes it half made
 class Scope:
     """A tap as one module sees it: that module's path goes before each name, and replacements are checked."""
 

@@ -64,13 +64,19 @@ class Stock:
         return compose(self.canvas, scenes)
 
 
-def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, stop_after: float | None) -> VAE:
-    """The trained autoencoder, latents centred and of unit variance; also in ``folder/vae.safetensors``."""
+def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, start: Path | None = None) -> VAE:
+    """The trained autoencoder, latents centred and of unit variance; also in ``folder/vae.safetensors``.
+
+    Training begins with the weights in the file ``start``, where one is given.
+    """
     device = stock.canvas.sprites.device
     torch.manual_seed(recipe.loop.seed)
     vae = VAE(recipe.model.vae)
-    quiet(vae)
-    vae = placed(vae, device)
+    if start is None:
+        quiet(vae)
+    else:
+        load_into(vae, files.read(start), source=str(start))
+    vae = placed(vae.float(), device)
     scenes = stock.scenes(recipe.scenes, recipe.loop.seed, "vae")
 
     def batch(draw: Draw) -> Tensor:
@@ -85,7 +91,7 @@ def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, stop
         placed(load_efficientnet(teacher), device),
         compiled=device.type == "cuda",
     )
-    trained = train(task, recipe.loop, folder, stop_after=stop_after)
+    trained = train(task, recipe.loop, folder)
     assert isinstance(trained, VAE)
     mean, std = latent_moments(
         [trained.encode(compose(stock.canvas, scenes.take(slice(i, i + 128)))).mean for i in range(0, 8192, 128)]

@@ -15,6 +15,10 @@ Pictures = Callable[[Draw], Tensor]
 """A fresh batch of pictures [B,3,H,W] in [-1,1], decided by the draw's seed."""
 
 
+SPIKE = 10.0
+"""Standard deviations from a picture's mean, in one layer, beyond which an activation counts as a spike."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class VAELoss:
     """Weights of the parts of the loss, each a mean over elements; pixels are in [-1, 1]."""
@@ -22,6 +26,7 @@ class VAELoss:
     absolute: float = 1.0
     square: float = 5.0
     kl: float = 5e-4
+    spikes: float = 0.0  # decoder activations beyond ``SPIKE`` standard deviations: squared excess, a picture's sum
     features: float = 0.05
     features_from: float = 0.7  # part of the run after which feature distances count
 
@@ -83,13 +88,13 @@ class VAETask:
         pixels = self.pictures(draw)
         noise = torch.randn(self.latents_shape(pixels), device=pixels.device, generator=draw.generator)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
-            output, mean, std = self.autoencode(self.network, pixels, noise)
+            output, mean, std, spikes = self.autoencode(self.network, pixels, noise, bool(weights.spikes))
         difference = output.float() - pixels
         absolute, square = difference.abs().mean(), difference.square().mean()
         variance = std.float().square()
         kl = 0.5 * (mean.float().square() + variance - 1 - variance.log()).mean()
-        loss = weights.absolute * absolute + weights.square * square + weights.kl * kl
-        numbers = {"absolute": absolute, "square": square, "kl": kl, "std": std.float().mean()}
+        loss = weights.absolute * absolute + weights.square * square + weights.kl * kl + weights.spikes * spikes
+        numbers = {"spikes": spikes, "absolute": absolute, "square": square, "kl": kl, "std": std.float().mean()}
         if self.relative is not None and weights.features and draw.progress >= weights.features_from:
             with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
                 features = self.relative(output, pixels)
@@ -107,23 +112,32 @@ class VAETask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """PSNR in dB (mean over pictures, and of the mean error) and the largest decoder activation in its stds."""
         assert isinstance(network, VAE)
-        errors, extremes = [], _Extremes()
+        errors, spikes = [], Spikes()
         for pixels in self.held_out.split(64):
             latents = network.encode(pixels).mean
-            output = network.decode(latents, tap=extremes).clamp(-1, 1)
+            output = network.decode(latents, tap=spikes).clamp(-1, 1)
             errors.append(((output - pixels) / 2).square().mean((1, 2, 3)))
         error = torch.cat(errors).clamp_min(1e-10)
         return {
             "psnr": (-10 * error.log10()).mean().item(),
             "psnr_of_mean": (-10 * error.mean().log10()).item(),
-            "largest_activation": extremes.largest,
+            "largest_activation": torch.stack(spikes.largest).max().item(),
         }
 
 
-def _autoencode(network: nn.Module, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _autoencode(
+    network: nn.Module, pixels: Tensor, noise: Tensor, watched: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert isinstance(network, VAE)
     latents = network.encode(pixels)
-    return network.decode(latents.sample(noise)), latents.mean, latents.std
+    spikes = Spikes() if watched else None
+    output = network.decode(latents.sample(noise), tap=spikes)
+    return (
+        output,
+        latents.mean,
+        latents.std,
+        torch.zeros((), device=pixels.device) if spikes is None else spikes.total(),
+    )
 
 
 @torch.no_grad()
@@ -149,18 +163,29 @@ def standardise(vae: VAE, mean: Tensor, std: Tensor) -> None:
     vae.quant.bias[channels:] -= 2 * std.log()
 
 
-class _Extremes:
-    """A tap that keeps the largest distance of any decoder activation from its mean, in standard deviations."""
+class Spikes:
+    """A tap that measures how far decoder activations lie from their picture's mean, in standard deviations.
+
+    A decoder that writes one huge value somewhere steers its group norms with it, and paints a bright droplet there.
+    """
 
     def __init__(self) -> None:
-        self.largest = 0.0
+        self.excess: list[Tensor] = []
+        self.largest: list[Tensor] = []
 
     def wants(self, name: str) -> bool:
-        """Everything the decoder makes but attention weights, which are no activations."""
-        return "decoder" in name and not name.endswith("weights")
+        """What the decoder's blocks and upsamplings hand on."""
+        return ".decoder." in name and (".res." in name or ".grow." in name)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
         """The value, unchanged."""
-        std, mean = torch.std_mean(value)
-        self.largest = max(self.largest, ((value - mean).abs().max() / std).item())
+        plain = value.float()
+        std, mean = torch.std_mean(plain.detach(), dim=(1, 2, 3), keepdim=True)
+        distance = (plain - mean).abs() / (std + 1e-6)
+        self.excess.append((distance - SPIKE).clamp(min=0).square().sum() / len(value))
+        self.largest.append(distance.detach().amax())
         return value
+
+    def total(self) -> Tensor:
+        """Squared excess over ``SPIKE``, summed over activations and layers, mean over pictures."""
+        return torch.stack(self.excess).sum()
