@@ -1,96 +1,105 @@
 """``diffuscope generate``: pictures from a prompt."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
+
+if TYPE_CHECKING:
+    from diffuscope.pipeline import Pipeline, Run
 
 
-def generate(
-    prompt: Positional[str],
-    /,
-    *,
-    model: str = "emoji",
-    negative_prompt: str = "",
-    steps: int | None = None,
-    guidance_scale: float | None = None,
-    seed: int | None = None,
-    sampler: str | None = None,
-    sigmas: str | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    count: int = 1,
-    image: Path | None = None,
-    strength: float = 0.8,
-    upscale: int | None = None,
-    out: Annotated[Path, arg(aliases=("-o",))] = Path("out.png"),
-    metadata: bool = True,
-    preview: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    quiet: bool = False,
-) -> None:
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for; what is None is the model's own preset."""
+
+    prompt: Positional[str]
+    """what to show"""
+    model: str = "emoji"
+    """a shipped model's name, or a model's folder"""
+    negative_prompt: str = ""
+    """what to lead away from"""
+    steps: int | None = None
+    """solver steps; more are slower and finer"""
+    guidance_scale: float | None = None
+    """weight of the prompt; 1 is no guidance and twice as fast"""
+    seed: int | None = None
+    """of the first picture, the next has one more; without it one is drawn and told"""
+    sampler: str | None = None
+    """its name in any spelling, such as euler or "DPM++ 2M Karras\""""
+    sigmas: str | None = None
+    """spacing of the noise levels: model, karras or exponential"""
+    height: int | None = None
+    """in pixels, before upscaling"""
+    width: int | None = None
+    """in pixels, before upscaling"""
+    count: int = 1
+    """how many pictures; several are written as out-0.png, out-1.png and so on"""
+    image: Path | None = None
+    """a picture to start from"""
+    strength: float = 0.8
+    """how much of the start picture is made anew, above 0 up to 1"""
+    upscale: int | None = None
+    """how many times larger pictures come out, 1 or 4"""
+    out: Annotated[Path, arg(aliases=("-o",))] = Path("out.png")
+    """where to write"""
+    no_metadata: bool = False
+    """leave prompt, settings and receipt out of the file"""
+    preview: Path | None = None
+    """write the picture as it stands after each step here; slower"""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps or xpu"""
+    dtype: str = "auto"
+    """auto, float32, bfloat16 or float16"""
+    quiet: bool = False
+    """no progress bar, and no word but warnings and errors"""
+
+
+def generate(wish: OmitArgPrefixes[Wish]) -> None:
     """Make pictures from a prompt and write them as PNG.
 
     What is not given is the model's own preset. Each file holds the receipt from which `diffuscope replay` makes it
     again.
-
-    Args:
-        prompt: what to show.
-        model: a shipped model's name, or a model's folder.
-        negative_prompt: what to lead away from.
-        steps: solver steps; more are slower and finer.
-        guidance_scale: weight of the prompt; 1 is no guidance and twice as fast.
-        seed: of the first picture, the next has one more; without it one is drawn and told.
-        sampler: its name in any spelling, such as euler or "DPM++ 2M Karras".
-        sigmas: spacing of the noise levels: model, karras or exponential.
-        height: in pixels, before upscaling.
-        width: in pixels, before upscaling.
-        count: how many pictures; several are written as out-0.png, out-1.png and so on.
-        image: a picture to start from.
-        strength: how much of the start picture is made anew, above 0 up to 1.
-        upscale: how many times larger pictures come out, 1 or 4.
-        out: where to write.
-        metadata: leave prompt, settings and receipt out of the file.
-        preview: write the picture as it stands after each step here; slower.
-        device: auto, cpu, cuda, cuda:1, mps or xpu.
-        dtype: auto, float32, bfloat16 or float16.
-        quiet: no progress bar, and no word but warnings and errors.
     """
     from diffuscope.images import check_output, write_png
 
-    check_output(out)
-    if preview is not None:
-        check_output(preview)
+    check_output(wish.out)
+    if wish.preview is not None:
+        check_output(wish.preview)
 
     from tqdm import tqdm
 
     from diffuscope.pipeline import load
 
-    pipe = load(model, device=device, dtype=dtype)
-    run = pipe.steps(
-        prompt,
-        negative_prompt=negative_prompt,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        seed=seed,
-        sampler=sampler,
-        sigmas=sigmas,
-        height=height,
-        width=width,
-        num_images_per_prompt=count,
-        image=image,
-        strength=strength,
-        upscale=upscale,
-    )
-    for step in tqdm(run, unit="step", file=sys.stderr, disable=quiet, leave=False):
-        if preview is not None:
-            write_png(preview, pipe.decode(step.x0[:1])[0])
+    pipe = load(wish.model, device=wish.device, dtype=wish.dtype)
+    run = _begin(pipe, wish)
+    for step in tqdm(run, unit="step", file=sys.stderr, disable=wish.quiet, leave=False):
+        if wish.preview is not None:
+            write_png(wish.preview, pipe.decode(step.x0[:1])[0])
     result = run.result()
-    paths = result.save(out, metadata=metadata)
+    paths = result.save(wish.out, metadata=not wish.no_metadata)
     for note in result.receipt["notes"]:
         sys.stderr.write(f"warning: {note}\n")
-    if not quiet:
-        for path, picture, number in zip(paths, result.images, result.seeds, strict=True):
-            sys.stdout.write(f"{path}  {picture.width}x{picture.height}  seed {number}\n")
+    if not wish.quiet:
+        for path, picture, seed in zip(paths, result.images, result.seeds, strict=True):
+            sys.stdout.write(f"{path}  {picture.width}x{picture.height}  seed {seed}\n")
+
+
+def _begin(pipe: "Pipeline", wish: Wish) -> "Run":
+    return pipe.steps(
+        wish.prompt,
+        negative_prompt=wish.negative_prompt,
+        num_inference_steps=wish.steps,
+        guidance_scale=wish.guidance_scale,
+        seed=wish.seed,
+        sampler=wish.sampler,
+        sigmas=wish.sigmas,
+        height=wish.height,
+        width=wish.width,
+        num_images_per_prompt=wish.count,
+        image=wish.image,
+        strength=wish.strength,
+        upscale=wish.upscale,
+    )
