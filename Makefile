@@ -4,15 +4,19 @@ PROMPT ?= a red fox
 OUT ?= out.png
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PINNED := --constraint constraints.txt --build-constraint constraints.txt
 
-.PHONY: image test lint docs clean
+.PHONY: help image test lint docs clean
 .DELETE_ON_ERROR:
+
+help:  ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 image: .venv/installed  ## Write OUT from PROMPT with the shipped model
 	$(BIN)/diffuscope generate "$(PROMPT)" --out "$(OUT)"
 
-test: .venv/tested lint  ## Everything that CI runs
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+test: lint  ## Everything that CI runs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/ruff format --check .
@@ -20,18 +24,26 @@ lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: .venv/documented  ## The documentation as HTML in docs/_build
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build
+	@echo "open docs/_build/index.html"
+
+clean:  ## Remove what was made here, .venv too
+	rm -rf .venv build dist docs/_build docs/reference/generated
+
 .venv/pip:
 	$(PYTHON) -m venv .venv
-	$(PIP) --upgrade "pip>=25.1"
+	$(PIP) --upgrade "pip>=26.0"
 	touch $@
 
 .venv/installed: .venv/pip pyproject.toml constraints.txt
-	$(PIP) --constraint constraints.txt --editable .
+	$(PIP) $(PINNED) --editable .
 	touch $@
 
 .venv/tested: .venv/installed
-	$(PIP) --constraint constraints.txt --group lint --group test
+	$(PIP) $(PINNED) --group lint --group test
 	touch $@
 
-clean:
-	rm -rf .venv build dist docs/_build
+.venv/documented: .venv/installed
+	$(PIP) $(PINNED) --group docs
+	touch $@
