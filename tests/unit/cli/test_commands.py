@@ -138,7 +138,11 @@ def test_the_console_script_starts(tmp_path: Path) -> None:
 def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
     """A run of many steps, interrupted after the progress bar shows the first."""
     command = [sys.executable, "-m", "diffuscope", "generate", "fox", "--model", str(tiny_folder), "--steps", "900"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background inherit "ignore"
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         assert process.stderr is not None
         said = b""
