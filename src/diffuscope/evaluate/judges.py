@@ -16,7 +16,7 @@ from diffuscope.evaluate.questions import Exam, captions
 from diffuscope.evaluate.retrieval import Gallery, features, tower_similarity, within
 from diffuscope.models.classifier import Classifier, ClassifierConfig
 from diffuscope.models.efficientnet import EfficientNet
-from diffuscope.weights import files
+from diffuscope.weights import files, packing
 from diffuscope.weights.assign import load_into
 
 PICTURE_TOWER = "picture.weight"
@@ -128,12 +128,12 @@ def load_classifier(path: Path, parts: Split, device: torch.device) -> Classifie
 
 
 def load_tower(path: Path, device: torch.device) -> Tensor:
-    """[P,F] the picture tower of a ``towers.safetensors``.
+    """[P,F] the picture tower of a ``towers.safetensors``, packed or as the training wrote it.
 
     Raises:
         WeightsError: the file is damaged, or has no such matrix.
     """
-    tensors = files.read(path)
+    tensors = packing.read(path) if packing.is_packed(files.read_header(path)) else files.read(path)
     if PICTURE_TOWER not in tensors or tensors[PICTURE_TOWER].ndim != 2:
         raise WeightsError(f"{path} has no matrix {PICTURE_TOWER!r}; give the towers that the text stage wrote")
     return tensors[PICTURE_TOWER].float().to(device)

@@ -10,6 +10,7 @@ from diffuscope.evaluate import questions
 from diffuscope.evaluate.judges import classes, load_classifier, load_tower, save_classifier
 from diffuscope.evaluate.scores import real_pictures
 from diffuscope.models.classifier import Classifier, ClassifierConfig
+from diffuscope.weights import packing
 
 CPU = torch.device("cpu")
 
@@ -51,6 +52,13 @@ def test_the_picture_tower_is_found_by_name(tmp_path):
     save_file({"log_scale": torch.zeros(1)}, tmp_path / "none.safetensors")
     with pytest.raises(WeightsError, match=r"picture\.weight"):
         load_tower(tmp_path / "none.safetensors", CPU)
+
+
+def test_the_picture_tower_that_ships_is_unpacked(tmp_path):
+    matrix = torch.randn(64, 128) * torch.logspace(-2, 2, 64)[:, None]  # rows whose int8 scales differ
+    packing.write(tmp_path / "towers.safetensors", {"picture.weight": matrix})
+    loaded = load_tower(tmp_path / "towers.safetensors", CPU)
+    assert ((loaded - matrix).abs() <= matrix.abs().amax(1, keepdim=True) / 254 + 1e-6).all()
 
 
 def test_judges_answer_for_each_picture_of_each_question(judges, material):
