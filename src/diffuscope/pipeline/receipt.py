@@ -27,6 +27,19 @@ JSON_KEY = "diffuscope"
 TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("versions", "weights"), (dict,)),
+    **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
+    **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
+    **dict.fromkeys(("num_inference_steps", "num_images_per_prompt", "threads", "picture"), (int,)),
+    **dict.fromkeys(("height", "width", "upscale"), (int,)),
+    "guidance_scale": (int, float),
+    "strength": (int, float, type(None)),
+    "spacing": (str, list),
+    "image": (list, type(None)),
+}
+"""Every key of a receipt in a file, but ``format``, and what its value may be. Anybody can write a receipt."""
+
 
 def of_request(request: Request) -> Receipt:
     """The part of a receipt that is known before the first step; ``sigmas`` and ``times`` are those visited."""
@@ -137,12 +150,35 @@ def read(path: str | PathLike[str]) -> Receipt:
     if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
         known = receipt.get("format") if isinstance(receipt, Mapping) else None
         raise ImageError(f"the receipt in {Path(path)} has format {known}; this version reads format {FORMAT}")
+    wrong = _flaw(receipt)
+    if wrong is not None:
+        raise ImageError(
+            f"the receipt in {Path(path)} is damaged: its {wrong!r} is not possible; save the picture again"
+        )
     return dict(receipt)
+
+
+def _flaw(receipt: Mapping[str, Any]) -> str | None:
+    """The first key of a receipt that is missing, or whose value cannot stand there."""
+    for key, kinds in _KINDS.items():
+        if key not in receipt or not isinstance(receipt[key], kinds):
+            return key
+    images = len(receipt["seed"])
+    if not 0 <= receipt["picture"] < images:
+        return "picture"
+    if not all(isinstance(name, str) for name in receipt["edits"]):
+        return "edits"
+    for check in receipt["checks"]:
+        if not isinstance(check, dict) or not isinstance(check.get("step"), int):
+            return "checks"
+        if not isinstance(check.get("x0"), list) or len(check["x0"]) != images:
+            return "checks"
+    return None
 
 
 def first_difference(old: Receipt, new: Receipt, picture: int) -> int | None:
     """The first recorded step at which the clean estimates of an image differ, or None."""
-    for before, after in zip(old["checks"], new["checks"], strict=True):
+    for before, after in zip(old["checks"], new["checks"], strict=False):
         if before["x0"][picture] != after["x0"][picture]:
             return int(before["step"])
     return None

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.images import Pictures, open_picture, picture_hash
+from diffuscope.loading import shipped_models
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.pipeline import Pipeline, load
 from diffuscope.pipeline.receipt import Receipt
@@ -54,7 +55,7 @@ def replay(
         image: the start image or images, where there were any: a receipt has only their hash.
 
     Raises:
-        ImageError: the file has no receipt.
+        ImageError: the file has no receipt, or a damaged one.
         InputError: the receipt names other weights or another start image, or something that no receipt can repeat.
         ModelNotFoundError: there is no such model.
     """
@@ -104,6 +105,11 @@ def _check_repeatable(old: Receipt, path: Path) -> None:
 
 
 def _load(old: Receipt, model: str | PathLike[str] | None) -> Pipeline:
+    if model is None and old["model"] not in shipped_models():  # a stranger's receipt must not say which folder to open
+        raise ModelNotFoundError(
+            f"no model {old['model']!r}, which the receipt names, is part of this installation; give the folder of the "
+            "model that made the picture"
+        )
     device = old["device"] if _is_here(old["device"]) else "auto"
     return load(old["model"] if model is None else model, device=device, dtype=old["dtype"])
 
@@ -124,7 +130,7 @@ def _start_images(old: Receipt, image: Pictures | None) -> Pictures | None:
 
 def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:
     pairs = {
-        **{f"{name} version": (was, new["versions"][name]) for name, was in old["versions"].items()},
+        **{f"{name} version": (was, new["versions"].get(name)) for name, was in old["versions"].items()},
         **{name: (old[name], new[name]) for name in ("device", "dtype", "threads")},
     }
     return tuple(f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now)

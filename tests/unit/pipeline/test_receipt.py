@@ -10,7 +10,7 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 import diffuscope as ds
-from diffuscope.errors import ImageError, InputError, OutputError
+from diffuscope.errors import ImageError, InputError, ModelNotFoundError, OutputError
 from diffuscope.images import open_picture, picture_hash, read_texts, write_png
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import checked_steps, infotext, read
@@ -128,6 +128,42 @@ def test_damaged_and_later_receipts(tmp_path: Path, text: str) -> None:
     path = write_png(tmp_path / "out.png", Image.new("RGB", (8, 8)), {"diffuscope": text})
     with pytest.raises(ImageError, match="receipt"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("weights", ["a"]),
+        ("picture", 7),
+        ("picture", -1),
+        ("seed", None),
+        ("upscale", None),
+        ("dtype", ["float32"]),
+        ("edits", [3]),
+        ("checks", [{"step": 0}]),
+        ("checks", [{"step": 0, "x0": []}]),
+    ],
+)
+def test_a_receipt_that_somebody_wrote_by_hand(tiny: Pipeline, tmp_path: Path, key: str, value: object) -> None:
+    receipt = tiny("fox", seed=5).receipt | {"picture": 0}
+    path = tmp_path / "out.png"
+    for spoilt in (receipt | {key: value}, {name: value for name, value in receipt.items() if name != key}):
+        write_png(path, Image.new("RGB", (8, 8)), {"diffuscope": json.dumps(spoilt)})
+        with pytest.raises(ImageError, match=f"damaged: its '{key}'"):
+            ds.replay(path, model=tiny)
+
+
+def test_other_versions_and_fewer_checks_are_no_fault(tiny: Pipeline, tmp_path: Path) -> None:
+    receipt = tiny("fox", seed=5).receipt | {"picture": 0, "versions": {"abacus": "1"}, "checks": []}
+    path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
+    assert ds.replay(path, model=tiny).circumstances == ("abacus version was 1, is None",)
+
+
+def test_a_receipt_opens_no_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
+    receipt = tiny("fox", seed=5).receipt | {"picture": 0, "model": str(tiny_folder)}
+    path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
+    with pytest.raises(ModelNotFoundError, match="give the folder"):
+        ds.replay(path)
 
 
 def test_a_full_disk_leaves_the_old_file_whole(tiny: Pipeline, tmp_path: Path) -> None:
