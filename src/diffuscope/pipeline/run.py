@@ -43,7 +43,7 @@ class Run(Iterator[Step]):
         self._notice_edit()
         if self._cancelled:
             raise StopIteration
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():  # inference tensors would hide the caller's edits
             step = next(self._steps)
         if step.index in self._checked:
             self._receipt["checks"].append({"step": step.index, "x0": checksums(step.x0)})

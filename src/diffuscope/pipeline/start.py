@@ -74,7 +74,7 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     """A run of the request. The texts are encoded here; the U-Net is first called by the run's first step."""
     receipt = _receipt(pipe, request, extras)
     noise = PerImageNoise(request.seed)
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         cond, uncond = _texts(pipe, request, extras)
         x = _start(pipe, request, extras, noise, receipt["notes"])
     denoise = _denoiser(pipe, request, cond, uncond, extras.tap)

@@ -129,3 +129,12 @@ def test_a_name_that_no_value_has_is_an_error_before_any_network_runs(tiny: Pipe
         tiny("a", tap={"unet.mid.res.7": lambda value: value, "*": lambda value: calls.append(value)})
     assert "tap_points" in str(caught.value)
     assert not calls
+
+
+def test_a_call_within_inference_mode(tiny: Pipeline) -> None:
+    plain = tiny("a fox", seed=1)
+    with torch.inference_mode():
+        assert torch.equal(tiny("a fox", seed=1).latents, plain.latents)
+        run = tiny.steps("a fox", seed=1)
+        next(run).x.mul_(1.5)
+        assert run.result().receipt["edits"] == ["step.x"]
