@@ -28,7 +28,7 @@ class PerImageNoise:
         self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
     def draw(self, shape: Sequence[int]) -> Tensor:
-        """The next unit-variance noise [B, *shape] of all images, float32 on the CPU; ``shape`` is one image's."""
+        """The next unit-variance noise of all images, stacked; float32 on the CPU. ``shape`` is that of one image."""
         return torch.stack([torch.randn(*shape, generator=each, dtype=torch.float32) for each in self._generators])
 
     def __call__(self, like: Tensor, sigma: float, sigma_next: float) -> Tensor:  # noqa: ARG002

@@ -7,7 +7,7 @@ from diffuscope.errors import InputError
 
 
 def frechet_distance(ours: Tensor, theirs: Tensor) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of features [N,F] and [M,F] (Heusel et al. 2017, equation 6).
+    """``|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2))`` of features [N,F] and [M,F] (Heusel et al. 2017, equation 6).
 
     With X and Y the centred features over sqrt(N - 1) and sqrt(M - 1), S1 = X^T X and S2 = Y^T Y, and the trace of the
     root is the sum of the singular values of X Y^T [N,M]: no root of a matrix is taken. The number falls as N and M

@@ -21,7 +21,7 @@ from diffuscope.types import Step
 __all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "find"]
 
 Sampler = Callable[..., Iterator[Step]]
-"""(denoise, x [B,C,H,W], sigmas, *, noise=None) -> one Step per interval of ``sigmas``."""
+"""``(denoise, x [B,C,H,W], sigmas, *, noise=None)`` -> one Step per interval of ``sigmas``."""
 
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler,

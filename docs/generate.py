@@ -1,0 +1,91 @@
+"""Write the generated pages of the reference: modules, samplers, tap names, command line."""
+
+import contextlib
+import importlib
+import io
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from diffuscope.cli import COMMANDS, main
+from diffuscope.config import EMOJI
+from diffuscope.diffusion.samplers import TABLE
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.nn.taps import tap_points
+
+PARTS = ("pipeline", "diffusion", "models", "nn", "weights", "prompt", "data", "training", "recipes", "evaluate")
+"""Packages with a page each; the modules beside them share one."""
+
+ALONE = ("types", "config", "errors", "images", "loading", "teacher")
+
+
+def write(folder: Path) -> None:
+    """Write every generated page into ``folder``, and nothing where nothing changed."""
+    pages = {
+        "samplers": samplers(),
+        "taps": taps(),
+        "command-line": command_line(),
+        "api-shared": modules("Shared types, configs, files", [f"diffuscope.{name}" for name in ALONE]),
+    }
+    for part in PARTS:
+        pages[f"api-{part}"] = modules(part, list(below(f"diffuscope.{part}")))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        path = folder / f"{name}.md"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def below(name: str) -> Iterator[str]:
+    """The package and its modules, by name."""
+    package = importlib.import_module(name)
+    yield name
+    for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+        yield module.name
+
+
+def modules(title: str, names: list[str]) -> str:
+    blocks = [f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in names]
+    return f"# {title}\n\n" + "\n".join(blocks)
+
+
+def samplers() -> str:
+    lines = [
+        "# Samplers",
+        "",
+        "Every spelling finds its sampler; case, spaces and punctuation do not matter, and a name may end in Karras or",
+        'Exponential ("DPM++ 2M Karras"). Orders are measured on an exact Gaussian in `tests/contract`.',
+        "",
+        "| name | label | order | network calls a step | draws noise | also called |",
+        "|---|---|---|---|---|---|",
+    ]
+    for info in TABLE.values():
+        aliases = ", ".join(info.aliases)
+        draws = "yes" if info.draws_noise else "no"
+        lines.append(f"| `{info.name}` | {info.label} | {info.order} | {info.calls} | {draws} | {aliases} |")
+    return "\n".join(lines) + "\n"
+
+
+def taps() -> str:
+    networks = {"text_encoder": TextEncoder, "unet": UNet, "vae": VAE}
+    lines = ["# Tap names of the `emoji` model", "", "`ds.tap_points(pipe.unet)` lists those of a model at hand.", ""]
+    for part, network in networks.items():
+        with torch.device("meta"):
+            names = tap_points(network(getattr(EMOJI, part)))
+        lines += [f"## {part}: {len(names)} values", "", "```text", *names, "```", ""]
+    return "\n".join(lines)
+
+
+def command_line() -> str:
+    lines = ["# Command line", ""]
+    for command in ("", *COMMANDS):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            main([*command.split(), "--help"])
+        title = f"diffuscope {command}".strip()
+        lines += [f"## {title}", "", "```text", said.getvalue().rstrip(), "```", ""]
+    return "\n".join(lines)
