@@ -5,17 +5,24 @@ nothing (activation, prediction type). Variants are made with ``dataclasses.repl
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Prediction = Literal["epsilon", "v", "x0"]
 BetaKind = Literal["scaled_linear", "linear", "cosine"]
 TimeSpacing = Literal["linspace", "leading", "trailing"]
+Activation = Literal["quick_gelu", "gelu"]
 
 
 def _positive(**numbers: int) -> None:
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}; it must be at least 1")
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} is {number!r}; it must be a whole number of at least 1")
+
+
+def _one_of(kind: object, **values: str) -> None:
+    for name, value in values.items():
+        if value not in get_args(kind):
+            raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(get_args(kind))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +35,13 @@ class TextEncoderConfig:
     layers: int = 12
     heads: int = 12  # number of heads, not their width
     hidden: int = 3072
-    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    activation: Activation = "quick_gelu"
     projection: int | None = None  # width of the pooled text's projection, where the file has one
 
     def __post_init__(self) -> None:
         _positive(vocabulary=self.vocabulary, positions=self.positions, layers=self.layers, hidden=self.hidden)
+        _positive(heads=self.heads, width=self.width)
+        _one_of(Activation, activation=self.activation)
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not split into {self.heads} heads")
 
@@ -54,6 +63,7 @@ class UNetConfig:
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
+        _positive(blocks=self.blocks, norm_groups=self.norm_groups, levels=len(self.channels))
         if not len(self.channels) == len(self.depth) == len(self.heads):
             raise ValueError(
                 f"{len(self.channels)} channels, {len(self.depth)} depths, {len(self.heads)} heads: one each per level"
@@ -82,6 +92,9 @@ class VAEConfig:
     scale: float = 0.18215  # latents are multiplied by this before the U-Net sees them
 
     def __post_init__(self) -> None:
+        _positive(blocks=self.blocks, norm_groups=self.norm_groups, levels=len(self.channels))
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"scale is {self.scale}; it must be a positive number")
         for channels in self.channels:
             if channels % self.norm_groups:
                 raise ValueError(f"{channels} channels do not split into {self.norm_groups} norm groups")
@@ -105,6 +118,14 @@ class ScheduleConfig:
     steps_offset: int = 1  # added to the times of "leading" spacing
     zero_snr: bool = False  # betas rescaled so that the last level is pure noise (Lin et al. 2024, Algorithm 1)
     ddim_ends_at_zero: bool = True  # else DDIM stops at the lowest trained level (diffusers: set_alpha_to_one)
+
+    def __post_init__(self) -> None:
+        _positive(train_steps=self.train_steps)
+        _one_of(BetaKind, betas=self.betas)
+        _one_of(Prediction, prediction=self.prediction)
+        _one_of(TimeSpacing, spacing=self.spacing)
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(f"betas go from {self.beta_start} to {self.beta_end}; they must rise between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)

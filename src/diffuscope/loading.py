@@ -63,18 +63,19 @@ def load_components(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     folder = find(name_or_path)
-    is_own = (folder / CONFIG).is_file()
-    config = read_config(folder) if is_own else folders.read_config(folder)
-    paths = {part: folder / (f"{part}.safetensors" if is_own else folders.WEIGHTS[part]) for part in PARTS}
-    _check_parts(folder, paths)
-    with torch.device("meta"):
-        text_encoder = TextEncoder(config.text_encoder)
-        unet = UNet(config.unet)
-        vae = VAE(config.vae)
+    config = read_config(folder) if is_own(folder) else folders.read_config(folder)
+    paths = weight_files(folder)
+    try:
+        with torch.device("meta"):
+            text_encoder = TextEncoder(config.text_encoder)
+            unet = UNet(config.unet)
+            vae = VAE(config.vae)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's own words for a width of 320.5
+        raise WeightsError(f"the configuration in {folder} makes no network ({error}); save the model again") from error
     networks: dict[str, TextEncoder | UNet | VAE] = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
     for part, network in networks.items():
         tensors = _read(paths[part])
-        if not is_own:
+        if not is_own(folder):
             tensors = layouts.from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part]))
         _ready(network, device, dtype)
@@ -181,6 +182,27 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     raise InputError(f"dtype {dtype!r} is not possible; give auto, {', '.join(DTYPES)}")
 
 
+def is_own(folder: Path) -> bool:
+    """Whether a model's folder is in our layout, and not in that of diffusers."""
+    return (folder / CONFIG).is_file()
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The file of each of ``PARTS`` in a model's folder of either layout.
+
+    Raises:
+        ModelNotFoundError: one is missing.
+        WeightsError: there is a pickled one only.
+    """
+    if not is_own(folder):
+        return {part: folders.find_weights(folder, part) for part in PARTS}
+    paths = {part: folder / f"{part}.safetensors" for part in PARTS}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
+    return paths
+
+
 def read_config(folder: Path) -> ModelConfig:
     """The config of a folder in our layout.
 
@@ -224,16 +246,6 @@ def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
 def config_to_json(config: ModelConfig) -> str:
     """``config`` as the text of a config.json."""
     return json.dumps(asdict(config), indent=2) + "\n"
-
-
-def _check_parts(folder: Path, paths: Mapping[str, Path]) -> None:
-    missing = [str(path.relative_to(folder)) for path in paths.values() if not path.is_file()]
-    if missing:
-        pickles = [path for path in folder.glob("*/*.bin") if path.is_file()]
-        hint = "; there are pickled .bin files, which can run code and are not read" if pickles else ""
-        raise ModelNotFoundError(
-            f"{folder} has no {', '.join(missing)}{hint}: fetch the whole folder with its .safetensors files"
-        )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -110,6 +110,8 @@ CALLS: dict[str, Bad] = {
     "tap changes a shape": Bad({"tap": {"unet.out": lambda value: value[:1]}}, InputError, ("same shape",)),
     "guidance function": Bad({"guidance": [5.0]}, InputError, ("guidance holds a float",)),
     "upscale": Bad({"upscale": 3}, InputError, ("upscale is 3", "1 or 4"), ("--upscale", "3")),
+    "upscale is a fraction": Bad({"upscale": 4.0}, InputError, ("upscale is 4.0",)),
+    "seed is two numbers": Bad({"seed": torch.tensor([1, 2])}, InputError, ("seed is tensor",)),
 }
 
 
@@ -217,6 +219,32 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], type[DiffuscopeError], tuple[
     "an unknown key": (_config(lambda c: c.update(wings=2)), WeightsError, ("wings",)),
     "a part is a number": (_config(lambda c: c.update(unet=2)), WeightsError, ("describes no model",)),
     "impossible heads": (_config(lambda c: c["unet"].update(heads=[3, 3])), WeightsError, ("do not split",)),
+    "an unknown prediction": (
+        _config(lambda c: c["schedule"].update(prediction="v_prediction")),
+        WeightsError,
+        ("prediction is 'v_prediction'", "epsilon, v, x0"),
+    ),
+    "unknown betas": (_config(lambda c: c["schedule"].update(betas="squared")), WeightsError, ("betas is 'squared'",)),
+    "unknown spacing": (_config(lambda c: c["schedule"].update(spacing="even")), WeightsError, ("spacing is 'even'",)),
+    "falling betas": (_config(lambda c: c["schedule"].update(beta_end=2.0)), WeightsError, ("betas go from",)),
+    "no training steps": (_config(lambda c: c["schedule"].update(train_steps=0)), WeightsError, ("train_steps is 0",)),
+    "an unknown activation": (
+        _config(lambda c: c["text_encoder"].update(activation="relu")),
+        WeightsError,
+        ("activation is 'relu'", "quick_gelu"),
+    ),
+    "a width that is a fraction": (
+        _config(lambda c: c["text_encoder"].update(width=32.0)),
+        WeightsError,
+        ("width is 32.0", "whole number"),
+    ),
+    "channels that are fractions": (
+        _config(lambda c: c["vae"].update(channels=[16.0, 32.0])),
+        WeightsError,
+        ("makes no network",),
+    ),
+    "no norm groups": (_config(lambda c: c["unet"].update(norm_groups=0)), WeightsError, ("norm_groups is 0",)),
+    "latents times nothing": (_config(lambda c: c["vae"].update(scale=0.0)), WeightsError, ("scale is 0.0",)),
     "a tokenizer of nothing": (_write("tokenizer/merges.txt", b""), WeightsError, ("merges.txt",)),
     "a damaged tokenizer": (_write("tokenizer/special_tokens_map.json", b"{"), WeightsError, ("special_tokens_map",)),
 }

@@ -81,6 +81,26 @@ def test_a_packed_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> N
     assert packed.weights != tiny.weights
 
 
+def test_a_diffusers_folder_in_half_precision_alone(tiny: Pipeline, tmp_path: Path) -> None:
+    folder = tiny.save(tmp_path / "half")
+    for path in folder.rglob("*.safetensors"):
+        files.write(path.with_suffix(".fp16.safetensors"), {k: v.half() for k, v in files.read(path).items()})
+        path.unlink()
+    assert (ds.load(folder, device="cpu").unet.stem.weight - tiny.unet.stem.weight).abs().max() < 1e-3
+    (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").rename(folder / "vae" / "weights.bin")
+    with pytest.raises(ds.errors.WeightsError, match="pickle"):
+        ds.load(folder)
+
+
+def test_a_preset_that_is_not_possible(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_folder, folder)
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(text.replace('"upscale": 1', '"upscale": 3'))
+    with pytest.raises(ds.errors.InputError, match="upscale is 3"):
+        ds.load(folder)("a fox")
+
+
 def test_nothing_asks_the_network(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise AssertionError(f"a connection was tried: {arguments}")

@@ -73,7 +73,7 @@ def _model(name: str) -> list[str]:
     from diffuscope.weights.files import read_header
 
     folder = loading.find(name)
-    is_own = (folder / loading.CONFIG).is_file()
+    is_own = loading.is_own(folder)
     config = loading.read_config(folder) if is_own else folders.read_config(folder)
     preset = config.preset
     lines = [
@@ -83,7 +83,6 @@ def _model(name: str) -> list[str]:
         f"  preset: {preset.width}x{preset.height}, {preset.steps} steps of {preset.sampler}, "
         f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}",
     ]
-    for part in loading.PARTS:
-        path = folder / (f"{part}.safetensors" if is_own else folders.WEIGHTS[part])
+    for part, path in loading.weight_files(folder).items():
         lines.append(f"  {part}:{_tensors(read_header(path), path)[0]}")
     return lines

@@ -1,5 +1,6 @@
 """What one call asks for, checked before any network runs and with every preset filled in."""
 
+import contextlib
 import math
 import operator
 import secrets
@@ -91,9 +92,10 @@ def whole(value: object, name: str, low: int, high: int) -> int:
         InputError: it is no whole number from ``low`` to ``high``.
     """
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        number = operator.index(value)
-        if low <= number <= high:
-            return number
+        with contextlib.suppress(TypeError):  # an array of several numbers
+            number = operator.index(value)
+            if low <= number <= high:
+                return number
     raise InputError(f"{name} is {_short(value)}; give a whole number from {low} to {high}")
 
 
@@ -143,11 +145,10 @@ def upscaling(value: object, preset: int) -> int:
     Raises:
         InputError: not one of ``UPSCALES``.
     """
-    if value is None:
-        return preset
-    if isinstance(value, bool) or value not in UPSCALES:
+    value = preset if value is None else value
+    if type(value) is not int or value not in UPSCALES:
         raise InputError(f"upscale is {_short(value)}; give {' or '.join(map(str, UPSCALES))}")
-    return int(str(value))
+    return value
 
 
 @dataclass(frozen=True)
