@@ -1,6 +1,7 @@
 """A model as a folder: whole, or not at all."""
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -20,9 +21,8 @@ def save(components: Components, folder: Path, layout: str) -> Path:
         raise OutputError(f"{folder} is there already and not an empty folder; give a new one")
     if not folder.parent.is_dir():
         raise OutputError(f"cannot write {folder}: there is no folder {folder.parent}; make it first")
-    part = folder.with_name(f".{folder.name}.part")
+    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)  # what a killed save may have left
         part.mkdir()
         if layout == "own":
             _own(components, part)

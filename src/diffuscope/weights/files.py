@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -17,6 +19,9 @@ from diffuscope.errors import OutputError, WeightsError
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the format's own library."""
+
+DIMENSIONS_LIMIT = 16
+"""Of a tensor; a product of a million of them would take hours."""
 
 BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
@@ -132,9 +137,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         OutputError: there is no such folder, no permission or no space.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        part.touch()
+        part.touch(exist_ok=False)  # in a folder for everybody, nobody can have put a link there
         yield part
         with part.open("rb+") as file:
             os.fsync(file.fileno())
@@ -180,8 +185,8 @@ def _read_json(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} twice")
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"key {name!r} twice")
     return table
 
 
@@ -191,8 +196,9 @@ def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BYTES:
         _refuse(path, f"tensor {name!r} has the unknown dtype {dtype!r}")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        _refuse(path, f"tensor {name!r} has shape {shape!r} and offsets {offsets!r}, which are not natural numbers")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or len(shape) > DIMENSIONS_LIMIT:
+        numbers = f"shape {str(shape)[:99]} and offsets {str(offsets)[:99]}"
+        _refuse(path, f"tensor {name!r} has {numbers}, which are not natural numbers, a few each")
     start, end = offsets
     wanted = prod(shape) * BYTES[dtype]
     if end - start != wanted:
@@ -201,7 +207,7 @@ def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
 
 
 def _naturals(numbers: Any) -> bool:
-    return isinstance(numbers, list) and all(type(number) is int and number >= 0 for number in numbers)
+    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
 
 
 def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_size: int) -> None:

@@ -6,6 +6,7 @@ The file says in its metadata how each tensor was packed, so that unpacking need
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from diffuscope.weights import files
 
 FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
+
+TABLE_LIMIT = 1 << 28
+"""Most numbers (1 GiB as float32) in a tensor of which only some rows are stored: its size is the metadata's word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +123,16 @@ def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
         raise WeightsError(f"packed file: its format is {metadata.get('format')!r}, wanted {FORMAT!r}")
     try:
         table: dict[str, dict[str, Any]] = json.loads(metadata["packing"])
-        return {k: Entry(tuple(map(int, v["shape"])), bool(v["int8"]), bool(v["rows"])) for k, v in table.items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = {k: Entry(tuple(map(int, v["shape"])), bool(v["int8"]), bool(v["rows"])) for k, v in table.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise WeightsError(f"packed file: its metadata does not say how it was packed ({error!r})") from error
+    for name, entry in found.items():
+        if entry.rows and not (entry.shape and min(entry.shape) >= 0 and prod(entry.shape) <= TABLE_LIMIT):
+            raise WeightsError(
+                f"packed file: {name!r} would have shape {list(entry.shape)}; a table of rows has at most "
+                f"{TABLE_LIMIT} numbers"
+            )
+    return found
 
 
 def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:

@@ -47,6 +47,8 @@ BAD = {
     "negative shape": (container({"a": entry(shape=(-1, -1))}, FOUR), "not natural"),
     "fractional shape": (container({"a": entry(shape=(1.0,))}, FOUR), "not natural"),
     "shape of truths": (container({"a": entry(shape=(True,))}, FOUR), "not natural"),
+    "a million dimensions": (container({"a": entry(shape=(2,) * 1_000_000)}, FOUR), "not natural"),
+    "a gigantic side": (container({"a": entry(shape=(1 << 63,))}, FOUR), "not natural"),
     "one offset": (container({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4]}}, FOUR), "not natural"),
     "offsets backwards": (container({"a": entry(4, 0)}, FOUR), "-4 bytes"),
     "bytes disagree": (container({"a": entry(shape=(2,))}, FOUR), "takes 4 bytes, but F32 of shape .2. takes 8"),
