@@ -2,6 +2,7 @@
 
 import json
 import sys
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,12 @@ def info(path: Positional[str], /) -> None:
         lines = _picture(place)
     else:
         lines = _model(path)
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(_visible("\n".join(lines)) + "\n")
+
+
+def _visible(text: str) -> str:
+    """``text`` without control characters but new lines: a stranger's file must not steer the terminal."""
+    return "".join(sign if sign == "\n" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)
 
 
 def _weight_file(path: Path) -> list[str]:

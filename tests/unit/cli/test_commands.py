@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from diffuscope.cli import COMMANDS, main
-from diffuscope.images import open_picture, picture_hash, read_texts
+from diffuscope.images import open_picture, picture_hash, read_texts, write_png
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
 
@@ -91,6 +91,12 @@ def test_info(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None
     Image.new("RGB", (2, 2)).save(path)
     assert main(["info", str(path)]) == 0
     assert "no receipt" in capsys.readouterr().out
+
+
+def test_info_leaves_the_terminal_alone(tmp_path: Path, capsys) -> None:
+    path = write_png(tmp_path / "out.png", Image.new("RGB", (2, 2)), {"parameters": "a\x1b]0;title\x07 fox\x9b2J\nb"})
+    assert main(["info", str(path)]) == 0
+    assert "a\ufffd]0;title\ufffd fox\ufffd2J\nb" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", ["gone", "gone.png", "gone.safetensors"])
