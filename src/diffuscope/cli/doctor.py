@@ -1,6 +1,5 @@
 """``diffuscope doctor``: what this machine has, what is missing, what would make it faster."""
 
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -50,6 +49,7 @@ def _version(name: str) -> str | None:
 def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
+    from diffuscope.data.processes import cores
     from diffuscope.loading import choose_device, choose_dtype
 
     device = choose_device("auto")
@@ -57,7 +57,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         yield "ok", f"cuda:{i} is {gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
-    threads, cores = torch.get_num_threads(), _cores()
+    threads, cores = torch.get_num_threads(), cores()
     yield (
         "ok",
         f"torch uses {threads} threads of {cores} cores; CPU kernels for {torch.backends.cpu.get_cpu_capability()}",
@@ -68,10 +68,6 @@ def _devices() -> Iterator[tuple[str, str]]:
         yield "note", "faster: a GPU; with an NVIDIA one install the CUDA build of torch"
         if not torch.backends.mkldnn.is_available():
             yield "note", "faster: a torch built with oneDNN, which this one is not"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _models() -> Iterator[tuple[str, str]]:

@@ -9,13 +9,18 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
 def in_order(work: Callable[[In], Out], items: Sequence[In], processes: int | None) -> Iterator[Out]:
     """``map(work, items)`` over ``processes`` (None: one per core); in this process where one is enough.
 
     Processes are spawned, never forked: a fork of a process that has threads or a CUDA context may hang. ``work`` and
     ``items`` must therefore be picklable, and a script that calls this needs its ``__main__`` guard.
     """
-    processes = min(processes or len(os.sched_getaffinity(0)), len(items))
+    processes = min(processes or cores(), len(items))
     if processes <= 1:
         yield from map(work, items)
         return
