@@ -57,14 +57,14 @@ def _devices() -> Iterator[tuple[str, str]]:
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         yield "ok", f"cuda:{i} is {gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
-    threads, cores = torch.get_num_threads(), cores()
+    threads, available = torch.get_num_threads(), cores()
     yield (
         "ok",
-        f"torch uses {threads} threads of {cores} cores; CPU kernels for {torch.backends.cpu.get_cpu_capability()}",
+        f"torch uses {threads} threads of {available} cores; CPU kernels for {torch.backends.cpu.get_cpu_capability()}",
     )
     if device.type == "cpu":
-        if threads < cores:
-            yield "note", f"faster: let torch use {cores} threads (unset OMP_NUM_THREADS, now {threads} are used)"
+        if threads < available:
+            yield "note", f"faster: let torch use {available} threads (unset OMP_NUM_THREADS, now {threads} are used)"
         yield "note", "faster: a GPU; with an NVIDIA one install the CUDA build of torch"
         if not torch.backends.mkldnn.is_available():
             yield "note", "faster: a torch built with oneDNN, which this one is not"
