@@ -21,7 +21,7 @@ from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, receipt, saving, start
 from diffuscope.pipeline import request as requests
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.request import Asked, Request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.taps import TapArgument, chosen
@@ -170,18 +170,22 @@ class Pipeline:
             ImageError: ``image`` cannot be read.
         """
         texts = _texts(prompt, conditioning, self.config.unet.context_dim)
-        request = requests.resolve(
-            self.config,
-            self.schedule,
+        high, wide = _size(height, width, latents, self.config.vae.factor)
+        asked = Asked(
             prompt=texts,
             negative_prompt=negative_prompt,
             count=num_images_per_prompt,
             seed=seed,
-            size=_size(height, width, latents, self.config.vae.factor),
+            height=high,
+            width=wide,
             guidance_scale=guidance_scale,
             upscale=upscale,
-            solver=requests.Solving(num_inference_steps, sampler, sigmas, None if image is None else strength),
+            steps=num_inference_steps,
+            sampler=sampler,
+            sigmas=sigmas,
+            strength=None if image is None else strength,
         )
+        request = requests.resolve(self.config, self.schedule, asked)
         if latents is not None:
             _check_latents(latents, request, self.config, image)
         extras = start.Extras(

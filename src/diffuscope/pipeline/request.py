@@ -151,10 +151,18 @@ def upscaling(value: object, preset: int) -> int:
     return value
 
 
-@dataclass(frozen=True)
-class Solving:
-    """The arguments that decide which noise levels a run visits, as they were given."""
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A call's arguments as they were given, but for the prompts, which are texts."""
 
+    prompt: tuple[str, ...]
+    negative_prompt: object
+    count: object
+    seed: object
+    height: object
+    width: object
+    guidance_scale: object
+    upscale: object
     steps: object
     sampler: object
     sigmas: object
@@ -162,59 +170,50 @@ class Solving:
     """None without a start image."""
 
 
-def resolve(
-    config: ModelConfig,
-    schedule: Schedule,
-    *,
-    prompt: tuple[str, ...],
-    negative_prompt: object,
-    count: object,
-    seed: object,
-    size: tuple[object, object],
-    guidance_scale: object,
-    upscale: object,
-    solver: Solving,
-) -> Request:
-    """A call's arguments, checked, with the model's preset where they are None.
+def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
+    """What is asked for, checked, with the model's preset where it is None.
 
     Raises:
         InputError: an argument is not possible; the message names it.
     """
-    per_text = whole(count, "num_images_per_prompt", 1, MAX_IMAGES)
-    images = len(prompt) * per_text
+    prompts = len(asked.prompt)
+    per_text = whole(asked.count, "num_images_per_prompt", 1, MAX_IMAGES)
+    images = prompts * per_text
     if images > MAX_IMAGES:
-        raise InputError(f"{len(prompt)} prompts x {per_text} = {images} images; make at most {MAX_IMAGES} in one call")
+        raise InputError(f"{prompts} prompts x {per_text} = {images} images; make at most {MAX_IMAGES} in one call")
     preset = config.preset
-    height, width = size
-    strength = None if solver.strength is None else number(solver.strength, "strength")
-    name, spacing = _solver(config, solver)
-    wanted = preset.steps if solver.steps is None and isinstance(spacing, str) else solver.steps
+    strength = None if asked.strength is None else number(asked.strength, "strength")
+    name, spacing = _solver(config, asked)
+    wanted = preset.steps if asked.steps is None and isinstance(spacing, str) else asked.steps
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
     levels = schedule.levels(steps, sampler=name, spacing=spacing)
+    scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
+    height = preset.height if asked.height is None else asked.height
+    width = preset.width if asked.width is None else asked.width
     return Request(
-        prompt=prompt,
-        negative_prompt=per_prompt(negative_prompt, len(prompt)),
+        prompt=asked.prompt,
+        negative_prompt=per_prompt(asked.negative_prompt, prompts),
         num_inference_steps=len(levels.sigmas) - 1,
-        guidance_scale=number(preset.guidance_scale if guidance_scale is None else guidance_scale, "guidance_scale"),
-        seed=seeds(seed, images),
+        guidance_scale=number(scale, "guidance_scale"),
+        seed=seeds(asked.seed, images),
         sampler=name,
         spacing=spacing,
         levels=levels if strength is None else tail(levels, strength),
-        height=side(preset.height if height is None else height, "height", config.vae.factor),
-        width=side(preset.width if width is None else width, "width", config.vae.factor),
+        height=side(height, "height", config.vae.factor),
+        width=side(width, "width", config.vae.factor),
         num_images_per_prompt=per_text,
         strength=strength,
-        upscale=upscaling(upscale, preset.upscale),
+        upscale=upscaling(asked.upscale, preset.upscale),
     )
 
 
-def _solver(config: ModelConfig, solver: Solving) -> tuple[str, str | tuple[float, ...]]:
+def _solver(config: ModelConfig, asked: Asked) -> tuple[str, str | tuple[float, ...]]:
     """The sampler's name and the spacing. A fused name ("DPM++ 2M Karras") sets the spacing, unless it is given."""
-    sampler = config.preset.sampler if solver.sampler is None else solver.sampler
+    sampler = config.preset.sampler if asked.sampler is None else asked.sampler
     if not isinstance(sampler, str):
         raise InputError(f"sampler is {_short(sampler)}; give a name: {', '.join(samplers.TABLE)}")
     found = samplers.find(sampler)
-    sigmas = solver.sigmas
+    sigmas = asked.sigmas
     if sigmas is None:
         sigmas = found.spacing or config.preset.sigmas
     if isinstance(sigmas, str):
