@@ -1,13 +1,17 @@
 """``diffuscope train``: run stages of the emoji recipe."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from diffuscope.errors import InputError
 
+if TYPE_CHECKING:
+    from diffuscope.recipes.stages import Stock
+
 Stage = Literal["vae", "settle", "text", "unet"]
+Lengths = dict[Stage, dict[str, float]]
 
 
 def train(
@@ -37,12 +41,10 @@ def train(
     """
     import torch
 
-    from diffuscope.recipes import emoji
-    from diffuscope.recipes import stages as run
-    from diffuscope.recipes.ship import seen_tokens, ship
-    from diffuscope.training.curves import draw
-    from diffuscope.weights import files
+    from diffuscope.recipes.stages import Stock
 
+    if not stages:
+        raise InputError("no stage is named; give one or more of vae, settle, text, unet")
     for path in (corpus, teacher):
         if not path.is_file():
             raise InputError(f"no file {path}; see `diffuscope train --help`")
@@ -50,28 +52,45 @@ def train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    last = stages[-1] if stages else None
-    stock = run.Stock.load(corpus, torch.device(device))
+    lengths: Lengths = {} if seconds is None else {stages[-1]: {"seconds": seconds}}
+    stock = Stock.load(corpus, torch.device(device))
+    _autoencoder(stages, lengths, stock, teacher, out, vae)
+    if {"text", "unet"} & set(stages):
+        _painter(stages, lengths, stock, teacher, out, stop_after)
 
-    def length(stage: Stage) -> dict[str, float]:
-        return {"seconds": seconds} if seconds is not None and stage == last else {}
+
+def _autoencoder(
+    stages: tuple[Stage, ...], lengths: Lengths, stock: "Stock", teacher: Path, out: Path, start: Path | None
+) -> None:
+    from diffuscope.recipes import emoji
+    from diffuscope.recipes import stages as run
+    from diffuscope.training.curves import draw
 
     if "vae" in stages:
-        run.train_vae(emoji.vae(**length("vae")), stock, teacher, out / "vae")
+        run.train_vae(emoji.vae(**lengths.get("vae", {})), stock, teacher, out / "vae")
         draw(out / "vae" / "log.jsonl", out / "vae" / "curves.png")
     if "settle" in stages:
-        start = vae or out / "vae" / "vae.safetensors"
-        run.train_vae(emoji.settle(**length("settle")), stock, teacher, out / "settle", start)
+        start = out / "vae" / "vae.safetensors" if start is None else start
+        run.train_vae(emoji.settle(**lengths.get("settle", {})), stock, teacher, out / "settle", start)
         draw(out / "settle" / "log.jsonl", out / "settle" / "curves.png")
-    if not {"text", "unet"} & set(stages):
-        return
+
+
+def _painter(
+    stages: tuple[Stage, ...], lengths: Lengths, stock: "Stock", teacher: Path, out: Path, stop_after: float | None
+) -> None:
+    from diffuscope.recipes import emoji
+    from diffuscope.recipes import stages as run
+    from diffuscope.recipes.ship import seen_tokens, ship
+    from diffuscope.training.curves import draw
+    from diffuscope.weights import files
+
     autoencoder = out / "settle" / "vae.safetensors"
     network = run.load_vae(emoji.settle(), autoencoder)
     examples = run.make_examples(emoji.examples(), stock, network, teacher, out)
     if "text" in stages:
-        run.train_text(emoji.text(**length("text")), examples, out / "text")
+        run.train_text(emoji.text(**lengths.get("text", {})), examples, out / "text")
     if "unet" in stages:
-        recipe = emoji.unet(**length("unet"))
+        recipe = emoji.unet(**lengths.get("unet", {}))
         towers = run.load_towers(recipe, examples, out / "text" / "towers.safetensors")
         run.train_unet(recipe, examples, towers, out / "unet", stop_after)
         draw(out / "unet" / "log.jsonl", out / "unet" / "curves.png")

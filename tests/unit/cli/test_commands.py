@@ -182,3 +182,12 @@ def test_data_build_says_what_is_wrong(tmp_path: Path, capsys) -> None:
     assert main(["data"]) == 2
     assert "data build" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_train_says_what_is_missing(tmp_path: Path, capsys) -> None:
+    files = ["--corpus", str(tmp_path / "corpus.xz"), "--teacher", str(tmp_path / "t.pth"), "--out", str(tmp_path)]
+    assert main(["train", *files]) == 2
+    assert "no stage is named" in capsys.readouterr().err
+    assert main(["train", "vae", *files]) == 2
+    assert "corpus.xz" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
