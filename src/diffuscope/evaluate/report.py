@@ -31,7 +31,7 @@ TITLES = {
 }
 """Measure -> its row in the table."""
 
-_INLINE = re.compile(r"(<!-- score ([a-z0-9_.]+) \| ([^|]+?) -->).*?(<!-- /score -->)", re.DOTALL)
+_INLINE = re.compile(r"(<!-- score ([a-z0-9_.]+) \\?\| ([^|]+?) -->).*?(<!-- /score -->)", re.DOTALL)
 _TABLE = re.compile(r"(<!-- scores -->\n).*?(<!-- /scores -->)", re.DOTALL)
 
 
