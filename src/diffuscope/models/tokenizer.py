@@ -8,6 +8,7 @@ Ids: 0-255 bytes, 256-511 bytes that end a word, 512-49405 merges in order of ra
 """
 
 import gzip
+import io
 import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ END = "<|endoftext|>"
 _CHUNK = regex.compile(r"\S+")
 _SPECIAL = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
 _WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+_FILE_LIMIT = 1 << 24  # bytes read of a table of merges, packed and unpacked; CLIP's has 3 million
 _CACHED_CHUNKS = 1 << 16
 _CACHED_LENGTH = 64
 
@@ -243,8 +245,12 @@ def _read_merges(path: str | Path | None) -> list[tuple[str, str]]:
     if not source.is_file():
         raise ModelNotFoundError(f"no vocabulary at {source}; give a table of merges (merges.txt), or None for CLIP's")
     try:
-        data = source.read_bytes()
-        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode()
+        with source.open("rb") as file:
+            data = file.read(_FILE_LIMIT)
+        if data.startswith(b"\x1f\x8b"):
+            with gzip.open(io.BytesIO(data)) as packed:
+                data = packed.read(_FILE_LIMIT)
+        text = data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise WeightsError(f"{source} cannot be read as a table of merges ({error}); fetch it again") from error
     table = [tuple(line.split()) for line in text.split("\n", MERGES + 1)[1 : MERGES + 1]]

@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import tracemalloc
 from importlib.resources import files
 from pathlib import Path
 
@@ -147,3 +148,14 @@ def test_a_damaged_vocabulary_is_refused(tmp_path: Path, data: bytes, message: s
     (tmp_path / "merges.txt").write_bytes(data)
     with pytest.raises(WeightsError, match=message):
         Tokenizer(tmp_path / "merges.txt")
+
+
+def test_a_vocabulary_that_unpacks_to_gigabytes_is_refused_in_little_memory(tmp_path: Path) -> None:
+    (tmp_path / "merges.txt").write_bytes(gzip.compress(bytes(1 << 27)) * 16)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsError, match="does not hold 48894 pairs"):
+            Tokenizer(tmp_path / "merges.txt")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 27
+    finally:
+        tracemalloc.stop()
