@@ -29,7 +29,7 @@ class Run(Iterator[Step]):
         self._finish = finish
         self._checked = checked_steps(len(self))
         self._last: Step | None = None
-        self._seen: tuple[Tensor, int] | None = None
+        self._seen: tuple[tuple[Tensor, int], tuple[Tensor, int]] | None = None  # x and x0, with their versions
         self._cancelled = False
         self._result: Result | None = None
 
@@ -47,7 +47,7 @@ class Run(Iterator[Step]):
             step = next(self._steps)
         if step.index in self._checked:
             self._receipt["checks"].append({"step": step.index, "x0": checksums(step.x0)})
-        self._last, self._seen = step, (step.x, step.x._version)
+        self._last, self._seen = step, ((step.x, step.x._version), (step.x0, step.x0._version))
         return step
 
     def cancel(self) -> None:
@@ -87,10 +87,15 @@ class Run(Iterator[Step]):
         """Write into the receipt that the caller changed the latents, which no receipt can repeat."""
         if self._last is None or self._seen is None:
             return
-        x, version = self._seen
+        (x, version), (x0, version_of_x0) = self._seen
+        if x0._version != version_of_x0:  # a multistep sampler remembers its estimates
+            self._note("step.x0")
         if self._last.x is x and x._version == version:
             return
         if self._last.x.shape != x.shape:
             raise InputError(f"step.x was assigned shape {list(self._last.x.shape)}; it must stay {list(x.shape)}")
-        if "step.x" not in self._receipt["edits"]:
-            self._receipt["edits"].append("step.x")
+        self._note("step.x")
+
+    def _note(self, name: str) -> None:
+        if name not in self._receipt["edits"]:
+            self._receipt["edits"].append(name)

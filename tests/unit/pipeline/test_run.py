@@ -138,3 +138,12 @@ def test_a_call_within_inference_mode(tiny: Pipeline) -> None:
         run = tiny.steps("a fox", seed=1)
         next(run).x.mul_(1.5)
         assert run.result().receipt["edits"] == ["step.x"]
+
+
+def test_an_estimate_changed_in_place_is_noted(tiny: Pipeline) -> None:
+    """DPM-Solver++ extrapolates from the estimate before, so the picture changes."""
+    run = tiny.steps("a fox", seed=1, sampler="dpmpp_2m")
+    next(run).x0.mul_(2)
+    result = run.result()
+    assert result.receipt["edits"] == ["step.x0"]
+    assert not torch.equal(result.latents, tiny("a fox", seed=1, sampler="dpmpp_2m").latents)
