@@ -1,0 +1,20 @@
+"""Where things are, for the tests of the house."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "diffuscope"
+MODULES = sorted(SOURCE.rglob("*.py"))
+SHIPPED = SOURCE / "assets" / "emoji" / "config.json"
+
+
+def tracked() -> list[Path]:
+    """Every file of the repository that exists, in git's order."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def documents() -> list[Path]:
+    """The Markdown files that people read."""
+    return [path for path in tracked() if path.suffix == ".md"]

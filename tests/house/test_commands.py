@@ -1,0 +1,47 @@
+"""The command line is an interface: its flags are frozen here, and both ways to start it work."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffuscope.cli import COMMANDS, main
+
+FLAGS = {
+    "generate": "model negative-prompt steps guidance-scale seed sampler sigmas height width count image strength "
+    "upscale out no-metadata preview device dtype quiet",
+    "info": "",
+    "replay": "model image out",
+    "data build": "folder out attribution",
+    "train": "corpus teacher out vae seconds stop-after device",
+    "eval": "corpus teacher model classifier towers count out sheet device dtype",
+    "eval sheet": "model out device dtype",
+    "eval preset": "corpus teacher model classifier count calls guidance-scale sampler out device dtype",
+    "eval classifier": "corpus out seconds batch device",
+    "doctor": "",
+}
+"""A new flag is added here too, on purpose; one that is gone breaks somebody's script."""
+
+
+def test_commands_are_those_that_were_agreed():
+    assert list(COMMANDS) == list(FLAGS)
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_flags_are_those_that_were_agreed(command: str, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*command.split(), "--help"]) == 0
+    said = capsys.readouterr().out
+    found = re.findall(r"^[^\w-]*(?:-\w(?: \S+)?, )?--([a-z][a-z-]*)", said, re.MULTILINE)
+    assert [flag for flag in found if flag != "help"] == FLAGS[command].split()
+
+
+@pytest.mark.parametrize(
+    "start", [[str(Path(sys.executable).with_name("diffuscope"))], [sys.executable, "-m", "diffuscope"]]
+)
+def test_it_starts(start: list[str], tmp_path: Path):
+    done = subprocess.run([*start, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"diffuscope \d+\.\d+\.\d+\S*\n", done.stdout)
+    assert done.stderr == ""

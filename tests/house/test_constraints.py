@@ -1,0 +1,67 @@
+"""``constraints.txt`` pins the whole environment: all that any group or extra needs, and nothing else."""
+
+import re
+import tomllib
+from importlib import metadata
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from house.places import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LINES}
+
+
+def requirements() -> list[Requirement]:
+    """All that the package, its extras and the groups of lint and test ask for; those of docs are another stamp."""
+    project, groups = PROJECT["project"], PROJECT["dependency-groups"]
+    extras = [line for lines in project["optional-dependencies"].values() for line in lines]
+    return [Requirement(line) for line in (*project["dependencies"], *extras, *groups["lint"], *groups["test"])]
+
+
+def needed() -> dict[str, str]:
+    """Name -> installed version of everything that ``requirements`` leads to."""
+    found: dict[str, str] = {}
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = requirements()
+    while waiting:
+        wish = waiting.pop()
+        key = canonicalize_name(wish.name), frozenset(wish.extras)
+        if key in seen:
+            continue
+        seen.add(key)
+        package = metadata.distribution(wish.name)
+        found[key[0]] = package.version
+        for line in package.requires or ():
+            below = Requirement(line)
+            if below.marker is None or any(below.marker.evaluate({"extra": e}) for e in ("", *wish.extras)):
+                waiting.append(below)
+    return found
+
+
+def test_each_line_is_one_exact_pin():
+    for line in LINES:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line), f"{line!r}: NAME==VERSION, without a +local part"
+    assert len(PINS) == len(LINES)
+    assert sorted(LINES, key=str.lower) == LINES
+
+
+def test_torch_is_the_version_that_everything_was_measured_with():
+    assert PINS["torch"] == "2.13.0"
+
+
+def test_everything_needed_is_pinned_at_what_is_installed():
+    wrong = {
+        name: (version, PINS.get(name))
+        for name, version in needed().items()
+        if PINS.get(name) != version.partition("+")[0]
+    }
+    assert not wrong, f"name: (installed, pinned) {wrong}"
+
+
+def test_direct_wishes_of_every_group_are_pinned():
+    groups = [line for lines in PROJECT["dependency-groups"].values() for line in lines]
+    names = {canonicalize_name(Requirement(line).name) for line in groups + PROJECT["build-system"]["requires"]}
+    assert names <= PINS.keys()
