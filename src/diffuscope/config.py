@@ -4,13 +4,15 @@ An architecture config holds what changes a weight's shape, plus the few switche
 nothing (activation, prediction type). Variants are made with ``dataclasses.replace``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 Prediction = Literal["epsilon", "v", "x0"]
 BetaKind = Literal["scaled_linear", "linear", "cosine"]
 TimeSpacing = Literal["linspace", "leading", "trailing"]
 Activation = Literal["quick_gelu", "gelu"]
+States = Literal["last", "penultimate"]
+SIZE_WIDTH = 256  # of the wave features of each of SDXL's sizes
 
 
 def _positive(**numbers: int) -> None:
@@ -37,11 +39,16 @@ class TextEncoderConfig:
     hidden: int = 3072
     activation: Activation = "quick_gelu"
     projection: int | None = None  # width of the pooled text's projection, where the file has one
+    states: States = "last"  # what the U-Net reads: after the final norm, or before the last layer, without the norm
+    pad: int = 49407  # id that fills up short texts; OpenCLIP's is 0
 
     def __post_init__(self) -> None:
         _positive(vocabulary=self.vocabulary, positions=self.positions, layers=self.layers, hidden=self.hidden)
         _positive(heads=self.heads, width=self.width)
         _one_of(Activation, activation=self.activation)
+        _one_of(States, states=self.states)
+        if not isinstance(self.pad, int) or self.pad < 0:
+            raise ValueError(f"pad is {self.pad!r}; it must be the id of a token")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not split into {self.heads} heads")
 
@@ -60,6 +67,7 @@ class UNetConfig:
     context_dim: int = 768
     linear_projection: bool = False  # transformers enter and leave by a linear layer (SD 2, SDXL), not a 1x1 conv
     extra_dim: int | None = None  # width of the added conditioning (SDXL: pooled text and sizes)
+    guidance_dim: int | None = None  # width of the guidance scale's waves, which distilled networks read (LCM)
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
@@ -90,6 +98,7 @@ class VAEConfig:
     blocks: int = 2  # residual blocks per resolution in the encoder; one more in the decoder
     norm_groups: int = 32
     scale: float = 0.18215  # latents are multiplied by this before the U-Net sees them
+    upcast: bool = False  # runs in float32 where the rest is float16, which its activations overflow (SDXL)
 
     def __post_init__(self) -> None:
         _positive(blocks=self.blocks, norm_groups=self.norm_groups, levels=len(self.channels))
@@ -147,19 +156,156 @@ class ModelConfig:
 
     name: str
     text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    text_encoder_2: TextEncoderConfig | None = None  # its states stand beside those of the first (SDXL)
     unet: UNetConfig = field(default_factory=UNetConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     preset: Preset = field(default_factory=Preset)
+    zero_negative: bool = False  # no negative prompt means zeros, not the states of an empty text (SDXL base)
 
     def __post_init__(self) -> None:
-        if self.unet.context_dim != self.text_encoder.width:
-            raise ValueError(
-                f"the U-Net reads text of width {self.unet.context_dim}, the encoder writes {self.text_encoder.width}"
-            )
+        width = sum(encoder.width for encoder in self.text_encoders)
+        if self.unet.context_dim != width:
+            raise ValueError(f"the U-Net reads text of width {self.unet.context_dim}, the encoder writes {width}")
+        if self.unet.extra_dim is not None and self.sizes < 0:
+            raise ValueError(f"the U-Net's extra conditioning has width {self.unet.extra_dim}, the pooled text more")
+
+    @property
+    def text_encoders(self) -> tuple[TextEncoderConfig, ...]:
+        """One or two, in the order in which their states stand side by side; the last one's pooled text is read."""
+        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
+
+    @property
+    def sizes(self) -> int:
+        """Numbers beside the pooled text: 6 (sizes and crop), 5 (the refiner's: one score, no target size), or 0."""
+        last = self.text_encoders[-1]
+        pooled = last.width if last.projection is None else last.projection
+        return 0 if self.unet.extra_dim is None else (self.unet.extra_dim - pooled) // SIZE_WIDTH
+
+
+def narrow(model: ModelConfig) -> ModelConfig:
+    """The same kind of model, named ``tiny-...``, with every width cut to what a test can afford."""
+    encoders = [
+        replace(
+            encoder,
+            width=32,
+            layers=2,
+            heads=2,
+            hidden=64,
+            projection=None if encoder.projection is None else 32,
+        )
+        for encoder in model.text_encoders
+    ]
+    depth = tuple(min(count, 2) for count in model.unet.depth)
+    unet = replace(
+        model.unet,
+        channels=(32,) + (64,) * (len(depth) - 1),
+        blocks=1,
+        depth=depth,
+        mid_depth=min(model.unet.mid_depth, 2),
+        heads=(2,) * len(depth),
+        context_dim=32 * len(encoders),
+        extra_dim=None if model.unet.extra_dim is None else 32 + model.sizes * SIZE_WIDTH,
+        norm_groups=8,
+    )
+    return replace(
+        model,
+        name=f"tiny-{model.name}",
+        text_encoder=encoders[0],
+        text_encoder_2=None if model.text_encoder_2 is None else encoders[1],
+        unet=unet,
+        vae=replace(model.vae, channels=(16, 32), blocks=1, norm_groups=8),
+        preset=replace(model.preset, steps=min(model.preset.steps, 4), height=32, width=32),
+    )
 
 
 SD15 = ModelConfig(name="sd15", schedule=ScheduleConfig(ddim_ends_at_zero=False))
+SD15_INPAINT = replace(SD15, name="sd15-inpaint", unet=UNetConfig(in_channels=9))
+SD15_LCM = replace(
+    SD15,
+    name="sd15-lcm",
+    unet=UNetConfig(guidance_dim=256),
+    preset=Preset(steps=4, guidance_scale=8.5, sampler="lcm", height=768, width=768),
+)
+
+# 23 of OpenCLIP's 24 layers: the U-Net reads the states before the last, through the final norm.
+_OPENCLIP_H = TextEncoderConfig(width=1024, layers=23, heads=16, hidden=4096, activation="gelu", pad=0)
+_SD2_UNET = UNetConfig(heads=(5, 10, 20, 20), context_dim=1024, linear_projection=True)
+SD21 = replace(SD15, name="sd21", text_encoder=_OPENCLIP_H, unet=_SD2_UNET)
+SD21_V = replace(
+    SD21, name="sd21-v", schedule=replace(SD15.schedule, prediction="v"), preset=Preset(height=768, width=768)
+)
+SD21_INPAINT = replace(SD21, name="sd21-inpaint", unet=replace(_SD2_UNET, in_channels=9))
+SD_TURBO = replace(
+    SD21,
+    name="sd-turbo",
+    schedule=replace(SD15.schedule, spacing="trailing"),
+    preset=Preset(steps=1, guidance_scale=1.0, sampler="euler"),
+)
+
+_CLIP_L = TextEncoderConfig(states="penultimate")
+_OPENCLIP_G = TextEncoderConfig(
+    width=1280, layers=32, heads=20, hidden=5120, activation="gelu", projection=1280, states="penultimate", pad=0
+)
+SDXL = ModelConfig(
+    name="sdxl",
+    text_encoder=_CLIP_L,
+    text_encoder_2=_OPENCLIP_G,
+    unet=UNetConfig(
+        channels=(320, 640, 1280),
+        depth=(0, 2, 10),
+        mid_depth=10,
+        heads=(5, 10, 20),
+        context_dim=2048,
+        linear_projection=True,
+        extra_dim=1280 + 6 * SIZE_WIDTH,
+    ),
+    vae=VAEConfig(scale=0.13025, upcast=True),
+    schedule=SD15.schedule,
+    preset=Preset(guidance_scale=5.0, sampler="euler", height=1024, width=1024),
+    zero_negative=True,
+)
+SDXL_INPAINT = replace(SDXL, name="sdxl-inpaint", unet=replace(SDXL.unet, in_channels=9))
+SDXL_REFINER = replace(
+    SDXL,
+    name="sdxl-refiner",
+    text_encoder=_OPENCLIP_G,
+    text_encoder_2=None,
+    unet=replace(
+        SDXL.unet,
+        channels=(384, 768, 1536, 1536),
+        depth=(0, 4, 4, 0),
+        mid_depth=4,
+        heads=(6, 12, 24, 24),
+        context_dim=1280,
+        extra_dim=1280 + 5 * SIZE_WIDTH,
+    ),
+    zero_negative=False,
+)
+SDXL_TURBO = replace(
+    SDXL,
+    name="sdxl-turbo",
+    schedule=replace(SDXL.schedule, spacing="trailing"),
+    preset=Preset(steps=1, guidance_scale=1.0, sampler="euler_ancestral"),
+)
+
+FAMILIES: dict[str, ModelConfig] = {
+    model.name: model
+    for model in (
+        SD15,
+        SD15_INPAINT,
+        SD15_LCM,
+        SD21,
+        SD21_V,
+        SD21_INPAINT,
+        SD_TURBO,
+        SDXL,
+        SDXL_INPAINT,
+        SDXL_REFINER,
+        SDXL_TURBO,
+    )
+}
+"""What a file of released weights may be."""
 
 EMOJI = ModelConfig(
     name="emoji",
@@ -180,4 +326,7 @@ TINY = ModelConfig(
     preset=Preset(steps=4, sampler="ddim", height=32, width=32),
 )
 
-PRESETS: dict[str, ModelConfig] = {model.name: model for model in (SD15, EMOJI, TINY)}
+PRESETS: dict[str, ModelConfig] = {
+    **FAMILIES,
+    **{model.name: model for model in (EMOJI, TINY, *map(narrow, FAMILIES.values()))},
+}

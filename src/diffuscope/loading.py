@@ -226,6 +226,7 @@ def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
     """
     parts = {
         "text_encoder": TextEncoderConfig,
+        "text_encoder_2": TextEncoderConfig,
         "unet": UNetConfig,
         "vae": VAEConfig,
         "schedule": ScheduleConfig,
@@ -235,7 +236,7 @@ def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
         raise ValueError("it is no JSON object with a name")
     values: dict[str, Any] = dict(document)
     for name, kind in parts.items():
-        if name in values:
+        if name in values and not (name == "text_encoder_2" and values[name] is None):
             if not isinstance(values[name], Mapping):
                 raise ValueError(f"its {name} is {values[name]!r}, not an object")
             fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
