@@ -1,0 +1,121 @@
+"""Time what a user waits for, and write it as JSON and into documents.
+
+python benchmarks/speed.py --out benchmarks/results/speed.json README.md
+
+Whole processes are timed from start to end, pictures in a warm process; each time is the median of several. Documents
+get a table between ``<!-- speed -->`` and ``<!-- /speed -->``. Run it on an otherwise idle machine.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import diffuscope as ds
+from diffuscope.data.processes import cores
+from diffuscope.weights.files import write_text
+
+PROMPT = "a red fox"
+TITLES = {
+    "import": "`import diffuscope`, beyond what Python itself takes (s)",
+    "help": "`diffuscope --help` (s)",
+    "generate": "`diffuscope generate`, process start to 512x512 PNG (s)",
+    "generate_memory": "the same, peak memory (GB)",
+    "preset": "a warm picture of the model's preset, before upscaling (s)",
+    "steps_25": "a warm picture of 25 steps with guidance, before upscaling (s)",
+}
+
+
+def median(repeats: int, run: Callable[[], float]) -> float:
+    return statistics.median(run() for _ in range(repeats))
+
+
+def process(*command: str) -> tuple[float, float]:
+    """Seconds from start to end, and the peak memory in GB."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        child = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{' '.join(command)} failed with exit code {child.returncode}")
+    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def picture(pipe: ds.Pipeline, **settings: int) -> float:
+    start = time.perf_counter()
+    pipe(PROMPT, seed=32, upscale=1, **settings)
+    return time.perf_counter() - start
+
+
+def measure(model: str) -> dict[str, float]:
+    python, command = sys.executable, [sys.executable, "-m", "diffuscope"]
+    bare = median(5, lambda: process(python, "-c", "pass")[0])
+    found = {
+        "import": median(5, lambda: process(python, "-c", "import diffuscope")[0]) - bare,
+        "help": median(5, lambda: process(*command, "--help")[0]),
+    }
+    whole = [process(*command, "generate", PROMPT, "--model", model, "--seed", "32", "--quiet") for _ in range(3)]
+    found["generate"] = statistics.median(seconds for seconds, _ in whole)
+    found["generate_memory"] = max(memory for _, memory in whole)
+    pipe = ds.load(model)
+    picture(pipe)
+    found["preset"] = median(5, lambda: picture(pipe))
+    found["steps_25"] = median(3, lambda: picture(pipe, num_inference_steps=25))
+    return found
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.is_file() else None
+    return name[1] if name else platform.processor() or platform.machine()
+
+
+def table(report: dict[str, object], seconds: dict[str, float]) -> str:
+    rows = [f"| {TITLES[name]} | {value:.2f} |" for name, value in seconds.items()]
+    where = f"{report['cores']} cores of {report['processor']}, torch {report['torch']}, {report['device']}"
+    return "\n".join(["| | |", "|---|---|", *rows, "", f"`{report['command']}`; {where}."]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time what a user waits for.")
+    parser.add_argument("--model", default="emoji")
+    parser.add_argument("--out", type=Path, help="where to write the JSON")
+    parser.add_argument("documents", nargs="*", type=Path)
+    asked = parser.parse_args()
+    seconds = measure(asked.model)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    report: dict[str, object] = {
+        "command": f"python {' '.join(sys.argv)}",
+        "commit": commit,
+        "processor": processor(),
+        "cores": cores(),
+        "torch": torch.__version__,
+        "device": str(ds.load(asked.model).device),
+        "measured": seconds,
+    }
+    text = json.dumps(report, indent=2) + "\n"
+    print(text)
+    if asked.out is not None:
+        asked.out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(asked.out, text)
+    place = re.compile(r"(?<=<!-- speed -->\n).*?(?=<!-- /speed -->)", re.DOTALL)
+    made = table(report, seconds)
+    for path in asked.documents:
+        write_text(path, place.sub(lambda _: made, path.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
