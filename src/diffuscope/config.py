@@ -72,6 +72,8 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         _positive(blocks=self.blocks, norm_groups=self.norm_groups, levels=len(self.channels))
+        if self.guidance_dim is not None and self.guidance_dim < 4:
+            raise ValueError(f"guidance_dim is {self.guidance_dim}; it must be at least 4")
         if not len(self.channels) == len(self.depth) == len(self.heads):
             raise ValueError(
                 f"{len(self.channels)} channels, {len(self.depth)} depths, {len(self.heads)} heads: one each per level"

@@ -23,7 +23,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.weights import files, folders, layouts, packing
 from diffuscope.weights.assign import load_into
 
-PARTS = ("text_encoder", "unet", "vae")
+Network = TextEncoder | UNet | VAE
 CONFIG = "config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cuda", "mps", "xpu", "cpu")
@@ -39,6 +39,27 @@ class Components:
     text_encoder: TextEncoder
     unet: UNet
     vae: VAE
+    tokenizer_2: Tokenizer | None = None
+    text_encoder_2: TextEncoder | None = None
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """The networks that the model has, by name, in the order of their use."""
+        return {part: getattr(self, part) for part in parts(self.config)}
+
+    @property
+    def towers(self) -> tuple[tuple[Tokenizer, TextEncoder], ...]:
+        """Each text encoder with its tokenizer, in the order in which their states stand side by side."""
+        first = (self.tokenizer, self.text_encoder)
+        if self.tokenizer_2 is None or self.text_encoder_2 is None:
+            return (first,)
+        return first, (self.tokenizer_2, self.text_encoder_2)
+
+
+def parts(config: ModelConfig) -> tuple[str, ...]:
+    """The names of the networks that a model has."""
+    second = () if config.text_encoder_2 is None else ("text_encoder_2",)
+    return ("text_encoder", *second, "unet", "vae")
 
 
 def load_components(
@@ -64,28 +85,37 @@ def load_components(
     dtype = choose_dtype(dtype, device)
     folder = find(name_or_path)
     config = read_config(folder) if is_own(folder) else folders.read_config(folder)
-    paths = weight_files(folder)
-    try:
-        with torch.device("meta"):
-            text_encoder = TextEncoder(config.text_encoder)
-            unet = UNet(config.unet)
-            vae = VAE(config.vae)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch's own words for a width of 320.5
-        raise WeightsError(f"the configuration in {folder} makes no network ({error}); save the model again") from error
-    networks: dict[str, TextEncoder | UNet | VAE] = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
+    paths = weight_files(folder, config)
+    networks = _networks(folder, config)
     for part, network in networks.items():
         tensors = _read(paths[part])
         if not is_own(folder):
             tensors = layouts.from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part]))
-        _ready(network, device, dtype)
-    return Components(
-        config=config,
-        tokenizer=_tokenizer(folder, config.text_encoder),
-        text_encoder=text_encoder,
-        unet=unet,
-        vae=vae,
-    )
+        _ready(network, device, torch.float32 if _overflows(network, dtype) else dtype)
+    tokenizers = {
+        part.replace("text_encoder", "tokenizer"): _tokenizer(folder, part, config)
+        for part in networks
+        if part.startswith("text_encoder")
+    }
+    return Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
+
+
+def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
+    """The networks of a config without their tensors."""
+    try:
+        with torch.device("meta"):
+            networks: dict[str, Network] = {"text_encoder": TextEncoder(config.text_encoder)}
+            if config.text_encoder_2 is not None:
+                networks["text_encoder_2"] = TextEncoder(config.text_encoder_2, component="text_encoder_2")
+            return networks | {"unet": UNet(config.unet), "vae": VAE(config.vae)}
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's own words for a width of 320.5
+        raise WeightsError(f"the configuration in {folder} makes no network ({error}); save the model again") from error
+
+
+def _overflows(network: Network, dtype: torch.dtype) -> bool:
+    """Whether the network's activations are too large for the dtype: those of SDXL's VAE are for float16."""
+    return isinstance(network, VAE) and network.config.upcast and dtype == torch.float16
 
 
 def find(name_or_path: str | PathLike[str]) -> Path:
@@ -187,16 +217,16 @@ def is_own(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
-    """The file of each of ``PARTS`` in a model's folder of either layout.
+def weight_files(folder: Path, config: ModelConfig) -> dict[str, Path]:
+    """The file of each of the ``parts`` of a model in a folder of either layout.
 
     Raises:
         ModelNotFoundError: one is missing.
         WeightsError: there is a pickled one only.
     """
     if not is_own(folder):
-        return {part: folders.find_weights(folder, part) for part in PARTS}
-    paths = {part: folder / f"{part}.safetensors" for part in PARTS}
+        return {part: folders.find_weights(folder, folders.place(config, part)) for part in parts(config)}
+    paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
@@ -258,24 +288,9 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None
     network.to(device, dtype).eval().requires_grad_(False)
 
 
-def _tokenizer(folder: Path, config: TextEncoderConfig) -> Tokenizer:
-    merges = folder / "tokenizer" / "merges.txt"
-    if not merges.is_file():
-        return Tokenizer(length=config.positions)
-    return Tokenizer(merges, length=config.positions, pad=_pad(folder / "tokenizer"))
-
-
-def _pad(folder: Path) -> int:
-    """The id that fills up short texts: 49407 unless the folder's JSON files name SD 2's "!"."""
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            token = json.loads(path.read_text(encoding="utf-8")).get("pad_token")
-        except (ValueError, AttributeError) as error:
-            raise WeightsError(f"{path} is damaged ({error}); fetch it again") from error
-        content = token.get("content") if isinstance(token, dict) else token
-        if content is not None:
-            return 0 if content == "!" else 49407
-    return 49407
+def _tokenizer(folder: Path, part: str, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a text encoder; CLIP's own merges where the folder holds none."""
+    encoder: TextEncoderConfig = getattr(config, part)
+    place = part if is_own(folder) else folders.place(config, part)
+    merges = folder / place.replace("text_encoder", "tokenizer") / "merges.txt"
+    return Tokenizer(merges if merges.is_file() else None, length=encoder.positions, pad=encoder.pad)

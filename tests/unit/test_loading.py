@@ -11,12 +11,12 @@ import torch
 import diffuscope as ds
 from diffuscope.config import EMOJI, PRESETS, TINY
 from diffuscope.loading import (
-    PARTS,
     choose_device,
     choose_dtype,
     config_from_json,
     config_to_json,
     load_upscaler,
+    parts,
     shipped_models,
 )
 from diffuscope.pipeline import Pipeline
@@ -53,7 +53,7 @@ def test_every_dtype_runs_with_float32_latents(tiny: Pipeline, tiny_folder: Path
 
 def test_networks_are_ready_to_run(tiny_folder: Path) -> None:
     pipe = ds.load(tiny_folder, device="cpu")
-    for part in PARTS:
+    for part in parts(TINY):
         network = getattr(pipe, part)
         assert not network.training
         assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -71,7 +71,7 @@ def test_weights_are_mapped_not_copied(tiny_folder: Path, tmp_path: Path) -> Non
 def test_a_packed_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "packed"
     shutil.copytree(tiny_folder, folder)
-    for part in PARTS:
+    for part in parts(TINY):
         path = folder / f"{part}.safetensors"
         packing.write(path, files.read(path))
     packed = ds.load(folder, device="cpu")

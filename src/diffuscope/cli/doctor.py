@@ -74,7 +74,7 @@ def _models() -> Iterator[tuple[str, str]]:
     import torch
 
     from diffuscope.errors import DiffuscopeError
-    from diffuscope.loading import PARTS, load_upscaler, read_config, shipped_models
+    from diffuscope.loading import load_upscaler, read_config, shipped_models, weight_files
     from diffuscope.models.tokenizer import Tokenizer
     from diffuscope.weights.files import read_header
 
@@ -83,10 +83,10 @@ def _models() -> Iterator[tuple[str, str]]:
         yield "note", "no model is part of this installation; give a model's folder to --model"
     for name, folder in models.items():
         try:
-            read_config(folder)
-            size = sum((folder / f"{part}.safetensors").stat().st_size for part in PARTS)
-            for part in PARTS:
-                read_header(folder / f"{part}.safetensors")
+            paths = weight_files(folder, read_config(folder)).values()
+            size = sum(path.stat().st_size for path in paths)
+            for path in paths:
+                read_header(path)
         except (DiffuscopeError, OSError) as error:
             yield "broken", f"the shipped model {name!r} is damaged: {error}"
         else:

@@ -89,6 +89,6 @@ def _model(name: str) -> list[str]:
         f"  preset: {preset.width}x{preset.height}, {preset.steps} steps of {preset.sampler}, "
         f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}",
     ]
-    for part, path in loading.weight_files(folder).items():
+    for part, path in loading.weight_files(folder, config).items():
         lines.append(f"  {part}:{_tensors(read_header(path), path)[0]}")
     return lines

@@ -64,12 +64,16 @@ class TextLayer(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text tower (Radford et al. 2021, section 2.4)."""
+    """CLIP's text tower (Radford et al. 2021, section 2.4).
 
-    component = "text_encoder"
+    Args:
+        config: its shape.
+        component: the first part of its tap names; "text_encoder_2" in a model with two of them.
+    """
 
-    def __init__(self, config: TextEncoderConfig) -> None:
+    def __init__(self, config: TextEncoderConfig, *, component: str = "text_encoder") -> None:
         super().__init__()
+        self.component = component
         self.config = config
         self.token = nn.Embedding(config.vocabulary, config.width)
         self.position = nn.Embedding(config.positions, config.width)

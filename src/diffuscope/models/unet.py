@@ -10,14 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffuscope.config import UNetConfig
+from diffuscope.config import SIZE_WIDTH, UNetConfig
 from diffuscope.errors import InputError
 from diffuscope.nn.blocks import Grow, ResidualBlock, Shrink, TransformerBlock, image, tokens
-from diffuscope.nn.embeddings import Embedding, sinusoids
+from diffuscope.nn.embeddings import Embedding, scale_waves, sinusoids
 from diffuscope.nn.taps import within
 from diffuscope.types import Tap, tapped
-
-SIZE_WIDTH = 256  # width of the wave features of each of SDXL's sizes
 
 
 class Enter(nn.Module):
@@ -91,6 +89,7 @@ class UNet(nn.Module):
         widths, blocks = config.channels, config.blocks
         self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time = Embedding(widths[0], config.time_dim)
+        self.guidance = None if config.guidance_dim is None else nn.Linear(config.guidance_dim, widths[0], bias=False)
         self.extra = None if config.extra_dim is None else Embedding(config.extra_dim, config.time_dim)
 
         self.down = nn.ModuleList()
@@ -114,6 +113,12 @@ class UNet(nn.Module):
         up_skips = (f"up.{i}.skip.{j}" for i in range(len(widths)) for j in range(blocks + 1))
         self.taps = ("x", "context", "stem", *up_skips, "out")
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """The keys that ``extra`` must have."""
+        pooled = () if self.extra is None else ("pooled", "sizes")
+        return frozenset(pooled if self.guidance is None else (*pooled, "guidance"))
+
     def forward(
         self,
         x: Tensor,
@@ -129,12 +134,15 @@ class UNet(nn.Module):
             x: [B,in_channels,H,W] latents, scaled to the variance that the network was trained with.
             time: the network's clock, in training steps, fractions allowed; one number, or [B].
             context: [B,T,D] text states.
-            extra: for networks with ``extra_dim`` only: ``pooled`` [B,P] text and ``sizes`` [B,6] (original height
-                and width, top and left of the crop, target height and width), in pixels.
+            extra: what this network reads beside the text. With ``extra_dim``, ``pooled`` [B,P] text and ``sizes``
+                [B,6]: original height and width, top and left of the crop, target height and width, in pixels
+                (Podell et al. 2023, section 2.2); SDXL's refiner reads [B,5], a score of beauty in the place of the
+                target. With ``guidance_dim``, ``guidance`` [B]: the guidance scale that is distilled into it
+                (Meng et al. 2023, section 3.1).
             tap: looks at inner values, or replaces them.
 
         Raises:
-            InputError: ``extra`` is missing where the network reads it, or given where it does not.
+            InputError: ``extra`` lacks what the network reads, or has what it does not.
         """
         tap = within(tap, self.component)
         x = tapped(tap, "x", x)
@@ -148,15 +156,17 @@ class UNet(nn.Module):
         return tapped(tap, "out", self.out(F.silu(self.norm(x))))
 
     def _clock(self, x: Tensor, time: Tensor | float, extra: Mapping[str, Tensor] | None, tap: Tap | None) -> Tensor:
+        extra = {} if extra is None else extra
+        if extra.keys() != self.reads:
+            wanted, given = (", ".join(sorted(names)) or "nothing" for names in (self.reads, extra.keys()))
+            raise InputError(f"extra holds {given}; beside the text this U-Net reads {wanted}")
         times = torch.as_tensor(time, device=x.device).expand(len(x))
-        clock = self.time(sinusoids(times, self.config.channels[0]).to(x.dtype), within(tap, "time"))
+        waves = sinusoids(times, self.config.channels[0]).to(x.dtype)
+        if self.guidance is not None:
+            waves = waves + self.guidance(scale_waves(extra["guidance"], self.guidance.in_features).to(x.dtype))
+        clock = self.time(waves, within(tap, "time"))
         if self.extra is None:
-            if extra is not None:
-                raise InputError("this U-Net reads no extra conditioning; leave `extra` out")
             return clock
-        if extra is None or not {"pooled", "sizes"} <= extra.keys():
-            given = "nothing" if extra is None else sorted(extra)
-            raise InputError(f"this U-Net reads extra conditioning `pooled` and `sizes`; got {given}")
         sizes = sinusoids(extra["sizes"].flatten(), SIZE_WIDTH).reshape(len(x), -1)
         features = torch.cat([extra["pooled"], sizes.to(extra["pooled"].dtype)], dim=-1)
         return clock + self.extra(features.to(x.dtype), within(tap, "extra"))

@@ -20,6 +20,18 @@ def sinusoids(numbers: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
+def scale_waves(scales: Tensor, width: int) -> Tensor:
+    """[B,width] float32 sines, then cosines, of 1000 times the guidance ``scales`` [B] less 1; an odd width ends in 0.
+
+    Kingma et al. 2021's embedding, with which latent consistency models tell the scale (Luo et al. 2023, section 4.2):
+    its frequencies reach 1/10000, where those of ``sinusoids`` stop one short of it.
+    """
+    half = width // 2
+    places = torch.arange(half, dtype=torch.float32, device=scales.device)
+    angles = (scales.float()[:, None] - 1) * 1000 * torch.exp(-math.log(10000) / (half - 1) * places)
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=-1), (0, width % 2))
+
+
 class Embedding(nn.Module):
     """Two linear layers around a SiLU: raw features to a vector that every residual block reads."""
 

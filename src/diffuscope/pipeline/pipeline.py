@@ -38,6 +38,8 @@ class Pipeline:
         config: what tells this model from another, with its preset.
         tokenizer: text to ids.
         text_encoder: ids to states.
+        tokenizer_2: of a second text encoder (SDXL), else None.
+        text_encoder_2: a second text encoder, whose states stand beside those of the first, else None.
         unet: noisy latents, time and states to a prediction.
         vae: pixels to unscaled latents and back.
         schedule: the noise levels that the U-Net was trained on.
@@ -49,6 +51,8 @@ class Pipeline:
         self.config = components.config
         self.tokenizer = components.tokenizer
         self.text_encoder = components.text_encoder
+        self.tokenizer_2 = components.tokenizer_2
+        self.text_encoder_2 = components.text_encoder_2
         self.unet = components.unet
         self.vae = components.vae
         self.schedule = Schedule(components.config.schedule)
@@ -71,7 +75,7 @@ class Pipeline:
     @cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of each network's tensors, in hex; computed once."""
-        return {name: receipt.weights_hash(getattr(self.components, name)) for name in loading.PARTS}
+        return {name: receipt.weights_hash(network) for name, network in self.components.networks.items()}
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from pathlib import Path
 from diffuscope import loading
 from diffuscope.errors import InputError, OutputError
 from diffuscope.loading import Components
+from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.weights import files, folders, layouts
 
 LAYOUTS = ("diffusers", "own")
@@ -41,24 +42,25 @@ def save(components: Components, folder: Path, layout: str) -> Path:
 
 
 def _own(components: Components, folder: Path) -> None:
-    for name in loading.PARTS:
-        files.write(folder / f"{name}.safetensors", getattr(components, name).state_dict())
+    for name, network in components.networks.items():
+        files.write(folder / f"{name}.safetensors", network.state_dict())
     files.write_text(folder / loading.CONFIG, loading.config_to_json(components.config))
-    _tokenizer(components, folder / "tokenizer")
+    for name, (tokenizer, _) in zip(("tokenizer", "tokenizer_2"), components.towers, strict=False):
+        _tokenizer(tokenizer, folder / name)
 
 
 def _diffusers(components: Components, folder: Path) -> None:
     folders.write_config(folder, components.config)
-    for name, path in folders.WEIGHTS.items():
-        network = getattr(components, name)
+    for name, network in components.networks.items():
         tensors = layouts.to_diffusers(network.state_dict(), network.config)
-        files.write(folder / path, tensors, {"format": "pt"})
-    _tokenizer(components, folder / "tokenizer")
+        files.write(folder / folders.WEIGHTS[folders.place(components.config, name)], tensors, {"format": "pt"})
+    for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), components.towers, strict=False):
+        place = folders.place(components.config, name).replace("text_encoder", "tokenizer")
+        _tokenizer(tokenizer, folder / place)
 
 
-def _tokenizer(components: Components, folder: Path) -> None:
+def _tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """The tokenizer as transformers reads it."""
-    tokenizer = components.tokenizer
     start, end, pad = (tokenizer.tokens[i] for i in (tokenizer.start, tokenizer.end, tokenizer.pad))
     special = {"bos_token": start, "eos_token": end, "pad_token": pad, "unk_token": end}
     settings = {

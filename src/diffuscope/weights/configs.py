@@ -39,7 +39,6 @@ UNET_FIXED = {
     "resnet_skip_time_act": (False,),
     "resnet_time_scale_shift": ("default",),
     "reverse_transformer_layers_per_block": (None,),
-    "time_cond_proj_dim": (None,),
     "time_embedding_act_fn": (None,),
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
@@ -129,6 +128,7 @@ def unet_from_json(document: Json) -> UNetConfig:
             context_dim=document.get("cross_attention_dim", 1280),
             linear_projection=document.get("use_linear_projection", False),
             extra_dim=document.get("projection_class_embeddings_input_dim") if extra else None,
+            guidance_dim=document.get("time_cond_proj_dim"),
             norm_groups=document.get("norm_num_groups", 32),
         )
 
@@ -164,6 +164,7 @@ def unet_to_json(config: UNetConfig) -> Json:
         "norm_num_groups": config.norm_groups,
         "out_channels": config.out_channels,
         "projection_class_embeddings_input_dim": config.extra_dim,
+        "time_cond_proj_dim": config.guidance_dim,
         "transformer_layers_per_block": layers,
         "up_block_types": ["CrossAttnUpBlock2D" if count else "UpBlock2D" for count in config.depth[::-1]],
         "use_linear_projection": config.linear_projection,
@@ -189,6 +190,7 @@ def vae_from_json(document: Json) -> VAEConfig:
             blocks=document.get("layers_per_block", 1),
             norm_groups=document.get("norm_num_groups", 32),
             scale=document.get("scaling_factor", 0.18215),
+            upcast=document.get("force_upcast", True),
         )
 
 
@@ -200,6 +202,7 @@ def vae_to_json(config: VAEConfig) -> Json:
         "act_fn": "silu",
         "block_out_channels": list(config.channels),
         "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "force_upcast": config.upcast,
         "in_channels": config.image_channels,
         "latent_channels": config.latent_channels,
         "layers_per_block": config.blocks,

@@ -4,22 +4,32 @@ The names inside its weight files are a matter of ``layouts``.
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from diffuscope.config import ModelConfig, Preset
+from diffuscope.config import ModelConfig, Preset, TextEncoderConfig
 from diffuscope.errors import ModelNotFoundError, WeightsError
 from diffuscope.weights import configs, files, schedulers
 from diffuscope.weights.configs import Json
 
 WEIGHTS = {
     "text_encoder": "text_encoder/model.safetensors",
+    "text_encoder_2": "text_encoder_2/model.safetensors",
     "unet": "unet/diffusion_pytorch_model.safetensors",
     "vae": "vae/diffusion_pytorch_model.safetensors",
 }
-"""Where the tensors of each network lie in the folder."""
+"""Where the tensors of each network lie in the folder, by what diffusers calls it."""
 
-CONFIGS = {part: f"{part}/config.json" for part in WEIGHTS} | {"scheduler": "scheduler/scheduler_config.json"}
+SCHEDULER = "scheduler/scheduler_config.json"
+
+END_OF_TEXT = 49407
+INPAINT_CHANNELS = 9
+"""Of a U-Net that reads the latents, the mask and the picture outside of it."""
+
+REFINER_SIZES = 5
+
+SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
+"""Their default guidance is 5, that of the others 7.5."""
 
 OWN = "_diffuscope"
 """Key in model_index.json for what diffusers has no place for; it skips keys with an underscore."""
@@ -34,20 +44,30 @@ def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
     """
     folder = Path(folder)
     index = _read_json(folder / "model_index.json")
-    parts = {part: _read_json(folder / path) for part, path in CONFIGS.items()}
-    vae, unet = configs.vae_from_json(parts["vae"]), configs.unet_from_json(parts["unet"])
-    schedule, preset = schedulers.from_json(parts["scheduler"])
-    side = parts["unet"].get("sample_size")
+    json_of_unet = _read_json(folder / "unet/config.json")
+    unet = configs.unet_from_json(json_of_unet)
+    vae = configs.vae_from_json(_read_json(folder / "vae/config.json"))
+    schedule, preset = schedulers.from_json(_read_json(folder / SCHEDULER))
+    towers = [_read_tower(folder, index, name) for name in ("text_encoder", "text_encoder_2")]
+    encoders = [tower for tower in towers if tower is not None]
+    large = unet.extra_dim is not None  # SDXL, whose classes read other states, and heed `force_upcast`
+    if large:
+        encoders = [replace(encoder, states="penultimate") for encoder in encoders]
+    if not encoders:
+        raise WeightsError(f"{folder}/model_index.json names no text encoder; save the folder again")
+    side = json_of_unet.get("sample_size")
     side = 512 if side is None else side * vae.factor
     own = index.get(OWN, {})
     try:
         return ModelConfig(
             name=own.get("name", folder.resolve().name) if name is None else name,
-            text_encoder=configs.text_encoder_from_json(parts["text_encoder"]),
+            text_encoder=encoders[0],
+            text_encoder_2=None if len(encoders) == 1 else encoders[1],
             unet=unet,
-            vae=vae,
+            vae=replace(vae, upcast=vae.upcast and large),
             schedule=schedule,
-            preset=Preset(**{"height": side, "width": side, **preset, **own.get("preset", {})}),
+            preset=Preset(**{"height": side, "width": side, **_usual(index), **preset, **own.get("preset", {})}),
+            zero_negative=large and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"the configuration in {folder} makes no model: {error}; save the folder again") from error
@@ -65,32 +85,97 @@ def write_config(folder: str | Path, config: ModelConfig) -> None:
     scheduler = schedulers.to_json(config.schedule, config.preset)
     documents = {
         "model_index.json": model_index(config, scheduler["_class_name"]),
-        CONFIGS["text_encoder"]: configs.text_encoder_to_json(config.text_encoder),
-        CONFIGS["unet"]: unet,
-        CONFIGS["vae"]: configs.vae_to_json(config.vae) | {"sample_size": config.preset.height},
-        CONFIGS["scheduler"]: scheduler,
+        "unet/config.json": unet,
+        "vae/config.json": configs.vae_to_json(config.vae) | {"sample_size": config.preset.height},
+        SCHEDULER: scheduler,
     }
+    for part, encoder in zip(("text_encoder", "text_encoder_2"), config.text_encoders, strict=False):
+        documents[f"{place(config, part)}/config.json"] = configs.text_encoder_to_json(encoder)
     for path, document in documents.items():
         files.make_folder((folder / path).parent)
         files.write_text(folder / path, json.dumps(document, indent=2) + "\n")
 
 
+def place(config: ModelConfig, part: str) -> str:
+    """What diffusers calls ``part``: our own name, but for the one text encoder of SDXL's refiner."""
+    alone = config.unet.extra_dim is not None and config.text_encoder_2 is None
+    return "text_encoder_2" if alone and part == "text_encoder" else part
+
+
 def model_index(config: ModelConfig, scheduler_class: str) -> Json:
     """``model_index.json``: which class reads which part. Ours reads its preset back from here."""
-    return {
-        "_class_name": "StableDiffusionPipeline",
+    absent = [None, None]
+    index: Json = {
+        "_class_name": pipeline_class(config),
         OWN: {"name": config.name, "preset": asdict(config.preset)},
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
+        "feature_extractor": absent,
+        "image_encoder": absent,
         "scheduler": ["diffusers", scheduler_class],
-        # The pipeline reads states, so it takes this class even where a projection lies beside them.
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+    if config.unet.extra_dim is None:
+        index |= {
+            "requires_safety_checker": False,
+            "safety_checker": absent,
+            # The pipeline reads states, so it takes this class even where a projection lies beside them.
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+        }
+        return index
+    first = config.text_encoder_2 is not None
+    index |= {
+        "force_zeros_for_empty_prompt": config.zero_negative,
+        "text_encoder": ["transformers", "CLIPTextModel"] if first else absent,
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer": ["transformers", "CLIPTokenizer"] if first else absent,
+        "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    }
+    return index | ({"requires_aesthetics_score": True} if config.sizes == REFINER_SIZES else {})
+
+
+def pipeline_class(config: ModelConfig) -> str:
+    """The class of diffusers that runs the model as its preset says."""
+    inpaints = config.unet.in_channels == INPAINT_CHANNELS
+    if config.unet.extra_dim is not None:
+        image = "Img2Img" if config.sizes == REFINER_SIZES else ""
+        return f"StableDiffusionXL{'Inpaint' if inpaints else image}Pipeline"
+    if config.unet.guidance_dim is not None:
+        return "LatentConsistencyModelPipeline"
+    return "StableDiffusionInpaintPipeline" if inpaints else "StableDiffusionPipeline"
+
+
+def _usual(index: Json) -> Json:
+    """Steps and guidance that are the defaults of the folder's class in diffusers."""
+    name = str(index.get("_class_name"))
+    if name.startswith("LatentConsistency"):
+        return {"steps": 4, "guidance_scale": 8.5}
+    return {"guidance_scale": 5.0} if name in SDXL_CLASSES else {}
+
+
+def _read_tower(folder: Path, index: Json, name: str) -> TextEncoderConfig | None:
+    """The config of a text encoder with its tokenizer's padding, or None where the model has none of that name."""
+    entry = index.get(name, [None, None] if name == "text_encoder_2" else name)
+    if entry is None or entry == [None, None]:
+        return None
+    config = configs.text_encoder_from_json(_read_json(folder / name / "config.json"))
+    pad = _pad(folder / name.replace("text_encoder", "tokenizer"))
+    if pad is None:
+        pad = 0 if config.activation == "gelu" else END_OF_TEXT  # OpenCLIP's towers, and OpenAI's
+    return replace(config, pad=pad)
+
+
+def _pad(folder: Path) -> int | None:
+    """The id that fills up short texts, as the JSON files of a tokenizer's folder name it."""
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        token = _read_json(path).get("pad_token")
+        content = token.get("content") if isinstance(token, dict) else token
+        if content is not None:
+            return 0 if content == "!" else END_OF_TEXT
+    return None
 
 
 def find_weights(folder: str | Path, part: str) -> Path:

@@ -103,6 +103,8 @@ def _unet(config: UNetConfig) -> Iterator[Rename]:
     levels = len(config.channels)
     yield Rename("conv_in", "stem")
     yield from _under("time_embedding.linear_", "time.", {"1": "first", "2": "second"})
+    if config.guidance_dim is not None:
+        yield Rename("time_embedding.cond_proj", "guidance")
     if config.extra_dim is not None:
         yield from _under("add_embedding.linear_", "extra.", {"1": "first", "2": "second"})
     for i, depth in enumerate(config.depth):

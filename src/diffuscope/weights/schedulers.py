@@ -147,6 +147,7 @@ def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
         "beta_start": schedule.beta_start,
         "num_train_timesteps": schedule.train_steps,
         "prediction_type": {ours: theirs for theirs, ours in PREDICTIONS.items()}[schedule.prediction],
+        "set_alpha_to_one": schedule.ddim_ends_at_zero,  # read by DDIM alone, kept by all, as in SDXL's own file
         "steps_offset": schedule.steps_offset,
         "timestep_spacing": schedule.spacing,
         "trained_betas": None,
@@ -158,6 +159,4 @@ def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
         document["use_exponential_sigmas"] = preset.sigmas == "exponential"
     if "clip_sample" in SCHEDULERS[name].fixed:
         document["clip_sample"] = False
-    if name == "DDIMScheduler":
-        document["set_alpha_to_one"] = schedule.ddim_ends_at_zero
     return document
