@@ -5,13 +5,14 @@ import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -29,6 +30,25 @@ BYTES = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
+
+TORCH = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "F32": torch.float32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F64": torch.float64,
+}
+"""The format's dtypes and torch's."""
 
 FOREIGN = {
     b"PK\x03\x04": "a zip archive, so most likely a pickled checkpoint, which can run code",
@@ -81,17 +101,64 @@ def read_header(path: str | Path) -> Header:
     return Header(tensors, metadata)
 
 
-def read(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name, on the CPU, mapped from the file; writing to them leaves it as it is.
+def read(
+    path: str | Path,
+    names: Iterable[str] | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Without a ``dtype`` and on the CPU they are mapped from the file; writing to them leaves it as it is. Those that
+    have to change are read one after the other, so that no more than one of them is ever in memory twice.
+
+    Args:
+        path: the file.
+        names: which of its tensors; None is all.
+        dtype: of the numbers with a fraction; None leaves them as they are.
+        device: where to.
 
     Raises:
-        WeightsError: as ``read_header``.
+        WeightsError: as ``read_header``, or a name is not in the file.
     """
-    read_header(path)
+    tensors = read_header(path).tensors
+    names = list(tensors if names is None else names)
+    missing = [name for name in names if name not in tensors]
+    if missing:
+        raise WeightsError(f"{path} has no tensor {missing[0]!r}; give another file")
+    changed = [name for name in names if not _stays(tensors[name], dtype, torch.device(device))]
     try:
-        return safetensors.torch.load_file(path)
+        mapped = {} if len(changed) == len(names) else safetensors.torch.load_file(path)
+        found = _converted(Path(path), {name: tensors[name] for name in changed}, dtype, device)
+        return {name: found[name] if name in found else mapped[name] for name in names}
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read: {error}; download or save it again") from error
+
+
+def _stays(info: TensorInfo, dtype: torch.dtype | None, device: torch.device) -> bool:
+    """Whether a tensor is wanted as it lies in the file."""
+    own = TORCH[info.dtype]
+    return device.type == "cpu" and (dtype is None or own == dtype or not own.is_floating_point)
+
+
+def _converted(
+    path: Path, tensors: Mapping[str, TensorInfo], dtype: torch.dtype | None, device: torch.device | str
+) -> dict[str, Tensor]:
+    """Tensors read through one buffer, each as large as it has to be and no larger."""
+    buffer = torch.empty(max((info.end - info.start for info in tensors.values()), default=0), dtype=torch.uint8)
+    found = {}
+    with path.open("rb") as file:
+        data = 8 + int.from_bytes(file.read(8), "little")
+        for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
+            file.seek(data + info.start)
+            part = buffer[: info.end - info.start]
+            if part.numel() and file.readinto(part.numpy().data) != part.numel():
+                _refuse(path, f"tensor {name!r} ends early", "it is truncated: download it again")
+            tensor = part.view(TORCH[info.dtype]).reshape(info.shape)
+            target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            found[name] = tensor.to(device, target, copy=True)
+    return found
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

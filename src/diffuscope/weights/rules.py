@@ -1,10 +1,11 @@
 """Renaming tensors between layouts by tables that work both ways."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from diffuscope.errors import WeightMismatchError
@@ -35,6 +36,11 @@ class Rename:
     def _pattern(self) -> re.Pattern[str]:
         body = re.sub(r"\\\{(\w+)\\\}", r"(?P<hole_\1>[^.]+)", re.escape(self.theirs))
         return re.compile(body + r"\.(?P<leaf>weight|bias)")
+
+
+def under(theirs: str, ours: str, table: Mapping[str, str]) -> Iterator[Rename]:
+    """The rules of a table of names below a prefix."""
+    return (Rename(theirs + their_leaf, ours + our_leaf) for their_leaf, our_leaf in table.items())
 
 
 def rename(
@@ -74,3 +80,79 @@ def rename(
             raise WeightMismatchError(f"tensors {origin[name]!r} and {key!r} both mean {name!r}; keep one of them")
         renamed[name], origin[name] = tensor, key
     return renamed
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """One tensor of theirs that is one or several of ours in another shape, by whole names."""
+
+    theirs: str
+    ours: tuple[str, ...]
+    split: Callable[[Tensor], tuple[Tensor, ...]]
+    """Their tensor as ours, views where possible; raises ValueError where the shape allows none."""
+    join: Callable[[tuple[Tensor, ...]], Tensor]
+    """The way back."""
+
+
+def bare(theirs: str, ours: str) -> Reshape:
+    """A tensor whose name there has no ``.weight``."""
+    return Reshape(theirs, (ours,), lambda tensor: (tensor,), lambda tensors: tensors[0])
+
+
+def transposed(theirs: str, ours: str) -> Reshape:
+    """A matrix that is applied from the other side there."""
+    return Reshape(
+        theirs, (ours,), lambda tensor: (_matrix(tensor).t().contiguous(),), lambda tensors: tensors[0].t().contiguous()
+    )
+
+
+def pointwise(theirs: str, ours: str) -> Reshape:
+    """A linear layer that is a 1x1 convolution there, or was made a linear one by whoever saved the file."""
+    return Reshape(theirs, (ours,), lambda tensor: (_matrix(tensor),), lambda tensors: tensors[0][:, :, None, None])
+
+
+def fused(theirs: str, *ours: str) -> Reshape:
+    """Tensors that stand on top of each other there, in this order and of one size."""
+
+    def split(tensor: Tensor) -> tuple[Tensor, ...]:
+        if tensor.ndim == 0 or len(tensor) % len(ours):
+            raise ValueError(f"shape {list(tensor.shape)} does not split into {len(ours)}")
+        return tensor.chunk(len(ours))
+
+    return Reshape(theirs, ours, split, torch.cat)
+
+
+def reshape(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str, Tensor]:
+    """Those of ``tensors`` that a rule speaks of, under our names and in our shapes; views where possible.
+
+    Raises:
+        WeightMismatchError: a tensor has a shape that the rule does not allow.
+    """
+    ours: dict[str, Tensor] = {}
+    for rule in rules:
+        if rule.theirs in tensors:
+            try:
+                ours.update(zip(rule.ours, rule.split(tensors[rule.theirs]), strict=True))
+            except ValueError as error:
+                raise WeightMismatchError(
+                    f"tensor {rule.theirs!r} is no {' and '.join(rule.ours)}: {error}; "
+                    "the file is of another kind of network"
+                ) from error
+    return ours
+
+
+def reshape_back(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str, Tensor]:
+    """Those of our ``tensors`` that a rule speaks of, under their names and in their shapes."""
+    return {
+        rule.theirs: rule.join(tuple(tensors[name] for name in rule.ours))
+        for rule in rules
+        if all(name in tensors for name in rule.ours)
+    }
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    while tensor.ndim > 2 and tensor.shape[-1] == 1:
+        tensor = tensor.squeeze(-1)
+    if tensor.ndim != 2:
+        raise ValueError(f"shape {list(tensor.shape)} is no matrix")
+    return tensor

@@ -1,0 +1,197 @@
+"""The layout of the original single files as tables: each network's module names there, and ours.
+
+The names are those of the code that trained Stable Diffusion 1, 2 and XL. One file holds every network, each under a
+prefix of its own; ``single`` takes such a file apart.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.weights.layouts import TEXT, TRANSFORMER, Layout, PartConfig
+from diffuscope.weights.rules import (
+    Rename,
+    Reshape,
+    bare,
+    fused,
+    pointwise,
+    rename,
+    reshape,
+    reshape_back,
+    transposed,
+    under,
+)
+
+RESIDUAL = {
+    "in_layers.0": "norm_in",
+    "in_layers.2": "conv_in",
+    "emb_layers.1": "time",
+    "out_layers.0": "norm_out",
+    "out_layers.3": "conv_out",
+    "skip_connection": "shortcut",
+}
+VAE_RESIDUAL = {
+    "norm1": "norm_in",
+    "conv1": "conv_in",
+    "norm2": "norm_out",
+    "conv2": "conv_out",
+    "nin_shortcut": "shortcut",
+}
+VAE_ATTENTION = {"q": "query", "k": "key", "v": "value", "proj_out": "out"}
+OPEN_CLIP = {
+    "ln_1": "norm_self",
+    "attn.out_proj": "self.out",
+    "ln_2": "norm_feed",
+    "mlp.c_fc": "feed.expand",
+    "mlp.c_proj": "feed.out",
+}
+FUSED = ("attn.in_proj_weight", "attn.in_proj_bias")
+
+
+def prefixes(config: ModelConfig) -> dict[str, str]:
+    """Part -> what its names begin with in the single file of such a model."""
+    towers = [is_open_clip(encoder) for encoder in config.text_encoders]
+    conditioner = config.unet.extra_dim is not None or len(towers) > 1
+    roots = [f"conditioner.embedders.{i}." if conditioner else "cond_stage_model." for i in range(len(towers))]
+    text = [root + ("model." if tower else "transformer.") for root, tower in zip(roots, towers, strict=True)]
+    return {
+        **dict(zip(("text_encoder", "text_encoder_2"), text, strict=False)),
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+    }
+
+
+def is_open_clip(config: TextEncoderConfig) -> bool:
+    """Whether the text tower is one that OpenCLIP trained; those, and only those, have the exact GELU."""
+    return config.activation == "gelu"
+
+
+def from_original(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
+    """The tensors of one network of a single file, without their prefix, under our names; views where possible.
+
+    Raises:
+        WeightMismatchError: a tensor is not matched by exactly one rule, or two mean the same.
+    """
+    layout, reshapes = original_layout(config)
+    special = {rule.theirs for rule in reshapes}
+    plain = {name: tensor for name, tensor in tensors.items() if name not in special}
+    return reshape(tensors, reshapes) | rename(plain, (*layout.rules, *layout.also_read), layout.ignored)
+
+
+def to_original(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
+    """Our tensors under the names of a single file, without the prefix.
+
+    Raises:
+        WeightMismatchError: a tensor is not matched by exactly one rule.
+    """
+    layout, reshapes = original_layout(config)
+    special = {name for rule in reshapes for name in rule.ours}
+    plain = {name: tensor for name, tensor in tensors.items() if name not in special}
+    return reshape_back(tensors, reshapes) | rename(plain, [rule.inverse() for rule in layout.rules])
+
+
+def original_layout(config: PartConfig) -> tuple[Layout, tuple[Reshape, ...]]:
+    """The tables for the network that ``config`` describes."""
+    if isinstance(config, UNetConfig):
+        return Layout(rules=tuple(_unet(config))), ()
+    if isinstance(config, VAEConfig):
+        return Layout(rules=tuple(_vae(config))), tuple(_vae_attention())
+    return _open_clip(config) if is_open_clip(config) else _clip(config)
+
+
+def _unet(config: UNetConfig) -> Iterator[Rename]:
+    levels, blocks = len(config.channels), config.blocks
+    yield Rename("input_blocks.0.0", "stem")
+    yield from under("time_embed.", "time.", {"0": "first", "2": "second"})
+    if config.extra_dim is not None:
+        yield from under("label_emb.0.", "extra.", {"0": "first", "2": "second"})
+    if config.guidance_dim is not None:
+        yield Rename("time_embed.cond_proj", "guidance")
+    for i, depth in enumerate(config.depth):
+        first = 1 + i * (blocks + 1)
+        for j in range(blocks):
+            yield from _block(f"input_blocks.{first + j}.", f"down.{i}.", j, depth)
+        if i < levels - 1:
+            yield Rename(f"input_blocks.{first + blocks}.0.op", f"shrink.{i}.conv")
+    yield from under("middle_block.0.", "mid.res.0.", RESIDUAL)
+    yield from _transformer("middle_block.1.", "mid.", 0, config.mid_depth)
+    yield from under("middle_block.2.", "mid.res.1.", RESIDUAL)
+    for i, depth in enumerate(config.depth[::-1]):
+        first = i * (blocks + 1)
+        for j in range(blocks + 1):
+            yield from _block(f"output_blocks.{first + j}.", f"up.{i}.", j, depth)
+        if i < levels - 1:
+            yield Rename(f"output_blocks.{first + blocks}.{2 if depth else 1}.conv", f"grow.{i}.conv")
+    yield from (Rename("out.0", "norm"), Rename("out.2", "out"))
+
+
+def _block(theirs: str, ours: str, j: int, depth: int) -> Iterator[Rename]:
+    yield from under(f"{theirs}0.", f"{ours}res.{j}.", RESIDUAL)
+    if depth:
+        yield from _transformer(f"{theirs}1.", ours, j, depth)
+
+
+def _transformer(theirs: str, ours: str, j: int, depth: int) -> Iterator[Rename]:
+    yield Rename(f"{theirs}norm", f"{ours}enter.{j}.norm")
+    yield Rename(f"{theirs}proj_in", f"{ours}enter.{j}.project")
+    for k in range(depth):
+        yield from under(f"{theirs}transformer_blocks.{k}.", f"{ours}block.{j * depth + k}.", TRANSFORMER)
+    yield Rename(f"{theirs}proj_out", f"{ours}leave.{j}.project")
+
+
+def _vae(config: VAEConfig) -> Iterator[Rename]:
+    levels = len(config.channels)
+    yield from (Rename("quant_conv", "quant"), Rename("post_quant_conv", "post_quant"))
+    for half in ("encoder", "decoder"):
+        yield from under(f"{half}.", f"{half}.", {"conv_in": "stem", "norm_out": "norm", "conv_out": "out"})
+        yield from under(f"{half}.mid.block_1.", f"{half}.mid.res.0.", VAE_RESIDUAL)
+        yield from under(f"{half}.mid.block_2.", f"{half}.mid.res.1.", VAE_RESIDUAL)
+        yield Rename(f"{half}.mid.attn_1.norm", f"{half}.mid.norm")
+    yield from under("encoder.down.{i}.block.{j}.", "encoder.down.{i}.res.{j}.", VAE_RESIDUAL)
+    for i in range(levels):  # their decoder counts from the finest
+        yield from under(f"decoder.up.{levels - 1 - i}.block.{{j}}.", f"decoder.up.{i}.res.{{j}}.", VAE_RESIDUAL)
+    for i in range(levels - 1):
+        yield Rename(f"encoder.down.{i}.downsample.conv", f"encoder.shrink.{i}.conv")
+        yield Rename(f"decoder.up.{levels - 1 - i}.upsample.conv", f"decoder.grow.{i}.conv")
+
+
+def _vae_attention() -> Iterator[Reshape]:
+    for half in ("encoder", "decoder"):
+        for theirs, ours in VAE_ATTENTION.items():
+            their_name, our_name = f"{half}.mid.attn_1.{theirs}", f"{half}.mid.self.{ours}"
+            yield pointwise(f"{their_name}.weight", f"{our_name}.weight")
+            yield bare(f"{their_name}.bias", f"{our_name}.bias")
+
+
+def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
+    projection = () if config.projection is None else (Rename("text_projection", "projection"),)
+    ignored = {
+        f"{prefix}embeddings.position_ids": "the numbers 0, 1, 2 ... of the positions" for prefix in ("text_model.", "")
+    }
+    if config.projection is None:
+        ignored["text_projection.weight"] = "this model does not read CLIP's pooled text"
+    rules = (*under("text_model.", "", TEXT), *projection)
+    # Some files of the first year have no text_model, as the class of that time had none.
+    return Layout(rules=rules, also_read=tuple(under("", "", TEXT)), ignored=ignored), ()
+
+
+def _open_clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
+    special = [bare("positional_embedding", "position.weight")]
+    for i in range(config.layers):
+        theirs, ours = f"transformer.resblocks.{i}.attn.in_proj_", f"layer.{i}.self."
+        special += [
+            fused(theirs + leaf, *(f"{ours}{name}.{leaf}" for name in ("query", "key", "value")))
+            for leaf in ("weight", "bias")
+        ]
+    ignored = {"logit_scale": "of CLIP's training", "attn_mask": "the causal mask, which is no weight"}
+    if config.projection is None:
+        ignored["text_projection"] = "this model does not read the pooled text"
+    else:
+        special.append(transposed("text_projection", "projection.weight"))
+    for leaf in (*(f"{name}.{leaf}" for name in OPEN_CLIP for leaf in ("weight", "bias")), *FUSED):
+        ignored[f"transformer.resblocks.{config.layers}.{leaf}"] = "the layer above the states that this model reads"
+    rules = [Rename("token_embedding", "token"), Rename("ln_final", "norm")]
+    for i in range(config.layers):
+        rules += under(f"transformer.resblocks.{i}.", f"layer.{i}.", OPEN_CLIP)
+    return Layout(rules=tuple(rules), ignored=ignored), tuple(special)
