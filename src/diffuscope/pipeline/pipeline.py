@@ -21,6 +21,7 @@ from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, receipt, saving, start
 from diffuscope.pipeline import request as requests
+from diffuscope.pipeline.adapted import Adapted, refuse_tags, untagged
 from diffuscope.pipeline.request import Asked, Request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
@@ -31,7 +32,7 @@ from diffuscope.types import Conditioning, Denoiser
 Guidance = Callable[[Denoiser], Denoiser]
 
 
-class Pipeline:
+class Pipeline(Adapted):
     """A model, ready to make pictures. Its parts are attributes, each usable by itself.
 
     Attributes:
@@ -47,6 +48,7 @@ class Pipeline:
 
     def __init__(self, components: Components) -> None:
         """Take the parts as they are: their device and dtype are the pipeline's."""
+        super().__init__(components)
         self.components = components
         self.config = components.config
         self.tokenizer = components.tokenizer
@@ -74,8 +76,8 @@ class Pipeline:
 
     @cached_property
     def weights(self) -> dict[str, str]:
-        """SHA-256 of each network's tensors, in hex; computed once."""
-        return {name: receipt.weights_hash(network) for name, network in self.components.networks.items()}
+        """SHA-256 of each network's tensors without any LoRA, in hex; computed once."""
+        return {name: receipt.weights_hash(self.adapters.unchanged(name)) for name in self.components.networks}
 
     def __call__(
         self,
@@ -149,7 +151,8 @@ class Pipeline:
         None means the model's own preset, which is written into the receipt. Nothing given is modified.
 
         Args:
-            prompt: one text or several.
+            prompt: one text or several. ``<lora:name:0.8>`` in it gives a LoRA that is loaded, or lies in
+                ``lora_dir``, this weight for this call, and is no part of the text.
             negative_prompt: what guidance leads away from; one, or one per prompt.
             num_inference_steps: solver steps.
             guidance_scale: weight of the prompt against the negative prompt; 1.0 is one network call a step.
@@ -173,7 +176,8 @@ class Pipeline:
             InputError: an argument is not possible; before any network runs.
             ImageError: ``image`` cannot be read.
         """
-        texts = _texts(prompt, conditioning, self.config.unet.context_dim)
+        written = _texts(prompt, conditioning, self.config.unet.context_dim)
+        texts, loras = untagged(written)
         high, wide = _size(height, width, latents, self.config.vae.factor)
         asked = Asked(
             prompt=texts,
@@ -190,6 +194,7 @@ class Pipeline:
             strength=None if image is None else strength,
         )
         request = requests.resolve(self.config, self.schedule, asked)
+        refuse_tags(request.negative_prompt)
         if latents is not None:
             _check_latents(latents, request, self.config, image)
         extras = start.Extras(
@@ -198,6 +203,8 @@ class Pipeline:
             conditioning=conditioning,
             guidance=_functions(guidance),
             tap=chosen(tap, (self.text_encoder, self.unet, self.vae)),
+            written=written,
+            loras=self.adapters.wanted(loras),
         )
         return start.begin(self, request, extras)
 
@@ -208,8 +215,9 @@ class Pipeline:
         Raises:
             InputError: no text, or an empty list.
         """
-        texts = requests.texts(prompt, "prompt")
-        return encode(texts, self.tokenizer, self.text_encoder, chosen(tap, (self.text_encoder,)))
+        texts, loras = untagged(requests.texts(prompt, "prompt"))
+        with self.adapters.encoding(self.adapters.wanted(loras)):
+            return encode(texts, self.tokenizer, self.text_encoder, chosen(tap, (self.text_encoder,)))
 
     @torch.no_grad()
     def encode_image(

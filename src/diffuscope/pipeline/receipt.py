@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffuscope.diffusion import samplers
 from diffuscope.errors import ImageError
@@ -83,10 +83,10 @@ def checksums(x: Tensor) -> list[str]:
     return [hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16] for row in rows]
 
 
-def weights_hash(network: nn.Module) -> str:
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 in hex of a network's tensors under our names: the same from whatever file and layout they came."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

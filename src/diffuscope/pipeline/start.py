@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,6 +39,10 @@ class Extras:
     conditioning: Conditioning | None = None
     guidance: Sequence[Callable[[Denoiser], Denoiser]] = ()
     tap: Tap | None = None
+    written: tuple[str, ...] = ()
+    """The prompts with their LoRA tags."""
+    loras: Mapping[str, float] = field(default_factory=dict)
+    """Name -> weight of each that the call uses."""
 
     @property
     def edits(self) -> list[str]:
@@ -75,12 +79,13 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     receipt = _receipt(pipe, request, extras)
     noise = PerImageNoise(request.seed)
     with torch.inference_mode(False), torch.no_grad():
-        cond, uncond = _texts(pipe, request, extras)
+        with pipe.adapters.encoding(extras.loras):
+            cond, uncond = _texts(pipe, request, extras)
         x = _start(pipe, request, extras, noise, receipt["notes"])
-    denoise = _denoiser(pipe, request, cond, uncond, extras.tap)
+    denoise = pipe.adapters.during(_denoiser(pipe, request, cond, uncond, extras.tap), extras.loras)
     for change in extras.guidance:
         denoise = change(denoise)
-    steps = SAMPLERS[request.sampler](denoise, x, request.levels.sigmas, noise=noise)
+    steps = pipe.adapters.settling(SAMPLERS[request.sampler](denoise, x, request.levels.sigmas, noise=noise))
 
     def finish(latents: Tensor, receipt: Receipt) -> Result:
         pixels = codec.decode(pipe.vae, latents, extras.tap, receipt["notes"])
@@ -93,6 +98,8 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
 
 def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt = of_request(request)
+    receipt["prompt"] = list(extras.written)
+    receipt["loras"] = pipe.adapters.named(extras.loras)
     receipt["model"] = pipe.config.name
     receipt["device"] = pipe.device.type
     receipt["dtype"] = dtype_name(pipe.dtype)

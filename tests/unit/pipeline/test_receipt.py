@@ -20,7 +20,7 @@ PROMPTS = {
     "lines": "a red fox,\nsitting: on a hill\n\nSteps: 3, of stone",
     "unicode": "ein Füchslein \N{FOX FACE} 狐 Ξ",
     "empty": "",
-    "quotes": '"fox" \\ {x: 1}, <lora:a:1>',
+    "quotes": '"fox" \\ {x: 1}, <hypernet:a:1>',
 }
 
 

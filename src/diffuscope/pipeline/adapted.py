@@ -1,0 +1,94 @@
+"""The calls of a Pipeline that change what its networks are: LoRAs."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+from diffuscope.errors import InputError, ModelNotFoundError
+from diffuscope.loading import Components
+from diffuscope.pipeline.adapters import Adapters, LoraReport
+from diffuscope.prompt.tags import take_apart
+
+
+class Adapted:
+    """What a Pipeline can be changed by.
+
+    Attributes:
+        adapters: the LoRAs that are loaded.
+    """
+
+    def __init__(self, components: Components) -> None:
+        """With nothing loaded yet."""
+        self.adapters = Adapters(components.networks)
+
+    @property
+    def lora_dir(self) -> Path | None:
+        """The folder in which ``<lora:name:0.8>`` looks for what is not loaded yet; None is nowhere. Assignable."""
+        return self.adapters.folder
+
+    @lora_dir.setter
+    def lora_dir(self, folder: str | PathLike[str] | None) -> None:
+        if folder is not None and not Path(folder).is_dir():
+            raise ModelNotFoundError(f"no folder {folder}; give the one that holds the LoRA files")
+        self.adapters.folder = None if folder is None else Path(folder)
+
+    def load_lora(self, path: str | PathLike[str], weight: float = 1.0, name: str | None = None) -> LoraReport:
+        """Load a LoRA and merge it into the networks: W + weight * (alpha / r) B A. Several add up, in any order.
+
+        Files of kohya, diffusers, PEFT and ComfyUI are read, for the U-Net and the text encoders, with convolutions
+        and DoRA. The networks keep their modules, speed and tap names; their unchanged tensors are kept as well.
+
+        Args:
+            path: a .safetensors file, or the folder that diffusers or PEFT wrote.
+            weight: how strong; 0 leaves the networks as they are, bit for bit. May be negative.
+            name: for ``set_lora``, ``unload_lora`` and ``<lora:name:0.8>``; the file's own if left out. One that is
+                loaded under it is replaced.
+
+        Returns:
+            How many of the file's layers the model has, and which it does not.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            WeightsError: it is damaged, a pickle, or no LoRA.
+            WeightMismatchError: it fits none of the model's layers, or was made for another family of models.
+            InputError: the weight is no finite number, or the name cannot stand in a prompt.
+        """
+        return self.adapters.load(path, weight, name)
+
+    def set_lora(self, name: str, weight: float) -> None:
+        """Give a loaded LoRA another weight.
+
+        Raises:
+            InputError: none of that name is loaded, or the weight is no finite number.
+        """
+        self.adapters.set(name, weight)
+
+    def unload_lora(self, name: str | None = None) -> None:
+        """Take a LoRA away, or all of them. Without any the networks have the very tensors that they were loaded with.
+
+        Raises:
+            InputError: none of that name is loaded.
+        """
+        self.adapters.unload(name)
+
+
+def untagged(prompts: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, float]]:
+    """The prompts without their LoRA tags, and the weights that the tags ask for.
+
+    Raises:
+        InputError: a tag is not possible, or prompts of one call ask for different ones.
+    """
+    tagged = [take_apart(prompt) for prompt in prompts]
+    if any(each.loras != tagged[0].loras for each in tagged):
+        raise InputError("the prompts of one call name different LoRAs, which change the whole network; call once each")
+    return tuple(each.text for each in tagged), tagged[0].loras
+
+
+def refuse_tags(negative_prompts: Sequence[str]) -> None:
+    """That no negative prompt names a LoRA.
+
+    Raises:
+        InputError: one does.
+    """
+    if any(take_apart(prompt).loras for prompt in negative_prompts):
+        raise InputError("a negative prompt names a LoRA, which has no meaning there; name it in the prompt")

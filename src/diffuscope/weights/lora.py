@@ -1,0 +1,326 @@
+"""LoRA: low-rank changes of a network's layers, as a file has them and as differences of weights.
+
+Hu et al. 2021 (section 4.1, W' = W + (alpha / r) B A), for convolutions as LyCORIS does it (Yeh et al. 2023, section
+3.2: a 1x1 convolution behind the kernel's, and LoCon's factor between the two), and DoRA (Liu et al. 2024, equation 5).
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffuscope.config import TextEncoderConfig, UNetConfig
+from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.weights import files
+from diffuscope.weights.files import Header
+from diffuscope.weights.layouts import to_diffusers
+from diffuscope.weights.lora_names import Role, other_adapter, place_of, table
+from diffuscope.weights.original import to_original
+
+Layer = tuple[str, str]
+"""A network's part and the name of its parameter."""
+
+FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+"""What the one file of a LoRA's folder is called, by diffusers and by PEFT."""
+
+PEFT_CONFIG = "adapter_config.json"
+METADATA = "lora_adapter_metadata"
+"""Key of a file's metadata under which diffusers keeps PEFT's settings."""
+
+TEXT_WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
+"""How wide the text is that the U-Net of a family reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """What has to be known of a network in order to say which of its layers a file means."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of each parameter, by our names."""
+    names: Mapping[str, str]
+    """Foreign name of a parameter -> ours, of every layout that is known."""
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], config: TextEncoderConfig | UNetConfig) -> "Network":
+        """What there is to know of the network with these tensors, by our names; only their shapes are looked at."""
+        layouts = [to_diffusers, to_original] if isinstance(config, UNetConfig) else [to_diffusers]
+        ours = {id(tensor): name for name, tensor in tensors.items()}
+        return cls(
+            shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},
+            names={theirs: ours[id(tensor)] for names in layouts for theirs, tensor in names(tensors, config).items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """The low-rank change of one layer."""
+
+    up: Tensor
+    """B: [out,r], or [out,r,1,1]."""
+    down: Tensor
+    """A: [r,in], or [r,in,kh,kw]; [r,in,1,1] where there is a middle."""
+    scale: float
+    """alpha / r."""
+    mid: Tensor | None = None
+    """LoCon's middle, [r,r,kh,kw]."""
+    magnitude: Tensor | None = None
+    """DoRA's m, of as many values as the layer has outputs, or inputs where ``per_input``."""
+    per_input: bool = False
+
+    def delta(self, weight: Tensor) -> Tensor:
+        """What the layer's weight changes by, float32, of the shape and on the device of ``weight``.
+
+        Args:
+            weight: the unchanged weight, of which DoRA takes the direction. Not modified.
+        """
+        up, down = (factor.to(weight.device, torch.float32).flatten(1) for factor in (self.up, self.down))
+        if self.mid is not None:
+            mid = self.mid.to(weight.device, torch.float32)
+            product = torch.einsum("or,rskl,si->oikl", up, mid, down)
+        else:
+            product = up @ down
+        change = (self.scale * product).reshape(weight.shape)
+        if self.magnitude is None:
+            return change
+        before = weight.float()
+        after = before + change
+        axes = [axis for axis in range(after.ndim) if axis != (1 if self.per_input else 0)]
+        norm = torch.linalg.vector_norm(after, dim=axes, keepdim=True)
+        return self.magnitude.to(norm).reshape(norm.shape) / norm * after - before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """A LoRA file, matched with a model's layers."""
+
+    path: Path
+    dialect: str
+    factors: Mapping[Layer, Factors]
+    unmatched: tuple[str, ...]
+    """Layers of the file that the model does not have, in the file's words."""
+    sha256: str
+    """Of the tensors' bytes, without the header: what AUTOMATIC1111's web UI and model sites call its hash."""
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many layers of each network it changes."""
+        return dict(Counter(part for part, _ in self.factors))
+
+
+def merged(weight: Tensor, changes: Iterable[tuple[Factors, float]]) -> Tensor:
+    """``weight`` + the sum of each change times its weight, in float32, rounded once to the dtype of ``weight``.
+
+    Every change is of the unchanged ``weight``, so none depends on another's place. With no change it is ``weight``.
+    """
+    total: Tensor | None = None
+    for factors, strength in changes:
+        delta = strength * factors.delta(weight)
+        total = delta if total is None else total + delta
+    return weight if total is None else (weight.float() + total).to(weight.dtype)
+
+
+def find(path: Path) -> Path:
+    """The file of a LoRA, which may be given as its folder.
+
+    Raises:
+        ModelNotFoundError: there is none.
+    """
+    candidates = [path / name for name in FILES] if path.is_dir() else [path]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise ModelNotFoundError(f"no LoRA at {path}; give a .safetensors file, or a folder with {' or '.join(FILES)}")
+    return found
+
+
+def read(path: str | Path, networks: Mapping[str, Network]) -> Lora:
+    """The LoRA at ``path``, for a model of these networks. The header is checked against them before a tensor is read.
+
+    Args:
+        path: a safetensors file in the dialect of kohya, diffusers, PEFT or ComfyUI, or its folder.
+        networks: by part: "unet", "text_encoder", "text_encoder_2".
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        WeightsError: the file is damaged, is no LoRA, or lacks half of a layer.
+        WeightMismatchError: no layer of it is one of the networks', or one has another shape: it is another family's.
+    """
+    path = find(Path(path))
+    header = files.read_header(path)
+    layers, dialect = _layers(path, header)
+    found, unmatched = _match(layers, networks)
+    widths = _text_width(header, layers), _own_text_width(networks)
+    if not found:
+        raise WeightMismatchError(
+            f"none of the {len(layers)} layers of {path} is one of this model's (the first is {min(layers)[1]!r})"
+            f"{_families(*widths)}; give a LoRA that was made for this family of models"
+        )
+    for layer, keys in found.items():
+        _check(path, header, layer, keys, networks[layer[0]].shapes[layer[1]], _families(*widths))
+    tensors = files.read(path)
+    settings = _settings(path, header)
+    factors = {layer: _factors(keys, tensors, settings) for layer, keys in found.items()}
+    return Lora(path=path, dialect=dialect, factors=factors, unmatched=unmatched, sha256=_hash(path))
+
+
+Keys = dict[Role, str]
+
+
+def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], str]:
+    """(part or "", layer in the file's words) -> the key of each of its factors; and the file's dialect."""
+    layers: dict[tuple[str, str], Keys] = {}
+    dialects = Counter[str]()
+    for key in header.tensors:
+        place = place_of(key)
+        if place is None:
+            continue
+        dialects[place.dialect] += 1
+        keys = layers.setdefault((place.part or "", place.layer), {})
+        if place.role in keys:
+            raise WeightsError(f"{path} is refused: {keys[place.role]!r} and {key!r} mean the same; keep one of them")
+        keys[place.role] = key
+    if not any({"up", "down"} & keys.keys() for keys in layers.values()):
+        kind = other_adapter(header.tensors)
+        what = f"it holds {kind} adapters, which are not read" if kind else "none of its tensors is named as a LoRA's"
+        first = next(iter(header.tensors), "none at all")
+        raise WeightsError(f"{path} is no LoRA: {what} (the first is {first!r}); give a LoRA as safetensors")
+    for (_, layer), keys in layers.items():
+        half = {"up", "down"} - keys.keys()
+        if half:
+            raise WeightsError(f"{path} is refused: layer {layer!r} has no lora_{min(half)}; fetch the file again")
+    return layers, dialects.most_common(1)[0][0]
+
+
+def _match(
+    layers: Mapping[tuple[str, str], Keys], networks: Mapping[str, Network]
+) -> tuple[dict[Layer, Keys], tuple[str, ...]]:
+    tables = {part: table(network.names) for part, network in networks.items()}
+    found: dict[Layer, Keys] = {}
+    unmatched: list[str] = []
+    for (part, layer), keys in layers.items():
+        parts = [part] if part else [*networks]  # without a prefix the first network that has the layer is meant
+        ours = next(((p, tables[p][layer]) for p in parts if layer in tables.get(p, {})), None)
+        if ours is None:
+            unmatched.append(f"{part}.{layer}" if part else layer)
+        else:
+            if ours in found:
+                raise WeightsError(
+                    f"{found[ours]['down']!r} and {keys['down']!r} mean the same layer; keep one of them"
+                )
+            found[ours] = keys
+    return found, tuple(sorted(unmatched))
+
+
+def _check(path: Path, header: Header, layer: Layer, keys: Keys, shape: tuple[int, ...], families: str) -> None:
+    """That the product of the factors has the shape of the weight, told from the header."""
+    shapes = {role: header.tensors[key].shape for role, key in keys.items()}
+    up, down, mid = shapes["up"], shapes["down"], shapes.get("mid")
+    if len(up) < 2 or len(down) < 2:
+        raise WeightsError(f"{path} is refused: {keys['down']!r} has shape {list(down)}, which is no matrix")
+    inner = down[2:] if mid is None else mid[2:]
+    made = (up[0], down[1], *inner)
+    linked = up[1] == down[0] if mid is None else mid[:2] == (up[1], down[0])
+    flat = math.prod(up[2:]) == 1 and (mid is None or math.prod(down[2:]) == 1)
+    if _squeezed(made) != _squeezed(shape) or not linked or not flat:
+        raise WeightMismatchError(
+            f"layer {keys['down']!r} of {path} makes a change of shape {list(made)}, and this model's "
+            f"{'.'.join(layer)} has {list(shape)}{families}; give a LoRA that was made for this family of models"
+        )
+    magnitude = shapes.get("magnitude")
+    if magnitude is not None and math.prod(magnitude) not in shape[:2]:
+        raise WeightMismatchError(
+            f"{keys['magnitude']!r} of {path} has shape {list(magnitude)}; wanted {shape[0]} values, one an output"
+        )
+    if "alpha" in shapes and math.prod(shapes["alpha"]) != 1:
+        raise WeightsError(f"{path} is refused: {keys['alpha']!r} has shape {list(shapes['alpha'])}, wanted one number")
+
+
+def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape without the kernel of a 1x1 convolution, which is a linear layer written otherwise."""
+    return tuple(shape[:2]) if all(side == 1 for side in shape[2:]) else tuple(shape)
+
+
+def _factors(keys: Keys, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Factors:
+    up, down = tensors[keys["up"]], tensors[keys["down"]]
+    magnitude = tensors[keys["magnitude"]] if "magnitude" in keys else None
+    rank = down.shape[0]
+    scale = float(tensors[keys["alpha"]]) / rank if "alpha" in keys else _peft_scale(keys["down"], rank, settings)
+    if not math.isfinite(scale):
+        raise WeightsError(f"the alpha of {keys['down']!r} is not finite; fetch the file again")
+    per_input = False
+    if magnitude is not None and ".lora_magnitude_vector" not in keys["magnitude"]:
+        # kohya's and LyCORIS's: [out,1,1,1] or, as in the first versions, [1,in,1,1]
+        per_input = magnitude.ndim > 1 and magnitude.shape[0] != up.shape[0] and magnitude.shape[1] == down.shape[1]
+    return Factors(
+        up=up,
+        down=down,
+        mid=tensors[keys["mid"]] if "mid" in keys else None,
+        scale=scale,
+        magnitude=magnitude,
+        per_input=per_input,
+    )
+
+
+def _settings(path: Path, header: Header) -> dict[str, Any]:
+    """PEFT's settings, from the file's metadata or from the JSON file beside it; none where nothing is said."""
+    text = header.metadata.get(METADATA)
+    beside = path.with_name(PEFT_CONFIG)
+    try:
+        if text is None and path.name == FILES[1] and beside.is_file():
+            text = beside.read_text(encoding="utf-8")
+        settings = {} if text is None else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"the settings of {path} cannot be read ({error}); save the LoRA again") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"the settings of {path} are no JSON object; save the LoRA again")
+    return settings
+
+
+def _peft_scale(key: str, rank: int, settings: Mapping[str, Any]) -> float:
+    """By PEFT's settings alpha / r, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023); without any 1, as in diffusers."""
+    part = key.split(".", 1)[0]
+    own = {name.removeprefix(f"{part}."): value for name, value in settings.items() if name.startswith(f"{part}.")}
+    own = own or {name: value for name, value in settings.items() if "." not in name}
+    alpha: Any = own.get("lora_alpha", rank)
+    layer = key.split(".lora_", 1)[0]
+    for pattern, value in dict(own.get("alpha_pattern") or {}).items():
+        if layer == pattern or layer.endswith(f".{pattern}"):
+            alpha = value
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+        raise WeightsError(f"the settings of the LoRA say that alpha is {alpha!r}; wanted a number: save it again")
+    return float(alpha) / (math.sqrt(rank) if own.get("use_rslora") else rank)
+
+
+def _text_width(header: Header, layers: Mapping[tuple[str, str], Keys]) -> int | None:
+    """Inputs of a layer that reads the text."""
+    for (_, layer), keys in layers.items():
+        if layer.endswith(("attn2_to_k", "attn2_to_v")):
+            shape = header.tensors[keys["down"]].shape
+            return shape[1] if len(shape) > 1 else None
+    return None
+
+
+def _own_text_width(networks: Mapping[str, Network]) -> int | None:
+    shapes = networks["unet"].shapes if "unet" in networks else {}
+    return next((shape[1] for name, shape in shapes.items() if name.endswith("cross.key.weight")), None)
+
+
+def _families(theirs: int | None, ours: int | None) -> str:
+    """Half a sentence on whose text the two read, where these differ."""
+    if theirs is None or ours is None or theirs == ours:
+        return ""
+    a, b = (TEXT_WIDTHS.get(width, "a model of another kind") for width in (theirs, ours))
+    return f": it was made for {a}, whose text is {theirs} wide, and this model is {b}, with text {ours} wide"
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        start = int.from_bytes(file.read(8), "little")
+        file.seek(start, 1)
+        return hashlib.file_digest(file, "sha256").hexdigest()
