@@ -1,17 +1,37 @@
-"""A whole model small enough to run in every test: our TINY config, random weights, CLIP's own vocabulary."""
+"""A whole model and a whole corpus, small enough for every test: TINY with random weights, shapes with names."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from diffuscope.config import TINY
+from diffuscope.data.corpus import Corpus, Picture
+from diffuscope.data.names import slug
 from diffuscope.loading import Components
+from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
+
+STYLES = ("noto", "blob", "twemoji", "fluent 3d", "fluent flat", "emojitwo", "game icon")
+THINGS = {
+    "hamburger": (("burger", "food"), "#c63"),
+    "cat": (("kitten", "animal"), "#fa0"),
+    "frog": (("animal",), "#3a3"),
+    "rocket": (("space",), "#d22"),
+    "car": (("cab", "drive"), "#26c"),
+    "red apple": (("fruit",), "#d22"),
+    "tree": (("fir", "plant"), "#2a4"),
+    "house": (("home",), "#a63"),
+    "ball": (("sport",), "#93c"),
+    "cup": (("drink",), "#0cd"),
+    "flower": (("plant",), "#f8b"),
+    "moon": (("night",), "#fd3"),
+}
 
 
 def pytest_configure() -> None:
@@ -36,3 +56,34 @@ def tiny() -> Pipeline:
 def tiny_folder(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model in our layout. Not to be written to."""
     return tiny.save(tmp_path_factory.mktemp("model") / "tiny", layout="own")
+
+
+def svg(thing: int, style: int, fill: str) -> str:
+    place = f'x="{2 + thing % 4}" y="{2 + style}" width="{18 + thing % 3}" height="{16 + thing % 5}" rx="{thing}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><rect {place} fill="{fill}"/></svg>'
+
+
+@pytest.fixture(scope="session")
+def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pictures = [
+        Picture(style, name, tags, "objects", slug(name), svg(i, j, fill))
+        for i, (name, (tags, fill)) in enumerate(THINGS.items())
+        for j, style in enumerate(STYLES)
+    ]
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl.xz"
+    Corpus(tuple(pictures)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def teacher() -> EfficientNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return EfficientNet().eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def teacher_file(teacher: EfficientNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
+    save_file(teacher.state_dict(), path)
+    return path

@@ -1,5 +1,6 @@
 """``diffuscope train``: run stages of the emoji recipe."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,10 +9,12 @@ import tyro
 from diffuscope.errors import InputError
 
 if TYPE_CHECKING:
-    from diffuscope.recipes.stages import Stock
+    import torch
+
+    from diffuscope.recipes.emoji import UNetRecipe
+    from diffuscope.training.examples import Examples
 
 Stage = Literal["vae", "settle", "text", "unet"]
-Lengths = dict[Stage, dict[str, float]]
 
 
 def train(
@@ -21,79 +24,95 @@ def train(
     teacher: Path,
     out: Path,
     vae: Path | None = None,
+    start: Path | None = None,
     seconds: float | None = None,
     stop_after: float | None = None,
+    scenes: int | None = None,
     device: str = "auto",
 ) -> None:
     """Train the emoji model from nothing, stage by stage. A stage that was interrupted goes on where it was saved.
 
-    After the stage unet the model stands in OUT/model, ready to load.
+    At every checkpoint of the stage unet a model is written into OUT/model, ready to load.
 
     Args:
         stages: vae, settle, text, unet; each needs what those before it wrote into OUT.
         corpus: the file that `diffuscope data build` wrote.
         teacher: EfficientNet-Lite0's weights.
         out: folder of the run.
-        vae: autoencoder that `settle` starts from, instead of the one in OUT.
+        vae: autoencoder to use instead of the one in OUT; `settle` starts from it.
+        start: model folder whose U-Net and text encoder the stage unet goes on from, instead of new ones.
         seconds: length of the last stage named, instead of the recipe's.
         stop_after: seconds after which the stage unet saves itself and stops.
-        device: cuda, cpu, or auto.
+        scenes: pictures to learn from, instead of the recipe's.
+        device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
     import torch
 
-    from diffuscope.recipes.stages import Stock
+    from diffuscope.loading import choose_device
+    from diffuscope.recipes import emoji
+    from diffuscope.recipes import stages as run
+    from diffuscope.training import ranks
 
     if not stages:
         raise InputError("no stage is named; give one or more of vae, settle, text, unet")
-    for path in (corpus, teacher):
-        if not path.is_file():
-            raise InputError(f"no file {path}; see `diffuscope train --help`")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check(corpus, teacher, vae, start)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    lengths: Lengths = {} if seconds is None else {stages[-1]: {"seconds": seconds}}
-    stock = Stock.load(corpus, torch.device(device))
-    _autoencoder(stages, lengths, stock, teacher, out, vae)
-    if {"text", "unet"} & set(stages):
-        _painter(stages, lengths, stock, teacher, out, stop_after)
+    length = {} if seconds is None else {"seconds": seconds}
+    last = stages[-1]
+    with ranks.joined(choose_device(device)) as place:
+        autoencoder = vae or out / "settle" / "vae.safetensors"
+        if {"vae", "settle"} & set(stages):
+            stock = run.Stock.load(corpus, place)
+            for stage, recipe in (("vae", emoji.vae), ("settle", emoji.settle)):
+                if stage in stages:
+                    begin = None if stage == "vae" else vae or out / "vae" / "vae.safetensors"
+                    run.train_vae(recipe(**(length if stage == last else {})), stock, teacher, out / stage, begin)
+                    autoencoder = out / stage / "vae.safetensors"
+        if not {"text", "unet"} & set(stages):
+            return
+        drawn = emoji.examples() if scenes is None else replace(emoji.examples(), scenes=scenes)
+        source = run.made_from(drawn, corpus, autoencoder)
+        examples = run.kept_examples(out, place, source)
+        if examples is None:
+            stock = run.Stock.load(corpus, place)
+            network = run.load_vae(emoji.settle(), autoencoder)
+            examples = run.make_examples(drawn, stock, network, teacher, out, source)
+        if "text" in stages:
+            run.train_text(emoji.text(**(length if last == "text" else {})), examples, out / "text")
+        if "unet" in stages:
+            _train_unet(emoji.unet(**length), examples, autoencoder, out, start, stop_after)
 
 
-def _autoencoder(
-    stages: tuple[Stage, ...], lengths: Lengths, stock: "Stock", teacher: Path, out: Path, start: Path | None
+def _train_unet(
+    recipe: "UNetRecipe",
+    examples: "tuple[Examples, Examples]",
+    autoencoder: Path,
+    out: Path,
+    start: Path | None,
+    stop_after: float | None,
 ) -> None:
-    from diffuscope.recipes import emoji
+    from diffuscope.recipes import emoji, ship
     from diffuscope.recipes import stages as run
-    from diffuscope.training.curves import draw
+    from diffuscope.training.unet import Painter
 
-    if "vae" in stages:
-        run.train_vae(emoji.vae(**lengths.get("vae", {})), stock, teacher, out / "vae")
-        draw(out / "vae" / "log.jsonl", out / "vae" / "curves.png")
-    if "settle" in stages:
-        start = out / "vae" / "vae.safetensors" if start is None else start
-        run.train_vae(emoji.settle(**lengths.get("settle", {})), stock, teacher, out / "settle", start)
-        draw(out / "settle" / "log.jsonl", out / "settle" / "curves.png")
+    if start is None:
+        painter = run.new_painter(recipe, run.load_towers(recipe, out / "text" / "towers.safetensors"))
+    else:
+        painter = ship.shipped_painter(start)
+    vae = run.load_vae(emoji.settle(), autoencoder).state_dict()
+    seen = ship.seen_tokens(examples[0].ids)
+
+    def saved(average: "torch.nn.Module") -> None:
+        assert isinstance(average, Painter)
+        ship.ship(average, vae, seen, out / "model", recipe.model)
+
+    run.train_unet(recipe, examples, painter, out / "unet", stop_after, saved)
 
 
-def _painter(
-    stages: tuple[Stage, ...], lengths: Lengths, stock: "Stock", teacher: Path, out: Path, stop_after: float | None
-) -> None:
-    from diffuscope.recipes import emoji
-    from diffuscope.recipes import stages as run
-    from diffuscope.recipes.ship import seen_tokens, ship
-    from diffuscope.training.curves import draw
-    from diffuscope.weights import files
-
-    autoencoder = out / "settle" / "vae.safetensors"
-    network = run.load_vae(emoji.settle(), autoencoder)
-    examples = run.make_examples(emoji.examples(), stock, network, teacher, out)
-    if "text" in stages:
-        run.train_text(emoji.text(**lengths.get("text", {})), examples, out / "text")
-    if "unet" in stages:
-        recipe = emoji.unet(**lengths.get("unet", {}))
-        towers = run.load_towers(recipe, examples, out / "text" / "towers.safetensors")
-        run.train_unet(recipe, examples, towers, out / "unet", stop_after)
-        draw(out / "unet" / "log.jsonl", out / "unet" / "curves.png")
-        weights = files.read(out / "unet" / "painter.safetensors")
-        seen = seen_tokens(examples[0].ids)
-        ship(weights, files.read(autoencoder), seen, out / "model", recipe.model, recipe.model.preset)
+def _check(corpus: Path, teacher: Path, vae: Path | None, start: Path | None) -> None:
+    for path in (corpus, teacher, vae):
+        if path is not None and not path.is_file():
+            raise InputError(f"no file {path}; see `diffuscope train --help`")
+    if start is not None and not start.is_dir():
+        raise InputError(f"no folder {start}; give a model folder such as OUT/model of an earlier run")

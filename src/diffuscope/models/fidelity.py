@@ -18,6 +18,11 @@ class Fidelity:
     """Largest distance of any decoder activation from the mean of its layer and picture, in standard deviations."""
 
 
+def is_measured(name: str) -> bool:
+    """Whether a tap name is that of what one of the decoder's residual blocks or upsamplings hands on."""
+    return ".decoder." in name and (".res." in name or ".grow." in name)
+
+
 class Extremes:
     """A tap that finds the largest decoder activation, in standard deviations of its picture's layer.
 
@@ -30,7 +35,7 @@ class Extremes:
 
     def wants(self, name: str) -> bool:
         """What the decoder's blocks and upsamplings hand on."""
-        return ".decoder." in name and (".res." in name or ".grow." in name)
+        return is_measured(name)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
         """The value, unchanged."""

@@ -1,44 +1,55 @@
 """From trained networks to the folder that ships: our layout, packed."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffuscope.config import ModelConfig, Preset
-from diffuscope.loading import CONFIG, config_to_json
+from diffuscope.config import ModelConfig
+from diffuscope.loading import CONFIG, config_to_json, read_config
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.training.text import Towers
+from diffuscope.training.unet import Painter
 from diffuscope.weights import files, packing
+from diffuscope.weights.assign import load_into
 
+TOWERS = "towers.safetensors"
 TOKENS = "token.weight"
 """The text encoder's table of embeddings; rows never trained on are not shipped."""
 
 
-def ship(
-    painter: dict[str, Tensor], vae: dict[str, Tensor], seen: Tensor, folder: Path, model: ModelConfig, preset: Preset
-) -> int:
+def ship(painter: Painter, vae: dict[str, Tensor], seen: Tensor, folder: Path, model: ModelConfig) -> int:
     """Write a model folder that ``diffuscope.load`` opens, and return its size in bytes.
 
     Args:
-        painter: the averaged weights that ``stages.train_unet`` wrote.
+        painter: the averaged U-Net and towers.
         vae: the autoencoder's weights.
-        seen: ids of every token that occurs in the training texts.
+        seen: ids of every token that occurs in the training texts; the other rows of the table are dropped.
         folder: made if it does not exist.
-        model: the architecture.
-        preset: what a call means that does not say.
+        model: the architecture and its preset.
     """
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name[len(prefix) :]: value for name, value in painter.items() if name.startswith(prefix)}
-
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / CONFIG, config_to_json(replace(model, preset=preset)))
-    packing.write(folder / "text_encoder.safetensors", part("towers.text_encoder."), seen={TOKENS: seen})
-    packing.write(folder / "unet.safetensors", part("unet."))
+    files.write_text(folder / CONFIG, config_to_json(model))
+    packing.write(folder / "text_encoder.safetensors", painter.towers.text_encoder.state_dict(), seen={TOKENS: seen})
+    packing.write(folder / "unet.safetensors", painter.unet.state_dict())
     packing.write(folder / "vae.safetensors", vae)
-    # The judges' half of the towers: no part of the model, but of its scores.
-    packing.write(folder / "towers.safetensors", {"picture.weight": painter["towers.picture.weight"]})
+    # The other half of the towers: no part of the model, but of its scores.
+    towers = painter.towers
+    packing.write(folder / TOWERS, {"picture.weight": towers.picture.weight, "log_scale": towers.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def shipped_painter(folder: Path) -> Painter:
+    """U-Net and towers of a folder that ``ship`` wrote, to be trained on. Dropped rows of the table start at zero."""
+    config = read_config(folder)
+    picture = packing.read(folder / TOWERS)
+    towers = Towers(TextEncoder(config.text_encoder), picture["picture.weight"].shape[1])
+    text = {f"text_encoder.{name}": value for name, value in packing.read(folder / "text_encoder.safetensors").items()}
+    load_into(towers, text | picture, source=str(folder))
+    unet = UNet(config.unet)
+    load_into(unet, packing.read(folder / "unet.safetensors"), source=str(folder / "unet.safetensors"))
+    return Painter(towers, unet)
 
 
 def seen_tokens(ids: Tensor) -> Tensor:

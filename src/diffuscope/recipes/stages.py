@@ -1,5 +1,7 @@
 """Runs the stages of a recipe: data in, trained networks out. One folder a run, one folder a stage in it."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,13 +25,14 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.recipes.emoji import ExamplesRecipe, TextRecipe, UNetRecipe, VAERecipe
 from diffuscope.teacher import load_efficientnet
+from diffuscope.training import ranks
 from diffuscope.training.examples import Examples, encode, latent_moments
 from diffuscope.training.loop import Draw, train
 from diffuscope.training.start import quiet
 from diffuscope.training.text import TextTask, Towers
 from diffuscope.training.unet import Painter, UNetTask
 from diffuscope.training.vae import VAETask, standardise
-from diffuscope.weights import files
+from diffuscope.weights import files, packing
 from diffuscope.weights.assign import load_into
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -75,7 +78,7 @@ def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, star
     if start is None:
         quiet(vae)
     else:
-        load_into(vae, files.read(start), source=str(start))
+        vae = load_vae(recipe, start).requires_grad_(True)
     vae = placed(vae.float(), device)
     scenes = stock.scenes(recipe.scenes, recipe.loop.seed, "vae")
 
@@ -101,15 +104,28 @@ def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, star
     return trained
 
 
+EXAMPLES = "examples.safetensors", "examples_held_out.safetensors"
+
+
+def made_from(recipe: ExamplesRecipe, corpus: Path, autoencoder: Path) -> str:
+    """What examples depend on, as one line."""
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (corpus, autoencoder)]
+    return f"{recipe} corpus {digests[0]} autoencoder {digests[1]}"
+
+
+def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Examples, Examples] | None:
+    """What ``make_examples`` left in ``folder``; None where it did not, or made them from something else."""
+    paths = [folder / name for name in EXAMPLES]
+    if not all(path.exists() and files.read_header(path).metadata.get("source") == source for path in paths):
+        return None
+    train_part, held_out = (Examples(**files.read(path)).to(device) for path in paths)
+    return train_part, held_out
+
+
 def make_examples(
-    recipe: ExamplesRecipe, stock: Stock, vae: VAE, teacher: Path, folder: Path
+    recipe: ExamplesRecipe, stock: Stock, vae: VAE, teacher: Path, folder: Path, source: str
 ) -> tuple[Examples, Examples]:
     """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call."""
-    paths = folder / "examples.safetensors", folder / "examples_held_out.safetensors"
-    if all(path.exists() for path in paths):
-        device = stock.canvas.sprites.device
-        train_part, held_out = (Examples(**files.read(path)).to(device) for path in paths)
-        return train_part, held_out
     device = stock.canvas.sprites.device
     network = placed(load_efficientnet(teacher), device)
     vae = placed(vae, device)
@@ -119,8 +135,11 @@ def make_examples(
         return encode(vae, network, lambda rows: compose(stock.canvas, scenes.take(rows)), token_ids(scenes))
 
     found = made(recipe.scenes, recipe.seed, train=True), made(recipe.held_out, recipe.seed + 1, train=False)
-    for path, part in zip(paths, found, strict=True):
-        files.write(path, {field.name: getattr(part, field.name) for field in fields(part)})
+    if ranks.rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part in zip(EXAMPLES, found, strict=True):
+            tensors = {field.name: getattr(part, field.name) for field in fields(part)}
+            files.write(folder / name, tensors, {"source": source})
     return found
 
 
@@ -148,37 +167,42 @@ def train_text(recipe: TextRecipe, examples: tuple[Examples, Examples], folder: 
     return trained
 
 
-def load_towers(recipe: UNetRecipe, examples: tuple[Examples, Examples], path: Path) -> Towers:
-    """The towers that ``train_text`` wrote, ready to learn on."""
-    towers = Towers(TextEncoder(recipe.model.text_encoder), examples[0].features.shape[1])
-    load_into(towers, files.read(path), source=str(path))
-    return towers.requires_grad_(True)
+def load_towers(recipe: UNetRecipe, path: Path) -> Towers:
+    """The towers that ``train_text`` wrote."""
+    tensors = files.read(path)
+    towers = Towers(TextEncoder(recipe.model.text_encoder), tensors["picture.weight"].shape[1])
+    load_into(towers, tensors, source=str(path))
+    return towers
+
+
+def new_painter(recipe: UNetRecipe, towers: Towers) -> Painter:
+    """A U-Net that knows nothing beside the trained towers."""
+    torch.manual_seed(recipe.loop.seed)
+    unet = UNet(recipe.model.unet)
+    quiet(unet)
+    return Painter(towers, unet)
 
 
 def train_unet(
     recipe: UNetRecipe,
     examples: tuple[Examples, Examples],
-    towers: Towers,
+    painter: Painter,
     folder: Path,
-    stop_after: float | None,
+    stop_after: float | None = None,
+    saved: Callable[[nn.Module], None] = lambda _: None,
 ) -> Painter:
-    """U-Net and text encoder; also in ``folder/painter.safetensors``."""
+    """U-Net and text encoder, trained on from ``painter``."""
     device = examples[0].latents.device
-    torch.manual_seed(recipe.loop.seed)
-    unet = UNet(recipe.model.unet)
-    quiet(unet)
-    painter = placed(Painter(towers, unet), device)
     task = UNetTask(
-        painter,
+        placed(painter.requires_grad_(True), device),
         *examples,
         Schedule(recipe.model.schedule),
         Tokenizer().encode("")[0],
         recipe.training,
         compiled=device.type == "cuda",
     )
-    trained = train(task, recipe.loop, folder, stop_after=stop_after)
+    trained = train(task, recipe.loop, folder, stop_after=stop_after, saved=saved)
     assert isinstance(trained, Painter)
-    save(trained, folder / "painter.safetensors")
     return trained
 
 
@@ -188,12 +212,15 @@ def placed(network: Network, device: torch.device) -> Network:
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Write a network's weights."""
+    """Write a network's weights, in the first process."""
+    if ranks.rank() > 0:
+        return
     files.write(path, {name: value.contiguous() for name, value in network.state_dict().items()})
 
 
 def load_vae(recipe: VAERecipe, path: Path) -> VAE:
-    """The autoencoder that ``train_vae`` wrote."""
+    """A trained autoencoder, from a plain or a packed file."""
     vae = VAE(recipe.model.vae)
-    load_into(vae, files.read(path), source=str(path))
+    packed = packing.is_packed(files.read_header(path))
+    load_into(vae, packing.read(path) if packed else files.read(path), source=str(path))
     return vae.requires_grad_(False).eval()

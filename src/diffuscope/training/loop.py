@@ -1,25 +1,27 @@
 """The one training loop.
 
-``torchrun --nproc-per-node N`` needs nothing more: every rank draws other data (``Draw`` knows its rank), gradients
-are averaged, rank 0 writes.
+Started by ``torchrun --nproc-per-node N`` within ``ranks.joined``, every process draws other data, gradients are
+averaged, and process 0 writes.
 """
 
 import copy
 import json
 import math
-import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from diffuscope.errors import InputError
-from diffuscope.training import checkpoints
+from diffuscope.training import checkpoints, curves, ranks
 from diffuscope.training.checkpoints import Progress
 from diffuscope.training.muon import MuonAdamW
+
+_CLOCK_EVERY = 10  # steps between two looks at the clock, where several processes train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class LoopConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
             raise InputError(f"steps={self.steps} and seconds={self.seconds}: give one of the two")
+        if self.warmup < 1:
+            raise InputError(f"warmup is {self.warmup}; it takes at least 1 step")
 
 
 @dataclass(frozen=True)
@@ -83,17 +87,25 @@ def rate(config: LoopConfig, step: int, progress: float) -> float:
     return min(1.0, (step + 1) / config.warmup) * cosine
 
 
-def train(task: Task, config: LoopConfig, folder: Path, *, stop_after: float | None = None) -> nn.Module:
+def train(
+    task: Task,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    stop_after: float | None = None,
+    saved: Callable[[nn.Module], None] = lambda _: None,
+) -> nn.Module:
     """The averaged network at the end of the run.
 
-    Writes ``folder/log.jsonl`` (a line every ``log_every`` steps, a line per validation) and
-    ``folder/checkpoint.safetensors``, from which a later call with the same folder goes on.
+    Writes ``folder/log.jsonl`` (a line every ``log_every`` steps, a line per validation), ``folder/curves.png`` at the
+    end, and ``folder/checkpoint.safetensors``, from which a later call with the same folder goes on.
 
     Args:
         task: network, loss and data.
         config: the run.
         folder: made if it does not exist.
         stop_after: seconds after which this call saves and returns although the run is not at its end.
+        saved: called with the averaged network after every checkpoint, so that a run that is cut off leaves a model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     average = copy.deepcopy(task.network).requires_grad_(False).eval()
@@ -108,11 +120,9 @@ def train(task: Task, config: LoopConfig, folder: Path, *, stop_after: float | N
     progress = Progress()
     if checkpoint.exists():
         progress = checkpoints.restore(checkpoint, task.network, average, optimiser)
-    run = _Run(task, config, folder, average, optimiser, progress)
-    begun = time.monotonic()
-    while run.fraction() < 1.0:
-        if stop_after is not None and time.monotonic() - begun > stop_after:
-            break
+    run = _Run(task, config, folder, average, optimiser, progress, saved)
+    end = math.inf if stop_after is None else progress.seconds + stop_after
+    while run.fraction() < 1.0 and progress.seconds < end:
         run.step()
     run.finish()
     return average
@@ -129,17 +139,18 @@ class _Run:
         average: nn.Module,
         optimiser: MuonAdamW,
         progress: Progress,
+        saved: Callable[[nn.Module], None],
     ) -> None:
-        self.task, self.config, self.folder = task, config, folder
+        self.task, self.config, self.folder, self.on_save = task, config, folder, saved
         self.average, self.optimiser, self.progress = average, optimiser, progress
         self.parameters = [p for p in task.network.parameters() if p.requires_grad]
         self.averaged: list[Tensor] = [p.detach() for p in average.parameters()]
         self.current: list[Tensor] = [p.detach() for p in task.network.parameters()]
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
-        self.generator = torch.Generator(self.parameters[0].device)
+        self.device = self.parameters[0].device
+        self.generator = torch.Generator(self.device)
         self.clock = time.monotonic()
         self.compiling = True
+        self.norm = torch.zeros(())
         self.validated = self.saved = progress.seconds
 
     def fraction(self) -> float:
@@ -153,70 +164,67 @@ class _Run:
         """One update of the weights."""
         step = self.progress.step
         fraction = self.fraction()
-        seed = (self.config.seed * 1_000_003 + step) * 4096 + self.rank
+        seed = (self.config.seed * 1_000_003 + step) * 4096 + ranks.rank()
         draw = Draw(self.generator.manual_seed(seed), seed, step, fraction)
         loss, numbers = self.task.loss(draw)
         loss.backward()
-        self._share_gradients()
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        ranks.share_mean(p.grad for p in self.parameters if p.grad is not None)
+        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.optimiser.step(rate(self.config, step, fraction))
         # Early on a long memory would average over noise: the decay grows with the steps made.
         decay = min(self.config.average, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.averaged, self.current, 1 - decay)
         self.progress.step += 1
         if step % self.config.log_every == 0:
-            values = {name: value.item() for name, value in numbers.items()}
-            if not math.isfinite(loss.item()):
-                raise RuntimeError(f"the loss became {loss.item()} at step {step}: {values}")
-            self._log(
-                {"loss": loss.item(), "gradient": norm.item(), "rate": rate(self.config, step, fraction)} | values
-            )
+            self._check_finite()
+            values = {"loss": loss.item(), "gradient": self.norm.item(), "rate": rate(self.config, step, fraction)}
+            self._log(values | {name: value.item() for name, value in numbers.items()})
         self._tick()
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        # The first step of a call compiles; that is no training time, nor is what validating and saving take.
-        self.progress.seconds += 0.0 if self.compiling else now - self.clock
-        self.compiling = False
-        if self.world > 1 and self.config.seconds is not None:
-            # All ranks must stop at the same step: rank 0's clock counts.
-            seconds = torch.tensor(self.progress.seconds, device=self.parameters[0].device)
-            distributed.broadcast(seconds, 0)
-            self.progress.seconds = seconds.item()
+        # All processes must stop at the same step, so the first one's clock counts; asking it waits for the device.
+        if ranks.world() == 1 or self.progress.step % _CLOCK_EVERY == 0:
+            now = time.monotonic()
+            # The first step of a call compiles; that is no training time, nor is what validating and saving take.
+            passed = 0.0 if self.compiling else now - self.clock
+            self.progress.seconds += ranks.first_says(passed, self.device)
+            self.compiling, self.clock = False, now
         if self.progress.seconds - self.validated >= self.config.validate_every:
             self.validated = self.progress.seconds
             self._validate()
+            self.clock = time.monotonic()
         if self.progress.seconds - self.saved >= self.config.save_every:
             self.saved = self.progress.seconds
             self._save()
-        self.clock = time.monotonic()
+            self.clock = time.monotonic()
 
     def finish(self) -> None:
-        """Validate and save a last time."""
+        """Validate and save a last time, and draw the curves."""
         self._validate()
         self._save()
+        if ranks.rank() == 0:
+            curves.draw(self.folder / "log.jsonl", self.folder / "curves.png")
 
-    def _share_gradients(self) -> None:
-        if self.world == 1:
-            return
-        grads = [p.grad for p in self.parameters if p.grad is not None]
-        flat = torch.cat([grad.flatten() for grad in grads])
-        distributed.all_reduce(flat)
-        flat /= self.world
-        for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-            grad.copy_(part.view_as(grad))
+    def _check_finite(self) -> None:
+        if not math.isfinite(self.norm.item()):
+            raise RuntimeError(
+                f"the gradient's norm became {self.norm.item()} by step {self.progress.step - 1}; "
+                f"go on from {self.folder / 'checkpoint.safetensors'} with a lower lr"
+            )
 
     def _validate(self) -> None:
-        if self.rank == 0:
+        if ranks.rank() == 0:
             self._log({f"validation.{name}": value for name, value in self.task.validate(self.average).items()})
 
     def _save(self) -> None:
-        if self.rank == 0:
+        self._check_finite()  # a checkpoint of no numbers would spoil the run for ever
+        if ranks.rank() == 0:
             path = self.folder / "checkpoint.safetensors"
             checkpoints.save(path, self.task.network, self.average, self.optimiser, self.progress)
+            self.on_save(self.average)
 
     def _log(self, numbers: dict[str, float]) -> None:
-        if self.rank == 0:
+        if ranks.rank() == 0:
             line = asdict(self.progress) | numbers
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")

@@ -142,10 +142,11 @@ class MuonAdamW:
         for part in self.parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
-                    # A fused AdamW counts its steps on the device, a plain one on the CPU.
+                    # A fused AdamW counts its steps on the device, a plain one on the CPU, and wants its buffers in
+                    # the memory order of the parameter.
                     part.state[parameter] = {
-                        slot: value.to(
-                            "cpu" if slot == "step" and not group.get("fused") else parameter.device, copy=True
-                        )
+                        slot: value.to(parameter.device if group.get("fused") else "cpu", copy=True)
+                        if slot == "step"
+                        else torch.empty_like(parameter).copy_(value)
                         for slot, value in slots[self.names[id(parameter)]].items()
                     }

@@ -97,7 +97,7 @@ class UNetTask:
         assert isinstance(network, Painter)
         generator = torch.Generator(self.sigmas.device).manual_seed(0)
         errors = []
-        for start in range(0, len(self.held_out) - 255, 256):
+        for start in range(0, len(self.held_out), 256):
             part = self.held_out[start : start + 256]
             batch = Batch(part.latents.float(), part.ids[:, 0].long(), part.features)
             errors.append(self._error(network, batch, generator, 0, fast=False)[0])

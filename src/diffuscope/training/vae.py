@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffuscope.models.efficientnet import EfficientNet
+from diffuscope.models.fidelity import fidelity, is_measured
 from diffuscope.models.vae import VAE
 from diffuscope.training.loop import Draw
 
@@ -112,16 +113,11 @@ class VAETask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """PSNR in dB (mean over pictures, and of the mean error) and the largest decoder activation in its stds."""
         assert isinstance(network, VAE)
-        errors, spikes = [], Spikes()
-        for pixels in self.held_out.split(64):
-            latents = network.encode(pixels).mean
-            output = network.decode(latents, tap=spikes).clamp(-1, 1)
-            errors.append(((output - pixels) / 2).square().mean((1, 2, 3)))
-        error = torch.cat(errors).clamp_min(1e-10)
+        found = fidelity(network, self.held_out)
         return {
-            "psnr": (-10 * error.log10()).mean().item(),
-            "psnr_of_mean": (-10 * error.mean().log10()).item(),
-            "largest_activation": torch.stack(spikes.largest).max().item(),
+            "psnr": found.psnr.mean().item(),
+            "psnr_of_mean": (-10 * (10 ** (-found.psnr / 10)).mean().log10()).item(),
+            "largest_activation": found.largest_activation,
         }
 
 
@@ -171,11 +167,10 @@ class Spikes:
 
     def __init__(self) -> None:
         self.excess: list[Tensor] = []
-        self.largest: list[Tensor] = []
 
     def wants(self, name: str) -> bool:
-        """What the decoder's blocks and upsamplings hand on."""
-        return ".decoder." in name and (".res." in name or ".grow." in name)
+        """What ``fidelity`` measures too."""
+        return is_measured(name)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
         """The value, unchanged."""
@@ -183,7 +178,6 @@ class Spikes:
         std, mean = torch.std_mean(plain.detach(), dim=(1, 2, 3), keepdim=True)
         distance = (plain - mean).abs() / (std + 1e-6)
         self.excess.append((distance - SPIKE).clamp(min=0).square().sum() / len(value))
-        self.largest.append(distance.detach().amax())
         return value
 
     def total(self) -> Tensor:

@@ -1,6 +1,9 @@
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,10 +54,51 @@ def test_a_run_in_two_parts_equals_a_whole_one_bit_for_bit(tmp_path):
     parts = tmp_path / "parts"
     calls = 0
     while not (parts / "log.jsonl").exists() or log(parts)[-1]["step"] < CONFIG.steps:
-        resumed = train(Line(), CONFIG, parts, stop_after=0.005)
+        resumed = train(Line(), CONFIG, parts, stop_after=0.02)
         calls += 1
     assert calls > 1
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_the_caller_hears_of_every_checkpoint(tmp_path):
+    heard = []
+    average = train(Line(), CONFIG, tmp_path, saved=heard.append)
+    assert heard == [average]
+
+
+def test_two_processes_train_as_one_that_draws_for_both(tmp_path):
+    """Started by torchrun: equal to one process whose gradient is the mean over both processes' draws."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from pathlib import Path
+from test_loop import CONFIG, Line
+from diffuscope.training import ranks
+from diffuscope.training.loop import train
+torch.set_num_threads(1)
+with ranks.joined(torch.device("cpu")):
+    average = train(Line(), CONFIG, Path({str(tmp_path)!r}) / "two")
+    torch.save(average.state_dict(), Path({str(tmp_path)!r}) / f"rank{{ranks.rank()}}.pt")
+"""
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    subprocess.run(torchrun, check=True, timeout=60, capture_output=True)
+
+    class Both(Line):
+        def loss(self, draw):
+            other = torch.Generator().manual_seed(draw.seed + 1)
+            first, numbers = super().loss(draw)
+            second, _ = super().loss(replace(draw, generator=other))
+            return (first + second) / 2, numbers
+
+    alone = train(Both(), CONFIG, tmp_path / "one").state_dict()
+    for rank in range(2):
+        state = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert all(torch.allclose(state[name], alone[name], atol=1e-5) for name in alone)
+    assert [line["step"] for line in log(tmp_path / "two")] == [line["step"] for line in log(tmp_path / "one")]
 
 
 def test_the_rate_warms_up_holds_and_falls():
@@ -68,7 +112,7 @@ def test_the_rate_warms_up_holds_and_falls():
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     task = Line()
     task.network.weight.data.fill_(math.nan)
-    with pytest.raises(RuntimeError, match="became nan at step 0"):
+    with pytest.raises(RuntimeError, match="became nan by step 0"):
         train(task, CONFIG, tmp_path)
 
 
@@ -77,6 +121,8 @@ def test_a_run_has_one_length():
         LoopConfig()
     with pytest.raises(InputError, match="give one of the two"):
         replace(CONFIG, seconds=1.0)
+    with pytest.raises(InputError, match="at least 1 step"):
+        replace(CONFIG, warmup=0)
 
 
 def test_curves_are_drawn(tmp_path):

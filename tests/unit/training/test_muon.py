@@ -60,3 +60,15 @@ def test_state_round_trip_continues_bit_for_bit():
     second.load({name: value.clone() for name, value in first.state().items()})
     steps(halves, second, 3, 6)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), halves.parameters(), strict=True))
+
+
+def test_restored_buffers_lie_in_memory_as_their_parameters_do():
+    layer = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+    optimiser = MuonAdamW(layer, 1e-2)
+    layer(torch.randn(1, 4, 5, 5, generator=torch.Generator().manual_seed(0))).sum().backward()
+    optimiser.step(1.0)
+    other = MuonAdamW(layer, 1e-2)
+    other.load({name: value.contiguous() for name, value in optimiser.state().items()})
+    for part in other.parts:
+        for parameter, slots in part.state.items():
+            assert all(value.stride() == parameter.stride() for slot, value in slots.items() if slot != "step")

@@ -1,0 +1,108 @@
+"""The whole recipe on a tiny model: every stage really runs, and what comes out is a model that paints."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import diffuscope
+from diffuscope.config import EMOJI, Preset, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.recipes import emoji, ship, stages
+from diffuscope.training.loop import LoopConfig
+from diffuscope.training.text import TextTraining
+from diffuscope.training.unet import Painter, UNetTraining
+from diffuscope.training.vae import VAELoss
+
+MODEL = replace(
+    EMOJI,
+    text_encoder=TextEncoderConfig(width=16, layers=1, heads=2, hidden=32, projection=16),
+    unet=UNetConfig(channels=(16, 16), blocks=1, depth=(1, 0), heads=(1, 1), context_dim=16, norm_groups=4),
+    vae=VAEConfig(channels=(8, 8, 16, 16), norm_groups=4, scale=1.0, blocks=1),
+    preset=Preset(steps=2, guidance_scale=2.0, sampler="dpmpp_2m", height=32, width=32, upscale=1),
+)
+SOURCE = "a test"
+LOOP = LoopConfig(steps=8, warmup=2, log_every=4, lr=3e-3)
+
+
+@pytest.fixture(scope="module")
+def stock(corpus_file):
+    return stages.Stock.load(corpus_file, torch.device("cpu"), 32)
+
+
+@pytest.fixture(scope="module")
+def run(stock, teacher_file, tmp_path_factory):
+    """The folder of a run through all four stages."""
+    folder = tmp_path_factory.mktemp("run")
+    recipe = emoji.VAERecipe(model=MODEL, batch=4, scenes=256, loop=LOOP)
+    stages.train_vae(recipe, stock, teacher_file, folder / "vae")
+    settled = replace(recipe, loss=VAELoss(kl=5e-3, spikes=2e-5, features_from=0.0))
+    vae = stages.train_vae(settled, stock, teacher_file, folder / "settle", folder / "vae" / "vae.safetensors")
+    examples = stages.make_examples(
+        emoji.ExamplesRecipe(scenes=64, held_out=256), stock, vae, teacher_file, folder, SOURCE
+    )
+    stages.train_text(
+        emoji.TextRecipe(model=MODEL, training=TextTraining(batch=16), loop=LOOP), examples, folder / "text"
+    )
+    recipe = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch=8), loop=LOOP)
+    painter = stages.new_painter(recipe, stages.load_towers(recipe, folder / "text" / "towers.safetensors"))
+
+    def saved(average):
+        ship.ship(average, vae.state_dict(), ship.seen_tokens(examples[0].ids), folder / "model", MODEL)
+
+    stages.train_unet(recipe, examples, painter, folder / "unet", saved=saved)
+    return folder
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_every_stage_ends_with_a_validation(run):
+    assert log(run / "settle")[-1]["validation.psnr"] > 5
+    assert 0 <= log(run / "text")[-1]["validation.r1"] <= 1
+    assert log(run / "unet")[-1]["validation.error"] > 0
+
+
+def test_latents_come_out_centred_and_of_unit_variance(run):
+    examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
+    assert examples is not None
+    assert examples[0].latents.float().mean().abs() < 0.5
+    assert 0.5 < examples[0].latents.float().std() < 1.5
+
+
+def test_examples_of_another_autoencoder_are_not_taken_for_these(run, tmp_path):
+    assert stages.kept_examples(run, torch.device("cpu"), "another") is None
+    (tmp_path / "vae").write_bytes(b"1")
+    (tmp_path / "corpus").write_bytes(b"2")
+    one = stages.made_from(emoji.examples(), tmp_path / "corpus", tmp_path / "vae")
+    (tmp_path / "vae").write_bytes(b"3")
+    assert stages.made_from(emoji.examples(), tmp_path / "corpus", tmp_path / "vae") != one
+
+
+def test_the_shipped_folder_opens_and_paints(run):
+    pipe = diffuscope.load(run / "model", device="cpu")
+    result = pipe("a red apple, noto style", seed=1)
+    assert result.images[0].size == (32, 32)
+    assert result.latents.isfinite().all()
+
+
+def test_training_goes_on_from_a_shipped_folder(run, stock, teacher_file, tmp_path):
+    painter = ship.shipped_painter(run / "model")
+    config = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch=8), loop=replace(LOOP, steps=2))
+    before = painter.unet.out.weight.detach().clone()
+    examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
+    trained = stages.train_unet(config, examples, painter, tmp_path)
+    assert isinstance(trained, Painter)
+    assert not torch.equal(before, trained.unet.out.weight)
+
+
+def test_only_tokens_of_the_texts_are_shipped(run):
+    examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
+    seen = ship.seen_tokens(examples[0].ids)
+    painter = ship.shipped_painter(run / "model")
+    table = painter.towers.text_encoder.token.weight
+    unseen = torch.ones(len(table), dtype=torch.bool)
+    unseen[seen] = False
+    assert table[seen].abs().sum(1).gt(0).all()
+    assert not table[unseen].any()
