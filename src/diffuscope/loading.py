@@ -1,4 +1,4 @@
-"""From a name or a folder to the parts of a model: which device, which dtype, which files, which networks."""
+"""From a name, a folder or a file to the parts of a model: which device, which dtype, which files, which networks."""
 
 import difflib
 import json
@@ -20,8 +20,9 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.weights import files, folders, layouts, packing
+from diffuscope.weights import families, files, folders, layouts, packing, single
 from diffuscope.weights.assign import load_into
+from diffuscope.weights.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
 CONFIG = "config.json"
@@ -63,38 +64,53 @@ def parts(config: ModelConfig) -> tuple[str, ...]:
 
 
 def load_components(
-    name_or_path: str | PathLike[str], device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    name_or_path: str | PathLike[str],
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    family: str | None = None,
+    *,
+    allow_pickle: bool = False,
 ) -> Components:
-    """The parts of a model: a shipped one by name, or a folder in our layout or that of diffusers.
+    """The parts of a model: a shipped one by name, a folder in our layout or that of diffusers, or a single file.
 
-    Networks are made on the meta device and take the tensors as they lie in the mapped file, so that weights are never
-    in memory twice. They are ready to run: evaluation mode, no gradients. Nothing is fetched from a network.
+    Networks are made on the meta device and take the tensors as they lie in the mapped file. Where the dtype or the
+    device is another, tensors are read one after the other; so weights are never in memory twice. The networks are
+    ready to run: evaluation mode, no gradients. Nothing is fetched from a network.
 
     Args:
-        name_or_path: "emoji", or a folder.
+        name_or_path: "emoji", a folder, or a file in the layout of the original code.
         device: "auto" is the first that is there of cuda, mps, xpu, cpu.
         dtype: "auto" is float32 on the CPU, where halves are slower and less exact; on accelerators it is bfloat16
             where it is native, since its range is float32's and nothing overflows, and float16 elsewhere.
+        family: a key of ``config.FAMILIES``, for a single file that cannot tell what it is.
+        allow_pickle: also read a single file that torch pickled, by ``stores.open_store``.
 
     Raises:
         ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
-        InputError: the device is not there, or the dtype is not one of ``DTYPES``.
+        InputError: the device is not there, the dtype is not one of ``DTYPES``, there is no such family, it is given
+            for a folder, or a single file needs it.
         WeightsError: a file is damaged, or does not fit its network.
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    folder = find(name_or_path)
-    config = read_config(folder) if is_own(folder) else folders.read_config(folder)
-    paths = weight_files(folder, config)
-    networks = _networks(folder, config)
+    place = find(name_or_path)
+    store = open_store(place, allow_pickle=allow_pickle) if place.is_file() else None
+    if store is None and family is not None:
+        raise InputError(f"family is {family!r}, but a folder says itself what it is; leave family out")
+    config = folder_config(place) if store is None else single_config(store, family)
+    paths = weight_files(place, config) if store is None else {}
+    networks = _networks(place, config)
     for part, network in networks.items():
-        tensors = _read(paths[part])
-        if not is_own(folder):
-            tensors = layouts.from_diffusers(tensors, network.config)
-        load_into(network, tensors, source=str(paths[part]))
-        _ready(network, device, torch.float32 if _overflows(network, dtype) else dtype)
+        target = torch.float32 if _overflows(network, dtype) else dtype
+        if store is not None:
+            tensors = single.read_part(store, part, config, dtype=target, device=device)
+        else:
+            tensors = _read(paths[part], target, device)
+            tensors = tensors if is_own(place) else layouts.from_diffusers(tensors, network.config)
+        load_into(network, tensors, source=f"{paths.get(part, place)}")
+        _ready(network, device, target)
     tokenizers = {
-        part.replace("text_encoder", "tokenizer"): _tokenizer(folder, part, config)
+        part.replace("text_encoder", "tokenizer"): _tokenizer(place, part, config)
         for part in networks
         if part.startswith("text_encoder")
     }
@@ -119,20 +135,17 @@ def _overflows(network: Network, dtype: torch.dtype) -> bool:
 
 
 def find(name_or_path: str | PathLike[str]) -> Path:
-    """The folder of a model.
+    """The folder of a model, or the single file that it is in.
 
     Raises:
         ModelNotFoundError: there is none.
-        InputError: it is a single file.
     """
     path = Path(name_or_path)
     shipped = shipped_models()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it answers False for impossible names)
-        raise InputError(
-            f"{path} is a single file; folders are read so far: give one with {CONFIG} or model_index.json"
-        )
+        return path
     if not os.path.isdir(path):  # noqa: PTH112
         there = ", ".join(map(repr, shipped)) or "none yet"
         near = difflib.get_close_matches(str(name_or_path), shipped, n=1)
@@ -163,7 +176,7 @@ def load_upscaler(device: torch.device) -> Upscaler:
     path = Path(str(resources("diffuscope"))) / "assets" / "upscaler" / "animevideov3_x4.safetensors"
     with torch.device("meta"):
         upscaler = Upscaler()
-    load_into(upscaler, _read(path), source=str(path))
+    load_into(upscaler, _read(path, torch.float32, device), source=str(path))
     _ready(upscaler, device, torch.float32)
     return upscaler
 
@@ -210,6 +223,29 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     raise InputError(f"dtype {dtype!r} is not possible; give auto, {', '.join(DTYPES)}")
+
+
+def folder_config(folder: Path) -> ModelConfig:
+    """The config of a model's folder in either layout; errors as ``read_config`` and ``folders.read_config``."""
+    return read_config(folder) if is_own(folder) else folders.read_config(folder)
+
+
+def single_config(store: Store, family: str | None = None) -> ModelConfig:
+    """The config of a model in a single file: what was written into it here, or else its family's.
+
+    Raises:
+        InputError: there is no such family, or the file fits several.
+        WeightsError: the file holds no whole model, or one of another family.
+    """
+    document = store.header.metadata.get(single.CONFIG_KEY)
+    if family is not None or document is None:
+        return families.choose(store.header, family, str(store.path))
+    try:
+        return config_from_json(json.loads(document))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(
+            f"{store.path} has a config in its metadata that describes no model ({error}); give family, such as 'sd15'"
+        ) from error
 
 
 def is_own(folder: Path) -> bool:
@@ -279,9 +315,11 @@ def config_to_json(config: ModelConfig) -> str:
     return json.dumps(asdict(config), indent=2) + "\n"
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     header = files.read_header(path)
-    return packing.unpack(files.read(path), header.metadata) if packing.is_packed(header) else files.read(path)
+    if packing.is_packed(header):
+        return packing.unpack(files.read(path), header.metadata)
+    return files.read(path, dtype=dtype, device=device)
 
 
 def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

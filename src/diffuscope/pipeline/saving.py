@@ -1,4 +1,4 @@
-"""A model as a folder: whole, or not at all."""
+"""A model as a folder or as a single file: whole, or not at all."""
 
 import json
 import secrets
@@ -9,15 +9,17 @@ from diffuscope import loading
 from diffuscope.errors import InputError, OutputError
 from diffuscope.loading import Components
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.weights import files, folders, layouts
+from diffuscope.weights import files, folders, layouts, single
 
-LAYOUTS = ("diffusers", "own")
+LAYOUTS = ("diffusers", "own", "single")
 
 
 def save(components: Components, folder: Path, layout: str) -> Path:
-    """Write the model into a new folder; see ``Pipeline.save``."""
+    """Write the model into a new folder, or a new file; see ``Pipeline.save``."""
     if layout not in LAYOUTS:
         raise InputError(f"layout is {layout!r}; give one of {', '.join(LAYOUTS)}")
+    if layout == "single":
+        return _single(components, folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise OutputError(f"{folder} is there already and not an empty folder; give a new one")
     if not folder.parent.is_dir():
@@ -39,6 +41,16 @@ def save(components: Components, folder: Path, layout: str) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _single(components: Components, path: Path) -> Path:
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path} does not end in .safetensors, by which other programs know such a file; add it")
+    if path.exists():
+        raise OutputError(f"{path} is there already; give a new file")
+    networks = {name: network.state_dict() for name, network in components.networks.items()}
+    single.write(path, networks, components.config, loading.config_to_json(components.config))
+    return path
 
 
 def _own(components: Components, folder: Path) -> None:

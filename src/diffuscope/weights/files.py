@@ -59,6 +59,9 @@ FOREIGN = {
 }
 
 
+PICKLES = ", or allow pickles (allow_pickle=True, --allow-pickle): its tensors are read then, and nothing of it is run"
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """What a file's header says of one tensor."""
@@ -231,7 +234,8 @@ def _read_json(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
     if head[8:9] != b"{":
         for magic, kind in FOREIGN.items():
             if head.startswith(magic):
-                _refuse(path, f"it is {kind}", "give the model's .safetensors file")
+                way = PICKLES if "which can run code" in kind else ""
+                _refuse(path, f"it is {kind}", f"give the model's .safetensors file{way}")
     if len(head) < 9:
         _refuse(path, f"it has {size} bytes, fewer than the smallest header", "it is truncated: download it again")
     length = int.from_bytes(head[:8], "little")
