@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from diffuscope.evaluate import report
 
 ROOT = Path(__file__).parents[3]
@@ -14,12 +16,13 @@ def test_every_measure_is_defined():
     assert set(report.TITLES) <= named
 
 
-def test_the_model_card_asks_for_scores_that_exist():
-    text = (ROOT / "docs/model-card.md").read_text(encoding="utf-8")
-    places = re.findall(r"<!-- score ([a-z0-9_.]+) \|", text)
+@pytest.mark.parametrize("name", ["docs/model-card.md", "README.md"])
+def test_documents_ask_for_scores_that_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    places = re.findall(r"<!-- score ([a-z0-9_.]+) \\?\|", text)
     assert places
     assert set(places) <= set(report.TITLES)
-    sources = {"real": 1.0, "through the VAE": 2.0, "guidance 4": 0.5}
+    sources = {"real": 1.0, "through the VAE": 2.0, "guidance 4": 0.5, "guidance 5": 0.4}
     scores = [
         {"measure": measure, "source": source, "value": value, "low": value, "high": value}
         for measure in report.TITLES
@@ -33,4 +36,6 @@ def test_the_model_card_asks_for_scores_that_exist():
         "corpus": "0",
         "machine": "cpu",
     }
-    assert "not yet measured" not in report.fill(text, document)
+    filled = report.fill(text, document)
+    assert "not yet measured" not in filled
+    assert report.fill(filled, document) == filled
