@@ -1,0 +1,122 @@
+"""Time one training step of the emoji U-Net stage, part by part, for several ways of running it.
+
+    python benchmarks/train_step.py [--batch 512] [--layouts channels_last contiguous] [--modes default]
+
+Random examples, real networks and optimiser. Prints a JSON line for each way: images a second, milliseconds of the
+whole step and of the optimiser, seconds of compiling; then the ten slowest kernels of the last way.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from diffuscope.diffusion.schedules import Schedule
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.recipes import emoji, stages
+from diffuscope.training import unet
+from diffuscope.training.examples import Examples
+from diffuscope.training.loop import Draw
+from diffuscope.training.muon import MuonAdamW
+from diffuscope.training.text import Towers
+from diffuscope.training.unet import UNetTask, UNetTraining
+
+
+def examples(device: torch.device, count: int = 4096) -> Examples:
+    """Random latents, texts and features of the real shapes."""
+    ids = torch.full((count, 2, 77), 49407, dtype=torch.int32)
+    ids[:, :, 0] = 49406
+    ids[:, :, 1:8] = torch.randint(300, 40000, (count, 2, 7), dtype=torch.int32)
+    return Examples(torch.randn(count, 4, 16, 16).bfloat16(), ids, torch.rand(count, 1280).half()).to(device)
+
+
+def seconds_of(work: Callable[[], None], times: int, device: torch.device) -> float:
+    """Mean seconds of a call, the device waited for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    for _ in range(times):
+        work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / times
+
+
+def measure(layout: str, mode: str, batch: int, times: int, device: torch.device) -> Callable[[], None]:
+    """Print the timings of one way, and return its step."""
+    recipe = emoji.unet()
+    painter = stages.new_painter(recipe, Towers(TextEncoder(recipe.model.text_encoder), 1280)).to(device)
+    if layout == "channels_last":
+        painter = stages.placed(painter, device)
+    data = examples(device)
+    task = UNetTask(
+        painter, data, data[:256], Schedule(recipe.model.schedule), data.ids[0, 0].long(), UNetTraining(batch=batch)
+    )
+    if mode != "eager":
+        task.predict = torch.compile(unet._predict, mode=mode)
+    optimiser = MuonAdamW(painter, 1e-3, edges=task.edges)
+    generator = torch.Generator(device)
+    parameters = list(painter.parameters())
+
+    def backward() -> None:
+        loss, _ = task.loss(Draw(generator, 0, 0, 0.5))
+        loss.backward()
+
+    def step() -> None:
+        backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step(1.0)
+
+    compiling = seconds_of(step, 1, device)
+    seconds_of(step, 3, device)
+    whole = seconds_of(step, times, device)
+    backward()
+    kept = [copy.copy(p.grad) for p in parameters]
+
+    def update() -> None:
+        for parameter, grad in zip(parameters, kept, strict=True):
+            parameter.grad = grad
+        optimiser.step(1.0)
+
+    row = {
+        "layout": layout,
+        "mode": mode,
+        "batch": batch,
+        "images_per_second": round(batch / whole),
+        "step_ms": round(1e3 * whole, 2),
+        "optimiser_ms": round(1e3 * seconds_of(update, times, device), 2),
+        "compile_s": round(compiling, 1),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+    }
+    print(json.dumps(row), flush=True)
+    return step
+
+
+def main() -> None:
+    """Read the arguments and measure every way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--layouts", nargs="+", default=["channels_last", "contiguous"])
+    parser.add_argument("--modes", nargs="+", default=["default"])
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    for layout in arguments.layouts:
+        for mode in arguments.modes:
+            step = measure(layout, mode, arguments.batch, arguments.times, device)
+    if device.type == "cuda":
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            step()
+            torch.cuda.synchronize()
+        print(seen.key_averages().table(sort_by="cuda_time_total", row_limit=10, max_name_column_width=70))
+
+
+if __name__ == "__main__":
+    main()
