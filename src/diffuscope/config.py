@@ -13,6 +13,7 @@ TimeSpacing = Literal["linspace", "leading", "trailing"]
 Activation = Literal["quick_gelu", "gelu"]
 States = Literal["last", "penultimate"]
 SIZE_WIDTH = 256  # of the wave features of each of SDXL's sizes
+SDXL_SIZES, REFINER_SIZES = 6, 5  # how many of them
 
 
 def _positive(**numbers: int) -> None:
@@ -169,8 +170,12 @@ class ModelConfig:
         width = sum(encoder.width for encoder in self.text_encoders)
         if self.unet.context_dim != width:
             raise ValueError(f"the U-Net reads text of width {self.unet.context_dim}, the encoder writes {width}")
-        if self.unet.extra_dim is not None and self.sizes < 0:
-            raise ValueError(f"the U-Net's extra conditioning has width {self.unet.extra_dim}, the pooled text more")
+        widths = [self.pooled_dim + count * SIZE_WIDTH for count in (SDXL_SIZES, REFINER_SIZES)]
+        if self.unet.extra_dim is not None and self.unet.extra_dim not in widths:
+            raise ValueError(
+                f"the U-Net's extra conditioning has width {self.unet.extra_dim}; with pooled text of width "
+                f"{self.pooled_dim} it must be {widths[0]}, or for a refiner {widths[1]}"
+            )
 
     @property
     def text_encoders(self) -> tuple[TextEncoderConfig, ...]:
@@ -178,11 +183,20 @@ class ModelConfig:
         return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
 
     @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled text."""
+        last = self.text_encoders[-1]
+        return last.width if last.projection is None else last.projection
+
+    @property
     def sizes(self) -> int:
         """Numbers beside the pooled text: 6 (sizes and crop), 5 (the refiner's: one score, no target size), or 0."""
-        last = self.text_encoders[-1]
-        pooled = last.width if last.projection is None else last.projection
-        return 0 if self.unet.extra_dim is None else (self.unet.extra_dim - pooled) // SIZE_WIDTH
+        return 0 if self.unet.extra_dim is None else (self.unet.extra_dim - self.pooled_dim) // SIZE_WIDTH
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the U-Net reads a mask and what lies outside of it, beside the latents (Rombach et al. 2022, 4.5)."""
+        return self.unet.in_channels == 2 * self.vae.latent_channels + 1
 
 
 def narrow(model: ModelConfig) -> ModelConfig:

@@ -41,6 +41,10 @@ class Wish:
     """a picture to start from"""
     strength: float = 0.8
     """how much of the start picture is made anew, above 0 up to 1"""
+    mask: Path | None = None
+    """a picture as large as the start picture, white where that is made anew and black where it stays"""
+    clip_skip: int = 0
+    """how many layers earlier to read the text encoder; other programs add 1 to this number"""
     upscale: int | None = None
     """how many times larger pictures come out, 1 or 4"""
     out: Annotated[Path, arg(aliases=("-o",))] = Path("out.png")
@@ -101,5 +105,7 @@ def _begin(pipe: "Pipeline", wish: Wish) -> "Run":
         num_images_per_prompt=wish.count,
         image=wish.image,
         strength=wish.strength,
+        mask_image=wish.mask,
+        clip_skip=wish.clip_skip,
         upscale=wish.upscale,
     )

@@ -112,6 +112,23 @@ class TextEncoder(nn.Module):
         last = tapped(tap, "last_hidden_state", self.norm(x))
         return TextStates(last, tuple(hidden), None if ids is None else tapped(tap, "pooled", self._pool(last, ids)))
 
+    def read(self, states: TextStates, skip: int = 0) -> Tensor:
+        """[B,T,D] states that the U-Net reads, as the config says where; ``skip`` layers earlier.
+
+        Raises:
+            InputError: the encoder has too few layers for that.
+        """
+        early = 1 if self.config.states == "penultimate" else 0
+        if not 0 <= skip < len(self.layer) - early:
+            raise InputError(
+                f"{skip} layers of the text encoder's {len(self.layer)} cannot be skipped; "
+                f"give a number from 0 to {len(self.layer) - early - 1}"
+            )
+        if skip + early == 0:
+            return states.last_hidden_state
+        state = states.hidden_states[-1 - skip - early]
+        return state if early else self.norm(state)
+
     def _pool(self, states: Tensor, ids: Tensor) -> Tensor:
         end = (ids == END_OF_TEXT).int().argmax(dim=1)  # the first of equals
         rows = torch.arange(len(ids), device=ids.device)

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.errors import InputError, NonFiniteError
-from diffuscope.images import to_pictures, to_pixels
+from diffuscope.images import to_pictures
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
 from diffuscope.types import Tap
@@ -17,14 +17,12 @@ PIXELS_AT_ONCE = 1 << 20
 """How many output pixels are decoded at once: four pictures of 512x512. Peak memory grows with it."""
 
 
-def encode(
-    vae: VAE, pictures: Sequence[Image.Image], noise: Tensor | None, tap: Tap | None, notes: list[str]
-) -> Tensor:
-    """Latents [N,C,h,w] of RGB pictures, float32 on the VAE's device, scaled as the U-Net wants them.
+def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, notes: list[str]) -> Tensor:
+    """Latents [N,C,h,w] of pixels, float32 on the VAE's device, scaled as the U-Net wants them.
 
     Args:
         vae: the autoencoder.
-        pictures: of one size, a multiple of the VAE's factor.
+        pixels: [N,3,H,W] in [-1,1]; H and W are multiples of the VAE's factor.
         noise: [N,C,h,w] of unit variance, to draw from the latents' distribution; None takes its mean.
         tap: looks at inner values, or replaces them.
         notes: gets a sentence if float32 was needed.
@@ -32,7 +30,6 @@ def encode(
     Raises:
         NonFiniteError: the latents are not finite in float32 either.
     """
-    pixels = to_pixels(pictures)
 
     def run(vae: VAE) -> Tensor:
         weight = vae.quant.weight

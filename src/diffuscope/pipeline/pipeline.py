@@ -16,17 +16,19 @@ from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
-from diffuscope.images import Pictures, fitted, open_picture
+from diffuscope.images import Pictures, fitted, open_picture, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, receipt, saving, start
 from diffuscope.pipeline import request as requests
 from diffuscope.pipeline.adapted import Adapted, refuse_tags, untagged
+from diffuscope.pipeline.pictures import check_image, mask_images, start_images
 from diffuscope.pipeline.request import Asked, Request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.taps import TapArgument, chosen
-from diffuscope.prompt import encode
+from diffuscope.pipeline.told import check_conditioning
+from diffuscope.prompt import encode_in_all
 from diffuscope.types import Conditioning, Denoiser
 
 Guidance = Callable[[Denoiser], Denoiser]
@@ -94,6 +96,11 @@ class Pipeline(Adapted):
         num_images_per_prompt: int = 1,
         image: Pictures | None = None,
         strength: float = 0.8,
+        mask_image: Pictures | None = None,
+        clip_skip: int = 0,
+        original_size: tuple[int, int] | None = None,
+        crops_coords_top_left: tuple[int, int] | None = None,
+        target_size: tuple[int, int] | None = None,
         latents: Tensor | None = None,
         conditioning: Conditioning | None = None,
         guidance: Guidance | Sequence[Guidance] = (),
@@ -118,6 +125,11 @@ class Pipeline(Adapted):
             num_images_per_prompt=num_images_per_prompt,
             image=image,
             strength=strength,
+            mask_image=mask_image,
+            clip_skip=clip_skip,
+            original_size=original_size,
+            crops_coords_top_left=crops_coords_top_left,
+            target_size=target_size,
             latents=latents,
             conditioning=conditioning,
             guidance=guidance,
@@ -140,6 +152,11 @@ class Pipeline(Adapted):
         num_images_per_prompt: int = 1,
         image: Pictures | None = None,
         strength: float = 0.8,
+        mask_image: Pictures | None = None,
+        clip_skip: int = 0,
+        original_size: tuple[int, int] | None = None,
+        crops_coords_top_left: tuple[int, int] | None = None,
+        target_size: tuple[int, int] | None = None,
         latents: Tensor | None = None,
         conditioning: Conditioning | None = None,
         guidance: Guidance | Sequence[Guidance] = (),
@@ -165,6 +182,13 @@ class Pipeline(Adapted):
             image: where to start instead of pure noise; one, or one per prompt. It is scaled to cover the size and
                 cut around the middle.
             strength: how much of the run is done on ``image``: near 0 keeps it, 1 forgets it.
+            mask_image: white where ``image`` is made anew, black where it stays; one, or one per prompt, with the
+                proportions of its image. Without ``strength=1`` what lies under the white shows through.
+            clip_skip: how many layers earlier the text encoder's states are taken, of the negative prompt too; other
+                programs' "clip skip" is this number plus 1.
+            original_size: SDXL: height and width that the picture shall look to have had, as made.
+            crops_coords_top_left: SDXL: how far it shall look cut, at the top and on the left; (0, 0) is centred.
+            target_size: SDXL: height and width that it shall look made for.
             latents: [N,C,h,w] start noise of unit variance, in the place of drawn noise.
             conditioning: in the place of a prompt, with one row each: what ``encode_prompt`` returns, edited.
             guidance: further functions from Denoiser to Denoiser, applied in turn.
@@ -174,9 +198,10 @@ class Pipeline(Adapted):
 
         Raises:
             InputError: an argument is not possible; before any network runs.
-            ImageError: ``image`` cannot be read.
+            ImageError: ``image`` or ``mask_image`` cannot be read.
         """
-        written = _texts(prompt, conditioning, self.config.unet.context_dim)
+        check_image(self.config, image, mask_image)
+        written = _texts(self.config, prompt, conditioning)
         texts, loras = untagged(written)
         high, wide = _size(height, width, latents, self.config.vae.factor)
         asked = Asked(
@@ -192,17 +217,23 @@ class Pipeline(Adapted):
             sampler=sampler,
             sigmas=sigmas,
             strength=None if image is None else strength,
+            masked=mask_image is not None,
+            clip_skip=clip_skip,
+            original_size=original_size,
+            crops_coords_top_left=crops_coords_top_left,
+            target_size=target_size,
         )
         request = requests.resolve(self.config, self.schedule, asked)
         refuse_tags(request.negative_prompt)
         if latents is not None:
             _check_latents(latents, request, self.config, image)
         extras = start.Extras(
-            image=start.start_images(image, request),
+            image=None if image is None else start_images(image, request),
+            mask=None if image is None or mask_image is None else mask_images(mask_image, image, request),
             latents=latents,
             conditioning=conditioning,
             guidance=_functions(guidance),
-            tap=chosen(tap, (self.text_encoder, self.unet, self.vae)),
+            tap=chosen(tap, tuple(self.components.networks.values())),
             written=written,
             loras=self.adapters.wanted(loras),
         )
@@ -217,7 +248,8 @@ class Pipeline(Adapted):
         """
         texts, loras = untagged(requests.texts(prompt, "prompt"))
         with self.adapters.encoding(self.adapters.wanted(loras)):
-            return encode(texts, self.tokenizer, self.text_encoder, chosen(tap, (self.text_encoder,)))
+            towers = self.components.towers
+            return encode_in_all(texts, towers, chosen(tap, [encoder for _, encoder in towers]))
 
     @torch.no_grad()
     def encode_image(
@@ -249,7 +281,7 @@ class Pipeline(Adapted):
         pictures = [fitted(p, p.width - p.width % factor, p.height - p.height % factor) for p in pictures]
         shape = (channels, pictures[0].height // factor, pictures[0].width // factor)
         noise = PerImageNoise(requests.seeds(seed, len(pictures))).draw(shape) if sample else None
-        return codec.encode(self.vae, pictures, noise, chosen(tap, (self.vae,)), [])
+        return codec.encode(self.vae, to_pixels(pictures), noise, chosen(tap, (self.vae,)), [])
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, tap: TapArgument | None = None) -> list[Image.Image]:
@@ -261,17 +293,18 @@ class Pipeline(Adapted):
         """
         return codec.pictures(codec.decode(self.vae, latents, chosen(tap, (self.vae,)), []), None)
 
-    def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own"] = "diffusers") -> Path:
-        """Write the model as a new folder and return its path; it appears whole or not at all.
+    def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own", "single"] = "diffusers") -> Path:
+        """Write the model as a new folder or file and return its path; it appears whole or not at all.
 
         Args:
             folder: does not exist yet, or is empty; the folder that holds it exists.
             layout: "diffusers" opens there too, and here with the same preset; "own" has our names and one file a
-                network.
+                network. "single" makes of ``folder`` one .safetensors file with the names of the original code, which
+                nearly every program opens; it keeps the config, and of the tokenizer nothing, as CLIP's own is known.
 
         Raises:
-            InputError: no such layout.
-            OutputError: the folder is not empty, or cannot be written.
+            InputError: no such layout, or the file's name does not end in .safetensors.
+            OutputError: the folder is not empty, the file is there already, or it cannot be written.
         """
         return saving.save(self.components, Path(folder), layout)
 
@@ -281,26 +314,30 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     family: str | None = None,
+    *,
+    allow_pickle: bool = False,
 ) -> Pipeline:
-    """The Pipeline of a shipped model ("emoji") or of a folder, in our layout or that of diffusers.
+    """The Pipeline of a shipped model ("emoji"), of a folder in our layout or that of diffusers, or of a single file.
 
     Nothing is fetched from a network, and no code is taken from the folder.
 
     Args:
-        name_or_path: a shipped model's name, or a folder.
+        name_or_path: a shipped model's name, a folder, or a .safetensors file with a whole model in it.
         device: "auto" is the first that is there of cuda, mps, xpu, cpu; or "cpu", "cuda:1" and so on.
         dtype: "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, where halves are slower and less
             exact; elsewhere bfloat16 where it is native, as nothing overflows in it, else float16.
-        family: only for files that cannot tell what they are. A folder says it itself, so leave it out.
+        family: only for single files that cannot tell what they are: "sd21" and "sd21-v" have the same shapes. The
+            names are those of ``config.FAMILIES``. A folder says it itself, so leave it out.
+        allow_pickle: also read single files that torch pickled (.ckpt, .pt, .bin), by its restricted reader
+            (``weights_only=True``), which builds tensors and runs nothing.
 
     Raises:
         ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
-        InputError: the device or the dtype is not possible, or ``family`` is given for a folder.
+        InputError: the device or the dtype is not possible, there is no such family, ``family`` is given for a folder,
+            or a file needs it.
         WeightsError: a file is damaged, foreign, or does not fit its network.
     """
-    if family is not None:
-        raise InputError(f"family is {family!r}, but a folder says itself what it is; leave family out")
-    return Pipeline(loading.load_components(name_or_path, device, dtype))
+    return Pipeline(loading.load_components(name_or_path, device, dtype, family, allow_pickle=allow_pickle))
 
 
 def samplers() -> list[str]:
@@ -308,7 +345,9 @@ def samplers() -> list[str]:
     return list(TABLE)
 
 
-def _texts(prompt: str | Sequence[str] | None, conditioning: Conditioning | None, width: int) -> tuple[str, ...]:
+def _texts(
+    config: ModelConfig, prompt: str | Sequence[str] | None, conditioning: Conditioning | None
+) -> tuple[str, ...]:
     """The prompts; for conditioning an empty one for each row."""
     if conditioning is None:
         if prompt is None:
@@ -316,10 +355,7 @@ def _texts(prompt: str | Sequence[str] | None, conditioning: Conditioning | None
         return requests.texts(prompt, "prompt")
     if prompt is not None:
         raise InputError("both a prompt and conditioning are given; give one of them")
-    shape = list(conditioning.embeddings.shape)
-    if len(shape) != 3 or shape[-1] != width or 0 in shape:
-        raise InputError(f"conditioning has embeddings of shape {shape}; this model reads [B,T,{width}]")
-    return ("",) * shape[0]
+    return ("",) * check_conditioning(config, conditioning)
 
 
 def _functions(guidance: Guidance | Sequence[Guidance]) -> tuple[Guidance, ...]:

@@ -32,11 +32,12 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
     **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
     **dict.fromkeys(("num_inference_steps", "num_images_per_prompt", "threads", "picture"), (int,)),
-    **dict.fromkeys(("height", "width", "upscale"), (int,)),
+    **dict.fromkeys(("height", "width", "upscale", "clip_skip"), (int,)),
     "guidance_scale": (int, float),
     "strength": (int, float, type(None)),
     "spacing": (str, list),
-    "image": (list, type(None)),
+    **dict.fromkeys(("image", "mask_image"), (list, type(None))),
+    **dict.fromkeys(("original_size", "crops_coords_top_left", "target_size"), (list, type(None))),
 }
 """Every key of a receipt in a file, but ``format``, and what its value may be. Anybody can write a receipt."""
 
@@ -63,8 +64,16 @@ def of_request(request: Request) -> Receipt:
         "width": request.width,
         "num_images_per_prompt": request.num_images_per_prompt,
         "strength": request.strength,
+        "clip_skip": request.clip_skip,
+        "original_size": _list(request.original_size),
+        "crops_coords_top_left": _list(request.crops_coords_top_left),
+        "target_size": _list(request.target_size),
         "upscale": request.upscale,
     }
+
+
+def _list(values: tuple[int, int] | None) -> list[int] | None:
+    return None if values is None else list(values)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -116,6 +125,7 @@ def infotext(receipt: Receipt, picture: int) -> str:
         "VAE hash": receipt["weights"]["vae"][:10],
         "Denoising strength": None if receipt["strength"] is None else f"{receipt['strength']:g}",
         "Postprocess upscale by": receipt["upscale"] if receipt["upscale"] > 1 else None,
+        "Clip skip": receipt["clip_skip"] + 1 if receipt["clip_skip"] else None,
         "RNG": "CPU",
         "Version": f"diffuscope {receipt['versions']['diffuscope']}",
     }

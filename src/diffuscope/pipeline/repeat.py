@@ -15,6 +15,9 @@ from diffuscope.pipeline.pipeline import Pipeline, load
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
 
+PICTURES = {"image": "start image", "mask_image": "mask"}
+"""What a receipt holds only the hashes of, by their names in a call."""
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -46,6 +49,7 @@ def replay(
     *,
     model: Pipeline | str | PathLike[str] | None = None,
     image: Pictures | None = None,
+    mask_image: Pictures | None = None,
 ) -> Replay:
     """Repeat the call that made the picture at ``path``, and compare.
 
@@ -53,10 +57,11 @@ def replay(
         path: a PNG with our receipt.
         model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
         image: the start image or images, where there were any: a receipt has only their hash.
+        mask_image: likewise the mask or masks.
 
     Raises:
         ImageError: the file has no receipt, or a damaged one.
-        InputError: the receipt names other weights or another start image, or something that no receipt can repeat.
+        InputError: the receipt names other weights, another start image or mask, or what no receipt can repeat.
         ModelNotFoundError: there is no such model.
     """
     old = receipts.read(path)
@@ -68,7 +73,8 @@ def replay(
             f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
             f"give the model {old['model']!r} that made it"
         )
-    images = _start_images(old, image)
+    images = _pictures(old, "image", image)
+    masks = _pictures(old, "mask_image", mask_image)
     result = pipe(
         old["prompt"],
         negative_prompt=old["negative_prompt"],
@@ -82,10 +88,16 @@ def replay(
         num_images_per_prompt=old["num_images_per_prompt"],
         image=images,
         strength=0.8 if old["strength"] is None else old["strength"],
+        mask_image=masks,
+        clip_skip=old["clip_skip"],
+        original_size=old["original_size"],
+        crops_coords_top_left=old["crops_coords_top_left"],
+        target_size=old["target_size"],
         upscale=old["upscale"],
     )
-    if images is not None and result.receipt["image"] != old["image"]:
-        raise InputError("the start image is not the one that the receipt names; give the same picture")
+    for key, what in PICTURES.items():
+        if result.receipt[key] != old[key]:
+            raise InputError(f"the {what} is not the one that the receipt names; give the same picture")
     picture = old["picture"]
     again = result.images[picture]
     return Replay(
@@ -118,14 +130,15 @@ def _is_here(device: str) -> bool:
     return device == "cpu" or (device == "cuda" and torch.cuda.is_available())
 
 
-def _start_images(old: Receipt, image: Pictures | None) -> Pictures | None:
-    if old["image"] is None:
-        if image is not None:
-            raise InputError("a start image is given, but the picture was made without one; leave it out")
+def _pictures(old: Receipt, key: str, given: Pictures | None) -> Pictures | None:
+    what = PICTURES[key]
+    if old[key] is None:
+        if given is not None:
+            raise InputError(f"a {what} is given, but the picture was made without one; leave it out")
         return None
-    if image is None:
-        raise InputError("the picture was made from a start image, of which the receipt has only the hash; give it")
-    return image
+    if given is None:
+        raise InputError(f"the picture was made from a {what}, of which the receipt has only the hash; give it")
+    return given
 
 
 def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:

@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
-from diffuscope.config import ModelConfig
+from diffuscope.config import REFINER_SIZES, ModelConfig
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.schedules import Schedule, tail
 from diffuscope.errors import InputError
@@ -19,6 +19,9 @@ MAX_SIDE = 8192
 MAX_IMAGES = 1024
 SEEDS = 1 << 63
 UPSCALES = (1, 4)
+FARTHEST = 1 << 16
+SCORE, NEGATIVE_SCORE = 6.0, 2.5
+"""Of beauty, from 0 to 10: what SDXL's refiner is told of the wanted picture and of the unwanted one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,16 @@ class Request:
     strength: float | None
     """None without a start image."""
     upscale: int
+    clip_skip: int
+    guided: bool
+    """Whether the U-Net is called for the negative prompts too."""
+    original_size: tuple[int, int] | None
+    """Height and width, None where the model reads no sizes."""
+    crops_coords_top_left: tuple[int, int] | None
+    target_size: tuple[int, int] | None
+    sizes: tuple[float, ...]
+    """What the U-Net is told beside the prompt: those three, or for a refiner two of them and a score."""
+    negative_sizes: tuple[float, ...]
 
     @property
     def images(self) -> int:
@@ -123,6 +136,17 @@ def side(value: object, name: str, factor: int) -> int:
     return pixels
 
 
+def pair(value: object, name: str) -> tuple[int, int]:
+    """Two lengths in pixels, the vertical one first.
+
+    Raises:
+        InputError: not two whole numbers from 0 to ``FARTHEST``.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise InputError(f"{name} is {_short(value)}; give two numbers of pixels, the vertical one first")
+    return whole(value[0], name, 0, FARTHEST), whole(value[1], name, 0, FARTHEST)
+
+
 def seeds(value: object, images: int) -> tuple[int, ...]:
     """One seed per image: ``seed + k`` for one integer, the integers themselves for a list, drawn for None.
 
@@ -168,6 +192,11 @@ class Asked:
     sigmas: object
     strength: object
     """None without a start image."""
+    masked: bool
+    clip_skip: object
+    original_size: object
+    crops_coords_top_left: object
+    target_size: object
 
 
 def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
@@ -188,8 +217,10 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
     levels = schedule.levels(steps, sampler=name, spacing=spacing)
     scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
-    height = preset.height if asked.height is None else asked.height
-    width = preset.width if asked.width is None else asked.width
+    height = side(preset.height if asked.height is None else asked.height, "height", config.vae.factor)
+    width = side(preset.width if asked.width is None else asked.width, "width", config.vae.factor)
+    # All of a masked picture made anew begins as a picture from text does.
+    is_whole = strength is None or (asked.masked and strength == 1)
     return Request(
         prompt=asked.prompt,
         negative_prompt=per_prompt(asked.negative_prompt, prompts),
@@ -198,13 +229,42 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         seed=seeds(asked.seed, images),
         sampler=name,
         spacing=spacing,
-        levels=levels if strength is None else tail(levels, strength),
-        height=side(height, "height", config.vae.factor),
-        width=side(width, "width", config.vae.factor),
+        levels=levels if strength is None or is_whole else tail(levels, strength),
+        height=height,
+        width=width,
         num_images_per_prompt=per_text,
         strength=strength,
         upscale=upscaling(asked.upscale, preset.upscale),
+        clip_skip=whole(asked.clip_skip, "clip_skip", 0, _most_skipped(config)),
+        guided=scale != 1.0 and config.unet.guidance_dim is None,
+        **_sizes(config, asked, (height, width)),
     )
+
+
+def _most_skipped(config: ModelConfig) -> int:
+    """How many layers of every text encoder can be left out."""
+    return min(encoder.layers - 1 - (encoder.states == "penultimate") for encoder in config.text_encoders)
+
+
+def _sizes(config: ModelConfig, asked: Asked, usual: tuple[int, int]) -> dict[str, Any]:
+    """The fields of a request that tell the U-Net the picture's size, as Podell et al. 2023, section 2.2, has it."""
+    given = {
+        "original_size": (asked.original_size, usual),
+        "crops_coords_top_left": (asked.crops_coords_top_left, (0, 0)),
+        "target_size": (asked.target_size, usual),
+    }
+    if not config.sizes:
+        for name, (value, _) in given.items():
+            if value is not None:
+                raise InputError(f"{name} is {_short(value)}, but this model reads no sizes; leave it out")
+        return {**dict.fromkeys(given), "sizes": (), "negative_sizes": ()}
+    pairs = {name: other if value is None else pair(value, name) for name, (value, other) in given.items()}
+    original, crop, target = pairs.values()
+    if config.sizes == REFINER_SIZES:
+        scores = {"sizes": SCORE, "negative_sizes": NEGATIVE_SCORE}
+        return pairs | {name: (*original, *crop, score) for name, score in scores.items()}
+    sizes = (*original, *crop, *target)
+    return pairs | {"sizes": sizes, "negative_sizes": sizes}
 
 
 def _solver(config: ModelConfig, asked: Asked) -> tuple[str, str | tuple[float, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,18 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.diffusion.guidance import guided, guided_in_one
+from diffuscope.diffusion.inpaint import keeping
 from diffuscope.diffusion.noise import PerImageNoise
-from diffuscope.diffusion.prediction import denoiser
 from diffuscope.diffusion.samplers import SAMPLERS
-from diffuscope.errors import InputError
-from diffuscope.images import Pictures, fitted, open_picture, picture_hash
+from diffuscope.images import picture_hash, to_pixels
 from diffuscope.pipeline import codec
+from diffuscope.pipeline.pictures import mask_pixels
 from diffuscope.pipeline.receipt import dtype_name, of_request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
-from diffuscope.prompt import encode, what_was_cut
-from diffuscope.types import Conditioning, Denoiser, Tap
+from diffuscope.pipeline.told import denoiser_of, told
+from diffuscope.prompt import what_was_cut
+from diffuscope.types import Conditioning, Denoiser, Levels, Step, Tap
 
 if TYPE_CHECKING:
     from diffuscope.pipeline.pipeline import Pipeline
@@ -35,6 +35,8 @@ class Extras:
 
     image: tuple[Image.Image, ...] | None = None
     """RGB, of the request's size, one per image."""
+    mask: tuple[Image.Image, ...] | None = None
+    """Black and white, of the request's size, one per image."""
     latents: Tensor | None = None
     conditioning: Conditioning | None = None
     guidance: Sequence[Callable[[Denoiser], Denoiser]] = ()
@@ -56,22 +58,24 @@ class Extras:
         return [name for name, is_given in given.items() if is_given]
 
 
-def start_images(image: Pictures | None, request: Request) -> tuple[Image.Image, ...] | None:
-    """The picture that each image of the call starts from, of the request's size.
+@dataclass(frozen=True, kw_only=True)
+class Inpainting:
+    """What a run with a mask needs: ``beside`` for a U-Net that reads masks, ``clean`` and ``noise`` for another."""
 
-    Raises:
-        InputError: not one picture, nor one per prompt.
-        ImageError: a picture cannot be read.
-    """
-    if image is None:
-        return None
-    given = [*image] if isinstance(image, list | tuple) else [image]
-    prompts = len(request.prompt)
-    if len(given) not in {1, prompts}:
-        raise InputError(f"{len(given)} start images for {prompts} prompts; give one, or one for each prompt")
-    opened = [fitted(open_picture(each), request.width, request.height) for each in given]
-    each_prompt = opened * prompts if len(opened) == 1 else opened
-    return tuple(each_prompt[k // request.num_images_per_prompt] for k in range(request.images))
+    mask: Tensor
+    """[N,1,h,w], 1 where the picture is made anew, 0 where it stays."""
+    clean: Tensor | None = None
+    """[N,C,h,w] the picture's latents."""
+    noise: Tensor | None = None
+    """[N,C,h,w] of unit variance, the start noise."""
+    beside: Tensor | None = None
+    """[N,1+C,h,w] the mask, and the latents of the picture in which the masked places are grey."""
+
+    def keeping(self, steps: Iterator[Step], levels: Levels) -> Iterator[Step]:
+        """The steps, in which what is not masked stays as it is."""
+        if self.clean is None or self.noise is None:
+            return steps
+        return keeping(steps, self.clean, self.noise, self.mask, levels)
 
 
 def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
@@ -80,12 +84,15 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     noise = PerImageNoise(request.seed)
     with torch.inference_mode(False), torch.no_grad():
         with pipe.adapters.encoding(extras.loras):
-            cond, uncond = _texts(pipe, request, extras)
-        x = _start(pipe, request, extras, noise, receipt["notes"])
-    denoise = pipe.adapters.during(_denoiser(pipe, request, cond, uncond, extras.tap), extras.loras)
+            texts = told(pipe, request, extras.conditioning, extras.tap)
+        x, inpainting = _start(pipe, request, extras, noise, receipt["notes"])
+    beside = None if inpainting is None else inpainting.beside
+    denoise = pipe.adapters.during(denoiser_of(pipe, request, texts, beside, extras.tap), extras.loras)
     for change in extras.guidance:
         denoise = change(denoise)
     steps = pipe.adapters.settling(SAMPLERS[request.sampler](denoise, x, request.levels.sigmas, noise=noise))
+    if inpainting is not None:
+        steps = inpainting.keeping(steps, request.levels)
 
     def finish(latents: Tensor, receipt: Receipt) -> Result:
         pixels = codec.decode(pipe.vae, latents, extras.tap, receipt["notes"])
@@ -105,6 +112,7 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt["dtype"] = dtype_name(pipe.dtype)
     receipt["threads"] = torch.get_num_threads()
     receipt["image"] = None if extras.image is None else [picture_hash(image) for image in extras.image]
+    receipt["mask_image"] = None if extras.mask is None else [picture_hash(mask) for mask in extras.mask]
     receipt["edits"] = extras.edits
     receipt["checks"] = []
     texts = dict.fromkeys((*request.prompt, *request.negative_prompt))
@@ -112,51 +120,34 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     return receipt
 
 
-def _texts(pipe: Pipeline, request: Request, extras: Extras) -> tuple[Tensor, Tensor | None]:
-    """Text states [N,T,D] of each image's prompt and of its negative prompt; None where nothing guides."""
-    count = request.num_images_per_prompt
-    negative = () if request.guidance_scale == 1.0 else request.negative_prompt
-    prompts = request.prompt if extras.conditioning is None else ()
-    states = None
-    if negative or prompts:
-        states = encode([*negative, *prompts], pipe.tokenizer, pipe.text_encoder, extras.tap).embeddings
-        states = states.repeat_interleave(count, dim=0)
-    rows = len(negative) * count
-    if extras.conditioning is not None:
-        cond = extras.conditioning.embeddings.to(pipe.device).repeat_interleave(count, dim=0)
-    else:
-        assert states is not None
-        cond = states[rows:]
-    return cond, states[:rows] if negative and states is not None else None
+def _start(
+    pipe: Pipeline, request: Request, extras: Extras, noise: PerImageNoise, notes: list[str]
+) -> tuple[Tensor, Inpainting | None]:
+    """[N,C,h,w] float32 latents at the run's first noise level, and what inpainting needs.
 
-
-def _start(pipe: Pipeline, request: Request, extras: Extras, noise: PerImageNoise, notes: list[str]) -> Tensor:
-    """[N,C,h,w] float32 latents at the run's first noise level. Draws: the encoder's sample, then the start noise."""
+    Draws, those that are needed: the encoder's sample, the start noise, the encoder's sample of what stays.
+    """
     factor, channels = pipe.config.vae.factor, pipe.config.vae.latent_channels
     shape = (channels, request.height // factor, request.width // factor)
     scale = request.levels.start_scale
     if extras.latents is not None:
-        return extras.latents.to(pipe.device, torch.float32) * scale
+        return extras.latents.to(pipe.device, torch.float32) * scale, None
     if extras.image is None:
-        return noise.draw(shape).to(pipe.device) * scale
-    clean = codec.encode(pipe.vae, extras.image, noise.draw(shape), extras.tap, notes)
-    return clean + noise.draw(shape).to(pipe.device) * scale
+        return noise.draw(shape).to(pipe.device) * scale, None
 
+    def encoded(pixels: Tensor) -> Tensor:
+        return codec.encode(pipe.vae, pixels, noise.draw(shape), extras.tap, notes)
 
-def _denoiser(pipe: Pipeline, request: Request, cond: Tensor, uncond: Tensor | None, tap: Tap | None) -> Denoiser:
-    """The U-Net with its texts as one Denoiser; guided where there are unconditional states."""
-
-    def told(context: Tensor) -> Denoiser:
-        context = context.to(pipe.device, pipe.dtype)
-
-        def predict(x: Tensor, time: Tensor) -> Tensor:
-            return pipe.unet(x.to(pipe.dtype), time, context, tap=tap)
-
-        return denoiser(predict, request.levels, pipe.config.schedule.prediction)
-
-    if uncond is None:
-        return told(cond)
-    if uncond.shape == cond.shape:
-        return guided_in_one(told(torch.cat([uncond, cond])), request.guidance_scale)
-    # Edited conditioning may have another length, which does not go into one batch.
-    return guided(told(cond), told(uncond), request.guidance_scale)
+    pixels = to_pixels(extras.image)
+    anew = extras.mask is not None and request.strength == 1.0
+    clean = None if anew and pipe.config.inpaints else encoded(pixels)
+    drawn = noise.draw(shape).to(pipe.device)
+    x = drawn * scale if clean is None or anew else clean + drawn * scale
+    if extras.mask is None:
+        return x, None
+    mask = mask_pixels(extras.mask)
+    small = mask[:, :, ::factor, ::factor].to(pipe.device)
+    if not pipe.config.inpaints:
+        return x, Inpainting(mask=small, clean=clean, noise=drawn)
+    masked = encoded(pixels * (1 - mask))
+    return x, Inpainting(mask=small, beside=torch.cat([small, masked], dim=1))

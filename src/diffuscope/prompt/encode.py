@@ -8,14 +8,23 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.types import Conditioning, Tap
 
+Tower = tuple[Tokenizer, TextEncoder]
+
 
 def encode(
-    texts: Sequence[str], tokenizer: Tokenizer, text_encoder: TextEncoder, tap: Tap | None = None
+    texts: Sequence[str], tokenizer: Tokenizer, text_encoder: TextEncoder, tap: Tap | None = None, *, skip: int = 0
 ) -> Conditioning:
     """What the U-Net is told of each text: ``ids`` [B,T] on the CPU, the rest on the text encoder's device.
 
     Equal texts are encoded once, so the rows that a tap sees are the different texts, in the order of their first
     appearance.
+
+    Args:
+        texts: one row each.
+        tokenizer: the text encoder's.
+        text_encoder: its states are taken where its config says.
+        tap: reads or replaces inner values.
+        skip: how many layers earlier they are taken.
     """
     rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     ids = tokenizer.encode(list(rows))
@@ -23,7 +32,20 @@ def encode(
     states = text_encoder(ids.to(device), tap)
     index = torch.tensor([rows[text] for text in texts])
     pooled = None if states.pooled is None else states.pooled[index.to(device)]
-    return Conditioning(states.last_hidden_state[index.to(device)], ids[index], pooled)
+    return Conditioning(text_encoder.read(states, skip)[index.to(device)], ids[index], pooled)
+
+
+def encode_in_all(
+    texts: Sequence[str], towers: Sequence[Tower], tap: Tap | None = None, *, skip: int = 0
+) -> Conditioning:
+    """``encode`` by each text encoder: their states side by side [B,T,D], the first one's ids, the last one's pooled.
+
+    As SDXL has it: Podell et al. 2023, section 2.1.
+    """
+    told = [encode(texts, tokenizer, text_encoder, tap, skip=skip) for tokenizer, text_encoder in towers]
+    if len(told) == 1:
+        return told[0]
+    return Conditioning(torch.cat([each.embeddings for each in told], dim=-1), told[0].ids, told[-1].pooled)
 
 
 def what_was_cut(text: str, tokenizer: Tokenizer) -> str | None:

@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from diffuscope.config import ModelConfig, Preset, TextEncoderConfig
+from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig
 from diffuscope.errors import ModelNotFoundError, WeightsError
-from diffuscope.weights import configs, files, schedulers
+from diffuscope.weights import configs, files, schedulers, shards
 from diffuscope.weights.configs import Json
 
 WEIGHTS = {
@@ -23,13 +23,11 @@ WEIGHTS = {
 SCHEDULER = "scheduler/scheduler_config.json"
 
 END_OF_TEXT = 49407
-INPAINT_CHANNELS = 9
-"""Of a U-Net that reads the latents, the mask and the picture outside of it."""
-
-REFINER_SIZES = 5
-
 SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Their default guidance is 5, that of the others 7.5."""
+
+DIFFUSERS = "0.42.1"
+"""The version whose folders ours are like; without one it does not open a model for inpainting."""
 
 OWN = "_diffuscope"
 """Key in model_index.json for what diffusers has no place for; it skips keys with an underscore."""
@@ -107,6 +105,7 @@ def model_index(config: ModelConfig, scheduler_class: str) -> Json:
     absent = [None, None]
     index: Json = {
         "_class_name": pipeline_class(config),
+        "_diffusers_version": DIFFUSERS,
         OWN: {"name": config.name, "preset": asdict(config.preset)},
         "feature_extractor": absent,
         "image_encoder": absent,
@@ -136,13 +135,12 @@ def model_index(config: ModelConfig, scheduler_class: str) -> Json:
 
 def pipeline_class(config: ModelConfig) -> str:
     """The class of diffusers that runs the model as its preset says."""
-    inpaints = config.unet.in_channels == INPAINT_CHANNELS
     if config.unet.extra_dim is not None:
         image = "Img2Img" if config.sizes == REFINER_SIZES else ""
-        return f"StableDiffusionXL{'Inpaint' if inpaints else image}Pipeline"
+        return f"StableDiffusionXL{'Inpaint' if config.inpaints else image}Pipeline"
     if config.unet.guidance_dim is not None:
         return "LatentConsistencyModelPipeline"
-    return "StableDiffusionInpaintPipeline" if inpaints else "StableDiffusionPipeline"
+    return "StableDiffusionInpaintPipeline" if config.inpaints else "StableDiffusionPipeline"
 
 
 def _usual(index: Json) -> Json:
@@ -178,18 +176,24 @@ def _pad(folder: Path) -> int | None:
     return None
 
 
-def find_weights(folder: str | Path, part: str) -> Path:
-    """The safetensors file of ``part`` (a key of ``WEIGHTS``) in a diffusers folder, half precision if only that.
+def find_weights(folder: str | Path, part: str) -> tuple[Path, ...]:
+    """The safetensors file of ``part`` (a key of ``WEIGHTS``) in a diffusers folder, or the shards of it.
+
+    Half precision is taken where there is nothing else. What else lies in the folder, such as a safety checker, is
+    not looked for and not missed.
 
     Raises:
-        ModelNotFoundError: there is none.
-        WeightsError: there is a pickled one only.
+        ModelNotFoundError: there is none, or a shard is missing.
+        WeightsError: there is a pickled one only, or the shards' index is damaged.
     """
     path = Path(folder) / WEIGHTS[part]
     half = path.with_suffix(".fp16.safetensors")
     for candidate in (path, half):
         if candidate.is_file():
-            return candidate
+            return (candidate,)
+    index = shards.find_index(path)
+    if index is not None:
+        return shards.read_index(index)
     pickles = sorted(path.parent.glob("*.bin"))
     if pickles:
         raise WeightsError(

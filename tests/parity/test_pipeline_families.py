@@ -1,0 +1,227 @@
+"""Each family of models, narrow and with random weights: diffusers opens what we save and makes the same latents."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from PIL import Image
+
+import diffuscope as ds
+from diffuscope.config import PRESETS
+from diffuscope.loading import Components
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline import Pipeline
+
+TOLERANCE = 1e-4
+"""Latents after ten guided steps in float32, largest absolute difference."""
+
+PROMPT, NEGATIVE = "a red fox, sitting", "blue"
+SAMPLERS = {
+    "ddim": diffusers.DDIMScheduler,
+    "euler": diffusers.EulerDiscreteScheduler,
+    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+}
+
+
+def made(family: str) -> Pipeline:
+    """The family's narrow model with random weights, every parameter off its start."""
+    config = PRESETS[f"tiny-{family}"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks: dict[str, Any] = {"text_encoder": TextEncoder(config.text_encoder), "unet": UNet(config.unet)}
+        if config.text_encoder_2 is not None:
+            networks["text_encoder_2"] = TextEncoder(config.text_encoder_2, component="text_encoder_2")
+        networks["vae"] = VAE(config.vae)
+        for network in networks.values():
+            network.eval().requires_grad_(False)
+            for parameter in network.parameters():
+                parameter += 0.02 * torch.randn(parameter.shape)
+    tokenizers = {"tokenizer": Tokenizer(pad=config.text_encoder.pad)}
+    if config.text_encoder_2 is not None:
+        tokenizers["tokenizer_2"] = Tokenizer(pad=config.text_encoder_2.pad)
+    return Pipeline(Components(config=config, **tokenizers, **networks))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory):
+    """Family -> its model and the folder of it in the layout of diffusers, each made once."""
+    found: dict[str, tuple[Pipeline, Path]] = {}
+
+    def get(family: str) -> tuple[Pipeline, Path]:
+        if family not in found:
+            pipe = made(family)
+            found[family] = pipe, pipe.save(tmp_path_factory.mktemp("families") / family)
+        return found[family]
+
+    return get
+
+
+def opened(folder: Path, sampler: str = "ddim", kind: str = "") -> Any:
+    """diffusers' pipeline of the folder's own class, or of the ``kind`` "Img2Img" or "Inpaint" of its parts."""
+    theirs = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    if kind and kind not in type(theirs).__name__:
+        base = type(theirs).__name__.replace("Img2Img", "").removesuffix("Pipeline")
+        theirs = getattr(diffusers, f"{base}{kind}Pipeline").from_pipe(theirs)
+    unclipped = {"clip_sample": False} if sampler == "ddim" else {}
+    theirs.scheduler = SAMPLERS[sampler].from_config(theirs.scheduler.config, **unclipped)
+    theirs.set_progress_bar_config(disable=True)
+    return theirs
+
+
+def noise(rows: int) -> torch.Tensor:
+    return torch.randn(rows, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def picture(seed: int = 0) -> Image.Image:
+    pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(pixels.numpy())
+
+
+def mask() -> Image.Image:
+    image = Image.new("L", (32, 32), 0)
+    image.paste(255, (8, 4, 26, 20))
+    return image
+
+
+def off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    assert ours.shape == theirs.shape
+    assert theirs.abs().max() > 0.5
+    return (ours - theirs).abs().max().item()
+
+
+def drawn() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(3)]
+
+
+@pytest.mark.parametrize(
+    ("family", "sampler"),
+    [
+        ("sd21", "ddim"),
+        ("sd21-v", "ddim"),
+        ("sd21-v", "dpmpp_2m"),
+        ("sd-turbo", "euler"),
+        ("sdxl", "ddim"),
+        ("sdxl", "euler"),
+        ("sdxl", "dpmpp_2m"),
+        ("sdxl-turbo", "euler"),
+    ],
+)
+def test_text_to_image(saved: Any, family: str, sampler: str) -> None:
+    ours, folder = saved(family)
+    call = {"latents": noise(2), "num_inference_steps": 10, "guidance_scale": 5.0}
+    theirs = opened(folder, sampler)
+    other = theirs([PROMPT, "cat"], negative_prompt=[NEGATIVE] * 2, **call, output_type="latent").images
+    result = ours([PROMPT, "cat"], negative_prompt=NEGATIVE, **call, sampler=sampler)
+    assert off(result.latents, other) < TOLERANCE
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
+def test_no_negative_prompt_means_zeros_in_sdxl(saved: Any, guidance_scale: float) -> None:
+    ours, folder = saved("sdxl")
+    call = {"latents": noise(2), "num_inference_steps": 4, "guidance_scale": guidance_scale}
+    other = opened(folder)(PROMPT, **call, num_images_per_prompt=2, output_type="latent").images
+    result = ours(PROMPT, **call, num_images_per_prompt=2, sampler="ddim")
+    assert off(result.latents, other) < TOLERANCE
+
+
+def test_sizes_and_crops_of_sdxl(saved: Any) -> None:
+    ours, folder = saved("sdxl")
+    sizes = {"original_size": (300, 400), "crops_coords_top_left": (20, 30), "target_size": (512, 256)}
+    call = {"latents": noise(1), "num_inference_steps": 4, "guidance_scale": 5.0}
+    other = opened(folder)(PROMPT, **call, **sizes, output_type="latent").images
+    result = ours(PROMPT, **call, **sizes, sampler="ddim")
+    assert off(result.latents, other) < TOLERANCE
+    plain = ours(PROMPT, **call, sampler="ddim")
+    assert off(plain.latents, other) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sdxl-refiner", "sd21-v"])
+def test_image_to_image(saved: Any, family: str) -> None:
+    """The draws are ours: the encoder's sample, then the start noise; theirs come from the same generator."""
+    ours, folder = saved(family)
+    theirs = opened(folder, "euler", "Img2Img")
+    assert "Img2Img" in type(theirs).__name__
+    call = {"negative_prompt": NEGATIVE, "strength": 0.6, "num_inference_steps": 10, "guidance_scale": 5.0}
+    other = theirs(PROMPT, image=picture(), generator=drawn(), **call, output_type="latent").images
+    result = ours(PROMPT, image=picture(), seed=3, **call, sampler="euler")
+    assert off(result.latents, other) < TOLERANCE
+
+
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize(
+    ("family", "sampler"),
+    [
+        ("sd15", "ddim"),
+        ("sdxl", "euler"),
+        ("sd21-v", "dpmpp_2m"),
+        ("sd15-inpaint", "ddim"),
+        ("sd21-inpaint", "dpmpp_2m"),
+        ("sdxl-inpaint", "euler"),
+    ],
+)
+def test_inpainting(saved: Any, family: str, sampler: str, strength: float) -> None:
+    ours, folder = saved(family)
+    theirs = opened(folder, sampler, "Inpaint")
+    call: dict[str, Any] = {"image": picture(), "mask_image": mask(), "strength": strength, "guidance_scale": 5.0}
+    call |= {"negative_prompt": NEGATIVE, "num_inference_steps": 10}
+    size = {"height": 32, "width": 32}
+    other = theirs(PROMPT, generator=drawn(), **call, **size, output_type="latent").images
+    result = ours(PROMPT, seed=3, **call, sampler=sampler)
+    assert off(result.latents, other) < TOLERANCE
+
+
+def test_a_guidance_scale_that_the_network_reads(saved: Any) -> None:
+    ours, folder = saved("sd15-lcm")
+    theirs = opened(folder, "ddim")
+    assert type(theirs) is diffusers.LatentConsistencyModelPipeline
+    assert theirs.unet.config.time_cond_proj_dim == ours.config.unet.guidance_dim
+    parts = {name: part for name, part in theirs.components.items() if name != "image_encoder"}
+    plain = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    plain.set_progress_bar_config(disable=True)
+    call = {"latents": noise(1), "num_inference_steps": 10}
+    other = [plain(PROMPT, **call, guidance_scale=s, output_type="latent").images for s in (1.0, 8.5)]
+    result = [ours(PROMPT, **call, guidance_scale=s, sampler="ddim").latents for s in (1.0, 8.5)]
+    assert off(result[0], other[0]) < TOLERANCE
+    assert off(result[1], other[1]) < TOLERANCE
+    assert off(result[0], other[1]) > 10 * TOLERANCE
+
+
+def test_an_earlier_layer_of_the_text_encoder(saved: Any) -> None:
+    """Their own ``clip_skip`` asks transformers 5 for what is no more there, so the states are taken by hand."""
+    ours, folder = saved("sd15")
+    theirs = opened(folder)
+    ids = ours.tokenizer.encode([PROMPT, NEGATIVE])
+    states = theirs.text_encoder.final_layer_norm(theirs.text_encoder(ids, output_hidden_states=True).hidden_states[-2])
+    call = {"latents": noise(1), "num_inference_steps": 4, "guidance_scale": 5.0}
+    other = theirs(prompt_embeds=states[:1], negative_prompt_embeds=states[1:], **call, output_type="latent").images
+    result = ours(PROMPT, negative_prompt=NEGATIVE, **call, sampler="ddim", clip_skip=1)
+    assert off(result.latents, other) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", ["sd21-v", "sdxl", "sdxl-refiner"])
+def test_a_saved_model_is_the_same_model(saved: Any, family: str, tmp_path: Path) -> None:
+    ours, folder = saved(family)
+    for place in (folder, ours.save(tmp_path / family, layout="own")):
+        again = ds.load(place, device="cpu")
+        assert again.config == ours.config
+        assert again.weights == ours.weights
+        told, before = again.encode_prompt(PROMPT), ours.encode_prompt(PROMPT)
+        assert torch.equal(told.embeddings, before.embeddings)
+        assert torch.equal(told.pooled, before.pooled)
+        assert torch.equal(told.ids, before.ids)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sdxl-refiner", "sd21"])
+def test_what_diffusers_saves_again_is_the_same_model(saved: Any, family: str, tmp_path: Path) -> None:
+    ours, folder = saved(family)
+    diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True).save_pretrained(tmp_path / family)
+    again = ds.load(tmp_path / family, device="cpu")
+    assert again.weights == ours.weights
+    assert replace(again.config, name=ours.config.name, preset=ours.config.preset) == ours.config
+    assert again.config.preset.guidance_scale == (7.5 if family == "sd21" else 5.0)
