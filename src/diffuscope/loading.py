@@ -105,9 +105,11 @@ def load_components(
         if store is not None:
             tensors = single.read_part(store, part, config, dtype=target, device=device)
         else:
-            tensors = _read(paths[part], target, device)
+            tensors = {}
+            for path in paths[part]:
+                tensors |= _read(path, target, device)
             tensors = tensors if is_own(place) else layouts.from_diffusers(tensors, network.config)
-        load_into(network, tensors, source=f"{paths.get(part, place)}")
+        load_into(network, tensors, source=str(paths[part][0] if store is None else place))
         _ready(network, device, target)
     tokenizers = {
         part.replace("text_encoder", "tokenizer"): _tokenizer(place, part, config)
@@ -253,8 +255,8 @@ def is_own(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def weight_files(folder: Path, config: ModelConfig) -> dict[str, Path]:
-    """The file of each of the ``parts`` of a model in a folder of either layout.
+def weight_files(folder: Path, config: ModelConfig) -> dict[str, tuple[Path, ...]]:
+    """The file, or the shards, of each of the ``parts`` of a model in a folder of either layout.
 
     Raises:
         ModelNotFoundError: one is missing.
@@ -266,7 +268,7 @@ def weight_files(folder: Path, config: ModelConfig) -> dict[str, Path]:
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
-    return paths
+    return {part: (path,) for part, path in paths.items()}
 
 
 def read_config(folder: Path) -> ModelConfig:

@@ -83,7 +83,7 @@ def _models() -> Iterator[tuple[str, str]]:
         yield "note", "no model is part of this installation; give a model's folder to --model"
     for name, folder in models.items():
         try:
-            paths = weight_files(folder, read_config(folder)).values()
+            paths = [path for shards in weight_files(folder, read_config(folder)).values() for path in shards]
             size = sum(path.stat().st_size for path in paths)
             for path in paths:
                 read_header(path)

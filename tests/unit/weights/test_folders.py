@@ -194,9 +194,11 @@ def test_weights_are_found_in_full_or_half_precision(tmp_path):
     with pytest.raises(WeightsError, match="is a pickle"):
         folders.find_weights(tmp_path, "unet")
     (unet / "diffusion_pytorch_model.fp16.safetensors").touch()
-    assert folders.find_weights(tmp_path, "unet").name == "diffusion_pytorch_model.fp16.safetensors"
+    assert [path.name for path in folders.find_weights(tmp_path, "unet")] == [
+        "diffusion_pytorch_model.fp16.safetensors"
+    ]
     (unet / "diffusion_pytorch_model.safetensors").touch()
-    assert folders.find_weights(tmp_path, "unet").name == "diffusion_pytorch_model.safetensors"
+    assert [path.name for path in folders.find_weights(tmp_path, "unet")] == ["diffusion_pytorch_model.safetensors"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
