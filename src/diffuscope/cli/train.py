@@ -101,7 +101,7 @@ def _train_unet(
     else:
         painter = ship.shipped_painter(start)
     vae = run.load_vae(emoji.settle(), autoencoder).state_dict()
-    seen = ship.seen_tokens(examples[0].ids)
+    seen = ship.seen_tokens(examples[0].ids, recipe.model.text_encoder.vocabulary)
 
     def saved(average: "torch.nn.Module") -> None:
         assert isinstance(average, Painter)

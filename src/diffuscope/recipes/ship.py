@@ -9,6 +9,7 @@ from diffuscope.config import ModelConfig
 from diffuscope.loading import CONFIG, config_to_json, read_config
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
+from diffuscope.training import ranks
 from diffuscope.training.text import Towers
 from diffuscope.training.unet import Painter
 from diffuscope.weights import files, packing
@@ -52,6 +53,8 @@ def shipped_painter(folder: Path) -> Painter:
     return Painter(towers, unet)
 
 
-def seen_tokens(ids: Tensor) -> Tensor:
-    """[R] sorted ids that occur in ``ids`` of any shape."""
-    return torch.unique(ids).cpu()
+def seen_tokens(ids: Tensor, vocabulary: int) -> Tensor:
+    """[R] sorted ids that occur in ``ids`` of any shape, here or in another process; all are below ``vocabulary``."""
+    counts = torch.bincount(ids.flatten(), minlength=vocabulary).float()
+    ranks.share_mean([counts])
+    return counts.nonzero()[:, 0].cpu()

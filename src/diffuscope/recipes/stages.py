@@ -37,6 +37,8 @@ from diffuscope.weights.assign import load_into
 
 Network = TypeVar("Network", bound=nn.Module)
 
+_RANK_SEEDS = 1000  # between the seeds of two processes; the seeds of a recipe lie closer together
+
 
 @dataclass(frozen=True)
 class Stock:
@@ -104,18 +106,20 @@ def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, star
     return trained
 
 
-EXAMPLES = "examples.safetensors", "examples_held_out.safetensors"
-
-
 def made_from(recipe: ExamplesRecipe, corpus: Path, autoencoder: Path) -> str:
     """What examples depend on, as one line."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (corpus, autoencoder)]
     return f"{recipe} corpus {digests[0]} autoencoder {digests[1]}"
 
 
+def example_files(folder: Path) -> tuple[Path, Path]:
+    """Where this process keeps its training examples, and the held-out ones."""
+    return folder / f"examples-{ranks.rank()}.safetensors", folder / f"held_out-{ranks.rank()}.safetensors"
+
+
 def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Examples, Examples] | None:
     """What ``make_examples`` left in ``folder``; None where it did not, or made them from something else."""
-    paths = [folder / name for name in EXAMPLES]
+    paths = example_files(folder)
     if not all(path.exists() and files.read_header(path).metadata.get("source") == source for path in paths):
         return None
     train_part, held_out = (Examples(**files.read(path)).to(device) for path in paths)
@@ -125,7 +129,10 @@ def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Exam
 def make_examples(
     recipe: ExamplesRecipe, stock: Stock, vae: VAE, teacher: Path, folder: Path, source: str
 ) -> tuple[Examples, Examples]:
-    """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call."""
+    """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call.
+
+    Every process makes other training examples, so that several processes learn from more of them.
+    """
     device = stock.canvas.sprites.device
     network = placed(load_efficientnet(teacher), device)
     vae = placed(vae, device)
@@ -134,12 +141,11 @@ def make_examples(
         scenes = stock.scenes(count, seed, "text", train=train)
         return encode(vae, network, lambda rows: compose(stock.canvas, scenes.take(rows)), token_ids(scenes))
 
-    found = made(recipe.scenes, recipe.seed, train=True), made(recipe.held_out, recipe.seed + 1, train=False)
-    if ranks.rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, part in zip(EXAMPLES, found, strict=True):
-            tensors = {field.name: getattr(part, field.name) for field in fields(part)}
-            files.write(folder / name, tensors, {"source": source})
+    seed = recipe.seed + _RANK_SEEDS * ranks.rank()
+    found = made(recipe.scenes, seed, train=True), made(recipe.held_out, recipe.seed + 1, train=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, part in zip(example_files(folder), found, strict=True):
+        files.write(path, {field.name: getattr(part, field.name) for field in fields(part)}, {"source": source})
     return found
 
 
@@ -212,10 +218,10 @@ def placed(network: Network, device: torch.device) -> Network:
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Write a network's weights, in the first process."""
-    if ranks.rank() > 0:
-        return
-    files.write(path, {name: value.contiguous() for name, value in network.state_dict().items()})
+    """Write a network's weights in the first process; the others wait for it."""
+    if ranks.rank() == 0:
+        files.write(path, {name: value.contiguous() for name, value in network.state_dict().items()})
+    ranks.wait()
 
 
 def load_vae(recipe: VAERecipe, path: Path) -> VAE:

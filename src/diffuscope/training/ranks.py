@@ -52,3 +52,9 @@ def first_says(number: float, device: torch.device) -> float:
     said = torch.tensor(number, dtype=torch.float64, device=device)
     distributed.broadcast(said, 0)
     return said.item()
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if world() > 1:
+        distributed.barrier()

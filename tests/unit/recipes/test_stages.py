@@ -48,7 +48,13 @@ def run(stock, teacher_file, tmp_path_factory):
     painter = stages.new_painter(recipe, stages.load_towers(recipe, folder / "text" / "towers.safetensors"))
 
     def saved(average):
-        ship.ship(average, vae.state_dict(), ship.seen_tokens(examples[0].ids), folder / "model", MODEL)
+        ship.ship(
+            average,
+            vae.state_dict(),
+            ship.seen_tokens(examples[0].ids, MODEL.text_encoder.vocabulary),
+            folder / "model",
+            MODEL,
+        )
 
     stages.train_unet(recipe, examples, painter, folder / "unet", saved=saved)
     return folder
@@ -99,7 +105,7 @@ def test_training_goes_on_from_a_shipped_folder(run, stock, teacher_file, tmp_pa
 
 def test_only_tokens_of_the_texts_are_shipped(run):
     examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
-    seen = ship.seen_tokens(examples[0].ids)
+    seen = ship.seen_tokens(examples[0].ids, MODEL.text_encoder.vocabulary)
     painter = ship.shipped_painter(run / "model")
     table = painter.towers.text_encoder.token.weight
     unseen = torch.ones(len(table), dtype=torch.bool)
