@@ -1,0 +1,241 @@
+"""LoRAs in a pipeline: exact to the bit in and out, in any order, named in prompts, written into the receipt."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import diffuscope as ds
+from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchError
+from diffuscope.nn.taps import tap_points
+from diffuscope.pipeline import Pipeline
+from lora_files import kohya, layers, peft, trained, write
+
+
+@pytest.fixture(scope="module")
+def folder(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three LoRAs that share layers: ink (all), wood (U-Net, DoRA), sand (text encoder)."""
+    place = tmp_path_factory.mktemp("loras")
+    write(place / "ink.safetensors", kohya(layers(tiny, wanted=trained)))
+    wood = [layer for layer in layers(tiny, dora=True) if layer.part == "unet"]
+    write(place / "wood.safetensors", peft(wood))
+    (place / "below").mkdir()
+    sand = [layer for layer in layers(tiny, wanted=trained) if layer.part == "text_encoder"]
+    write(place / "below" / "sand.safetensors", kohya([replace(layer, up=-2 * layer.up) for layer in sand]))
+    return place
+
+
+@pytest.fixture
+def pipe(tiny: Pipeline) -> Pipeline:
+    return Pipeline(copy.deepcopy(tiny.components))
+
+
+def weights(pipe: Pipeline) -> dict[str, Tensor]:
+    return {
+        f"{part}.{k}": v.clone()
+        for part in ("unet", "text_encoder")
+        for k, v in getattr(pipe, part).state_dict().items()
+    }
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_report_counts_layers(pipe: Pipeline, folder: Path) -> None:
+    report = pipe.load_lora(folder / "ink.safetensors", 0.8)
+    assert (report.name, report.weight, report.dialect, report.unmatched) == ("ink", 0.8, "kohya", ())
+    assert report.matched == report.total == 60
+    assert str(report) == "LoRA 'ink' (kohya): 60 of 60 layers matched (text_encoder 12, unet 48), weight 0.8"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_taking_a_lora_away_is_exact(pipe: Pipeline, folder: Path, dtype: torch.dtype) -> None:
+    for part in ("unet", "text_encoder"):
+        getattr(pipe, part).to(dtype)
+    before = weights(pipe)
+    pointers = {name: parameter.data_ptr() for name, parameter in pipe.unet.named_parameters()}
+    names = tap_points(pipe.unet)
+    pipe.load_lora(folder / "ink.safetensors", 0.7)
+    pipe.load_lora(folder / "wood.safetensors", -1.3)
+    assert not equal(before, weights(pipe))
+    assert tap_points(pipe.unet) == names
+    pipe.set_lora("ink", 2)
+    pipe.unload_lora("ink")
+    pipe.unload_lora()
+    assert equal(before, weights(pipe))
+    assert pointers == {name: parameter.data_ptr() for name, parameter in pipe.unet.named_parameters()}
+
+
+def test_the_order_does_not_matter(pipe: Pipeline, folder: Path) -> None:
+    found = []
+    for order in (("ink", "wood"), ("wood", "ink")):
+        for name in order:
+            pipe.load_lora(folder / f"{name}.safetensors", 0.6)
+        found.append(weights(pipe))
+        pipe.unload_lora()
+    assert equal(*found)
+
+
+def test_a_later_weight_is_as_good_as_the_first(pipe: Pipeline, folder: Path) -> None:
+    pipe.load_lora(folder / "ink.safetensors", 0.6)
+    first = weights(pipe)
+    pipe.load_lora(folder / "wood.safetensors", 3.0)
+    pipe.set_lora("ink", -5.0)
+    pipe.unload_lora("wood")
+    pipe.set_lora("ink", 0.6)
+    assert equal(first, weights(pipe))
+
+
+def test_weight_zero_is_no_lora(pipe: Pipeline, folder: Path) -> None:
+    before = weights(pipe)
+    pipe.load_lora(folder / "ink.safetensors", 0.0)
+    assert equal(before, weights(pipe))
+    pipe.set_lora("ink", 1.0)
+    pipe.set_lora("ink", 0)
+    assert equal(before, weights(pipe))
+
+
+def test_weights_add_up(pipe: Pipeline, folder: Path) -> None:
+    """The same file under two names at 0.25 and 0.5 is the file at 0.75."""
+    pipe.load_lora(folder / "ink.safetensors", 0.25, name="a")
+    pipe.load_lora(folder / "ink.safetensors", 0.5, name="b")
+    twice = weights(pipe)
+    pipe.unload_lora()
+    pipe.load_lora(folder / "ink.safetensors", 0.75)
+    for name, tensor in weights(pipe).items():
+        torch.testing.assert_close(twice[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_a_name_taken_again_is_replaced(pipe: Pipeline, folder: Path) -> None:
+    pipe.load_lora(folder / "wood.safetensors")
+    expected = weights(pipe)
+    pipe.unload_lora()
+    pipe.load_lora(folder / "ink.safetensors", name="style")
+    pipe.load_lora(folder / "wood.safetensors", name="style")
+    assert equal(expected, weights(pipe))
+
+
+def test_a_tag_is_this_call_s_weight(pipe: Pipeline, folder: Path) -> None:
+    plain = pipe("a red fox", seed=1)
+    before = weights(pipe)
+    pipe.load_lora(folder / "ink.safetensors", 0.8)
+    set_for_all = pipe("a red fox", seed=1)
+    pipe.unload_lora()
+    pipe.lora_dir = folder
+    tagged = pipe("a red fox <lora:ink:0.8>", seed=1)
+    assert torch.equal(tagged.latents, set_for_all.latents)
+    assert not torch.equal(tagged.latents, plain.latents)
+    assert equal(before, weights(pipe))
+    assert torch.equal(pipe("a red fox", seed=1).latents, plain.latents)
+    assert torch.equal(pipe("a red fox <lora:ink:0>", seed=1).latents, plain.latents)
+
+
+def test_a_tag_goes_before_what_is_set(pipe: Pipeline, folder: Path) -> None:
+    pipe.load_lora(folder / "ink.safetensors", 0.8)
+    at_rest = weights(pipe)
+    off = pipe("a red fox <lora:ink:0>", seed=1)
+    assert equal(at_rest, weights(pipe))
+    pipe.unload_lora()
+    assert torch.equal(off.latents, pipe("a red fox", seed=1).latents)
+
+
+def test_runs_with_other_tags_may_take_turns(pipe: Pipeline, folder: Path) -> None:
+    pipe.lora_dir = folder
+    prompts = ["a fox <lora:ink:1>", "a fox <lora:wood:0.5>", "a fox"]
+    alone = [pipe(prompt, seed=3).latents for prompt in prompts]
+    before = weights(pipe)
+    runs = [pipe.steps(prompt, seed=3) for prompt in prompts]
+    for _ in zip(*runs, strict=True):
+        pass
+    assert all(torch.equal(run.result().latents, latents) for run, latents in zip(runs, alone, strict=True))
+    assert equal(before, weights(pipe))
+
+
+def test_leaving_the_loop_gives_the_networks_back(pipe: Pipeline, folder: Path) -> None:
+    before = weights(pipe)
+    pipe.lora_dir = folder
+
+    def first_step() -> None:
+        run: Iterator[ds.Step] = pipe.steps("a fox <lora:ink:1>", seed=3)
+        next(run)
+
+    first_step()
+    assert equal(before, weights(pipe))
+
+
+def test_encode_prompt_heeds_tags(pipe: Pipeline, folder: Path) -> None:
+    pipe.lora_dir = folder
+    plain, tagged = (pipe.encode_prompt(prompt) for prompt in ("a red fox", "<lora:sand:1> a red fox"))
+    assert plain.ids is not None
+    assert tagged.ids is not None
+    assert torch.equal(plain.ids, tagged.ids)
+    assert not torch.equal(plain.embeddings, tagged.embeddings)
+    assert torch.equal(plain.embeddings, pipe.encode_prompt("a red fox").embeddings)
+
+
+def test_the_receipt_names_what_was_used(pipe: Pipeline, folder: Path) -> None:
+    pipe.lora_dir = folder
+    pipe.load_lora(folder / "wood.safetensors", 0.25)
+    hashes = pipe.weights
+    receipt = pipe("a fox <lora:ink:0.5>", seed=3).receipt
+    assert receipt["prompt"] == ["a fox <lora:ink:0.5>"]
+    assert [(each["name"], each["weight"]) for each in receipt["loras"]] == [("ink", 0.5), ("wood", 0.25)]
+    assert all(len(each["sha256"]) == 64 for each in receipt["loras"])
+    assert receipt["weights"] == hashes
+
+
+def test_the_hash_of_the_weights_is_that_of_the_model(pipe: Pipeline, tiny: Pipeline, folder: Path) -> None:
+    pipe.load_lora(folder / "ink.safetensors")
+    assert pipe.weights == tiny.weights
+
+
+def test_what_is_saved_is_what_runs(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    pipe.load_lora(folder / "ink.safetensors", 0.5)
+    again = ds.load(pipe.save(tmp_path / "model", layout="own"), device="cpu")
+    assert equal(weights(again), weights(pipe))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "negative", "says"),
+    [
+        ("a <lora:imk:1> fox", "", "did you mean 'ink'"),
+        ("a <lora:ink:x> fox", "", "no number"),
+        ("a fox", "<lora:ink:1>", "negative prompt"),
+        (["a <lora:ink:1> fox", "a fox"], "", "call once each"),
+    ],
+)
+def test_impossible_tags(pipe: Pipeline, folder: Path, prompt: str | list[str], negative: str, says: str) -> None:
+    pipe.lora_dir = folder
+    with pytest.raises(InputError, match=says):
+        pipe(prompt, negative_prompt=negative)
+
+
+def test_impossible_calls(pipe: Pipeline, folder: Path) -> None:
+    path = folder / "ink.safetensors"
+    with pytest.raises(InputError, match="no LoRA 'ink' is loaded"):
+        pipe.set_lora("ink", 1.0)
+    with pytest.raises(InputError, match="no LoRA 'ink' is loaded"):
+        pipe.unload_lora("ink")
+    with pytest.raises(InputError, match="finite"):
+        pipe.load_lora(path, float("nan"))
+    with pytest.raises(InputError, match="plain name"):
+        pipe.load_lora(path, name="a:b")
+    with pytest.raises(ModelNotFoundError, match="no folder"):
+        pipe.lora_dir = folder / "nowhere"
+    assert pipe.adapters.weights == {}
+
+
+def test_a_lora_that_does_not_fit_leaves_all_as_it_was(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    pipe.load_lora(folder / "ink.safetensors", 0.5)
+    before = weights(pipe)
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    tensors = {f"{stem}.lora_down.weight": torch.zeros(2, 768), f"{stem}.lora_up.weight": torch.zeros(32, 2)}
+    with pytest.raises(WeightMismatchError, match="SD 1"):
+        pipe.load_lora(write(tmp_path / "ink.safetensors", tensors))
+    assert equal(before, weights(pipe))
+    assert pipe.adapters.weights == {"ink": 0.5}
