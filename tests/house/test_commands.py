@@ -11,9 +11,9 @@ from diffuscope.cli import COMMANDS, main
 
 FLAGS = {
     "generate": "model negative-prompt steps guidance-scale seed sampler sigmas height width count image strength "
-    "upscale out no-metadata preview device dtype quiet",
+    "mask clip-skip upscale out no-metadata preview device dtype quiet",
     "info": "",
-    "replay": "model image out",
+    "replay": "model image mask out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae seconds stop-after device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",

@@ -18,6 +18,23 @@ from diffuscope.pipeline.result import Result
 PICTURES = {"image": "start image", "mask_image": "mask"}
 """What a receipt holds only the hashes of, by their names in a call."""
 
+REPEATED = (
+    "negative_prompt",
+    "num_inference_steps",
+    "guidance_scale",
+    "seed",
+    "sampler",
+    "height",
+    "width",
+    "num_images_per_prompt",
+    "clip_skip",
+    "original_size",
+    "crops_coords_top_left",
+    "target_size",
+    "upscale",
+)
+"""What a call takes under the name that it has in a receipt."""
+
 
 @dataclass(frozen=True)
 class Replay:
@@ -75,25 +92,14 @@ def replay(
         )
     images = _pictures(old, "image", image)
     masks = _pictures(old, "mask_image", mask_image)
+    arguments = {name: old[name] for name in REPEATED}
     result = pipe(
         old["prompt"],
-        negative_prompt=old["negative_prompt"],
-        num_inference_steps=old["num_inference_steps"],
-        guidance_scale=old["guidance_scale"],
-        seed=old["seed"],
-        sampler=old["sampler"],
+        **arguments,
         sigmas=old["spacing"],
-        height=old["height"],
-        width=old["width"],
-        num_images_per_prompt=old["num_images_per_prompt"],
         image=images,
-        strength=0.8 if old["strength"] is None else old["strength"],
         mask_image=masks,
-        clip_skip=old["clip_skip"],
-        original_size=old["original_size"],
-        crops_coords_top_left=old["crops_coords_top_left"],
-        target_size=old["target_size"],
-        upscale=old["upscale"],
+        strength=0.8 if old["strength"] is None else old["strength"],
     )
     for key, what in PICTURES.items():
         if result.receipt[key] != old[key]:

@@ -1,0 +1,127 @@
+"""SDXL, its refiner, models for inpainting and distilled ones in a call: what they read, and what they refuse."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import diffuscope as ds
+from diffuscope.errors import InputError
+from diffuscope.nn.embeddings import scale_waves
+from diffuscope.pipeline import Pipeline
+from narrow import made
+
+PICTURE = Image.effect_noise((32, 32), 60).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def sdxl() -> Pipeline:
+    return made("sdxl")
+
+
+def test_both_text_encoders_have_their_taps(sdxl: Pipeline) -> None:
+    names = [name for encoder in (sdxl.text_encoder, sdxl.text_encoder_2) for name in ds.tap_points(encoder)]
+    assert "text_encoder.layer.0.self.weights" in names
+    assert "text_encoder_2.layer.0.self.weights" in names
+    assert len(set(names)) == len(names)
+    rows: dict[str, int] = {}
+    tap = {f"{name}.embeddings": lambda value, name=name: rows.update({name: len(value)}) for name in NAMES}
+    sdxl(["fox", "cat"], negative_prompt="blue", tap=tap, num_inference_steps=1)
+    assert rows == dict.fromkeys(NAMES, 3)
+
+
+NAMES = ("text_encoder", "text_encoder_2")
+
+
+def test_a_tap_on_either_text_encoder_changes_the_picture(sdxl: Pipeline) -> None:
+    call = {"seed": 1, "num_inference_steps": 2}
+    plain = sdxl("fox", **call).latents
+    for name in NAMES:
+        changed = sdxl("fox", **call, tap={f"{name}.layer.0": torch.zeros_like}).latents
+        assert (changed - plain).abs().max() > 1e-3
+
+
+def test_the_conditioning_of_sdxl(sdxl: Pipeline) -> None:
+    told = sdxl.encode_prompt(["fox", "cat"])
+    assert told.embeddings.shape == (2, 77, 64)
+    assert told.pooled is not None
+    assert told.pooled.shape == (2, 32)
+    call = {"seed": [1, 2], "num_inference_steps": 2}
+    by_hand, by_prompt = sdxl(conditioning=told, **call), sdxl(["fox", "cat"], **call)
+    assert torch.equal(by_hand.latents, by_prompt.latents)
+    with pytest.raises(InputError, match=r"pooled text of shape None; this model reads \[2, 32\]"):
+        sdxl(conditioning=replace(told, pooled=None))
+    with pytest.raises(InputError, match=r"pooled text of shape \[1, 32\]"):
+        sdxl(conditioning=replace(told, pooled=told.pooled[:1]))
+
+
+def test_conditioning_of_another_length(sdxl: Pipeline) -> None:
+    """It does not go into one batch with the negative prompt, and means the same as if it did."""
+    told = sdxl.encode_prompt("fox")
+    long = replace(told, embeddings=torch.cat([told.embeddings, told.embeddings], dim=1))  # attention does not mind
+    call = {"seed": 1, "num_inference_steps": 2, "guidance_scale": 3.0}
+    assert torch.allclose(sdxl(conditioning=long, **call).latents, sdxl("fox", **call).latents, atol=1e-4)
+
+
+def test_a_negative_prompt_of_one_row_leaves_the_others_zero(sdxl: Pipeline) -> None:
+    call = {"num_inference_steps": 2, "guidance_scale": 3.0}
+    both = sdxl(["fox", "cat"], negative_prompt=["", "blue"], seed=1, **call).latents
+    alone = sdxl("fox", seed=1, **call).latents
+    assert torch.allclose(both[:1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"original_size": 32}, "original_size is 32; give two numbers of pixels"),
+        ({"target_size": (32, -1)}, "target_size is -1; give a whole number from 0"),
+        ({"crops_coords_top_left": (1, 2, 3)}, "give two numbers of pixels, the vertical one first"),
+        ({"clip_skip": 1}, "clip_skip is 1; give a whole number from 0 to 0"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(sdxl: Pipeline, arguments, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sdxl.steps("fox", **arguments)
+
+
+def test_replay_of_sdxl_with_sizes(sdxl: Pipeline, tmp_path: Path) -> None:
+    (path,) = sdxl("fox", seed=1, original_size=(64, 48), crops_coords_top_left=(3, 4)).save(tmp_path / "out.png")
+    again = ds.replay(path, model=sdxl)
+    assert again.identical
+    assert again.result.receipt["original_size"] == [64, 48]
+    assert again.result.receipt["target_size"] == [32, 32]
+    assert again.result.receipt["weights"].keys() == {"text_encoder", "text_encoder_2", "unet", "vae"}
+
+
+def test_an_autoencoder_that_overflows_runs_in_float32(sdxl: Pipeline, tmp_path: Path) -> None:
+    folder = sdxl.save(tmp_path / "sdxl", layout="own")
+    half, brain = (ds.load(folder, device="cpu", dtype=dtype) for dtype in ("float16", "bfloat16"))
+    assert half.dtype == torch.float16
+    assert half.vae.quant.weight.dtype == torch.float32
+    assert brain.vae.quant.weight.dtype == torch.bfloat16
+    latents = sdxl.encode_image(PICTURE, sample=False)
+    assert torch.equal(half.encode_image(PICTURE, sample=False), latents)
+    assert half.decode(latents)[0].tobytes() == sdxl.decode(latents)[0].tobytes()
+
+
+def test_a_model_for_inpainting_asks_for_picture_and_mask() -> None:
+    pipe = made("sd15-inpaint")
+    for given in ({}, {"image": PICTURE}):
+        with pytest.raises(InputError, match="is a model for inpainting; give `image` and `mask_image`"):
+            pipe("fox", **given)
+
+
+def test_a_distilled_model_is_called_once_a_step() -> None:
+    pipe, rows = made("sd15-lcm"), []
+    pipe("fox", negative_prompt="blue", seed=1, sampler="euler", tap={"unet.x": lambda x: rows.append(len(x))})
+    assert rows == [1] * 4
+
+
+def test_scale_waves() -> None:
+    waves = scale_waves(torch.tensor([1.0, 1.001]), 5)
+    assert waves.shape == (2, 5)
+    assert torch.equal(waves[0], torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]))
+    angles = torch.tensor([1.0, 1e-4])
+    assert torch.allclose(waves[1, :4], torch.cat([angles.sin(), angles.cos()]), atol=1e-3)
