@@ -15,15 +15,23 @@ if TYPE_CHECKING:
     from diffuscope.weights.files import Header
 
 
-def info(path: Positional[str], /) -> None:
-    """Say what something is: of a model its parts, of a weight file its tensors, of a picture its receipt.
+WEIGHTS = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
+METADATA_LINES, METADATA_WIDTH = 16, 160
+"""One screen: what a trainer wrote beside the weights can be pages long."""
+
+
+def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
+    """Say what something is: of a model its parts, of a weight file its family and why, of a picture its receipt.
+
+    Of a .safetensors file only the header is read, so the answer comes at once.
 
     Args:
-        path: a shipped model's name, a model's folder, a .safetensors file or a picture.
+        path: a shipped model's name, a model's folder, a weight file of any kind or a picture.
+        allow_pickle: also look into files that torch pickled (.ckpt, .pt, .bin), with its restricted reader.
     """
     place = Path(path)
-    if place.suffix.lower() == ".safetensors":
-        lines = _weight_file(place)
+    if place.suffix.lower() in WEIGHTS:
+        lines = _weight_file(place, allow_pickle)
     elif place.is_file():
         lines = _picture(place)
     else:
@@ -36,14 +44,24 @@ def _visible(text: str) -> str:
     return "".join(sign if sign == "\n" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)
 
 
-def _weight_file(path: Path) -> list[str]:
-    from diffuscope.weights.files import read_header
+def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
+    from diffuscope.weights.families import article, identify
+    from diffuscope.weights.stores import open_store
 
     if not path.is_file():
         raise ModelNotFoundError(f"no weight file {path}; give one that exists")
-    header = read_header(path)
-    lines = [f"{path}: safetensors", *_tensors(header, path)]
-    return lines + [f"  {key}: {value[:200]}" for key, value in header.metadata.items()]
+    header = open_store(path, allow_pickle=allow_pickle).header
+    found = identify(header)
+    layout = "" if found.layout is None else f", in the layout {found.layout}"
+    lines = [f"{path}: {article(found.kind)}{layout}"]
+    lines += [f"  family: {' or '.join(found.families)}"] if found.families else []
+    lines += [f"  predicts {found.prediction}"] if found.prediction is not None else []
+    lines += [f"  because {reason}" for reason in found.evidence]
+    lines += _tensors(header, path)
+    lines += [f"  {part}: {numbers:,} numbers" for part, numbers in found.parts.items() if len(found.parts) > 1]
+    told = [f"  {key[:METADATA_WIDTH]}: {value[:METADATA_WIDTH]}" for key, value in header.metadata.items()]
+    hidden = len(told) - METADATA_LINES
+    return lines + told[:METADATA_LINES] + ([f"  ... and {hidden} more entries of metadata"] if hidden > 0 else [])
 
 
 def _tensors(header: "Header", path: Path) -> list[str]:
@@ -75,12 +93,11 @@ def _picture(path: Path) -> list[str]:
 
 def _model(name: str) -> list[str]:
     from diffuscope import loading
-    from diffuscope.weights import folders
     from diffuscope.weights.files import read_header
+    from diffuscope.weights.signatures import Signature, fitting
 
     folder = loading.find(name)
-    is_own = loading.is_own(folder)
-    config = loading.read_config(folder) if is_own else folders.read_config(folder)
+    is_own, config = loading.is_own(folder), loading.folder_config(folder)
     preset = config.preset
     lines = [
         f"{folder}: the model {config.name!r}, in {'our layout' if is_own else 'the layout of diffusers'}",
@@ -89,6 +106,8 @@ def _model(name: str) -> list[str]:
         f"  preset: {preset.width}x{preset.height}, {preset.steps} steps of {preset.sampler}, "
         f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}",
     ]
-    for part, path in loading.weight_files(folder, config).items():
-        lines.append(f"  {part}:{_tensors(read_header(path), path)[0]}")
+    family = fitting(Signature.of(config.unet))
+    lines += [f"  family: {' or '.join(family)}"] if family else []
+    for part, paths in loading.weight_files(folder, config).items():
+        lines += [f"  {part}:{_tensors(read_header(path), path)[0]}" for path in paths]
     return lines

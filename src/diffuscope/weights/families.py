@@ -7,14 +7,13 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from math import prod
 
-from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction, UNetConfig
+from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction
 from diffuscope.errors import InputError, WeightsError
-from diffuscope.weights.files import Header, TensorInfo
-
-Shapes = Mapping[str, TensorInfo]
+from diffuscope.weights.files import Header
+from diffuscope.weights.signatures import UNETS, Shapes, Signature, differences, fitting, signature
 
 PARTS = {
     "unet": "model.diffusion_model.",
@@ -42,90 +41,13 @@ WIDTHS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
 """Width of a text tower -> which one it is, in released models."""
 
 
-@dataclass(frozen=True)
-class Signature:
-    """What of a U-Net's architecture its tensors' shapes show: everything but the number of heads."""
-
-    in_channels: int
-    width: int
-    """Channels at the finest resolution."""
-    deepest: int
-    """Channels at the coarsest."""
-    levels: int
-    middle: int
-    """Transformer layers in the middle."""
-    context: int
-    linear: bool
-    extra: int | None
-    guidance: int | None
-
-    @classmethod
-    def of(cls, config: UNetConfig) -> "Signature":
-        """That of the networks of a config."""
-        return cls(
-            config.in_channels,
-            config.channels[0],
-            config.channels[-1],
-            len(config.channels),
-            config.mid_depth,
-            config.context_dim,
-            config.linear_projection,
-            config.extra_dim,
-            config.guidance_dim,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class UNetNames:
-    """How a layout calls the tensors that a signature is read from."""
-
-    stem: str
-    middle: str
-    """A convolution of the middle's first residual block."""
-    project: str
-    context: str
-    """With the number of the transformer layer in the middle as {}."""
-    level: str
-    """A pattern of a name; its numbers count the levels."""
-    extra: str
-    guidance: str
-
-
-UNETS = {
-    "original": UNetNames(
-        stem="input_blocks.0.0.weight",
-        middle="middle_block.0.in_layers.2.weight",
-        project="middle_block.1.proj_in.weight",
-        context="middle_block.1.transformer_blocks.{}.attn2.to_k.weight",
-        level=r"input_blocks\.(\d+)\.0\.op\.weight",
-        extra="label_emb.0.0.weight",
-        guidance="time_embed.cond_proj.weight",
-    ),
-    "diffusers": UNetNames(
-        stem="conv_in.weight",
-        middle="mid_block.resnets.0.conv1.weight",
-        project="mid_block.attentions.0.proj_in.weight",
-        context="mid_block.attentions.0.transformer_blocks.{}.attn2.to_k.weight",
-        level=r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.weight",
-        extra="add_embedding.linear_1.weight",
-        guidance="time_embedding.cond_proj.weight",
-    ),
-    "own": UNetNames(
-        stem="stem.weight",
-        middle="mid.res.0.conv_in.weight",
-        project="mid.enter.0.project.weight",
-        context="mid.block.{}.cross.key.weight",
-        level=r"shrink\.(\d+)\.conv\.weight",
-        extra="extra.first.weight",
-        guidance="guidance.weight",
-    ),
-}
-
 VAES = {
     "original": ("decoder.mid.block_1.conv1.weight", "decoder.conv_in.weight"),
     "diffusers": ("decoder.mid_block.resnets.0.conv1.weight", "decoder.conv_in.weight"),
     "own": ("decoder.mid.res.0.conv_in.weight", "decoder.stem.weight"),
 }
+EQUAL_VAES = "the VAEs of SD 1, 2 and XL have equal shapes, and differ in the scale of their latents"
+
 TEXTS = {
     "original (OpenCLIP)": ("token_embedding.weight", "ln_final.weight"),
     "diffusers": ("text_model.embeddings.token_embedding.weight", "text_model.final_layer_norm.weight"),
@@ -223,43 +145,6 @@ def reasons(identity: Identity) -> str:
     return "; ".join(identity.evidence) or "no name in it says more"
 
 
-def signature(tensors: Shapes, prefix: str, names: UNetNames) -> Signature | None:
-    """That of the U-Net whose names begin with ``prefix``, or None where its tensors are not there."""
-
-    def shape(name: str, dimensions: tuple[int, ...]) -> tuple[int, ...] | None:
-        info = tensors.get(prefix + name)
-        return info.shape if info is not None and len(info.shape) in dimensions else None
-
-    stem, middle, project = shape(names.stem, (4,)), shape(names.middle, (4,)), shape(names.project, (2, 4))
-    context, extra, guidance = (
-        shape(names.context.format(0), (2,)),
-        shape(names.extra, (2,)),
-        shape(names.guidance, (2,)),
-    )
-    if stem is None or middle is None or project is None or context is None:
-        return None
-    depth = 0
-    while prefix + names.context.format(depth) in tensors:
-        depth += 1
-    level = re.compile(re.escape(prefix) + names.level)
-    return Signature(
-        in_channels=stem[1],
-        width=stem[0],
-        deepest=middle[0],
-        levels=1 + sum(level.fullmatch(name) is not None for name in tensors),
-        middle=depth,
-        context=context[1],
-        linear=len(project) == 2,
-        extra=None if extra is None else extra[1],
-        guidance=None if guidance is None else guidance[1],
-    )
-
-
-def fitting(found: Signature) -> tuple[str, ...]:
-    """The presets with a U-Net of that signature."""
-    return tuple(name for name, preset in PRESETS.items() if Signature.of(preset.unet) == found)
-
-
 def _foreign(tensors: Shapes) -> Identity | None:
     for pattern, kind in FOREIGN.items():
         compiled = re.compile(pattern)
@@ -305,18 +190,9 @@ def _judged(found: Signature | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     families = fitting(found)
     if families:
         return families, tuple(evidence)
-    nearest = min(FAMILIES.values(), key=lambda preset: len(_differences(found, preset)))
-    differences = ", ".join(_differences(found, nearest))
-    return (), (*evidence, f"the nearest family is {nearest.name}, from which it differs in {differences}")
-
-
-def _differences(found: Signature, preset: ModelConfig) -> list[str]:
-    wanted = asdict(Signature.of(preset.unet))
-    return [
-        f"{field.name} {getattr(found, field.name)} instead of {wanted[field.name]}"
-        for field in fields(found)
-        if getattr(found, field.name) != wanted[field.name]
-    ]
+    nearest = min(FAMILIES.values(), key=lambda preset: len(differences(found, preset)))
+    difference = ", ".join(differences(found, nearest))
+    return (), (*evidence, f"the nearest family is {nearest.name}, from which it differs in {difference}")
 
 
 def _prediction(
@@ -349,8 +225,11 @@ def _network(tensors: Shapes) -> Identity | None:
             return Identity(kind="unet", layout=layout, families=families, dtypes={}, parts={}, evidence=evidence)
     for layout, wanted in VAES.items():
         if all(name in tensors for name in wanted):
-            why = ("the VAEs of SD 1, 2 and XL have equal shapes, and differ in the scale of their latents",)
-            return Identity(kind="vae", layout=layout, dtypes={}, parts={}, evidence=why)
+            width = next(iter(tensors[wanted[0]].shape), 0)
+            families = tuple(name for name, preset in PRESETS.items() if preset.vae.channels[-1] == width)
+            evidence = (f"its widest layer has {width} channels",)
+            evidence += (EQUAL_VAES,) if families and families[0] in FAMILIES else ()
+            return Identity(kind="vae", layout=layout, families=families, dtypes={}, parts={}, evidence=evidence)
     for layout, wanted in TEXTS.items():
         if all(name in tensors for name in wanted) and len(tensors[wanted[0]].shape) == 2:
             width = tensors[wanted[0]].shape[1]

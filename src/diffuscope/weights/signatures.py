@@ -1,0 +1,137 @@
+"""What of a U-Net's architecture the shapes in a file's header show, in every layout; and which presets have it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from diffuscope.config import PRESETS, ModelConfig, UNetConfig
+from diffuscope.weights.files import TensorInfo
+
+Shapes = Mapping[str, TensorInfo]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What of a U-Net's architecture its tensors' shapes show: everything but the number of heads."""
+
+    in_channels: int
+    width: int
+    """Channels at the finest resolution."""
+    deepest: int
+    """Channels at the coarsest."""
+    levels: int
+    middle: int
+    """Transformer layers in the middle."""
+    context: int
+    linear: bool
+    extra: int | None
+    guidance: int | None
+
+    @classmethod
+    def of(cls, config: UNetConfig) -> "Signature":
+        """That of the networks of a config."""
+        return cls(
+            config.in_channels,
+            config.channels[0],
+            config.channels[-1],
+            len(config.channels),
+            config.mid_depth,
+            config.context_dim,
+            config.linear_projection,
+            config.extra_dim,
+            config.guidance_dim,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetNames:
+    """How a layout calls the tensors that a signature is read from."""
+
+    stem: str
+    middle: str
+    """A convolution of the middle's first residual block."""
+    project: str
+    context: str
+    """With the number of the transformer layer in the middle as {}."""
+    level: str
+    """A pattern of a name; its numbers count the levels."""
+    extra: str
+    guidance: str
+
+
+UNETS = {
+    "original": UNetNames(
+        stem="input_blocks.0.0.weight",
+        middle="middle_block.0.in_layers.2.weight",
+        project="middle_block.1.proj_in.weight",
+        context="middle_block.1.transformer_blocks.{}.attn2.to_k.weight",
+        level=r"input_blocks\.(\d+)\.0\.op\.weight",
+        extra="label_emb.0.0.weight",
+        guidance="time_embed.cond_proj.weight",
+    ),
+    "diffusers": UNetNames(
+        stem="conv_in.weight",
+        middle="mid_block.resnets.0.conv1.weight",
+        project="mid_block.attentions.0.proj_in.weight",
+        context="mid_block.attentions.0.transformer_blocks.{}.attn2.to_k.weight",
+        level=r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.weight",
+        extra="add_embedding.linear_1.weight",
+        guidance="time_embedding.cond_proj.weight",
+    ),
+    "own": UNetNames(
+        stem="stem.weight",
+        middle="mid.res.0.conv_in.weight",
+        project="mid.enter.0.project.weight",
+        context="mid.block.{}.cross.key.weight",
+        level=r"shrink\.(\d+)\.conv\.weight",
+        extra="extra.first.weight",
+        guidance="guidance.weight",
+    ),
+}
+
+
+def signature(tensors: Shapes, prefix: str, names: UNetNames) -> Signature | None:
+    """That of the U-Net whose names begin with ``prefix``, or None where its tensors are not there."""
+
+    def shape(name: str, dimensions: tuple[int, ...]) -> tuple[int, ...] | None:
+        info = tensors.get(prefix + name)
+        return info.shape if info is not None and len(info.shape) in dimensions else None
+
+    stem, middle, project = shape(names.stem, (4,)), shape(names.middle, (4,)), shape(names.project, (2, 4))
+    context, extra, guidance = (
+        shape(names.context.format(0), (2,)),
+        shape(names.extra, (2,)),
+        shape(names.guidance, (2,)),
+    )
+    if stem is None or middle is None or project is None or context is None:
+        return None
+    depth = 0
+    while prefix + names.context.format(depth) in tensors:
+        depth += 1
+    level = re.compile(re.escape(prefix) + names.level)
+    return Signature(
+        in_channels=stem[1],
+        width=stem[0],
+        deepest=middle[0],
+        levels=1 + sum(level.fullmatch(name) is not None for name in tensors),
+        middle=depth,
+        context=context[1],
+        linear=len(project) == 2,
+        extra=None if extra is None else extra[1],
+        guidance=None if guidance is None else guidance[1],
+    )
+
+
+def fitting(found: Signature) -> tuple[str, ...]:
+    """The presets with a U-Net of that signature."""
+    return tuple(name for name, preset in PRESETS.items() if Signature.of(preset.unet) == found)
+
+
+def differences(found: Signature, preset: ModelConfig) -> list[str]:
+    """How a signature differs from that of a preset, one clause each."""
+    wanted = asdict(Signature.of(preset.unet))
+    return [
+        f"{field.name} {getattr(found, field.name)} instead of {wanted[field.name]}"
+        for field in fields(found)
+        if getattr(found, field.name) != wanted[field.name]
+    ]
