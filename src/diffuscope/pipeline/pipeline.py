@@ -233,7 +233,7 @@ class Pipeline(Adapted):
             latents=latents,
             conditioning=conditioning,
             guidance=_functions(guidance),
-            tap=chosen(tap, tuple(self.components.networks.values())),
+            tap=chosen(tap, tuple(self.components.networks.values()), request),
             written=written,
             loras=self.adapters.wanted(loras),
         )

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -12,8 +12,18 @@ from diffuscope.errors import InputError
 from diffuscope.nn.taps import tap_points
 from diffuscope.types import Tap
 
+if TYPE_CHECKING:
+    from diffuscope.pipeline.request import Request
+
 TapArgument = Mapping[str, Callable[[Tensor], Tensor | None]] | Callable[[str, Tensor], Tensor | None] | Tap
 """Name or glob -> function of the value; or one function of name and value that sees everything; or a Tap."""
+
+
+class Prepared(Tap, Protocol):
+    """A Tap that is told what will run: it has ``prepare``, which is called before any network."""
+
+    def prepare(self, components: Sequence[nn.Module], request: "Request | None") -> None:
+        """Check names against the ``components``; ``request`` is the call, None where only a part of it runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +60,8 @@ class Everything:
         return value if answer is None else answer
 
 
-def chosen(tap: TapArgument | None, components: Sequence[nn.Module]) -> Tap | None:
-    """The Tap that the argument means; None for none.
+def chosen(tap: TapArgument | None, components: Sequence[nn.Module], request: "Request | None" = None) -> Tap | None:
+    """The Tap that the argument means; None for none. One that has ``prepare`` is told of ``request``.
 
     Raises:
         InputError: a name or glob that matches no value of the components; the message has the nearest names.
@@ -61,19 +71,31 @@ def chosen(tap: TapArgument | None, components: Sequence[nn.Module]) -> Tap | No
     if not isinstance(tap, Mapping):
         if not callable(tap):
             raise InputError(f"tap is a {type(tap).__name__}; give a mapping from name to function, or one function")
+        if hasattr(tap, "prepare"):
+            cast(Prepared, tap).prepare(components, request)
         return cast(Tap, tap) if hasattr(tap, "wants") else Everything(tap)
-    names = [name for component in components for name in tap_points(component)]
     functions: dict[str, list[Callable[[Tensor], Tensor | None]]] = {}
     for pattern, function in tap.items():
-        matched = [name for name in names if fnmatchcase(name, pattern)]
-        if not matched:
-            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
-            raise InputError(
-                f"no inner value is called {pattern!r}; the nearest names are {', '.join(near) or names[0]}. "
-                "`tap_points(component)` lists them all"
-            )
+        matched = matching(pattern, components)
         if not callable(function):
             raise InputError(f"the tap for {pattern!r} is a {type(function).__name__}; give a function of the value")
         for name in matched:
             functions.setdefault(name, []).append(function)
     return Chosen(functions) if functions else None
+
+
+def matching(pattern: str, components: Sequence[nn.Module]) -> list[str]:
+    """The names of the components' inner values that a name or glob means.
+
+    Raises:
+        InputError: there are none; the message has the nearest names.
+    """
+    names = [name for component in components for name in tap_points(component)]
+    matched = [name for name in names if fnmatchcase(name, pattern)]
+    if not matched:
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
+        raise InputError(
+            f"no inner value is called {pattern!r}; the nearest names are {', '.join(near) or names[0]}. "
+            "`tap_points(component)` lists them all"
+        )
+    return matched

@@ -1,0 +1,129 @@
+"""What the lens's taps share: names checked before the first network call, and which call of the U-Net it is."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffuscope.config import SDXL_SIZES, SIZE_WIDTH
+from diffuscope.diffusion.samplers import TABLE
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.taps import matching
+from diffuscope.types import Tap
+
+CALL = "unet.x"
+"""The first value of every U-Net call: a tap that wants it can count the calls."""
+
+
+class PlannedTap:
+    """A Tap that knows the run: give it as ``tap=`` to a Pipeline, which tells it before any network runs.
+
+    Attributes:
+        names: the inner values that it wants.
+        call: which call of the U-Net it is, from 0; -1 before the first.
+        calls: how many there will be; 1 where no request is known. The samplers' table says how many a step takes.
+        images: how many pictures are made. In a guided run the U-Net's last ``images`` rows are the conditional ones.
+    """
+
+    def __init__(self, *patterns: str) -> None:
+        """Want the values of these names or globs, such as ``"unet.*.cross.weights"``."""
+        self.patterns = patterns
+        self.names: frozenset[str] = frozenset()
+        self.call = -1
+        self.calls = 1
+        self.images = 1
+
+    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+        """Find the names and take note of the run; what an earlier run left is forgotten.
+
+        Raises:
+            InputError: a pattern that means no value; the message has the nearest names.
+        """
+        self.names = frozenset(name for pattern in self.patterns for name in matching(pattern, components))
+        self.call = -1
+        self.calls = 1 if request is None else network_calls(request)
+        self.images = 1 if request is None else request.images
+
+    def wants(self, name: str) -> bool:
+        """Whether the patterns mean this value; the U-Net's input too, to count its calls."""
+        return name in self.names or name == CALL
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """What ``change`` makes of a value that was asked for."""
+        if name == CALL:
+            self.call += 1
+        return self.change(name, value) if name in self.names else value
+
+    def change(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
+        """The value, or what takes its place; the value itself unless a kind of tap says otherwise."""
+        return value
+
+    def conditional(self, value: Tensor) -> Tensor:
+        """The rows [images,...] of ``value`` that were told the prompts: a view."""
+        return value[-self.images :]
+
+
+def network_calls(request: Request) -> int:
+    """How often a run calls the U-Net, as the samplers' table has it."""
+    info = TABLE[request.sampler]
+    steps = len(request.levels.sigmas) - 1
+    last = 1 if request.levels.sigmas[-1] == 0 else info.calls
+    return (steps - 1) * info.calls + last + (info.further_calls if steps > 1 else 0)
+
+
+def shapes(
+    components: Sequence[nn.Module], request: Request | None, parts: Collection[str] | None = None
+) -> Mapping[str, torch.Size]:
+    """Name -> shape of every inner value that a run of ``request`` would make, found without computing any.
+
+    Each network, or of ``parts`` ("unet", "vae" ...) each of these, runs once on torch's meta device, which knows
+    shapes alone. Without a request it is one picture of 8x8 latents.
+    """
+    found: dict[str, torch.Size] = {}
+
+    class Shapes:
+        def wants(self, name: str) -> bool:  # noqa: ARG002
+            return True
+
+        def __call__(self, name: str, value: Tensor) -> Tensor:
+            found[name] = value.shape
+            return value
+
+    vae = next((part for part in components if isinstance(part, VAE)), None)
+    factor = 8 if vae is None else vae.config.factor
+    images = 1 if request is None else request.images
+    height, width = (8 * factor, 8 * factor) if request is None else (request.height, request.width)
+    texts = 1 if request is None else len({*request.prompt, *(request.negative_prompt if request.guided else ())})
+    rows = images * (2 if request is not None and request.guided else 1)
+    with torch.device("meta"), torch.no_grad():
+        for part in components:
+            if parts is not None and str(part.component) not in parts:
+                continue
+            if isinstance(part, TextEncoder):
+                twin = TextEncoder(part.config, component=part.component)
+                twin(torch.zeros(texts, part.config.positions, dtype=torch.int64), Shapes())
+            elif isinstance(part, UNet):
+                meta_unet(part, rows, (height // factor, width // factor), Shapes())
+            elif isinstance(part, VAE):
+                VAE(part.config)(torch.zeros(images, part.config.image_channels, height, width), Shapes())
+    return found
+
+
+def meta_unet(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = None) -> Tensor:
+    """One call of a twin of ``unet`` on the meta device: shapes and no numbers."""
+    config = unet.config
+    sizes = SDXL_SIZES * SIZE_WIDTH  # how the added conditioning splits does not matter here, only its width
+    features = {
+        "pooled": torch.zeros(rows, max(0, (config.extra_dim or 0) - sizes)),
+        "sizes": torch.zeros(rows, SDXL_SIZES),
+        "guidance": torch.zeros(rows),
+    }
+    with torch.device("meta"):
+        twin = UNet(config)
+        extra = {name: features[name].to("meta") for name in twin.reads} or None
+        x = torch.zeros(rows, config.in_channels, *size)
+        context = torch.zeros(rows, 77, config.context_dim)
+        return twin(x, torch.zeros(()), context, extra=extra, tap=tap)

@@ -1,0 +1,138 @@
+"""Capture: what is stored is what ran, reduced exactly, counted before it starts, and nothing is changed by it."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffuscope.errors import InputError
+from diffuscope.lens.taps import network_calls, shapes
+from diffuscope.lens.watch import Watch, together
+from diffuscope.pipeline import Pipeline
+
+WEIGHTS = "unet.*.cross.weights"
+TOLERANCE = 1e-5
+"""Of attention written out against the fused kernel, float32."""
+
+
+class Everything:
+    """Keeps each value of each call, as it is: the slow twin of every reduction."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.values: list[Tensor] = []
+
+    def wants(self, name: str) -> bool:
+        return name == self.name
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
+        self.values.append(value.clone())
+        return value
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum", "last", "all"])
+@pytest.mark.parametrize("heads", ["mean", "each"])
+def test_reductions_on_the_fly_are_those_of_all_values(tiny: Pipeline, reduce: str, heads: str) -> None:
+    name = "unet.down.0.block.0.cross.weights"
+    watch, every = Watch(name, reduce=reduce, heads=heads), Everything(name)
+    tiny("a red fox", seed=1, tap=together(watch, every))
+    values = torch.stack(every.values)
+    assert len(values) == watch.calls == 4
+    if heads == "mean":
+        values = values.mean(2)
+    expected = {"mean": values.mean(0), "sum": values.sum(0), "last": values[-1], "all": values}[reduce]
+    torch.testing.assert_close(watch[name], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_watching_changes_no_bit_but_for_weights_within_the_twins_tolerance(tiny: Pipeline) -> None:
+    plain = tiny("a red fox", seed=1).latents
+    assert torch.equal(tiny("a red fox", seed=1, tap=Watch(["unet.out", "text_encoder.*.hidden"])).latents, plain)
+    watch = Watch(WEIGHTS)
+    watched = tiny("a red fox", seed=1, tap=watch).latents
+    assert (watched - plain).abs().max() < TOLERANCE * plain.abs().max()
+    assert all(torch.allclose(watch[name].sum(-1), torch.tensor(1.0), atol=1e-5) for name in watch.keys())  # noqa: SIM118
+
+
+def test_a_run_forgets_the_one_before(tiny: Pipeline) -> None:
+    watch = Watch("unet.out", reduce="all")
+    tiny("a red fox", seed=1, tap=watch)
+    tiny("a red fox", seed=1, tap=watch, num_inference_steps=2)
+    assert watch["unet.out"].shape == (2, 2, 4, 16, 16)
+    assert watch.keys() == ["unet.out"]
+    assert len(watch) == 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "lms", "dpmpp_2m", "euler_ancestral"])
+def test_calls_are_counted_before_they_are_made(tiny: Pipeline, sampler: str) -> None:
+    watch = Watch("unet.out", reduce="all")
+    tiny("a fox", seed=1, sampler=sampler, tap=watch)
+    assert watch.calls == len(watch["unet.out"]) == watch.call + 1
+
+
+def test_shapes_are_those_of_the_run_and_draw_no_random_number(tiny: Pipeline) -> None:
+    found: dict[str, torch.Size] = {}
+
+    def look(name: str, value: Tensor) -> None:
+        found[name] = value.shape
+
+    tiny(["a fox", "a cat"], seed=1, num_inference_steps=1, height=24, width=40, tap=look)
+    seen: list[dict[str, torch.Size]] = []
+
+    class Ask(Watch):
+        def prepare(self, components, request) -> None:
+            super().prepare(components, request)
+            seen.append(dict(shapes(components, request)))
+
+    state = torch.get_rng_state()
+    tiny.steps(["a fox", "a cat"], seed=1, num_inference_steps=1, height=24, width=40, tap=Ask("unet.out"))
+    assert torch.equal(state, torch.get_rng_state())
+    assert {name: seen[0][name] for name in found} == found
+
+
+def test_the_estimate_is_what_is_stored(tiny: Pipeline) -> None:
+    for reduce, heads in (("all", "each"), ("mean", "mean")):
+        asked: list[int] = []
+
+        class Ask(Watch):
+            def estimate(self, components, request) -> int:
+                asked.append(super().estimate(components, request))  # noqa: B023
+                return asked[-1]  # noqa: B023
+
+        watch = Ask([WEIGHTS, "unet.out", "unet.*.weights"], reduce=reduce, heads=heads)
+        tiny("a fox", seed=1, tap=watch)
+        assert asked == [sum(watch[name].numel() * 4 for name in watch.keys())]  # noqa: SIM118
+
+
+def test_what_cannot_be_is_refused_before_the_first_call(tiny: Pipeline) -> None:
+    called: list[str] = []
+    with pytest.raises(InputError, match=r"nearest names are .*unet\.mid\.block\.0\.cross\.weights"):
+        tiny("a fox", tap=together(Watch("unet.mid.block.0.cross.weight"), Everything("unet.x")))
+    with pytest.raises(InputError, match=r"would store [\d,]+ bytes in 4 network calls and 1,000"):
+        tiny("a fox", tap=Watch(WEIGHTS, budget=1000))
+    with pytest.raises(InputError, match="nothing to watch"):
+        Watch([])
+    with pytest.raises(InputError, match="reduce is 'median'"):
+        Watch("unet.out", reduce="median")
+    with pytest.raises(InputError, match="budget of 0"):
+        Watch("unet.out", budget=0)
+    with pytest.raises(InputError, match="nothing yet"):
+        Watch("unet.out")["unet.out"]
+    assert called == []
+
+
+def test_calls_of_one_part_alone_are_watched_too(tiny: Pipeline) -> None:
+    watch = Watch("text_encoder.layer.*", reduce="last")
+    tiny.encode_prompt("a fox", tap=Watch("text_encoder.last_hidden_state"))
+    tiny.encode_prompt(["a fox", "a cat"], tap=watch)
+    assert watch["text_encoder.layer.0"].shape == (2, 77, 32)
+
+
+def test_network_calls_of_two_call_samplers(tiny: Pipeline) -> None:
+    requests = []
+
+    class Ask(Watch):
+        def prepare(self, components, request) -> None:
+            super().prepare(components, request)
+            requests.append(request)
+
+    tiny.steps("a", sampler="heun", num_inference_steps=3, tap=Ask("unet.out"))
+    assert network_calls(requests[0]) == 5
