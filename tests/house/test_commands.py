@@ -15,7 +15,7 @@ FLAGS = {
     "info": "",
     "replay": "model image mask out",
     "data build": "folder out attribution",
-    "train": "corpus teacher out vae seconds stop-after device",
+    "train": "corpus teacher out vae start seconds stop-after scenes device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",
     "eval sheet": "model out device dtype",
     "eval preset": "corpus teacher model classifier count calls guidance-scale sampler out device dtype",

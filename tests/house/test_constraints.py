@@ -13,6 +13,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
 PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in LINES}
 
+ACCELERATORS = ("nvidia-", "cuda-", "triton")
+"""What only some builds of torch ask for; torch itself pins them."""
+
 
 def requirements() -> list[Requirement]:
     """All that the package, its extras and the groups of lint and test ask for; those of docs are another stamp."""
@@ -36,6 +39,8 @@ def needed() -> dict[str, str]:
         found[key[0]] = package.version
         for line in package.requires or ():
             below = Requirement(line)
+            if below.name.startswith(ACCELERATORS):
+                continue
             if below.marker is None or any(below.marker.evaluate({"extra": e}) for e in ("", *wish.extras)):
                 waiting.append(below)
     return found
