@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+import diffuscope
 from diffuscope.cli import COMMANDS, main
 from diffuscope.config import EMOJI
 from diffuscope.diffusion.samplers import TABLE
@@ -17,10 +18,8 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.nn.taps import tap_points
 
-PARTS = ("pipeline", "diffusion", "models", "nn", "weights", "prompt", "data", "training", "recipes", "evaluate")
-"""Packages with a page each; the modules beside them share one."""
-
-ALONE = ("types", "config", "errors", "images", "loading", "teacher")
+BESIDES = ("cli", "__main__")
+"""Not in the reference as modules: the command line has a page of its own."""
 
 
 def write(folder: Path) -> None:
@@ -29,9 +28,10 @@ def write(folder: Path) -> None:
         "samplers": samplers(),
         "taps": taps(),
         "command-line": command_line(),
-        "api-shared": modules("Shared types, configs, files", [f"diffuscope.{name}" for name in ALONE]),
     }
-    for part in PARTS:
+    here = [module for module in pkgutil.iter_modules(diffuscope.__path__) if module.name not in BESIDES]
+    pages["api-shared"] = modules("shared modules", [f"diffuscope.{part.name}" for part in here if not part.ispkg])
+    for part in (module.name for module in here if module.ispkg):
         pages[f"api-{part}"] = modules(part, list(below(f"diffuscope.{part}")))
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
