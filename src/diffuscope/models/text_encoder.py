@@ -79,6 +79,8 @@ class TextEncoder(nn.Module):
         self.position = nn.Embedding(config.positions, config.width)
         self.layer = nn.ModuleList(TextLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        self.words: Tensor | None
+        self.register_buffer("words", None, persistent=False)  # [K,D] vectors of the ids beyond the vocabulary
         self.projection = None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
         # CLIP's own start; torch's unit variance would drown the layers.
         nn.init.normal_(self.token.weight, std=0.02)
@@ -99,7 +101,15 @@ class TextEncoder(nn.Module):
             raise InputError(
                 f"{ids.shape[1]} tokens, but the text encoder has {self.config.positions} positions; cut the text"
             )
-        return self.token(ids) + self.position.weight[: ids.shape[1]]
+        return self._tokens(ids) + self.position.weight[: ids.shape[1]]
+
+    def _tokens(self, ids: Tensor) -> Tensor:
+        """[B,T,D] token embeddings; those of ids beyond the vocabulary are rows of ``words``."""
+        if self.words is None:
+            return self.token(ids)
+        beyond = ids - self.config.vocabulary
+        known = self.token(ids.clamp(max=self.config.vocabulary - 1))
+        return torch.where(beyond[..., None] < 0, known, self.words[beyond.clamp(min=0)])
 
     def encode(self, embeddings: Tensor, ids: Tensor | None = None, tap: Tap | None = None) -> TextStates:
         """The rest of the network, from embeddings [B,T,D]; ``ids`` [B,T] say where each text ends, for ``pooled``."""

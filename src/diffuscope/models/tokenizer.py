@@ -11,7 +11,7 @@ import gzip
 import io
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from importlib.resources import files
@@ -64,6 +64,14 @@ class WordTrace:
         return self.merges[-1].pieces if self.merges else self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A word with ids of its own, as it stands in a text after lower-casing."""
+
+    word: str
+    ids: tuple[int, ...]
+
+
 class Tokenizer:
     """Text to token ids and back.
 
@@ -101,11 +109,38 @@ class Tokenizer:
         self.tokens += [START, END]
         self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
         self._cache: dict[str, tuple[int, ...]] = {}
+        self.words: dict[str, tuple[int, ...]] = {}
+        self._added: dict[str, tuple[int, ...]] = {}
+        self._alone: regex.Pattern[str] | None = None
 
     @property
     def merges(self) -> list[tuple[str, str]]:
         """The table of merges in order of rank, as a ``merges.txt`` lists them."""
         return [(self.tokens[first], self.tokens[second]) for first, second in self._merged]
+
+    def add_words(self, words: Mapping[str, int]) -> None:
+        """Let each of ``words`` stand for so many ids of its own; words that were added before are forgotten.
+
+        Their ids follow CLIP's, which stay as they are: from 49408 on, in the order given. A word is found in a text
+        in any case, where no letter, digit or underscore adjoins one at its ends. ``words`` has the ids of each.
+
+        Raises:
+            InputError: a word is empty or has white space in it, or two are the same but for case.
+        """
+        ids: dict[str, tuple[int, ...]] = {}
+        first = len(self.tokens)
+        for word, count in words.items():
+            if _CHUNK.fullmatch(word) is None:
+                raise InputError(f"the word {word!r} is empty or has white space in it; give another word")
+            if _fold(word) in ids:
+                raise InputError(f"the word {word!r} is there twice, as case does not count; give another word")
+            ids[_fold(word)] = tuple(range(first, first + count))
+            first += count
+        self.words = dict(zip(words, ids.values(), strict=True))
+        self._added = ids
+        longest = sorted(ids, key=len, reverse=True)
+        self._alone = regex.compile(f"({'|'.join(map(_alone, longest))})") if ids else None
+        self._cache.clear()
 
     def encode(self, text: str | Sequence[str]) -> Tensor:
         """Ids of one text or several: start, tokens, end, padding; what does not fit is left out (see ``cut``).
@@ -151,16 +186,20 @@ class Tokenizer:
                 raise InputError(f"ids have shape {tuple(ids.shape)}; decode one row at a time: decode(ids[0])")
             ids = ids.flatten().tolist()
         ids = [int(i) for i in ids]
-        wrong = [i for i in ids if not 0 <= i < len(self.tokens)]
+        added = [name for word, own in self.words.items() for name in _names(word, len(own))]
+        tokens = [*self.tokens, *added] if added else self.tokens
+        wrong = [i for i in ids if not 0 <= i < len(tokens)]
         if wrong:
-            raise InputError(f"token id {wrong[0]} does not exist; ids go from 0 to {len(self.tokens) - 1}")
-        return [self.tokens[i] for i in ids]
+            raise InputError(f"token id {wrong[0]} does not exist; ids go from 0 to {len(tokens) - 1}")
+        return [tokens[i] for i in ids]
 
     def trace(self, text: str) -> list[WordTrace]:
         """Every word of a text and the merges that made its tokens, one by one."""
-        return [self._trace(word) for chunk in _CHUNK.findall(text) for word in _words(chunk)]
+        return [self._trace(word) for chunk in _CHUNK.findall(text) for word in self._pieces(chunk)]
 
-    def _trace(self, word: str) -> WordTrace:
+    def _trace(self, word: str | Added) -> WordTrace:
+        if isinstance(word, Added):
+            return WordTrace(word.word, _names(word.word, len(word.ids)), (), word.ids)
         # Byte-pair encoding as the paper tells it; ``_merge`` is its fast twin.
         ids = self._first_pieces(word)
         start, merges = tuple(self.tokens[i] for i in ids), []
@@ -180,12 +219,26 @@ class Tokenizer:
     def _chunk_ids(self, chunk: str) -> tuple[int, ...]:
         known = self._cache.get(chunk)
         if known is None:
-            known = tuple(i for word in _words(chunk) for i in self._merge(self._first_pieces(word)))
+            known = tuple(i for word in self._pieces(chunk) for i in self._ids(word))
             if len(self._cache) >= _CACHED_CHUNKS:
                 self._cache.clear()
             if len(chunk) <= _CACHED_LENGTH:
                 self._cache[chunk] = known
         return known
+
+    def _pieces(self, chunk: str) -> Iterator[str | Added]:
+        """The words of a piece of text without white space."""
+        if self._alone is None or self._alone.search(_fold(chunk)) is None:
+            yield from _words(chunk)
+            return
+        for i, part in enumerate(self._alone.split(_fold(chunk))):
+            if i % 2:  # the pattern's group: an added word
+                yield Added(part, self._added[part])
+            else:
+                yield from _words(part)
+
+    def _ids(self, word: str | Added) -> Iterable[int]:
+        return word.ids if isinstance(word, Added) else self._merge(self._first_pieces(word))
 
     def _first_pieces(self, word: str) -> list[int]:
         if word in (START, END):
@@ -236,8 +289,24 @@ def _words(chunk: str) -> Iterator[str]:
         if i % 2:  # the pattern's group: start or end of text, spelled out
             yield part
         else:
-            # Capital sigma by itself: Python alone lower-cases it by its place in the word.
-            yield from _WORD.findall(unicodedata.normalize("NFC", part).replace("Σ", "σ").lower())
+            yield from _WORD.findall(_fold(part))
+
+
+def _fold(text: str) -> str:
+    """Composed and lower-cased; capital sigma by itself, as Python alone lower-cases it by its place in the word."""
+    return unicodedata.normalize("NFC", text).replace("Σ", "σ").lower()
+
+
+def _alone(word: str) -> str:
+    """The pattern of an added word to which no other letter, digit or underscore is joined."""
+    before = r"(?<!\w)" if regex.match(r"\w", word[0]) else ""
+    after = r"(?!\w)" if regex.match(r"\w", word[-1]) else ""
+    return before + regex.escape(word) + after
+
+
+def _names(word: str, count: int) -> tuple[str, ...]:
+    """What ids of an added word are called: ``word``, ``word_1``, ``word_2`` and so on."""
+    return (word, *(f"{word}_{i}" for i in range(1, count)))
 
 
 def _read_merges(path: str | Path | None) -> list[tuple[str, str]]:

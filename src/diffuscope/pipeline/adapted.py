@@ -1,4 +1,4 @@
-"""The calls of a Pipeline that change what its networks are: LoRAs."""
+"""The calls of a Pipeline that change what its networks are and which words they know: LoRAs and embeddings."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -7,6 +7,7 @@ from pathlib import Path
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.loading import Components
 from diffuscope.pipeline.adapters import Adapters, LoraReport
+from diffuscope.pipeline.words import EmbeddingReport, Words
 from diffuscope.prompt.tags import take_apart
 
 
@@ -15,11 +16,13 @@ class Adapted:
 
     Attributes:
         adapters: the LoRAs that are loaded.
+        words: the embeddings that are loaded.
     """
 
     def __init__(self, components: Components) -> None:
         """With nothing loaded yet."""
         self.adapters = Adapters(components.networks)
+        self.words = Words(components.towers)
 
     @property
     def lora_dir(self) -> Path | None:
@@ -32,7 +35,14 @@ class Adapted:
             raise ModelNotFoundError(f"no folder {folder}; give the one that holds the LoRA files")
         self.adapters.folder = None if folder is None else Path(folder)
 
-    def load_lora(self, path: str | PathLike[str], weight: float = 1.0, name: str | None = None) -> LoraReport:
+    def load_lora(
+        self,
+        path: str | PathLike[str],
+        weight: float = 1.0,
+        name: str | None = None,
+        *,
+        allow_pickle: bool = False,
+    ) -> LoraReport:
         """Load a LoRA and merge it into the networks: W + weight * (alpha / r) B A. Several add up, in any order.
 
         Files of kohya, diffusers, PEFT and ComfyUI are read, for the U-Net and the text encoders, with convolutions
@@ -43,6 +53,7 @@ class Adapted:
             weight: how strong; 0 leaves the networks as they are, bit for bit. May be negative.
             name: for ``set_lora``, ``unload_lora`` and ``<lora:name:0.8>``; the file's own if left out. One that is
                 loaded under it is replaced.
+            allow_pickle: also read a file that torch pickled, as ``load`` does.
 
         Returns:
             How many of the file's layers the model has, and which it does not.
@@ -53,7 +64,7 @@ class Adapted:
             WeightMismatchError: it fits none of the model's layers, or was made for another family of models.
             InputError: the weight is no finite number, or the name cannot stand in a prompt.
         """
-        return self.adapters.load(path, weight, name)
+        return self.adapters.load(path, weight, name, allow_pickle=allow_pickle)
 
     def set_lora(self, name: str, weight: float) -> None:
         """Give a loaded LoRA another weight.
@@ -70,6 +81,35 @@ class Adapted:
             InputError: none of that name is loaded.
         """
         self.adapters.unload(name)
+
+    def load_embedding(
+        self, path: str | PathLike[str], word: str | None = None, *, allow_pickle: bool = False
+    ) -> EmbeddingReport:
+        """Load a textual-inversion embedding: from now on ``word`` in a prompt stands for its vectors.
+
+        The tokenizer gives the word ids beyond CLIP's, and the text encoder vectors for these; ``pipe.save`` leaves
+        both out. The word is found in any case, where no letter, digit or underscore adjoins it.
+
+        Args:
+            path: a file of diffusers, AUTOMATIC1111's web UI or SDXL's pairs, or a folder with learned_embeds.
+            word: without white space; the file's own if left out. One that is loaded under it is replaced.
+            allow_pickle: also read ``.pt`` and ``.bin``, as ``load`` does.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            WeightsError: it is damaged, a pickle that is not allowed, or no embedding.
+            WeightMismatchError: its vectors are not as wide as the model's text.
+            InputError: the word cannot stand in a prompt.
+        """
+        return self.words.load(path, word, allow_pickle=allow_pickle)
+
+    def unload_embedding(self, word: str | None = None) -> None:
+        """Forget a word that was loaded, or all of them.
+
+        Raises:
+            InputError: none of that name is loaded.
+        """
+        self.words.unload(word)
 
 
 def untagged(prompts: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, float]]:

@@ -79,14 +79,16 @@ class Adapters:
         """Name -> weight of each that is loaded, in the order of their names; a copy."""
         return dict(sorted(self._weights.items()))
 
-    def load(self, path: str | PathLike[str], weight: float = 1.0, name: str | None = None) -> LoraReport:
+    def load(
+        self, path: str | PathLike[str], weight: float, name: str | None, *, allow_pickle: bool = False
+    ) -> LoraReport:
         """Match the LoRA at ``path``, and merge it; one of that name that was there is replaced."""
         path = Path(path)
         weight = number(weight)
         name = path.stem if name is None else name
         if not name or any(sign in name for sign in "<>:"):
             raise InputError(f"a LoRA cannot be named {name!r}, as prompts write <lora:NAME:WEIGHT>; give a plain name")
-        found = lora.read(path, self._known())
+        found = lora.read(path, self._known(), allow_pickle=allow_pickle)
         self.unload(name, missing_ok=True)
         self._loaded[name], self._weights[name] = found, weight
         self.settle()

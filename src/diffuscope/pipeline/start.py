@@ -107,6 +107,7 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt = of_request(request)
     receipt["prompt"] = list(extras.written)
     receipt["loras"] = pipe.adapters.named(extras.loras)
+    receipt["embeddings"] = pipe.words.used((*request.prompt, *request.negative_prompt))
     receipt["model"] = pipe.config.name
     receipt["device"] = pipe.device.type
     receipt["dtype"] = dtype_name(pipe.dtype)

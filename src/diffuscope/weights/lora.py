@@ -18,11 +18,11 @@ from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.weights import files
 from diffuscope.weights.files import Header
 from diffuscope.weights.layouts import to_diffusers
 from diffuscope.weights.lora_names import Role, other_adapter, place_of, table
 from diffuscope.weights.original import to_original
+from diffuscope.weights.stores import Store, open_store
 
 Layer = tuple[str, str]
 """A network's part and the name of its parameter."""
@@ -106,7 +106,7 @@ class Lora:
     unmatched: tuple[str, ...]
     """Layers of the file that the model does not have, in the file's words."""
     sha256: str
-    """Of the tensors' bytes, without the header: what AUTOMATIC1111's web UI and model sites call its hash."""
+    """Of the tensors' bytes, without the header, as AUTOMATIC1111's web UI and model sites have it; a pickle's: all."""
 
     @property
     def parts(self) -> dict[str, int]:
@@ -139,12 +139,13 @@ def find(path: Path) -> Path:
     return found
 
 
-def read(path: str | Path, networks: Mapping[str, Network]) -> Lora:
+def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: bool = False) -> Lora:
     """The LoRA at ``path``, for a model of these networks. The header is checked against them before a tensor is read.
 
     Args:
         path: a safetensors file in the dialect of kohya, diffusers, PEFT or ComfyUI, or its folder.
         networks: by part: "unet", "text_encoder", "text_encoder_2".
+        allow_pickle: also read a pickle, by ``stores.open_store``.
 
     Raises:
         ModelNotFoundError: there is no such file.
@@ -152,7 +153,8 @@ def read(path: str | Path, networks: Mapping[str, Network]) -> Lora:
         WeightMismatchError: no layer of it is one of the networks', or one has another shape: it is another family's.
     """
     path = find(Path(path))
-    header = files.read_header(path)
+    store = open_store(path, allow_pickle=allow_pickle)
+    header = store.header
     layers, dialect = _layers(path, header)
     found, unmatched = _match(layers, networks)
     widths = _text_width(header, layers), _own_text_width(networks)
@@ -163,10 +165,10 @@ def read(path: str | Path, networks: Mapping[str, Network]) -> Lora:
         )
     for layer, keys in found.items():
         _check(path, header, layer, keys, networks[layer[0]].shapes[layer[1]], _families(*widths))
-    tensors = files.read(path)
+    tensors = store.read()
     settings = _settings(path, header)
     factors = {layer: _factors(keys, tensors, settings) for layer, keys in found.items()}
-    return Lora(path=path, dialect=dialect, factors=factors, unmatched=unmatched, sha256=_hash(path))
+    return Lora(path=path, dialect=dialect, factors=factors, unmatched=unmatched, sha256=_hash(path, store))
 
 
 Keys = dict[Role, str]
@@ -319,8 +321,10 @@ def _families(theirs: int | None, ours: int | None) -> str:
     return f": it was made for {a}, whose text is {theirs} wide, and this model is {b}, with text {ours} wide"
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, store: Store) -> str:
     with path.open("rb") as file:
+        if store.tensors is not None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
         start = int.from_bytes(file.read(8), "little")
         file.seek(start, 1)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_said_before_a_tensor_is_read(
 ) -> None:
     tensors, kind, says = BAD[case]
     path = write(tmp_path / "bad.safetensors", tensors)
-    monkeypatch.setattr(files, "read", lambda _: pytest.fail("a tensor was read"))
+    monkeypatch.setattr(files, "read", lambda *_, **__: pytest.fail("a tensor was read"))
     with pytest.raises(kind, match=says):
         lora.read(path, networks)
 

@@ -1,0 +1,71 @@
+"""Embeddings in a pipeline: a word of a prompt, exact, written into the receipt."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffuscope.errors import InputError, WeightMismatchError
+from diffuscope.pipeline import Pipeline
+from diffuscope.weights import files
+
+
+@pytest.fixture
+def pipe(tiny: Pipeline) -> Pipeline:
+    return Pipeline(copy.deepcopy(tiny.components))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0)) / 8
+    files.write(tmp_path / "ink.safetensors", {"<ink>": vectors})
+    return tmp_path / "ink.safetensors"
+
+
+def test_the_word_changes_the_picture_and_is_forgotten(pipe: Pipeline, path: Path) -> None:
+    prompt = "a fox in <ink>"
+    before, hashes = pipe(prompt, seed=1), pipe.weights
+    report = pipe.load_embedding(path)
+    assert str(report) == "embedding '<ink>': 2 vectors"
+    after = pipe(prompt, seed=1)
+    assert not torch.equal(before.latents, after.latents)
+    assert torch.equal(pipe("a fox", seed=1).latents, Pipeline(pipe.components)("a fox", seed=1).latents)
+    assert after.receipt["embeddings"][0]["word"] == "<ink>"
+    assert pipe("a fox", seed=1).receipt["embeddings"] == []
+    assert after.receipt["weights"] == hashes
+    pipe.unload_embedding("<ink>")
+    assert torch.equal(pipe(prompt, seed=1).latents, before.latents)
+
+
+def test_a_word_with_the_vector_of_a_token_is_that_token(pipe: Pipeline, tmp_path: Path) -> None:
+    (fox,) = pipe.tokenizer.tokenize("fox")
+    files.write(tmp_path / "a.safetensors", {"emb_params": pipe.text_encoder.token.weight[fox].clone()})
+    pipe.load_embedding(tmp_path / "a.safetensors", "<other>")
+    assert torch.equal(pipe("a red <other>", seed=1).latents, pipe("a red fox", seed=1).latents)
+
+
+def test_several_words_live_together(pipe: Pipeline, path: Path) -> None:
+    pipe.load_embedding(path, "one")
+    first = pipe.encode_prompt("one").embeddings
+    pipe.load_embedding(path, "two")
+    assert torch.equal(pipe.encode_prompt("two").embeddings, first)
+    pipe.unload_embedding("one")
+    assert torch.equal(pipe.encode_prompt("two").embeddings, first)
+    pipe.unload_embedding()
+    assert pipe.text_encoder.words is None
+
+
+def test_what_is_refused_changes_nothing(pipe: Pipeline, path: Path, tmp_path: Path) -> None:
+    pipe.load_embedding(path)
+    before = pipe.encode_prompt("<ink>").embeddings
+    files.write(tmp_path / "wide.safetensors", {"<ink>": torch.zeros(1, 768)})
+    with pytest.raises(WeightMismatchError, match="made for SD 1: its vectors are 768 wide"):
+        pipe.load_embedding(tmp_path / "wide.safetensors")
+    with pytest.raises(InputError, match="white space"):
+        pipe.load_embedding(path, "two words")
+    with pytest.raises(InputError, match="twice"):
+        pipe.load_embedding(path, "<INK>")
+    with pytest.raises(InputError, match="loaded are: '<ink>'"):
+        pipe.unload_embedding("ink")
+    assert torch.equal(pipe.encode_prompt("<ink>").embeddings, before)

@@ -1,0 +1,138 @@
+"""Embedding files: every dialect gives the same vectors, and what does not fit is one clear error."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.weights import files
+from diffuscope.weights.embeddings import read
+
+ONE = {"text_encoder": 32}
+TWO = {"text_encoder": 32, "text_encoder_2": 48}
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+VECTORS = random(3, 32)
+A1111 = {
+    "string_to_token": {"*": 265},
+    "string_to_param": {"*": VECTORS},
+    "name": "another name",
+    "step": 500,
+    "sd_checkpoint": None,
+}
+DIALECTS: dict[str, tuple[str, Any, str]] = {
+    "diffusers": ("learned_embeds.safetensors", {"<cat-toy>": VECTORS}, "<cat-toy>"),
+    "web UI": ("cat toy.safetensors", {"emb_params": VECTORS}, "cat toy"),
+    "learned_embeds.bin": ("learned_embeds.bin", {"<cat-toy>": VECTORS}, "<cat-toy>"),
+    "web UI, pickled": ("cat-toy.pt", A1111, "cat-toy"),
+    "ordered": ("learned_embeds.bin", OrderedDict({"<cat-toy>": VECTORS}), "<cat-toy>"),
+}
+
+
+def write(path: Path, content: Any) -> Path:
+    if path.suffix == ".safetensors":
+        files.write(path, content)
+    else:
+        torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_every_dialect_is_read(tmp_path: Path, dialect: str) -> None:
+    name, content, word = DIALECTS[dialect]
+    path = write(tmp_path / name, content)
+    found = read(path, ONE, allow_pickle=True)
+    assert (found.word, found.length) == (word, 3)
+    assert torch.equal(found.vectors["text_encoder"], VECTORS)
+    assert read(path, ONE, word="other", allow_pickle=True).word == "other"
+
+
+def test_one_vector_and_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "learned_embeds.safetensors", {"<s>": VECTORS[0].half()})
+    found = read(tmp_path, ONE)
+    assert found.vectors["text_encoder"].shape == (1, 32)
+    assert found.vectors["text_encoder"].dtype == torch.float32
+
+
+def test_a_pair_for_two_text_encoders(tmp_path: Path) -> None:
+    tensors = {"clip_g": random(2, 48), "clip_l": random(2, 32)}
+    path = write(tmp_path / "style.safetensors", tensors)
+    found = read(path, TWO)
+    assert found.word == "style"
+    assert torch.equal(found.vectors["text_encoder"], tensors["clip_l"])
+    assert torch.equal(found.vectors["text_encoder_2"], tensors["clip_g"])
+    alone = read(path, {"text_encoder": 48})  # SDXL's refiner, which has the second one only
+    assert torch.equal(alone.vectors["text_encoder"], tensors["clip_g"])
+
+
+def test_pickles_are_refused_unless_allowed(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="allow_pickle=True"):
+        read(write(tmp_path / "a.pt", A1111), ONE)
+
+
+class Canary:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_nothing_in_a_pickle_is_run(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    path = write(tmp_path / "a.pt", A1111 | {"name": Canary(canary)})
+    with pytest.raises(WeightsError, match="nothing of it was run"):
+        read(path, ONE, allow_pickle=True)
+    assert not canary.exists()
+
+
+BAD: dict[str, tuple[dict[str, Tensor], dict[str, int], type[WeightsError], str]] = {
+    "another width": (
+        {"<s>": random(1, 1024)},
+        ONE,
+        WeightMismatchError,
+        "made for SD 2: its vectors are 1024 wide.*32",
+    ),
+    "a pair for one": ({"clip_l": random(1, 768), "clip_g": random(1, 1280)}, ONE, WeightMismatchError, "for SDXL"),
+    "one for a pair": ({"<s>": random(1, 32)}, TWO, WeightMismatchError, "32 wide.*32 and 48 wide"),
+    "a pair the wrong way": (
+        {"clip_l": random(1, 48), "clip_g": random(1, 32)},
+        TWO,
+        WeightMismatchError,
+        "48 and 32|32 and 48",
+    ),
+    "two words": ({"<a>": random(1, 32), "<b>": random(1, 32)}, ONE, WeightsError, "holds 2 tensors"),
+    "too many vectors": ({"<s>": random(76, 32)}, ONE, WeightsError, "at most 75"),
+    "no vector": ({"<s>": random(0, 32)}, ONE, WeightsError, "no embedding"),
+    "a number": ({"<s>": torch.tensor(1.0)}, ONE, WeightsError, "no embedding"),
+    "not finite": ({"<s>": torch.full((1, 32), float("nan"))}, ONE, WeightsError, "not finite"),
+    "a pair of unequal lengths": (
+        {"clip_l": random(1, 32), "clip_g": random(2, 48)},
+        TWO,
+        WeightsError,
+        "different numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_no_embedding_for_this_model(tmp_path: Path, case: str) -> None:
+    tensors, widths, kind, says = BAD[case]
+    with pytest.raises(kind, match=says):
+        read(write(tmp_path / "bad.safetensors", tensors), widths)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "a.safetensors"):
+        with pytest.raises(ModelNotFoundError, match="no embedding at"):
+            read(path, ONE)
