@@ -1,0 +1,85 @@
+"""Word maps: the sum they are defined as, on the word's own tokens, and clear errors for other words."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffuscope.errors import InputError
+from diffuscope.lens.heat import CROSS, HeatMaps, HeatWatch, grid, heat, smoothed
+from diffuscope.lens.watch import Watch
+from diffuscope.pipeline import Pipeline
+from diffuscope.prompt.places import positions_of
+
+
+def test_maps_are_the_mean_of_all_steps_layers_and_heads(tiny: Pipeline) -> None:
+    """Against every weight of the run, averaged at the end; both layers of TINY that attend are as fine."""
+    prompt = "a hippopotamus and a fox"
+    watch, every = HeatWatch("unet.[du]*.cross.weights"), Watch("unet.[du]*.cross.weights", reduce="all")
+    tiny(prompt, seed=1, tap=watch)
+    tiny(prompt, seed=1, tap=every)
+    maps = watch.maps(tiny.tokenizer)
+    assert maps.tokens.shape == (77, 16, 16)
+    slow = torch.stack([every[name][:, 1].mean((0, 1)) for name in every.keys()]).mean(0)  # noqa: SIM118
+    torch.testing.assert_close(maps.tokens, slow.T.reshape(77, 16, 16), rtol=1e-5, atol=1e-6)
+    positions = list(positions_of("hippopotamus", prompt, tiny.tokenizer))
+    assert torch.equal(maps.word("Hippopotamus"), maps.tokens[positions].mean(0))
+    assert list(maps.words()) == ["a", "hippopotamus", "and", "fox"]
+
+
+def test_each_picture_has_its_own_maps_and_they_add_up_to_one(tiny: Pipeline) -> None:
+    watch = HeatWatch()
+    tiny(["a red fox", "two cats"], seed=1, num_images_per_prompt=2, tap=watch, height=24, width=40)
+    maps = [watch.maps(tiny.tokenizer, image) for image in range(4)]
+    assert [each.prompt for each in maps] == ["a red fox", "a red fox", "two cats", "two cats"]
+    for each in maps:
+        assert each.tokens.shape == (77, 12, 20)
+        torch.testing.assert_close(each.tokens.sum(0), torch.ones(12, 20), atol=1e-4, rtol=0)
+    alone = HeatWatch()
+    tiny("two cats", seed=3, tap=alone, height=24, width=40)
+    torch.testing.assert_close(maps[2].tokens, alone.maps(tiny.tokenizer).tokens, atol=1e-4, rtol=0)
+
+
+def test_a_map_made_by_hand_is_where_it_was_put(tiny: Pipeline) -> None:
+    layer = torch.zeros(16, 77)
+    layer[:, 0] = 0.9
+    layer[3::4, 2] = 0.1  # the right column looks at "fox"
+    maps = HeatMaps(heat([layer], (32, 32)), "red fox", tiny.tokenizer)
+    assert maps.side("fox") > 0.8
+    assert maps.landed()["red"] == 0.0
+    assert maps.landed()["fox"] > 1.0
+    picture = Image.new("RGB", (8, 8), "white")
+    array = np.asarray(maps.overlay("fox", picture, 1.0)).astype(int)
+    assert array[:, -1].mean() > array[:, 0].mean()
+    assert maps.overlay("fox", picture, 0.0).tobytes() == picture.tobytes()
+    with pytest.raises(InputError, match="nearest first: fox"):
+        maps.word("fxo")
+    with pytest.raises(InputError, match="strength"):
+        maps.overlay("fox", picture, 2.0)
+
+
+def test_without_guidance_the_only_rows_are_the_prompts(tiny: Pipeline) -> None:
+    watch = HeatWatch()
+    tiny("a fox", seed=1, guidance_scale=1.0, tap=watch)
+    assert watch.maps(tiny.tokenizer).tokens.shape == (77, 16, 16)
+    with pytest.raises(InputError, match="picture 1"):
+        watch.maps(tiny.tokenizer, 1)
+
+
+def test_what_is_no_cross_attention_is_refused(tiny: Pipeline) -> None:
+    with pytest.raises(InputError, match="no cross-attention"):
+        tiny("a fox", tap=HeatWatch("unet.out"))
+    with pytest.raises(InputError, match="nothing was watched"):
+        HeatWatch(CROSS).maps(tiny.tokenizer)
+
+
+def test_grids_have_the_proportions_of_the_picture() -> None:
+    assert grid(256, (32, 32)) == (16, 16)
+    assert grid(24, (32, 48)) == (4, 6)
+    assert grid(15, (24, 40)) == (3, 5)
+    with pytest.raises(InputError):
+        grid(13, (32, 32))
+
+
+def test_smoothing_keeps_a_constant() -> None:
+    torch.testing.assert_close(smoothed(torch.full((1, 2, 4, 4), 0.3)), torch.full((1, 2, 4, 4), 0.3))
