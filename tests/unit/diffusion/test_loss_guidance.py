@@ -1,0 +1,142 @@
+"""Loss guidance: gradients are those of finite differences, the lesson's arithmetic holds, bad losses are named."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from diffuscope.diffusion.loss_guidance import (
+    area_factor,
+    blue_loss,
+    colour_loss,
+    led_by_loss,
+    loss_gradient,
+    loss_guidance,
+)
+from diffuscope.diffusion.samplers import SAMPLERS, final
+from diffuscope.errors import InputError
+
+DOUBLE = torch.float64
+MATRIX = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+X = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+SIGMAS = [5.0, 2.0, 1.0, 0.5, 0.0]
+
+
+def decode(latents):
+    return torch.sigmoid(torch.einsum("rc,bchw->brhw", MATRIX, latents))
+
+
+def denoise(x, sigma):
+    return torch.tanh(x / (1 + sigma)) * 0.8
+
+
+def smooth(picture):
+    return ((picture - 0.3) ** 2).mean() * 7
+
+
+def differences(function, x, h=1e-5):
+    gradient = torch.zeros_like(x)
+    for i in range(x.numel()):
+        step = torch.zeros(x.numel(), dtype=DOUBLE)
+        step[i] = h
+        step = step.view_as(x)
+        gradient.view(-1)[i] = (function(x + step) - function(x - step)) / (2 * h)
+    return gradient
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_gradients_are_those_of_finite_differences(exact):
+    def total(x):
+        x0 = denoise(x, 2.0) if exact else x
+        return sum(smooth(picture[None]) for picture in decode(x0))
+
+    with torch.no_grad():  # as a run has it
+        found = loss_gradient(smooth, decode, denoise if exact else None, X, 2.0)
+        torch.testing.assert_close(found, differences(total, X), rtol=1e-6, atol=1e-8)
+        led = loss_guidance(smooth, decode, scale=0.5, exact=exact)(denoise)(X, 2.0)
+        if exact:
+            torch.testing.assert_close(led, denoise(X, 2.0) - 0.5 * 4 * found)
+    assert not X.requires_grad
+
+
+def test_an_image_does_not_feel_its_batch_mates():
+    led = loss_guidance(blue_loss(), decode)(denoise)
+    torch.testing.assert_close(led(X, 2.0)[:1], led(X[:1], 2.0))
+
+
+def test_below_its_level_the_loss_does_not_act():
+    led = loss_guidance(smooth, decode, low=2.0)(denoise)
+    assert torch.equal(led(X, 2.0), denoise(X, 2.0))
+    assert not torch.equal(led(X, 2.1), denoise(X, 2.1))
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "lms"])
+def test_the_edit_is_the_lessons_loop(sampler):
+    """The lesson: grad by the latents with the prediction held, ``latents -= grad sigma^2``, then the solver's step."""
+    loss, every = blue_loss(), 2
+    losses = []
+    edited = list(
+        led_by_loss(
+            SAMPLERS[sampler](denoise, X, SIGMAS), SIGMAS, loss, decode, every=every, seen=lambda _, v: losses.append(v)
+        )
+    )
+    assert len(losses) == 2
+    x = X
+    history = []
+    for i, (sigma, after) in enumerate(pairwise(SIGMAS)):
+        noise = (x - denoise(x, sigma)) / sigma
+        history.append(noise)
+        if i % every == 0:
+            leaf = x.detach().requires_grad_()
+            value = sum(loss(picture[None]) for picture in decode(leaf - sigma * noise.detach()))
+            x = leaf.detach() - torch.autograd.grad(value, leaf)[0] * sigma**2
+        if sampler == "lms":  # the solver's own linear combination of predictions, found from its plain step
+            plain = list(SAMPLERS[sampler](lambda y, s, h=history: y - s * h[SIGMAS.index(s)], X * 0, SIGMAS[: i + 2]))
+            before = plain[i - 1].x if i else X * 0
+            x = x + plain[i].x - before
+        else:
+            x = x + (after - sigma) * noise
+    torch.testing.assert_close(edited[-1].x, x)
+
+
+def test_guiding_lowers_the_loss():
+    loss = colour_loss(0.1, 0.9, 0.5, weight=5.0)
+
+    def of(x):
+        return float(sum(loss(picture[None]) for picture in decode(x)))
+
+    plain = final(SAMPLERS["euler"](denoise, X * 5, SIGMAS))
+    for exact in (False, True):
+        led = loss_guidance(loss, decode, exact=exact)(denoise)
+        assert of(final(SAMPLERS["euler"](led, X * 5, SIGMAS))) < of(plain)
+
+
+def test_the_lessons_constants():
+    picture = torch.zeros(1, 3, 2, 2)
+    assert float(blue_loss()(picture)) == pytest.approx(180.0)
+    assert float(colour_loss(0.1, 0.9, 0.5)(picture)) == pytest.approx(40 * 0.5)
+    assert area_factor(512, 512) == 1
+    assert area_factor(128, 128) == 1 / 16
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        (lambda picture: picture.mean((2, 3)), r"shape \[1, 3\]"),
+        (lambda _: 3.0, "float"),
+        (lambda picture: picture.detach().mean(), "no gradient"),
+        (lambda _: torch.ones((), requires_grad=True) * 2, "no gradient"),
+    ],
+)
+def test_losses_that_cannot_lead_are_named(loss, says):
+    with pytest.raises(InputError, match=says):
+        loss_guidance(loss, decode)(denoise)(X, 1.0)
+    with pytest.raises(InputError, match=says):
+        list(led_by_loss(SAMPLERS["euler"](denoise, X, SIGMAS), SIGMAS, loss, decode))
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(InputError, match="every"):
+        led_by_loss(iter(()), SIGMAS, smooth, decode, every=0)
+    with pytest.raises(InputError, match="colour"):
+        colour_loss(0.1, 25, 0.5)
