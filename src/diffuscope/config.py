@@ -12,6 +12,7 @@ BetaKind = Literal["scaled_linear", "linear", "cosine"]
 TimeSpacing = Literal["linspace", "leading", "trailing"]
 Activation = Literal["quick_gelu", "gelu"]
 States = Literal["last", "penultimate"]
+MOST = 256  # layers, blocks or levels; the largest released model has 32
 SIZE_WIDTH = 256  # of the wave features of each of SDXL's sizes
 SDXL_SIZES, REFINER_SIZES = 6, 5  # how many of them
 
@@ -20,6 +21,13 @@ def _positive(**numbers: int) -> None:
     for name, number in numbers.items():
         if not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} is {number!r}; it must be a whole number of at least 1")
+
+
+def _few(**numbers: int) -> None:
+    """Counts of modules: a stranger's configuration must not ask for a billion of them."""
+    for name, number in numbers.items():
+        if not isinstance(number, int) or not 0 <= number <= MOST:
+            raise ValueError(f"{name} is {number!r}; it must be a whole number of at most {MOST}")
 
 
 def _one_of(kind: object, **values: str) -> None:
@@ -46,6 +54,7 @@ class TextEncoderConfig:
     def __post_init__(self) -> None:
         _positive(vocabulary=self.vocabulary, positions=self.positions, layers=self.layers, hidden=self.hidden)
         _positive(heads=self.heads, width=self.width)
+        _few(layers=self.layers)
         _one_of(Activation, activation=self.activation)
         _one_of(States, states=self.states)
         if not isinstance(self.pad, int) or self.pad < 0:
@@ -73,6 +82,8 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         _positive(blocks=self.blocks, norm_groups=self.norm_groups, levels=len(self.channels))
+        _few(blocks=self.blocks, levels=len(self.channels), mid_depth=self.mid_depth)
+        _few(**{f"depth of level {i}": depth for i, depth in enumerate(self.depth)})
         if self.guidance_dim is not None and self.guidance_dim < 4:
             raise ValueError(f"guidance_dim is {self.guidance_dim}; it must be at least 4")
         if not len(self.channels) == len(self.depth) == len(self.heads):
@@ -80,6 +91,7 @@ class UNetConfig:
                 f"{len(self.channels)} channels, {len(self.depth)} depths, {len(self.heads)} heads: one each per level"
             )
         for channels, heads in zip(self.channels, self.heads, strict=True):
+            _positive(channels=channels, heads=heads)
             if channels % heads:
                 raise ValueError(f"{channels} channels do not split into {heads} heads")
             if channels % self.norm_groups:
@@ -105,9 +117,11 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         _positive(blocks=self.blocks, norm_groups=self.norm_groups, levels=len(self.channels))
+        _few(blocks=self.blocks, levels=len(self.channels))
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"scale is {self.scale}; it must be a positive number")
         for channels in self.channels:
+            _positive(channels=channels)
             if channels % self.norm_groups:
                 raise ValueError(f"{channels} channels do not split into {self.norm_groups} norm groups")
 

@@ -36,6 +36,10 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str =
                 f"tensor {name!r} of {source} has shape {list(tensor.shape)}, wanted {list(wanted[name].shape)}; "
                 "give the file and the configuration of the same network"
             )
+        if not tensor.is_floating_point():
+            raise WeightMismatchError(
+                f"tensor {name!r} of {source} has dtype {tensor.dtype}, wanted numbers with a fraction; save it again"
+            )
     module.load_state_dict(tensors, strict=True, assign=True)
 
 

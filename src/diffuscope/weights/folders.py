@@ -29,6 +29,16 @@ SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 DIFFUSERS = "0.42.1"
 """The version whose folders ours are like; without one it does not open a model for inpainting."""
 
+CLASSES = {
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "text_encoder_2": ("CLIPTextModelWithProjection", "CLIPTextModel"),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+}
+"""Part -> the classes whose networks ours equal."""
+
 OWN = "_diffuscope"
 """Key in model_index.json for what diffusers has no place for; it skips keys with an underscore."""
 
@@ -42,6 +52,7 @@ def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
     """
     folder = Path(folder)
     index = _read_json(folder / "model_index.json")
+    _check_classes(folder / "model_index.json", index)
     json_of_unet = _read_json(folder / "unet/config.json")
     unet = configs.unet_from_json(json_of_unet)
     vae = configs.vae_from_json(_read_json(folder / "vae/config.json"))
@@ -141,6 +152,21 @@ def pipeline_class(config: ModelConfig) -> str:
     if config.unet.guidance_dim is not None:
         return "LatentConsistencyModelPipeline"
     return "StableDiffusionInpaintPipeline" if config.inpaints else "StableDiffusionPipeline"
+
+
+def _check_classes(path: Path, index: Json) -> None:
+    """Refuse parts of other classes than ours are equal to. None is imported; but another class is another network."""
+    for part, classes in CLASSES.items():
+        entry = index.get(part)
+        if entry is None or entry == [None, None]:
+            continue
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] not in classes:
+            wanted = " or ".join(classes)
+            raise WeightsError(f"{path} has {part} = {entry!r}, wanted {wanted}; code of a model's folder is never run")
+    if not isinstance(index.get("_class_name", ""), str):
+        raise WeightsError(
+            f"{path} has _class_name = {index['_class_name']!r}, which names code in the folder; such code is never run"
+        )
 
 
 def _usual(index: Json) -> Json:

@@ -82,10 +82,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # of before 2020, which cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _unpickled(path)
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unreadable(path, error) from error
     except (EOFError, OSError, IndexError, ImportError, MemoryError, OverflowError, AssertionError) as error:
@@ -104,6 +101,17 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise WeightsError(f"{path} is refused: tensor {name!r} of shape {list(tensor.shape)} repeats few numbers")
     return tensors
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch's restricted reader makes of a file, mapped where it can be."""
+    if path.suffix != ".safetensors":  # by which torch knows a file that is none
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # of before 2020, which cannot be mapped; or damaged, as the next line says
+            pass
+    with path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _tensors(content: Mapping[Any, Any], prefix: str) -> Iterable[tuple[str, Tensor]]:

@@ -1,0 +1,372 @@
+"""Model files and folders that are damaged, foreign or hostile: each a typed error that names file and rule.
+
+Headers by themselves are in ``weights/test_files.py``, sets of shards in ``weights/test_shards.py``.
+"""
+
+import json
+import os
+import pickle
+import runpy
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffuscope.cli import main
+from diffuscope.config import PRESETS
+from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.loading import Components, config_to_json, load_components
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline import Pipeline, load
+from diffuscope.weights import single
+from diffuscope.weights.stores import open_store
+
+Tensors = dict[str, Tensor]
+MODEL = "model.diffusion_model."
+FAMILY = "tiny-sd21-v"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Tensors:
+    """A model of the shapes of SD 2 as a single file, with nothing in its metadata."""
+    config = PRESETS[FAMILY]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        networks = {
+            "text_encoder": TextEncoder(config.text_encoder),
+            "unet": UNet(config.unet),
+            "vae": VAE(config.vae),
+        }
+    path = tmp_path_factory.mktemp("whole") / "model.safetensors"
+    single.write(path, {part: each.state_dict() for part, each in networks.items()}, config, config_to_json(config))
+    return load_file(path)
+
+
+class Hostile:
+    """Unpickled by a plain ``pickle.load``, this runs code."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.made = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.made
+
+
+def touching(canary: Path) -> Hostile:
+    return Hostile(os.system, f"touch {canary}")
+
+
+def only(tensors: Tensors, prefix: str) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def without(tensors: Tensors, name: str) -> Tensors:
+    return {key: tensor for key, tensor in tensors.items() if key != name}
+
+
+TOKEN = "cond_stage_model.model.token_embedding.weight"
+FUSED = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"
+STEM = f"{MODEL}input_blocks.0.0.weight"
+QUERY = "first_stage_model.decoder.mid.attn_1.q.weight"
+Change = Callable[[Tensors], Tensors]
+SINGLE: dict[str, tuple[Change, type[DiffuscopeError], str]] = {
+    "a tensor is missing": (
+        lambda t: without(t, f"{MODEL}out.2.bias"),
+        WeightMismatchError,
+        r"1 missing \(out\.bias\)",
+    ),
+    "a tensor too many": (lambda t: t | {f"{MODEL}x.weight": torch.ones(1)}, WeightMismatchError, "x.weight.*no rule"),
+    "a part too many": (
+        lambda t: t | {"lora.weight": torch.ones(1)},
+        WeightMismatchError,
+        "'lora.weight'.*belongs to no part",
+    ),
+    "another shape": (
+        lambda t: t | {f"{MODEL}out.2.bias": torch.ones(5)},
+        WeightMismatchError,
+        r"shape \[5\], wanted \[4\]",
+    ),
+    "whole numbers": (
+        lambda t: t | {f"{MODEL}out.2.bias": torch.ones(4).int()},
+        WeightMismatchError,
+        "dtype torch.int32",
+    ),
+    "truths": (lambda t: t | {f"{MODEL}out.2.bias": torch.ones(4).bool()}, WeightMismatchError, "dtype torch.bool"),
+    "a projection that does not split": (
+        lambda t: t | {FUSED: torch.ones(95, 32)},
+        WeightMismatchError,
+        "does not split",
+    ),
+    "a projection of no dimension": (lambda t: t | {FUSED: torch.ones(())}, WeightMismatchError, "does not split"),
+    "a convolution for a matrix": (
+        lambda t: t | {QUERY: torch.ones(32, 32, 3, 3)},
+        WeightMismatchError,
+        "is no matrix",
+    ),
+    "a vector for a matrix": (lambda t: t | {QUERY: torch.ones(32)}, WeightMismatchError, "is no matrix"),
+    "two names for one tensor": (
+        lambda t: t | {"cond_stage_model.model.positional_embedding.weight": torch.ones(77, 32)},
+        WeightMismatchError,
+        "positional_embedding.weight.*no rule",
+    ),
+    "the U-Net alone": (lambda t: only(t, MODEL), WeightsError, "a U-Net, not a whole model.*no vae"),
+    "the VAE alone": (lambda t: only(t, "first_stage_model."), WeightsError, "nothing known, not a whole model"),
+    "without VAE": (lambda t: {k: v for k, v in t.items() if k[:5] != "first"}, WeightsError, "it has no vae"),
+    "text encoder missing": (
+        lambda t: {k: v for k, v in t.items() if k[:4] != "cond"},
+        WeightsError,
+        "no text encoder",
+    ),
+    "a U-Net without a stem": (lambda t: without(t, STEM), WeightsError, "lacks the tensors that every"),
+    "a stem of no dimension": (lambda t: t | {STEM: torch.ones(())}, WeightsError, "lacks the tensors that every"),
+    "another family": (lambda t: t | {STEM: torch.ones(32, 8, 3, 3)}, WeightsError, "no family.*in_channels 8"),
+    "a LoRA": (lambda _: {"lora_unet_x.lora_down.weight": torch.ones(4, 4)}, WeightsError, "a LoRA, not a whole model"),
+    "an embedding": (lambda _: {"emb_params": torch.ones(2, 768)}, WeightsError, "an embedding, not a whole model"),
+    "a ControlNet": (lambda _: {"control_model.x.weight": torch.ones(2)}, WeightsError, "a ControlNet, not"),
+    "Stable Diffusion 3": (
+        lambda _: {f"{MODEL}joint_blocks.0.x": torch.ones(2)},
+        WeightsError,
+        "Diffusion 3 transformer",
+    ),
+    "no tensor": (lambda _: {}, WeightsError, "nothing known"),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_file(whole: Tensors, tmp_path: Path, name: str, capsys) -> None:
+    change, error, words = SINGLE[name]
+    path = tmp_path / "model.safetensors"
+    save_file(change(dict(whole)), path)
+    family = FAMILY if name not in ("another family",) else None
+    with pytest.raises(error, match=words) as caught:
+        load_components(path, "cpu", family=family)
+    assert str(path) in str(caught.value) or "tensor '" in str(caught.value)
+    assert main(["generate", "a", "--model", str(path)]) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+METADATA = {
+    "no JSON": "{",
+    "deep JSON": "[" * 100_000,
+    "no object": "3",
+    "an unknown key": '{"name": "a", "code": "os.system"}',
+    "a billion layers": '{"name": "a", "text_encoder": {"layers": 1000000000}}',
+    "a billion blocks": '{"name": "a", "unet": {"blocks": 1000000000}}',
+    "a billion depths": '{"name": "a", "unet": {"depth": [1000000000, 1, 1, 1]}}',
+    "no heads": '{"name": "a", "unet": {"heads": [0, 0, 0, 0]}}',
+}
+
+
+@pytest.mark.parametrize("name", METADATA)
+def test_metadata_that_describe_no_model(whole: Tensors, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({STEM: whole[STEM]}, path, {single.CONFIG_KEY: METADATA[name]})
+    with pytest.raises(WeightsError, match=r"model\.safetensors has a config in its metadata that describes no model"):
+        load_components(path, "cpu")
+
+
+def zipped(path: Path, content: object) -> None:
+    torch.save(content, path)
+
+
+def plain(path: Path, content: object) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def legacy(path: Path, content: object) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def stacked(path: Path, content: object) -> None:
+    path.write_bytes(pickle.dumps({}, protocol=2) + pickle.dumps(content, protocol=2))
+
+
+def damaged(path: Path, content: object) -> None:
+    torch.save(content, path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 255
+    path.write_bytes(data[:-40])
+
+
+def in_an_archive(path: Path, content: object) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data.pkl", pickle.dumps(content))
+
+
+PICKLES: dict[str, tuple[Callable[[Path, object], None], Callable[[Path], object]]] = {
+    "os.system": (zipped, lambda canary: {"a": touching(canary)}),
+    "os.system in a plain pickle": (plain, lambda canary: {"a": touching(canary)}),
+    "os.system of before 2020": (legacy, lambda canary: {"a": touching(canary)}),
+    "os.system behind another pickle": (stacked, lambda canary: touching(canary)),
+    "os.system in an archive of another kind": (in_an_archive, lambda canary: touching(canary)),
+    "os.system in a damaged file": (damaged, lambda canary: {"a": torch.ones(99), "b": touching(canary)}),
+    "runpy": (zipped, lambda canary: {"a": Hostile(runpy.run_path, str(canary.with_name("evil.py")))}),
+    "eval": (zipped, lambda canary: {"a": Hostile(eval, f"open({str(canary)!r}, 'w')")}),
+    "shutil": (zipped, lambda canary: {"a": Hostile(shutil.copy, str(canary.with_name("evil.py")), str(canary))}),
+    "a list": (zipped, lambda _: [torch.ones(1)]),
+    "a tensor": (zipped, lambda _: torch.ones(1)),
+    "no tensor": (zipped, lambda _: {"epoch": 3}),
+    "one number that would be a terabyte": (zipped, lambda _: {"a": torch.ones(1).expand(1 << 38)}),
+    "a sparse tensor": (zipped, lambda _: {"a": torch.eye(2).to_sparse()}),
+    "complex numbers": (zipped, lambda _: {"a": torch.ones(2, dtype=torch.complex64)}),
+}
+
+
+@pytest.mark.parametrize("ending", ["model.ckpt", "model.safetensors", "model"])
+@pytest.mark.parametrize("name", PICKLES)
+def test_a_pickle(tmp_path: Path, name: str, ending: str) -> None:
+    """Refused by default, under every name; and where it is allowed, nothing of it runs."""
+    write, content = PICKLES[name]
+    canary, path = tmp_path / "canary", tmp_path / ending
+    (tmp_path / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    write(path, content(canary))
+    with pytest.raises(WeightsError, match=r"which can run code.*allow_pickle"):
+        load_components(path, "cpu")
+    with pytest.raises(WeightsError) as caught:
+        open_store(path, allow_pickle=True)
+    assert str(path) in str(caught.value)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("write", [zipped, legacy])
+def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_path: Path, write) -> None:
+    path = tmp_path / "model.ckpt"
+    write(path, {"state_dict": whole, "global_step": 3, "epoch": 1})
+    with pytest.raises(WeightsError, match="which can run code"):
+        load(path)
+    found = load(path, "cpu", "bfloat16", FAMILY, allow_pickle=True)
+    assert found.config == PRESETS[FAMILY]
+    assert torch.equal(found.unet.stem.weight, whole[STEM].bfloat16())
+    assert main(["info", str(path)]) == 2
+    assert main(["info", str(path), "--allow-pickle"]) == 0
+
+
+@pytest.fixture
+def folder(tiny: Pipeline, tmp_path: Path) -> Path:
+    return tiny.save(tmp_path / "model")
+
+
+def edit(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], object], type[DiffuscopeError], str]] = {
+    "another class": (
+        lambda folder: edit(folder / "model_index.json", unet=["my_module", "MyUNet"]),
+        WeightsError,
+        "unet = .*MyUNet.*never run",
+    ),
+    "a class of the system": (
+        lambda folder: edit(folder / "model_index.json", vae=["os", "system"]),
+        WeightsError,
+        "vae = .*system",
+    ),
+    "a pipeline in the folder": (
+        lambda folder: edit(folder / "model_index.json", _class_name=["pipeline", "Mine"]),
+        WeightsError,
+        "names code in the folder",
+    ),
+    "a class that is no name": (
+        lambda folder: edit(folder / "model_index.json", unet={"code": 1}),
+        WeightsError,
+        "unet = ",
+    ),
+    "a billion layers": (
+        lambda folder: edit(folder / "text_encoder/config.json", num_hidden_layers=10**9),
+        WeightsError,
+        "layers is 1000000000",
+    ),
+    "a billion channels": (
+        lambda folder: edit(folder / "vae/config.json", block_out_channels=[8 * 10**12, 8 * 10**12]),
+        WeightsError,
+        "makes no network|shape",
+    ),
+    "another kind of network": (
+        lambda folder: edit(folder / "unet/config.json", act_fn="mish"),
+        WeightsError,
+        "act_fn = 'mish'",
+    ),
+    "weights of another network": (
+        lambda folder: shutil.copy(
+            folder / "vae/diffusion_pytorch_model.safetensors", folder / "unet/diffusion_pytorch_model.safetensors"
+        ),
+        WeightMismatchError,
+        "no rule",
+    ),
+    "a pickle for the weights": (
+        lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors").rename(
+            folder / "unet/diffusion_pytorch_model.bin"
+        ),
+        WeightsError,
+        "is a pickle",
+    ),
+    "a part is missing": (
+        lambda folder: shutil.rmtree(folder / "vae"),
+        ModelNotFoundError,
+        "vae/config.json is missing",
+    ),
+    "nothing in it": (
+        lambda folder: [shutil.rmtree(folder), folder.mkdir()],
+        ModelNotFoundError,
+        "neither config.json .* nor model_index.json",
+    ),
+    "a list for an index": (lambda folder: (folder / "model_index.json").write_text("[]"), WeightsError, "JSON object"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder(folder: Path, name: str) -> None:
+    change, error, words = FOLDERS[name]
+    change(folder)
+    with pytest.raises(error, match=words) as caught:
+        load_components(folder, "cpu")
+    assert str(folder) in str(caught.value) or "config.json" in str(caught.value) or "tensor '" in str(caught.value)
+
+
+def test_no_code_of_a_folder_is_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = folder / "canary"
+    for place in (".", "unet", "tokenizer", "scheduler"):
+        for name in ("pipeline.py", "__init__.py", "modeling.py", "tokenizer.py"):
+            (folder / place / name).write_text(f"open({str(canary)!r}, 'w')")
+    for part in ("unet", "vae", "text_encoder"):
+        edit(folder / part / "config.json", auto_map={"AutoModel": "modeling.Mine"}, _class_name="Mine")
+    edit(folder / "model_index.json", safety_checker=["modeling", "Mine"], _class_name="Mine")
+    monkeypatch.chdir(folder)
+    before = set(sys.modules)
+    load_components(folder, "cpu")
+    assert not {"pipeline", "modeling"} & (set(sys.modules) - before)
+    assert not canary.exists()
+
+
+def test_a_family_is_asked_of_a_folder(folder: Path) -> None:
+    with pytest.raises(InputError, match="a folder says itself"):
+        load_components(folder, "cpu", family="sd15")
+
+
+def test_a_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("a red fox\n" * 9)
+    with pytest.raises(WeightsError, match=r"model\.safetensors is refused"):
+        load(path)
+
+
+def test_loading_opens_no_socket(whole: Tensors, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*arguments: object, **named: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    save_file(whole, tmp_path / "model.safetensors")
+    assert isinstance(load_components(tmp_path / "model.safetensors", "cpu", family=FAMILY), Components)
+    assert isinstance(load_components(folder, "cpu").tokenizer, Tokenizer)
