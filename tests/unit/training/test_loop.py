@@ -85,7 +85,7 @@ with ranks.joined(torch.device("cpu")):
 """
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    subprocess.run(torchrun, check=True, timeout=60, capture_output=True)
+    subprocess.run(torchrun, check=True, timeout=600, capture_output=True)
 
     class Both(Line):
         def loss(self, draw):
