@@ -1,11 +1,12 @@
 """Every sampler keeps every promise: order on an exact Gaussian, purity, independence, the caller's loop."""
 
 import math
+from inspect import signature
 
 import pytest
 import torch
 
-from diffuscope.diffusion.noise import PerImageNoise
+from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE, final
 from diffuscope.diffusion.samplers.lms import adams_weights
 from diffuscope.errors import InputError
@@ -13,6 +14,8 @@ from diffuscope.errors import InputError
 STD = 0.5
 LEVELS = (14.6, 6.0, 2.0, 0.7, 0.2, 0.0)
 DRAWING = [name for name, info in TABLE.items() if info.draws_noise]
+LATE = {"lms": 1024, "unipc": 512}
+"""Steps from which on the order shows: before, the errors of a higher order hide those of the first steps."""
 each_sampler = pytest.mark.parametrize("name", SAMPLERS)
 
 
@@ -42,23 +45,24 @@ def test_table_and_samplers_name_the_same():
     assert list(SAMPLERS) == list(TABLE)
 
 
-# DDPM has no deterministic part of its own: its limit is a distribution, tested by its variance.
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ddpm"])
+# DDPM and LCM have no deterministic part of their own: their limit is a distribution, tested by its variance.
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ("ddpm", "lcm")])
 def test_converges_at_its_order(name):
-    options = {"eta": 0.0} if name == "euler_ancestral" else {}
-    steps = 1024 if name == "lms" else 128  # before that, the error of order 4 hides that of the first step
+    options = {"times": 0} if name == "restart" else {"eta": 0.0} if name in DRAWING else {}
+    steps = LATE.get(name, 128)
     order = math.log2(error(name, steps, **options) / error(name, 2 * steps, **options))
     assert order == pytest.approx(TABLE[name].order, abs=0.05)
 
 
-@pytest.mark.parametrize("name", DRAWING)
+@pytest.mark.parametrize("name", [name for name in DRAWING if not TABLE[name].distilled])
 def test_drawing_samplers_end_with_the_variance_of_the_data(name):
     sigmas = [10.0 * (0.01 / 10) ** (i / 200) for i in range(201)]
     x = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(1)) * math.hypot(10, STD)
     sample = final(run(name, x, sigmas))
     assert sample.std().item() == pytest.approx(math.hypot(STD, sigmas[-1]), rel=0.03)
     correlation = torch.corrcoef(torch.stack((sample.flatten(), x.flatten())))[0, 1].item()
-    assert correlation == pytest.approx(0, abs=0.05)  # the start noise is replaced, not kept
+    kept = STD / math.hypot(2, STD) if name == "restart" else 0  # what stands at its high level beside fresh noise
+    assert correlation == pytest.approx(kept, abs=0.05)
 
 
 @each_sampler
@@ -73,8 +77,11 @@ def test_counts_its_calls(name):
     assert [step.index for step in steps] == list(range(len(LEVELS) - 1))
     assert [step.sigma for step in steps] == list(LEVELS[1:])
     to_zero = 1  # the step to level 0 has no second call
-    assert len(calls) == TABLE[name].calls * (len(LEVELS) - 1 - to_zero) + to_zero
-    assert set(calls) == set(LEVELS[:-1])
+    info = TABLE[name]
+    repeated = 4 if name == "restart" else 0  # from 0.2 back to 2.0, two of Heun's steps
+    assert len(calls) == info.calls * (len(LEVELS) - 1 - to_zero) + to_zero + info.further_calls + repeated
+    assert set(LEVELS[:-1]) <= set(calls)
+    assert min(calls) >= LEVELS[-2]
 
 
 @each_sampler
@@ -161,16 +168,106 @@ def test_drawing_without_noise_is_an_error_at_the_call(name):
         SAMPLERS[name](gaussian, start(), LEVELS)
 
 
+WITH_ETA = [name for name, sampler in SAMPLERS.items() if "eta" in signature(sampler).parameters]
+WITH_ORDER = [name for name, sampler in SAMPLERS.items() if "order" in signature(sampler).parameters]
+CHURNING = [name for name, sampler in SAMPLERS.items() if "s_churn" in signature(sampler).parameters]
+
+
 @pytest.mark.parametrize("eta", [-0.1, math.nan, math.inf])
-def test_impossible_eta_is_an_error(eta):
+@pytest.mark.parametrize("name", WITH_ETA)
+def test_impossible_eta_is_an_error(name, eta):
     with pytest.raises(InputError, match="eta"):
-        SAMPLERS["ddim"](gaussian, start(), LEVELS, eta=eta)
+        run(name, start(), eta=eta)
+
+
+@pytest.mark.parametrize("name", WITH_ETA)
+def test_eta_zero_needs_no_noise(name):
+    final(SAMPLERS[name](gaussian, start(), LEVELS, eta=0.0))
 
 
 @pytest.mark.parametrize("order", [0, 5])
-def test_impossible_order_is_an_error(order):
+@pytest.mark.parametrize("name", WITH_ORDER)
+def test_impossible_order_is_an_error(name, order):
     with pytest.raises(InputError, match="order"):
-        SAMPLERS["lms"](gaussian, start(), LEVELS, order=order)
+        run(name, start(), order=order)
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_ORDER if name != "unipc"])  # which corrects even this
+def test_order_one_is_euler(name):
+    torch.testing.assert_close(final(run(name, start(), order=1)), final(run("euler", start())), rtol=1e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dpmpp_2m", {"solver": "midpont"}),
+        ("dpmpp_2m_sde", {"solver": "rk4"}),
+        ("unipc", {"variant": "bh3"}),
+        ("tcd", {"eta": 1.1}),
+        ("restart", {"times": -1}),
+        ("restart", {"low": 3.0}),
+        ("euler", {"s_churn": -1.0}),
+        ("heun", {"s_noise": math.nan}),
+    ],
+)
+def test_impossible_options_are_an_error(name, options):
+    with pytest.raises(InputError):
+        run(name, start(), **options)
+
+
+@pytest.mark.parametrize("name", CHURNING)
+def test_churn_draws_noise_and_keeps_the_variance(name):
+    with pytest.raises(InputError, match="s_churn=0"):
+        SAMPLERS[name](gaussian, start(), LEVELS, s_churn=1.0)
+    sigmas = [10.0 * (0.01 / 10) ** (i / 200) for i in range(201)]
+    x = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(1)) * math.hypot(10, STD)
+    sample = final(run(name, x, sigmas, s_churn=40.0))
+    assert sample.std().item() == pytest.approx(math.hypot(STD, sigmas[-1]), rel=0.05)
+    assert not torch.equal(sample, final(run(name, x, sigmas)))
+    assert torch.equal(final(run(name, x, sigmas, s_churn=40.0, s_tmin=20.0)), final(run(name, x, sigmas)))
+
+
+@pytest.mark.parametrize("name", ["dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde"])
+def test_a_brownian_path_leads_to_one_sample_however_many_steps(name):
+    """Strong convergence: with the path of a seed a finer grid changes the sample little, with another path much."""
+
+    def sample(steps, seed):
+        sigmas = [10.0 * (0.05 / 10) ** (i / steps) for i in range(steps + 1)]
+        x = torch.full((1, 1, 8, 8), 10.0)
+        return final(SAMPLERS[name](gaussian, x, sigmas, noise=BrownianNoise([seed], 10.0)))
+
+    finer = (sample(160, 1) - sample(320, 1)).std()
+    assert finer < 0.1 * (sample(160, 1) - sample(160, 2)).std()
+
+
+def test_lcm_samples_the_data_where_the_network_is_a_consistency_function():
+    """The exact one of a Gaussian takes each point to the end of its path."""
+    x = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(1)) * math.hypot(LEVELS[0], STD)
+
+    def ends(x, sigma):
+        return x * (STD / math.hypot(STD, sigma))
+
+    sample = final(SAMPLERS["lcm"](ends, x, LEVELS, noise=PerImageNoise([0])))
+    assert sample.std().item() == pytest.approx(STD, rel=0.03)
+
+
+def test_restart_without_restarts_is_heun():
+    assert torch.equal(final(run("restart", start(), times=0)), final(run("heun", start())))
+
+
+def test_an_assigned_x_is_carried_through_a_group_and_a_correction():
+    """Solvers that look back at a group's start, or correct a step afterwards, move by what was assigned."""
+    for name in ("dpmpp_2s", "unipc"):
+        ends = []
+        for shift in (0.0, 1.0, 2.0):
+            steps = run(name, start(dtype=torch.float64))
+            for step in steps:
+                if step.index == 0:
+                    step.x = step.x + shift
+                last = step.x
+            ends.append(last)
+        torch.testing.assert_close(ends[2] - ends[1], ends[1] - ends[0])  # the denoiser is linear
+        assert (ends[1] - ends[0]).abs().min() > 1e-3
 
 
 def test_ddpm_is_ddim_and_euler_ancestral_at_eta_one():

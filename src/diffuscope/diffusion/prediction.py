@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import Prediction
-from diffuscope.diffusion.schedules import time_at
+from diffuscope.diffusion.clock import time_at
 from diffuscope.types import Denoiser, Levels
 
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -1,7 +1,6 @@
 """Noise levels: what a network was trained on, and which of them one run visits."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -9,8 +8,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffuscope.config import ScheduleConfig
-from diffuscope.diffusion.samplers.table import SPACINGS, Grid, SamplerInfo, find
+from diffuscope.config import ScheduleConfig, TimeSpacing
+from diffuscope.diffusion.clock import time_at
+from diffuscope.diffusion.samplers.table import SPACINGS, TIME_SPACINGS, Final, Grid, SamplerInfo, find
 from diffuscope.errors import InputError
 from diffuscope.types import Levels
 
@@ -19,6 +19,11 @@ ZERO_SNR_ALPHA = 2.0**-24
 
 _MAX_COSINE_BETA = 0.999
 _KARRAS_RHO = 7.0
+_BETA_SHAPE = 0.6  # both parameters, as in diffusers and ComfyUI
+_SERIES_TERMS = 60
+_NEWTON_STEPS = 8
+_DISTILLED_STEPS = 50
+_ROUNDING = 1e-9
 
 
 class Schedule:
@@ -69,41 +74,91 @@ class Schedule:
         """
         return time_at(self._log_sigmas, sigma)
 
-    def levels(self, steps: int | None, *, sampler: str = "euler", spacing: str | Sequence[float] = "model") -> Levels:
+    def levels(
+        self,
+        steps: int | None,
+        *,
+        sampler: str = "euler",
+        spacing: str | Sequence[float] = "model",
+        final: Final | None = None,
+    ) -> Levels:
         """The noise levels of one run, as the sampler's reference picks them.
 
         Args:
             steps: number of solver steps, 1 to the number of training time steps. None where ``spacing`` is a list.
             sampler: any name that ``samplers.find`` knows. A fused one ("DPM++ 2M Karras") sets the spacing too.
-            spacing: "model" (times as the config's ``spacing`` says: Lin et al. 2024, Table 2), "karras"
-                (Karras et al. 2022, equation 5, rho 7), "exponential" (even in log sigma), or the levels themselves,
-                strictly decreasing, the last one at least 0.
+            spacing: "model" (times as the config's ``spacing`` says), or "linspace", "leading" or "trailing" times
+                (Lin et al. 2024, Table 2), "karras" (Karras et al. 2022, equation 5, rho 7), "exponential" (even in
+                log sigma), "beta" (quantiles of the beta distribution: Lee et al. 2024), "sgm_uniform" (even times
+                that stop short of the lowest), or the levels themselves, strictly decreasing, the last at least 0.
+            final: "zero" or "sigma_min", the lowest trained level. None is as the sampler's reference has it. Where
+                the spacing reaches "sigma_min" by itself there is no further step to it.
 
         Raises:
-            InputError: the steps, the sampler or the spacing are not possible.
+            InputError: the steps, the sampler, the spacing or the end are not possible.
         """
         info, fused = find(sampler)
         if not isinstance(spacing, str):
-            return self._finished([float(sigma) for sigma in spacing], None, info, steps)
+            if final is not None:
+                raise InputError(f"final is {final!r}, but the levels are given: let their last one be the end")
+            if steps is not None and steps != len(spacing) - 1:
+                raise InputError(
+                    f"{steps} steps but {len(spacing)} noise levels: give {steps + 1} of them, or no steps"
+                )
+            return self._finished([float(sigma) for sigma in spacing], None, info, self.config.spacing)
         if spacing not in SPACINGS:
             raise InputError(f"spacing {spacing!r} is not one of {', '.join(SPACINGS)}, nor a list of noise levels")
+        if final not in (None, "zero", "sigma_min"):
+            raise InputError(f"final is {final!r}: give 'zero', 'sigma_min', or None for the sampler's own")
         if steps is None or not 1 <= steps <= self.config.train_steps:
             raise InputError(f"{steps} steps: give a whole number from 1 to {self.config.train_steps}")
-        if spacing == "model" and fused is not None:
-            spacing = fused
-        times: list[float] | None = _model_times(self.config, steps, info.grid)
-        sigmas = [self.sigma_of(time) for time in times or ()]
-        if spacing != "model":
-            high, low = (self._sigmas[-1], self._sigmas[0]) if info.variance_preserving else (sigmas[0], sigmas[-1])
-            sigmas, times = _ramp(high, low, steps, 1 / _KARRAS_RHO if spacing == "karras" else 0.0), None
-        ends_low = info.ends_as_configured and not self.config.ddim_ends_at_zero and sigmas[-1] > self._sigmas[0]
-        end = self._sigmas[0] if ends_low else 0.0
-        return self._finished([*sigmas, end], None if times is None else [*times, 0.0], info, steps)
+        spacing = fused if spacing == "model" and fused is not None else spacing
+        listed = next((name for name in TIME_SPACINGS if name == spacing), None)
+        times_like: TimeSpacing = listed or info.spacing or self.config.spacing
+        sigmas, times = self._path(steps, spacing, times_like, info)
+        lowest = self._sigmas[0]
+        if "sigma_min" in (final, info.final if final is None else None):
+            if sigmas[-1] > lowest * (1 + _ROUNDING):
+                sigmas, times = [*sigmas, lowest], None if times is None else [*times, 0.0]
+            elif steps < self.config.train_steps:
+                sigmas, times = self._path(steps + 1, spacing, times_like, info)
+        else:
+            ends_low = final is None and info.final == "configured" and not self.config.ddim_ends_at_zero
+            sigmas = [*sigmas, lowest if ends_low and sigmas[-1] > lowest else 0.0]
+            times = None if times is None else [*times, 0.0]
+        return self._finished(sigmas, times, info, times_like)
 
-    def _finished(self, sigmas: list[float], times: list[float] | None, info: SamplerInfo, steps: int | None) -> Levels:
+    def _path(
+        self, steps: int, spacing: str, times_like: TimeSpacing, info: SamplerInfo
+    ) -> tuple[list[float], list[float] | None]:
+        """``steps`` levels above the end, and their times where these were chosen first."""
+        if spacing == "sgm_uniform":
+            last = self.config.train_steps - 1
+            times = [last * (steps - i) / steps for i in range(steps)]
+            return [math.exp(self._log_sigma_of(time)) for time in times], times
+        ramped = spacing in ("karras", "exponential", "beta")
+        high, low = self._sigmas[-1], self._sigmas[0]
+        if not (ramped and info.variance_preserving):
+            grid: Grid = "whole" if info.grid == "distilled" and spacing in TIME_SPACINGS else info.grid
+            times = _model_times(self.config, times_like, steps, grid)
+            sigmas = [self.sigma_of(time) for time in times]
+            if not ramped:
+                return sigmas, times
+            high, low = sigmas[0], sigmas[-1]
+        if spacing == "beta":
+            return [low + (high - low) * beta_quantile(1 - i / max(steps - 1, 1)) for i in range(steps)], None
+        return _ramp(high, low, steps, 1 / _KARRAS_RHO if spacing == "karras" else 0.0), None
+
+    def _log_sigma_of(self, time: float) -> float:
+        """Log noise level at a training time, linear between whole times: the inverse of ``time_of``."""
+        low = min(int(time), len(self._log_sigmas) - 2)
+        start, end = self._log_sigmas[low], self._log_sigmas[low + 1]
+        return start + (time - low) * (end - start)
+
+    def _finished(
+        self, sigmas: list[float], times: list[float] | None, info: SamplerInfo, times_like: TimeSpacing
+    ) -> Levels:
         """Checked levels with the start and end scale of the sampler's reference."""
-        if steps is not None and steps != len(sigmas) - 1:
-            raise InputError(f"{steps} steps but {len(sigmas)} noise levels: give {steps + 1} of them, or no steps")
         if len(sigmas) < 2 or not all(math.isfinite(sigma) for sigma in sigmas):
             raise InputError(f"noise levels {sigmas}: give at least two finite numbers")
         if sigmas[-1] < 0 or any(sigma <= after for sigma, after in pairwise(sigmas)):
@@ -111,7 +166,7 @@ class Schedule:
                 f"{len(sigmas)} noise levels from {sigmas[0]:g} to {sigmas[-1]:g} are not strictly decreasing to at "
                 "least 0: ask for fewer steps, or order them"
             )
-        unit_start = info.variance_preserving or self.config.spacing == "leading"
+        unit_start = info.variance_preserving or times_like == "leading"
         return Levels(
             sigmas=tuple(sigmas),
             times=tuple(map(self.time_of, sigmas) if times is None else times),
@@ -141,18 +196,6 @@ def tail(levels: Levels, strength: float) -> Levels:
     return replace(levels, sigmas=sigmas, times=levels.times[steps - kept :], start_scale=sigmas[0])
 
 
-def time_at(log_sigmas: Sequence[float], sigma: float) -> float:
-    """Training time of ``sigma`` by its place in the ascending table ``log_sigmas``, clamped to the table's ends."""
-    last = len(log_sigmas) - 1
-    level = math.log(sigma) if sigma > 0 else -math.inf
-    if level <= log_sigmas[0]:
-        return 0.0
-    if level >= log_sigmas[last]:
-        return float(last)
-    low = bisect_right(log_sigmas, level) - 1
-    return low + (level - log_sigmas[low]) / (log_sigmas[low + 1] - log_sigmas[low])
-
-
 def _alphas_cumprod(config: ScheduleConfig) -> Tensor:
     """[T] float64: how much of the clean signal's power is left at each training time step."""
     steps = config.train_steps
@@ -176,18 +219,29 @@ def _to_zero_snr(alphas_cumprod: Tensor) -> Tensor:
     return rescaled
 
 
-def _model_times(config: ScheduleConfig, steps: int, grid: Grid) -> list[float]:
+def _model_times(config: ScheduleConfig, spacing: TimeSpacing, steps: int, grid: Grid) -> list[float]:
     """Training times in falling order, as Lin et al. 2024, Table 2 names them and diffusers computes them."""
+    if grid == "distilled":
+        return _distilled_times(config.train_steps, steps)
     points = steps + 1 if grid == "inner" else steps
     falling = range(points - 1, points - 1 - steps, -1)
-    if config.spacing == "trailing":
+    if spacing == "trailing":
         stride = (config.train_steps - config.train_steps / steps) - config.train_steps  # rounded as numpy.arange does
         return [round(config.train_steps + i * stride) - 1.0 for i in range(steps)]
-    if config.spacing == "leading":
+    if spacing == "leading":
         return [float(i * (config.train_steps // points) + config.steps_offset) for i in falling]
     last = config.train_steps - 1
     times = [min(i * (last / max(points - 1, 1)), float(last)) for i in falling]
     return times if grid == "fractional" else [float(round(time)) for time in times]
+
+
+def _distilled_times(train_steps: int, steps: int) -> list[float]:
+    """``steps`` of the 50 evenly spaced times at which LCM's networks were distilled (Luo et al. 2023)."""
+    trained = min(_DISTILLED_STEPS, train_steps)
+    if steps > trained:
+        raise InputError(f"{steps} steps: a distilled network was trained at {trained} times, ask for fewer steps")
+    stride = train_steps // trained
+    return [(trained - i * trained // steps) * stride - 1.0 for i in range(steps)]
 
 
 def _ramp(high: float, low: float, steps: int, power: float) -> list[float]:
@@ -196,3 +250,27 @@ def _ramp(high: float, low: float, steps: int, power: float) -> list[float]:
     if power == 0:
         return [high * (low / high) ** place for place in places]
     return [(high**power + place * (low**power - high**power)) ** (1 / power) for place in places]
+
+
+def beta_quantile(share: float, shape: float = _BETA_SHAPE) -> float:
+    """Where the symmetric beta distribution of parameter ``shape`` has ``share`` of its mass below.
+
+    Newton's method in x^shape, in which the cumulated mass is nearly a line: its series is that of the incomplete
+    beta function (Abramowitz & Stegun 1964, 26.5.4), of the lower half, where it converges fast.
+
+    Args:
+        share: 0 to 1.
+        shape: above 0.
+    """
+    if share > 0.5:
+        return 1 - beta_quantile(1 - share, shape)
+    half = math.gamma(shape) ** 2 / math.gamma(2 * shape)
+    line = share * half * shape
+    for _ in range(_NEWTON_STEPS):
+        x = line ** (1 / shape)
+        series, term = 0.0, 1.0
+        for n in range(_SERIES_TERMS):
+            series += term / (shape + n)
+            term *= x * (n + 1 - shape) / (n + 1)
+        line -= (line * series - share * half) * shape * (1 - x) ** (1 - shape)
+    return float(line ** (1 / shape))

@@ -1,15 +1,18 @@
 import math
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
+from scipy.stats import beta
 
 from diffuscope.config import ScheduleConfig
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
-from diffuscope.diffusion.schedules import Schedule, tail
+from diffuscope.diffusion.samplers.table import SPACINGS, TIME_SPACINGS
+from diffuscope.diffusion.schedules import Schedule, beta_quantile, tail
 from diffuscope.errors import InputError
 
 SD = Schedule(ScheduleConfig())
+SCHEDULES = {name: Schedule(ScheduleConfig(spacing=name)) for name in TIME_SPACINGS}
 
 
 @pytest.mark.parametrize("betas", ["scaled_linear", "linear", "cosine"])
@@ -59,23 +62,75 @@ def test_sigma_outside_the_trained_range_is_an_error(time):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("trained", ["linspace", "leading", "trailing"])
-@pytest.mark.parametrize("spacing", ["model", "karras", "exponential"])
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 30, 61, 100, 499])
-def test_levels_are_a_path(sampler, trained, spacing, steps):
-    levels = Schedule(ScheduleConfig(spacing=trained)).levels(steps, sampler=sampler, spacing=spacing)
-    assert len(levels.sigmas) == len(levels.times) == steps + 1
-    assert all(a > b for a, b in pairwise(levels.sigmas))
-    assert all(a >= b for a, b in pairwise(levels.times))
-    assert levels.sigmas[-1] == levels.times[-1] == 0
-    assert levels.end_scale == 1
-    unit = TABLE[sampler].variance_preserving or trained == "leading"
-    assert levels.start_scale == (math.hypot(1, levels.sigmas[0]) if unit else levels.sigmas[0])
+@pytest.mark.parametrize("trained", TIME_SPACINGS)
+def test_levels_are_a_path(sampler, trained):
+    info = TABLE[sampler]
+    for spacing, steps in product(SPACINGS, (1, 2, 3, 7, 30, 61, 100, 499)):
+        steps = min(steps, 50) if info.distilled else steps
+        levels = SCHEDULES[trained].levels(steps, sampler=sampler, spacing=spacing, final="zero")
+        assert len(levels.sigmas) == len(levels.times) == steps + 1
+        assert all(a > b for a, b in pairwise(levels.sigmas))
+        assert all(a >= b for a, b in pairwise(levels.times))
+        assert levels.sigmas[-1] == levels.times[-1] == 0
+        assert levels.end_scale == 1
+        times_like = spacing if spacing in TIME_SPACINGS else info.spacing or trained
+        unit = info.variance_preserving or times_like == "leading"
+        assert levels.start_scale == (math.hypot(1, levels.sigmas[0]) if unit else levels.sigmas[0])
 
 
 def test_trailing_starts_at_the_last_time():
     for sampler in SAMPLERS:
-        assert Schedule(ScheduleConfig(spacing="trailing")).levels(4, sampler=sampler).times == (999, 749, 499, 249, 0)
+        if TABLE[sampler].spacing is None and not TABLE[sampler].distilled:
+            assert SCHEDULES["trailing"].levels(4, sampler=sampler).times == (999, 749, 499, 249, 0)
+        assert SD.levels(4, sampler=sampler, spacing="trailing").times == (999, 749, 499, 249, 0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_run_can_end_at_the_lowest_trained_level(sampler):
+    unit = TABLE[sampler].variance_preserving
+    for spacing, steps in product(SPACINGS, (1, 2, 7, 49)):
+        levels = SCHEDULES["linspace"].levels(steps, sampler=sampler, spacing=spacing, final="sigma_min")
+        assert len(levels.sigmas) == steps + 1
+        assert levels.sigmas[-1] == pytest.approx(SD.sigmas[0].item(), rel=1e-9)
+        assert all(a > b for a, b in pairwise(levels.sigmas))
+        assert levels.end_scale == pytest.approx(1 / math.hypot(1, levels.sigmas[-1]) if unit else 1)
+
+
+@pytest.mark.parametrize("sampler", ["deis", "tcd"])
+def test_some_end_at_the_lowest_trained_level_by_themselves(sampler):
+    assert SD.levels(9, sampler=sampler) == SD.levels(9, sampler=sampler, final="sigma_min")
+    assert SD.levels(9, sampler=sampler).times[-1] == 0
+
+
+@pytest.mark.parametrize("spacing", TIME_SPACINGS)
+def test_a_spacing_of_times_overrides_the_model(spacing):
+    assert SD.levels(9, spacing=spacing) == SCHEDULES[spacing].levels(9)
+
+
+def test_beta_has_more_levels_at_both_ends():
+    sigmas = SCHEDULES["linspace"].levels(11, spacing="beta").sigmas
+    low, high = SD.sigmas[0].item(), SD.sigmas[-1].item()
+    assert (sigmas[0], sigmas[-2]) == pytest.approx((high, low))
+    assert sigmas[5] == pytest.approx((low + high) / 2)
+    assert sigmas[0] - sigmas[1] < (high - low) / 10 > sigmas[-3] - sigmas[-2]
+
+
+@pytest.mark.parametrize("shape", [0.4, 0.6, 1.0, 2.5])
+@pytest.mark.parametrize("share", [0, 1e-9, 0.01, 0.2, 0.5, 0.83, 1])
+def test_quantiles_of_the_beta_distribution(share, shape):
+    assert beta_quantile(share, shape) == pytest.approx(beta.ppf(share, shape, shape), rel=1e-9, abs=1e-14)
+
+
+def test_sgm_uniform_is_even_in_time_and_stops_short():
+    levels = SD.levels(4, spacing="sgm_uniform")
+    assert levels.times == (999, 749.25, 499.5, 249.75, 0)
+    assert [SD.time_of(sigma) for sigma in levels.sigmas] == pytest.approx(levels.times)
+
+
+def test_a_distilled_network_knows_fifty_times():
+    assert SD.levels(4, sampler="lcm").times == (999, 759, 499, 259, 0)
+    assert len(SD.levels(50, sampler="lcm").times) == 51
+    assert len(SD.levels(60, sampler="lcm", spacing="karras").times) == 61
 
 
 def test_exponential_is_even_in_log_sigma():
@@ -107,7 +162,10 @@ def test_given_levels(steps):
         (None, {}, "1 to 1000"),
         (1000, {}, "fewer steps"),
         (1000, {"sampler": "dpmpp_2m"}, "fewer steps"),
+        (51, {"sampler": "lcm"}, "50 times"),
         (20, {"spacing": "karas"}, "karras"),
+        (20, {"final": "one"}, "sigma_min"),
+        (None, {"spacing": [2.0, 1.0], "final": "zero"}, "levels are given"),
         (20, {"sampler": "eulr"}, "Did you mean 'euler'"),
         (3, {"spacing": [2.0, 1.0]}, "3 steps but 2"),
         (None, {"spacing": [1.0]}, "at least two"),

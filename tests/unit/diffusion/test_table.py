@@ -17,6 +17,15 @@ def test_every_name_finds_its_sampler(info):
         ("DPM++ 2M Karras", "dpmpp_2m", "karras"),
         ("dpmpp_2m_karras", "dpmpp_2m", "karras"),
         ("DPM++ 2M Exponential", "dpmpp_2m", "exponential"),
+        ("DPM++ 2M SDE Heun Karras", "dpmpp_2m_sde_heun", "karras"),
+        ("DPM++ 3M SDE Exponential", "dpmpp_3m_sde", "exponential"),
+        ("DPM++ 2M SGM Uniform", "dpmpp_2m", "sgm_uniform"),
+        ("euler_beta", "euler", "beta"),
+        ("ddim_trailing", "ddim", "trailing"),
+        ("DPM2 a Karras", "kdpm2_ancestral", "karras"),
+        ("DPM++ 2S a", "dpmpp_2s_ancestral", None),
+        ("uni_pc", "unipc", None),
+        ("PLMS", "pndm", None),
         ("LMS Karras", "lms", "karras"),
         ("Euler a", "euler_ancestral", None),
         ("k_euler_a", "euler_ancestral", None),
@@ -28,7 +37,7 @@ def test_known_spellings(name, sampler, spacing):
     assert find(name) == (TABLE[sampler], spacing)
 
 
-@pytest.mark.parametrize(("name", "near"), [("eulr", "euler"), ("DPM 2M", "dpmpp_2m"), ("huen", "heun")])
+@pytest.mark.parametrize(("name", "near"), [("eulr", "euler"), ("DPM+ 2M", "dpmpp_2m"), ("huen", "heun")])
 def test_an_unknown_name_tells_the_nearest_and_all(name, near):
     with pytest.raises(InputError, match=f"Did you mean '{near}'.*euler, euler_ancestral"):
         find(name)

@@ -10,18 +10,32 @@ from collections.abc import Callable, Iterator
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.ancestral import ddim, ddpm, euler_ancestral
-from diffuscope.diffusion.samplers.dpmpp_2m import dpmpp_2m
+from diffuscope.diffusion.samplers.consistency import lcm, tcd
+from diffuscope.diffusion.samplers.deis import deis
+from diffuscope.diffusion.samplers.dpmpp_multistep import (
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_2m_sde_heun,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+)
+from diffuscope.diffusion.samplers.dpmpp_sde import dpmpp_2s_ancestral, dpmpp_sde
+from diffuscope.diffusion.samplers.dpmpp_singlestep import dpmpp_2s
 from diffuscope.diffusion.samplers.euler import euler
 from diffuscope.diffusion.samplers.heun import heun
+from diffuscope.diffusion.samplers.kdpm2 import kdpm2, kdpm2_ancestral
 from diffuscope.diffusion.samplers.lms import lms
+from diffuscope.diffusion.samplers.pndm import ipndm, pndm
+from diffuscope.diffusion.samplers.restart import restart
 from diffuscope.diffusion.samplers.table import TABLE, Found, SamplerInfo, find
+from diffuscope.diffusion.samplers.unipc import unipc
 from diffuscope.errors import InputError
 from diffuscope.types import Step
 
 __all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "find"]
 
 Sampler = Callable[..., Iterator[Step]]
-"""``(denoise, x [B,C,H,W], sigmas, *, noise=None)`` -> one Step per interval of ``sigmas``."""
+"""``(denoise, x [B,C,H,W], sigmas, *, noise=None)`` -> one Step per interval of ``sigmas``. Options are keywords."""
 
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
@@ -31,6 +45,22 @@ SAMPLERS: dict[str, Sampler] = {
     "ddim": ddim,
     "dpmpp_2m": dpmpp_2m,
     "ddpm": ddpm,
+    "kdpm2": kdpm2,
+    "kdpm2_ancestral": kdpm2_ancestral,
+    "pndm": pndm,
+    "ipndm": ipndm,
+    "unipc": unipc,
+    "deis": deis,
+    "dpmpp_2s": dpmpp_2s,
+    "dpmpp_3m": dpmpp_3m,
+    "dpmpp_2s_ancestral": dpmpp_2s_ancestral,
+    "dpmpp_sde": dpmpp_sde,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "dpmpp_2m_sde_heun": dpmpp_2m_sde_heun,
+    "dpmpp_3m_sde": dpmpp_3m_sde,
+    "restart": restart,
+    "lcm": lcm,
+    "tcd": tcd,
 }
 """Every sampler by our name; ``TABLE`` tells about each."""
 

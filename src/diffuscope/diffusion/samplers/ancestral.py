@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from diffuscope.errors import InputError
+from diffuscope.diffusion.samplers.checks import check_eta, check_noise
 from diffuscope.types import Denoiser, Noise, Step
 
 
@@ -34,10 +34,8 @@ def euler_ancestral(
     Raises:
         InputError: no ``noise``, or ``eta`` is negative or not finite. At the call, before any step.
     """
-    if not (math.isfinite(eta) and eta >= 0):
-        raise InputError(f"eta {eta} is not a finite number of at least 0: 0 adds no noise, 1 is DDPM's variance")
-    if eta > 0 and noise is None:
-        raise InputError("this sampler draws noise but was given none: pass noise, or eta=0")
+    check_eta(eta)
+    check_noise(noise, eta, "eta")
     return _ancestral(denoise, x, sigmas, noise, eta)
 
 
@@ -53,12 +51,17 @@ def ddpm(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise 
     return euler_ancestral(denoise, x, sigmas, noise=noise, eta=1.0)
 
 
+def split(sigma: float, sigma_next: float, eta: float) -> tuple[float, float]:
+    """The level to step down to and the fresh noise from there: their squares add up to that of ``sigma_next``."""
+    sigma_up = min(sigma_next, eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
+    return math.sqrt(sigma_next**2 - sigma_up**2), sigma_up
+
+
 def _ancestral(
     denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: Noise | None, eta: float
 ) -> Iterator[Step]:
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        sigma_up = min(sigma_next, eta * sigma_next * math.sqrt(1 - (sigma_next / sigma) ** 2))
-        sigma_down = math.sqrt(sigma_next**2 - sigma_up**2)
+        sigma_down, sigma_up = split(sigma, sigma_next, eta)
         x0 = denoise(x, sigma)
         x_next = x0 + (x - x0) * (sigma_down / sigma)
         if noise is not None and sigma_up > 0:

@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 
 from torch import Tensor
 
-from diffuscope.errors import InputError
+from diffuscope.diffusion.samplers.checks import check_order
 from diffuscope.types import Denoiser, Noise, Step
 
 _HIGHEST_ORDER = 4
@@ -39,8 +39,7 @@ def lms(
     Raises:
         InputError: ``order`` is outside 1 to 4. At the call, before any step.
     """
-    if not 1 <= order <= _HIGHEST_ORDER:
-        raise InputError(f"order {order} is outside 1 to {_HIGHEST_ORDER}")
+    check_order(order, _HIGHEST_ORDER)
     return _lms(denoise, x, sigmas, order)
 
 

@@ -3,13 +3,17 @@
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from diffuscope.config import TimeSpacing
 from diffuscope.errors import InputError
 
-Grid = Literal["fractional", "whole", "inner"]
-"""Which training times a reference visits: "fractional" ones, "whole" ones, or the whole ones "inner" to a grid of
-one point more, whose lowest point is left out."""
+Grid = Literal["fractional", "whole", "inner", "distilled"]
+"""Which training times a reference visits: "fractional" ones, "whole" ones, the whole ones "inner" to a grid of one
+point more, whose lowest point is left out, or some of the 50 that a network was "distilled" at."""
+
+Final = Literal["zero", "sigma_min"]
+"""Where a run ends: without noise, or at the lowest trained level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,8 @@ class SamplerInfo:
     """Global order of convergence of its deterministic part."""
     calls: int = 1
     """Network calls per step; the step to noise level zero needs only one."""
+    further_calls: int = 0
+    """Network calls beyond those, once a run of several steps."""
     draws_noise: bool = False
     """Whether a plain call needs ``noise``."""
     aliases: tuple[str, ...] = ()
@@ -30,8 +36,14 @@ class SamplerInfo:
     grid: Grid = "fractional"
     variance_preserving: bool = False
     """Whether the reference keeps latents at unit variance, ours divided by sqrt(1 + sigma^2)."""
-    ends_as_configured: bool = False
-    """Whether the reference may end at the lowest trained level (``ScheduleConfig.ddim_ends_at_zero``)."""
+    final: Final | Literal["configured"] = "zero"
+    """Where the reference ends; "configured" is as ``ScheduleConfig.ddim_ends_at_zero`` says."""
+    spacing: TimeSpacing | None = None
+    """The only spacing of times that the reference knows, whatever the model's configuration says."""
+    path_noise: bool = False
+    """Whether its noise is a Brownian path (``noise.BrownianNoise``) and not drawn afresh each time."""
+    distilled: bool = False
+    """Whether it is for networks distilled to few steps, and wants ``Levels.table``."""
 
 
 TABLE: dict[str, SamplerInfo] = {
@@ -70,7 +82,7 @@ TABLE: dict[str, SamplerInfo] = {
             aliases=("DDIMScheduler",),
             grid="whole",
             variance_preserving=True,
-            ends_as_configured=True,
+            final="configured",
         ),
         SamplerInfo(
             name="dpmpp_2m",
@@ -89,11 +101,152 @@ TABLE: dict[str, SamplerInfo] = {
             grid="whole",
             variance_preserving=True,
         ),
+        SamplerInfo(
+            name="kdpm2",
+            label="DPM2",
+            order=2,
+            calls=2,
+            aliases=("KDPM2DiscreteScheduler", "sample_dpm_2", "k_dpm_2"),
+        ),
+        SamplerInfo(
+            name="kdpm2_ancestral",
+            label="DPM2 a",
+            order=2,
+            calls=2,
+            draws_noise=True,
+            aliases=("KDPM2AncestralDiscreteScheduler", "sample_dpm_2_ancestral", "k_dpm_2_a", "DPM2 ancestral"),
+        ),
+        SamplerInfo(
+            name="pndm",
+            label="PLMS",
+            order=2,  # order 4 after the first steps
+            further_calls=1,
+            aliases=("PNDMScheduler",),
+            grid="whole",
+            variance_preserving=True,
+            final="configured",
+        ),
+        SamplerInfo(
+            name="ipndm",
+            label="IPNDM",
+            order=2,  # the first step is Euler's
+            aliases=("IPNDMScheduler", "sample_ipndm"),
+        ),
+        SamplerInfo(
+            name="unipc",
+            label="UniPC",
+            order=2,
+            aliases=("UniPCMultistepScheduler", "uni_pc", "uni_pc_bh2"),
+            grid="inner",
+            variance_preserving=True,
+        ),
+        SamplerInfo(
+            name="deis",
+            label="DEIS",
+            order=2,
+            aliases=("DEISMultistepScheduler", "sample_deis"),
+            grid="inner",
+            variance_preserving=True,
+            final="sigma_min",
+        ),
+        SamplerInfo(
+            name="dpmpp_2s",
+            label="DPM++ 2S",
+            order=2,
+            aliases=("DPMSolverSinglestepScheduler",),
+            grid="inner",
+            variance_preserving=True,
+            spacing="linspace",
+        ),
+        SamplerInfo(
+            name="dpmpp_3m",
+            label="DPM++ 3M",
+            order=2,  # order 3 after the first steps, of which the first is Euler's
+            grid="inner",
+            variance_preserving=True,
+        ),
+        SamplerInfo(
+            name="dpmpp_2s_ancestral",
+            label="DPM++ 2S a",
+            order=2,
+            calls=2,
+            draws_noise=True,
+            aliases=("sample_dpmpp_2s_ancestral", "k_dpmpp_2s_a", "DPM++ 2S ancestral"),
+        ),
+        SamplerInfo(
+            name="dpmpp_sde",
+            label="DPM++ SDE",
+            order=2,
+            calls=2,
+            draws_noise=True,
+            aliases=("DPMSolverSDEScheduler", "sample_dpmpp_sde", "k_dpmpp_sde"),
+            path_noise=True,
+        ),
+        SamplerInfo(
+            name="dpmpp_2m_sde",
+            label="DPM++ 2M SDE",
+            order=2,
+            draws_noise=True,
+            aliases=("sample_dpmpp_2m_sde", "k_dpmpp_2m_sde"),
+            grid="inner",
+            variance_preserving=True,
+            path_noise=True,
+        ),
+        SamplerInfo(
+            name="dpmpp_2m_sde_heun",
+            label="DPM++ 2M SDE Heun",
+            order=2,
+            draws_noise=True,
+            aliases=("k_dpmpp_2m_sde_heun",),
+            grid="inner",
+            variance_preserving=True,
+            path_noise=True,
+        ),
+        SamplerInfo(
+            name="dpmpp_3m_sde",
+            label="DPM++ 3M SDE",
+            order=2,  # order 3 after the first steps, of which the first is Euler's
+            draws_noise=True,
+            aliases=("sample_dpmpp_3m_sde", "k_dpmpp_3m_sde"),
+            path_noise=True,
+        ),
+        SamplerInfo(
+            name="restart",
+            label="Restart",
+            order=2,
+            calls=2,  # and as many in each repeated step
+            draws_noise=True,
+            aliases=("restart_sampler",),
+        ),
+        SamplerInfo(
+            name="lcm",
+            label="LCM",
+            order=1,
+            draws_noise=True,
+            aliases=("LCMScheduler", "sample_lcm"),
+            grid="distilled",
+            variance_preserving=True,
+            distilled=True,
+        ),
+        SamplerInfo(
+            name="tcd",
+            label="TCD",
+            order=1,
+            draws_noise=True,
+            aliases=("TCDScheduler", "sample_tcd"),
+            grid="distilled",
+            variance_preserving=True,
+            final="sigma_min",
+            distilled=True,
+        ),
     )
 }
 """Every sampler by our name."""
 
-SPACINGS = ("model", "karras", "exponential")
+TIME_SPACINGS: tuple[TimeSpacing, ...] = get_args(TimeSpacing)
+"""The spacings of training times."""
+
+SPACINGS = ("model", *TIME_SPACINGS, "karras", "exponential", "beta", "sgm_uniform")
 """The spacings of noise levels that have a name."""
 
 
@@ -125,7 +278,7 @@ def find(name: str) -> Found:
     if info := _BY_PLAIN_NAME.get(plain):
         return Found(info, None)
     for spacing in SPACINGS[1:]:
-        if info := _BY_PLAIN_NAME.get(plain.removesuffix(spacing)):
+        if info := _BY_PLAIN_NAME.get(plain.removesuffix(_plain(spacing))):
             return Found(info, spacing)
     near = difflib.get_close_matches(plain, _BY_PLAIN_NAME, n=1, cutoff=0.4)
     hint = f" Did you mean {_BY_PLAIN_NAME[near[0]].name!r}?" if near else ""

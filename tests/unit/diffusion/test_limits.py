@@ -1,0 +1,34 @@
+import math
+
+import pytest
+import torch
+
+from diffuscope.diffusion.limits import clipped, thresholded
+from diffuscope.errors import InputError
+
+ESTIMATE = torch.tensor([[[[0.5, -2.0], [3.0, 1.0]]], [[[0.1, 0.2], [-0.3, 0.4]]]])
+
+
+def estimates(x, sigma):
+    return ESTIMATE.to(x)
+
+
+def test_clipped():
+    kept = clipped(estimates, 2.0)(ESTIMATE, 1.0)
+    assert torch.equal(kept, ESTIMATE.clamp(-2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_thresholded_divides_by_each_images_quantile(dtype):
+    kept = thresholded(estimates, ratio=1.0, most=2.5)(ESTIMATE.to(dtype), 1.0)
+    assert kept.dtype == dtype
+    torch.testing.assert_close(kept[0], ESTIMATE[0].to(dtype).clamp(-2.5, 2.5) / 2.5)
+    assert torch.equal(kept[1], ESTIMATE[1].to(dtype))  # within [-1, 1] nothing changes
+
+
+@pytest.mark.parametrize("options", [{"ratio": 1.1}, {"ratio": math.nan}, {"most": 0.5}, {"most": math.inf}])
+def test_impossible_thresholds_are_an_error(options):
+    with pytest.raises(InputError):
+        thresholded(estimates, **options)
+    with pytest.raises(InputError):
+        clipped(estimates, 0.0)
