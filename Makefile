@@ -42,6 +42,7 @@ clean:  ## Remove what was made here, .venv too
 
 .venv/tested: .venv/installed
 	$(PIP) $(PINNED) --group lint --group test
+	$(PIP) $(PINNED) --no-deps k-diffusion
 	touch $@
 
 .venv/documented: .venv/installed

@@ -1,6 +1,6 @@
 """Where a reference scheduler is no path of noise levels, or is wrong: what it does, and what we do instead.
 
-Each entry has its evidence, a test of the same name in ``test_samplers.py``. Everywhere else we equal the reference.
+Each entry has its evidence, the test that it names in ``test_quirks.py``. Everywhere else we equal the reference.
 """
 
 from dataclasses import dataclass
@@ -32,19 +32,120 @@ QUIRKS = (
         "test_ddim_makes_an_empty_last_step",
     ),
     Quirk(
-        "DDIMScheduler, DDPMScheduler",
+        "DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler",
         "zero terminal SNR",
         "the first level has no signal at all, sigma is infinite (epsilon divides by zero)",
         "sigma is 4096, as the other schedulers of the same library have it",
-        "test_ddim_starts_at_infinite_sigma",
+        "test_the_first_level_is_infinite",
+    ),
+    Quirk(
+        "DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler, UniPCMultistepScheduler, DEISMultistepScheduler",
+        "Karras, exponential or beta spacing",
+        "rounds (Karras) or cuts (the others) the times that the network is told to whole numbers, so the network is "
+        "told another noise level than its input has",
+        "tells the exact fractional time",
+        "test_multistep_solvers_tell_whole_times",
+    ),
+    Quirk(
+        "KDPM2DiscreteScheduler, KDPM2AncestralDiscreteScheduler",
+        "Karras spacing",
+        "rounds the times at the listed levels, but not at the middles between them",
+        "tells the exact fractional time at both",
+        "test_kdpm2_tells_whole_times_at_listed_levels",
+    ),
+    Quirk(
+        "the multistep solvers and DPMSolverSinglestepScheduler",
+        "beta spacing with 50 steps, and others that cut two first times to one",
+        "takes the second of two equal times for the start, and runs past its end: an error in the last step",
+        "a sampler counts its steps and looks up no time",
+        "test_a_time_listed_twice_ends_in_an_error",
+    ),
+    Quirk(
+        "DEISMultistepScheduler; UniPCMultistepScheduler with final_sigmas_type='sigma_min'",
+        "Karras, exponential or beta spacing",
+        "lists the lowest level twice: the last step costs a call and changes nothing",
+        "n steps go down to the lowest level: the levels of the reference's n + 1 steps, without the last. In runs of "
+        "fewer than 15 steps (UniPC: in all) the order falls at our last step, and one later there",
+        "test_the_last_step_leads_nowhere",
+    ),
+    Quirk(
+        "UniPCMultistepScheduler",
+        "solver_type='bh1' to noise level 0",
+        "multiplies infinity by zero: the last latents are not numbers",
+        "the step to level 0 is the estimate itself",
+        "test_bh1_to_zero_is_not_a_number",
     ),
     Quirk(
         "DPMSolverMultistepScheduler",
-        "Karras or exponential spacing",
-        "rounds (Karras) or cuts (exponential) the times that the network is told to whole numbers, so the network is "
-        "told another noise level than its input has",
-        "tells the exact fractional time",
-        "test_dpm_solver_tells_whole_times",
+        "algorithm_type='sde-dpmsolver++' with solver_order=3",
+        "has -1/2 for +1/2 in the weight of the second difference, which does not vanish as steps get narrow",
+        "dpmpp_3m_sde is k-diffusion's, which has the right sign",
+        "test_third_order_sde_of_dpm_solver_has_a_wrong_sign",
+    ),
+    Quirk(
+        "PNDMScheduler",
+        "linspace spacing with more than one step; trailing spacing where steps do not divide 1000",
+        "as DDIMScheduler: steps from each listed time by 1000 // steps",
+        "goes through the listed times",
+        "test_pndm_leaves_its_own_path",
+    ),
+    Quirk(
+        "PNDMScheduler",
+        "v prediction",
+        "averages the velocities of several noise levels and reads the sum as one of the last level: even an exact "
+        "network does not lead to its data",
+        "averages slopes, which mean the same at every level",
+        "test_pndm_mixes_velocities_of_several_levels",
+    ),
+    Quirk(
+        "PNDMScheduler",
+        "a run that starts in the middle (image-to-image)",
+        "the time that is listed twice is cut off, so from the third call on the network is told the level after the "
+        "one of its input",
+        "corrects the first step wherever a run starts",
+        "test_pndm_in_the_middle_skips_a_level",
+    ),
+    Quirk(
+        "DPMSolverSinglestepScheduler",
+        "a run that starts in the middle, at an odd step",
+        "counts groups from the start that was left out, so the first group is one step of first order",
+        "counts groups from where the run starts",
+        "test_groups_are_counted_from_the_whole_runs_start",
+    ),
+    Quirk(
+        "DEISMultistepScheduler, DPMSolverMultistepScheduler of order 3",
+        "a run that starts in the middle and has fewer than 15 steps left",
+        "counts the steps left out, and does not lower the order of the last steps as in a short run",
+        "a run is as long as its steps",
+        "test_a_run_cut_short_counts_as_long",
+    ),
+    Quirk(
+        "EulerDiscreteScheduler",
+        "s_churn above 0",
+        "adds the noise, but scales the network's input, tells its time and reads its velocity at the level before",
+        "uses the raised level throughout, as k-diffusion does",
+        "test_churn_is_not_told_to_the_network",
+    ),
+    Quirk(
+        "IPNDMScheduler",
+        "always",
+        "has a schedule of its own, whose first sigma is infinite, and reads every output as v",
+        "takes the model's levels and prediction; on equal levels they agree",
+        "test_ipndm_starts_at_infinite_sigma",
+    ),
+    Quirk(
+        "sample_dpmpp_2m_sde, sample_dpmpp_3m_sde (k-diffusion)",
+        "one step",
+        "fails: a variable is used that only a step above level 0 sets",
+        "the step to level 0 is the estimate itself",
+        "test_k_diffusion_cannot_make_one_step",
+    ),
+    Quirk(
+        "DDIMScheduler",
+        "clip_sample or thresholding, without use_clipped_model_output",
+        "limits the clean estimate but not the noise that it implies: the two no longer add up to the latents",
+        "limits.clipped and limits.thresholded change the estimate, and all follows from it",
+        "test_thresholds_leave_the_direction",
     ),
     Quirk(
         "LMSDiscreteScheduler",
