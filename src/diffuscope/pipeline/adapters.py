@@ -7,12 +7,13 @@ away gives back the very tensors that were there.
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -139,6 +140,31 @@ class Adapters:
         """Give every network the weights that are set for every call."""
         for part in self.networks:
             self._apply(part, self.weights)
+
+    @contextmanager
+    def exactly(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Within it, the LoRAs of a receipt are set for every call, and no others; behind it, what was set before.
+
+        Raises:
+            InputError: one is neither loaded nor in the folder, or the file of that name is another.
+        """
+        before = dict(self._weights)
+        try:
+            for entry in entries:
+                name = entry["name"]
+                if name not in self._loaded:
+                    self.load(self._in_folder(name), 0.0, name)
+                if self._loaded[name].sha256 != entry["sha256"]:
+                    raise InputError(
+                        f"the LoRA {name!r} here is not the one that the receipt names; give the same file"
+                    )
+            wanted = {entry["name"]: number(entry["weight"]) for entry in entries}
+            self._weights = dict.fromkeys(self._loaded, 0.0) | wanted
+            self.settle()
+            yield
+        finally:
+            self._weights = dict.fromkeys(self._loaded, 0.0) | before
+            self.settle()
 
     @contextmanager
     def encoding(self, weights: Mapping[str, float]) -> Iterator[None]:

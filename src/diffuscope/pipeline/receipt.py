@@ -30,6 +30,7 @@ TEXT_KEY = "parameters"
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights"), (dict,)),
     **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
+    **dict.fromkeys(("loras", "embeddings"), (list,)),
     **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
     **dict.fromkeys(("num_inference_steps", "num_images_per_prompt", "threads", "picture"), (int,)),
     **dict.fromkeys(("height", "width", "upscale", "clip_skip"), (int,)),
@@ -40,6 +41,13 @@ _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("original_size", "crops_coords_top_left", "target_size"), (list, type(None))),
 }
 """Every key of a receipt in a file, but ``format``, and what its value may be. Anybody can write a receipt."""
+
+
+_ADAPTED: dict[str, dict[str, type]] = {
+    "loras": {"name": str, "weight": float, "sha256": str},
+    "embeddings": {"word": str, "sha256": str},
+}
+"""What stands in the list of each kind of adapter."""
 
 
 def of_request(request: Request) -> Receipt:
@@ -125,6 +133,8 @@ def infotext(receipt: Receipt, picture: int) -> str:
         "VAE hash": receipt["weights"]["vae"][:10],
         "Denoising strength": None if receipt["strength"] is None else f"{receipt['strength']:g}",
         "Postprocess upscale by": receipt["upscale"] if receipt["upscale"] > 1 else None,
+        "Lora hashes": ", ".join(f"{each['name']}: {each['sha256'][:12]}" for each in receipt["loras"]) or None,
+        "TI hashes": ", ".join(f"{each['word']}: {each['sha256'][:12]}" for each in receipt["embeddings"]) or None,
         "Clip skip": receipt["clip_skip"] + 1 if receipt["clip_skip"] else None,
         "RNG": "CPU",
         "Version": f"diffuscope {receipt['versions']['diffuscope']}",
@@ -178,6 +188,12 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
         return "picture"
     if not all(isinstance(name, str) for name in receipt["edits"]):
         return "edits"
+    for key, entries in _ADAPTED.items():
+        for each in receipt[key]:
+            if not isinstance(each, dict) or not all(
+                isinstance(each.get(name), kind) for name, kind in entries.items()
+            ):
+                return key
     for check in receipt["checks"]:
         if not isinstance(check, dict) or not isinstance(check.get("step"), int):
             return "checks"

@@ -14,6 +14,7 @@ from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.pipeline import Pipeline, load
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
+from diffuscope.prompt.tags import take_apart
 
 PICTURES = {"image": "start image", "mask_image": "mask"}
 """What a receipt holds only the hashes of, by their names in a call."""
@@ -67,6 +68,7 @@ def replay(
     model: Pipeline | str | PathLike[str] | None = None,
     image: Pictures | None = None,
     mask_image: Pictures | None = None,
+    lora_dir: str | PathLike[str] | None = None,
 ) -> Replay:
     """Repeat the call that made the picture at ``path``, and compare.
 
@@ -75,10 +77,13 @@ def replay(
         model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
         image: the start image or images, where there were any: a receipt has only their hash.
         mask_image: likewise the mask or masks.
+        lora_dir: the folder of the LoRAs that the receipt names and that ``model`` does not have loaded. Embeddings
+            are found in a Pipeline that has them loaded.
 
     Raises:
         ImageError: the file has no receipt, or a damaged one.
-        InputError: the receipt names other weights, another start image or mask, or what no receipt can repeat.
+        InputError: the receipt names other weights, LoRAs or embeddings, another start image or mask, or what no
+            receipt can repeat.
         ModelNotFoundError: there is no such model.
     """
     old = receipts.read(path)
@@ -93,14 +98,18 @@ def replay(
     images = _pictures(old, "image", image)
     masks = _pictures(old, "mask_image", mask_image)
     arguments = {name: old[name] for name in REPEATED}
-    result = pipe(
-        old["prompt"],
-        **arguments,
-        sigmas=old["spacing"],
-        image=images,
-        mask_image=masks,
-        strength=0.8 if old["strength"] is None else old["strength"],
-    )
+    if lora_dir is not None:
+        pipe.lora_dir = lora_dir
+    with pipe.adapters.exactly(old["loras"]):
+        _check_words(old, pipe)
+        result = pipe(
+            old["prompt"],
+            **arguments,
+            sigmas=old["spacing"],
+            image=images,
+            mask_image=masks,
+            strength=0.8 if old["strength"] is None else old["strength"],
+        )
     for key, what in PICTURES.items():
         if result.receipt[key] != old[key]:
             raise InputError(f"the {what} is not the one that the receipt names; give the same picture")
@@ -119,6 +128,16 @@ def _check_repeatable(old: Receipt, path: Path) -> None:
     if old["edits"]:
         raise InputError(
             f"{path} was made with {', '.join(old['edits'])}, which its receipt cannot hold; run the code that made it"
+        )
+
+
+def _check_words(old: Receipt, pipe: Pipeline) -> None:
+    used = pipe.words.used(take_apart(text).text for text in [*old["prompt"], *old["negative_prompt"]])
+    differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
+    if differing:
+        raise InputError(
+            f"the embedding {min(differing)!r} is not the one that the picture was made with; give a Pipeline into "
+            "which the same file is loaded, and no other under a word of the prompt"
         )
 
 

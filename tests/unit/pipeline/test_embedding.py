@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import diffuscope as ds
 from diffuscope.errors import InputError, WeightMismatchError
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights import files
@@ -69,3 +70,11 @@ def test_what_is_refused_changes_nothing(pipe: Pipeline, path: Path, tmp_path: P
     with pytest.raises(InputError, match="loaded are: '<ink>'"):
         pipe.unload_embedding("ink")
     assert torch.equal(pipe.encode_prompt("<ink>").embeddings, before)
+
+
+def test_replay_wants_the_same_embedding(pipe: Pipeline, tiny: Pipeline, path: Path, tmp_path: Path) -> None:
+    pipe.load_embedding(path)
+    picture = pipe("a fox in <ink>", seed=1).save(tmp_path / "out.png")[0]
+    assert ds.replay(picture, model=pipe).identical
+    with pytest.raises(InputError, match="'<ink>' is not the one"):
+        ds.replay(picture, model=tiny)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import diffuscope as ds
 from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchError
+from diffuscope.images import read_texts
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
 from lora_files import kohya, layers, peft, trained, write
@@ -239,3 +240,25 @@ def test_a_lora_that_does_not_fit_leaves_all_as_it_was(pipe: Pipeline, folder: P
         pipe.load_lora(write(tmp_path / "ink.safetensors", tensors))
     assert equal(before, weights(pipe))
     assert pipe.adapters.weights == {"ink": 0.5}
+
+
+def test_replay_takes_the_same_files(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    pipe.lora_dir = folder
+    pipe.load_lora(folder / "wood.safetensors", 0.25)
+    path = pipe("a fox <lora:ink:0.5>", seed=3).save(tmp_path / "out.png")[0]
+    assert 'Lora hashes: "ink: ' in read_texts(path)["parameters"]
+    bare = Pipeline(pipe.components)
+    bare.unload_lora()
+    pipe.unload_lora()
+    with pytest.raises(InputError, match="no LoRA 'ink' is loaded"):
+        ds.replay(path, model=bare)
+    assert ds.replay(path, model=bare, lora_dir=folder).identical
+    other = copy.deepcopy(bare.components)
+    again = Pipeline(other)
+    again.load_lora(folder / "ink.safetensors", 3.0, name="unwanted")
+    before = weights(again)
+    assert ds.replay(path, model=again, lora_dir=folder).identical
+    assert equal(before, weights(again))
+    again.load_lora(folder / "below" / "sand.safetensors", name="ink")
+    with pytest.raises(InputError, match="not the one that the receipt names"):
+        ds.replay(path, model=again)
