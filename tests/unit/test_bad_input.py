@@ -241,12 +241,12 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], type[DiffuscopeError], tuple[
     "channels that are fractions": (
         _config(lambda c: c["vae"].update(channels=[16.0, 32.0])),
         WeightsError,
-        ("makes no network",),
+        ("channels is 16.0",),
     ),
     "no norm groups": (_config(lambda c: c["unet"].update(norm_groups=0)), WeightsError, ("norm_groups is 0",)),
     "latents times nothing": (_config(lambda c: c["vae"].update(scale=0.0)), WeightsError, ("scale is 0.0",)),
     "a tokenizer of nothing": (_write("tokenizer/merges.txt", b""), WeightsError, ("merges.txt",)),
-    "a damaged tokenizer": (_write("tokenizer/special_tokens_map.json", b"{"), WeightsError, ("special_tokens_map",)),
+    "a damaged tokenizer": (_write("tokenizer/merges.txt", b"\xff"), WeightsError, ("merges.txt",)),
 }
 
 
@@ -278,7 +278,7 @@ LOADS: dict[str, tuple[dict[str, object], type[DiffuscopeError], tuple[str, ...]
     "a name that is too long": ({"name_or_path": "x" * 5000}, ModelNotFoundError, ("no model 'xxx",)),
     "a name with a zero": ({"name_or_path": "a\0b"}, ModelNotFoundError, ("no model",)),
     "a hub id": ({"name_or_path": "someone/some-model"}, ModelNotFoundError, ("Hub ids are not fetched",)),
-    "a single file": ({"name_or_path": "single.safetensors"}, InputError, ("single file", "folder")),
+    "a single file": ({"name_or_path": "single.safetensors"}, WeightsError, ("single.safetensors", "truncated")),
     "an empty folder": ({"name_or_path": "empty"}, ModelNotFoundError, ("is no model",)),
     "no such device": ({"device": "tpu"}, InputError, ("'tpu'", "cpu")),
     "no device at all": ({"device": "meta"}, InputError, ("'meta'", "not on this machine")),
@@ -339,8 +339,15 @@ def test_an_impossible_output_is_refused(
 
 
 def test_saving_a_model_refuses(tiny: Pipeline, place: Path) -> None:
-    with pytest.raises(InputError, match="'single'"):
+    with pytest.raises(InputError, match="'onnx'"):
+        tiny.save("model", layout="onnx")
+    with pytest.raises(InputError, match=r"model does not end in \.safetensors"):
         tiny.save("model", layout="single")
+    (place / "single.safetensors").touch()
+    with pytest.raises(OutputError, match=r"single\.safetensors is there already"):
+        tiny.save("single.safetensors", layout="single")
+    with pytest.raises(OutputError, match="cannot be written"):
+        tiny.save("gone/model.safetensors", layout="single")
     with pytest.raises(OutputError, match="there is no folder"):
         tiny.save("gone/model")
     with pytest.raises(OutputError, match="not an empty folder"):
