@@ -82,19 +82,25 @@ def fill(text: str, document: Mapping[str, Any]) -> str:
     """``text`` with every place for a number filled in.
 
     Places are ``<!-- score MEASURE | SOURCE -->...<!-- /score -->`` within a line, where a SOURCE of "preset" means the
-    model at its own preset, and ``<!-- scores -->``, ``<!-- /scores -->`` around the whole table.
+    model at its own preset, and ``<!-- scores -->``, ``<!-- /scores -->`` around the whole table. A document without a
+    model, that of ``benchmarks/autoencoder.py``, fills the places of its own scores and leaves the others alone.
 
     Raises:
-        InputError: a place names a score that the document does not have.
+        InputError: a place names a score that the document of a whole model does not have.
     """
     found = {(entry["measure"], entry["source"]): entry for entry in document["scores"]}
-    preset = f"guidance {document['preset']['guidance_scale']:g}"
+    is_whole = "model" in document
+    preset = f"guidance {document['preset']['guidance_scale']:g}" if is_whole else "preset"
 
     def one(place: re.Match[str]) -> str:
         key = (place[2], preset if place[3] == "preset" else place[3])
+        if key not in found and not is_whole:
+            return place[0]
         if key not in found:
             raise InputError(f"no score {key[0]!r} of {key[1]!r}; there are {sorted(found)}: mend the text's place")
         return f"{place[1]}{number(found[key])}{place[4]}"
 
     text = _INLINE.sub(one, text)
+    if not is_whole:
+        return text
     return _TABLE.sub(lambda place: f"{place[1]}{table(document)}{place[2]}", text)

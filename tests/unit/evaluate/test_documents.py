@@ -39,3 +39,13 @@ def test_documents_ask_for_scores_that_exist(name):
     filled = report.fill(text, document)
     assert "not yet measured" not in filled
     assert report.fill(filled, document) == filled
+
+
+def test_a_document_of_the_autoencoder_alone_fills_its_own_places():
+    score = {"measure": "vae.psnr", "source": "through the VAE", "value": 35.07, "low": 34.67, "high": 35.49}
+    text = (
+        "<!-- score vae.psnr | through the VAE -->?<!-- /score --> "
+        "<!-- score seen.r1 | preset -->?<!-- /score -->\n<!-- scores -->\n?\n<!-- /scores -->"
+    )
+    filled = report.fill(text, {"scores": [score]})
+    assert filled == text.replace("-->?<!-- /score --> ", "-->35.1 (34.7 to 35.5)<!-- /score --> ")
