@@ -58,7 +58,7 @@ def _own(components: Components, folder: Path) -> None:
         files.write(folder / f"{name}.safetensors", network.state_dict())
     files.write_text(folder / loading.CONFIG, loading.config_to_json(components.config))
     for name, (tokenizer, _) in zip(("tokenizer", "tokenizer_2"), components.towers, strict=False):
-        _tokenizer(tokenizer, folder / name)
+        write_tokenizer(tokenizer, folder / name)
 
 
 def _diffusers(components: Components, folder: Path) -> None:
@@ -68,10 +68,10 @@ def _diffusers(components: Components, folder: Path) -> None:
         files.write(folder / folders.WEIGHTS[folders.place(components.config, name)], tensors, {"format": "pt"})
     for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), components.towers, strict=False):
         place = folders.place(components.config, name).replace("text_encoder", "tokenizer")
-        _tokenizer(tokenizer, folder / place)
+        write_tokenizer(tokenizer, folder / place)
 
 
-def _tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """The tokenizer as transformers reads it."""
     start, end, pad = (tokenizer.tokens[i] for i in (tokenizer.start, tokenizer.end, tokenizer.pad))
     special = {"bos_token": start, "eos_token": end, "pad_token": pad, "unk_token": end}
