@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.diffusion.inpaint import keeping
-from diffuscope.diffusion.noise import PerImageNoise
-from diffuscope.diffusion.samplers import SAMPLERS
+from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
+from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.images import picture_hash, to_pixels
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.pictures import mask_pixels
@@ -21,7 +22,7 @@ from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.told import denoiser_of, told
 from diffuscope.prompt import what_was_cut
-from diffuscope.types import Conditioning, Denoiser, Levels, Step, Tap
+from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
 
 if TYPE_CHECKING:
     from diffuscope.pipeline.pipeline import Pipeline
@@ -90,7 +91,7 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     denoise = pipe.adapters.during(denoiser_of(pipe, request, texts, beside, extras.tap), extras.loras)
     for change in extras.guidance:
         denoise = change(denoise)
-    steps = pipe.adapters.settling(SAMPLERS[request.sampler](denoise, x, request.levels.sigmas, noise=noise))
+    steps = pipe.adapters.settling(_solved(request, denoise, x, noise))
     if inpainting is not None:
         steps = inpainting.keeping(steps, request.levels)
 
@@ -101,6 +102,16 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
         return Result(pictures, latents.cpu(), list(request.seed), receipt)
 
     return Run(steps, request.levels, receipt, finish)
+
+
+def _solved(request: Request, denoise: Denoiser, x: Tensor, noise: PerImageNoise) -> Iterator[Step]:
+    """The sampler's steps, with the noise and the options that its kind asks for."""
+    info, levels = TABLE[request.sampler], request.levels
+    drawn: Noise = noise
+    if info.path_noise:  # up to the model's highest level, so that a seed's path is the same in every run
+        drawn = BrownianNoise(request.seed, max(levels.sigmas[0], math.exp(levels.table[-1])))
+    options = {"table": levels.table} if info.distilled else {}
+    return SAMPLERS[info.name](denoise, x, levels.sigmas, noise=drawn, **options)
 
 
 def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
