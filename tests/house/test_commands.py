@@ -11,8 +11,9 @@ from diffuscope.cli import COMMANDS, main
 
 FLAGS = {
     "generate": "model negative-prompt steps guidance-scale seed sampler sigmas height width count image strength "
-    "mask clip-skip upscale out no-metadata preview device dtype quiet",
+    "mask clip-skip upscale out no-metadata preview device dtype family allow-pickle quiet",
     "info": "allow-pickle",
+    "verify": "out steps family allow-pickle device",
     "replay": "model image mask out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae start seconds stop-after scenes device",

@@ -13,6 +13,7 @@ from diffuscope.errors import DiffuscopeError
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("diffuscope.cli.generate:generate", "make pictures from a prompt"),
     "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
+    "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and pictures"),
     "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector pictures"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),

@@ -18,7 +18,7 @@ class Wish:
     prompt: Positional[str]
     """what to show"""
     model: str = "emoji"
-    """a shipped model's name, or a model's folder"""
+    """a shipped model's name, a model's folder, or a .safetensors file with a whole model in it"""
     negative_prompt: str = ""
     """what to lead away from"""
     steps: int | None = None
@@ -57,6 +57,10 @@ class Wish:
     """auto, cpu, cuda, cuda:1, mps or xpu"""
     dtype: str = "auto"
     """auto, float32, bfloat16 or float16"""
+    family: str | None = None
+    """for a single file that cannot tell what it is, such as sd21 or sd21-v"""
+    allow_pickle: bool = False
+    """also read a model that torch pickled (.ckpt, .pt, .bin); its tensors are read, and nothing of it is run"""
     quiet: bool = False
     """no progress bar, and no word but warnings and errors"""
 
@@ -77,7 +81,7 @@ def generate(wish: OmitArgPrefixes[Wish]) -> None:
 
     from diffuscope.pipeline import load
 
-    pipe = load(wish.model, device=wish.device, dtype=wish.dtype)
+    pipe = load(wish.model, wish.device, wish.dtype, wish.family, allow_pickle=wish.allow_pickle)
     run = _begin(pipe, wish)
     for step in tqdm(run, unit="step", file=sys.stderr, disable=wish.quiet, leave=False):
         if wish.preview is not None:

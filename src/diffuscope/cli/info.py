@@ -59,9 +59,13 @@ def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
     lines += [f"  because {reason}" for reason in found.evidence]
     lines += _tensors(header, path)
     lines += [f"  {part}: {numbers:,} numbers" for part, numbers in found.parts.items() if len(found.parts) > 1]
-    told = [f"  {key[:METADATA_WIDTH]}: {value[:METADATA_WIDTH]}" for key, value in header.metadata.items()]
+    told = [f"  {_short(key)}: {_short(value)}" for key, value in header.metadata.items()]
     hidden = len(told) - METADATA_LINES
     return lines + told[:METADATA_LINES] + ([f"  ... and {hidden} more entries of metadata"] if hidden > 0 else [])
+
+
+def _short(text: str) -> str:
+    return " ".join(text[: 4 * METADATA_WIDTH].split())[:METADATA_WIDTH]
 
 
 def _tensors(header: "Header", path: Path) -> list[str]:
