@@ -106,24 +106,23 @@ def shapes(
                 twin = TextEncoder(part.config, component=part.component)
                 twin(torch.zeros(texts, part.config.positions, dtype=torch.int64), Shapes())
             elif isinstance(part, UNet):
-                meta_unet(part, rows, (height // factor, width // factor), Shapes())
+                call_twin(part, rows, (height // factor, width // factor), Shapes())
             elif isinstance(part, VAE):
                 VAE(part.config)(torch.zeros(images, part.config.image_channels, height, width), Shapes())
     return found
 
 
-def meta_unet(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = None) -> Tensor:
-    """One call of a twin of ``unet`` on the meta device: shapes and no numbers."""
+def call_twin(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = None) -> Tensor:
+    """One call, of numbers that do not matter, of a network made anew with ``unet``'s config, in float32.
+
+    On torch's default device, which "meta" or a fake mode make one that knows shapes alone. There is a gradient by
+    the input and by no parameter.
+    """
     config = unet.config
-    sizes = SDXL_SIZES * SIZE_WIDTH  # how the added conditioning splits does not matter here, only its width
-    features = {
-        "pooled": torch.zeros(rows, max(0, (config.extra_dim or 0) - sizes)),
-        "sizes": torch.zeros(rows, SDXL_SIZES),
-        "guidance": torch.zeros(rows),
-    }
-    with torch.device("meta"):
-        twin = UNet(config)
-        extra = {name: features[name].to("meta") for name in twin.reads} or None
-        x = torch.zeros(rows, config.in_channels, *size)
-        context = torch.zeros(rows, 77, config.context_dim)
-        return twin(x, torch.zeros(()), context, extra=extra, tap=tap)
+    twin = UNet(config).requires_grad_(False)
+    pooled = max(0, (config.extra_dim or 0) - SDXL_SIZES * SIZE_WIDTH)  # only the width of both together matters
+    features = {"pooled": (rows, pooled), "sizes": (rows, SDXL_SIZES), "guidance": (rows,)}
+    extra = {name: torch.zeros(features[name]) for name in twin.reads} or None
+    x = torch.zeros(rows, config.in_channels, *size, requires_grad=True)
+    context = torch.zeros(rows, 77, config.context_dim)
+    return twin(x, torch.zeros(()), context, extra=extra, tap=tap)

@@ -1,0 +1,191 @@
+"""Editing real pictures: back to noise by the source text, forward again by another, where the two texts differ."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffuscope.diffusion.guidance import guided
+from diffuscope.diffusion.inversion import ddim_inversion
+from diffuscope.diffusion.noise import PerImageNoise
+from diffuscope.diffusion.samplers import SAMPLERS
+from diffuscope.diffusion.schedules import tail
+from diffuscope.errors import InputError
+from diffuscope.images import Picture
+from diffuscope.lens.parts import denoiser
+from diffuscope.pipeline import Pipeline
+from diffuscope.types import Conditioning, Denoiser, Levels
+
+Told = str | Conditioning
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """A picture's way up to noise."""
+
+    path: tuple[Tensor, ...]
+    """[1,C,h,w] latents at each of ``levels.sigmas``, in that order: noise first, the picture's own last."""
+    levels: Levels
+
+    @property
+    def noisy(self) -> Tensor:
+        """[1,C,h,w] latents at the highest level reached."""
+        return self.path[0]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What an edit made."""
+
+    images: list[Image.Image]
+    latents: Tensor
+    """[1,C,h,w], for ``pipe.decode``."""
+    mask: Tensor | None = None
+    """[1,1,h,w], 1 where the picture was made anew; None where all of it was."""
+
+
+@torch.no_grad()
+def invert(
+    pipe: Pipeline, image: Picture, told: Told = "", *, steps: int = 50, strength: float = 1.0, refine: int = 0
+) -> Inverted:
+    """DDIM inversion of a picture, without guidance.
+
+    Args:
+        pipe: the model.
+        image: cut to multiples of the VAE's factor; its latents are the mean.
+        told: a text that describes it, or nothing.
+        steps: of the whole schedule.
+        strength: how far up: 1 is to pure noise, 0.5 to the middle of the steps.
+        refine: fixed-point iterations a step; see ``ddim_inversion``.
+
+    Raises:
+        InputError: the picture is smaller than one latent, or the steps or the strength are not possible.
+        ImageError: the picture cannot be read.
+    """
+    clean = pipe.encode_image(image, sample=False)
+    levels = tail(pipe.schedule.levels(steps, sampler="ddim", final="zero"), strength)
+    climb = ddim_inversion(denoiser(pipe, told, levels), clean, levels.sigmas, refine=refine)
+    path = [clean, *(step.x for step in climb)]
+    return Inverted(tuple(path[::-1]), levels)
+
+
+@torch.no_grad()
+def redraw(
+    pipe: Pipeline,
+    inverted: Inverted,
+    told: Told,
+    *,
+    negative: Told = "",
+    scale: float = 1.0,
+    mask: Tensor | None = None,
+) -> Edited:
+    """DDIM down again from an inverted picture by another text.
+
+    With the source text, ``scale`` 1 and enough steps (or ``refine``) the picture comes back.
+
+    Args:
+        pipe: the model.
+        inverted: where to start; ``strength`` below 1 there is an edit from a middle step.
+        told: what the picture shall be.
+        negative: what guidance leads away from.
+        scale: of the guidance; 1 is none.
+        mask: [1,1,h,w], 1 where the picture is made anew; elsewhere each step is put back onto the way up.
+
+    Raises:
+        InputError: the mask has another size than the latents.
+    """
+    start = inverted.noisy
+    if mask is not None and mask.shape[-2:] != start.shape[-2:]:
+        raise InputError(
+            f"the mask is {list(mask.shape[-2:])} and the latents {list(start.shape[-2:])}; make them equal"
+        )
+    x = start
+    for step in SAMPLERS["ddim"](_led(pipe, told, negative, scale, inverted.levels), start, inverted.levels.sigmas):
+        if mask is not None:
+            known = inverted.path[step.index + 1]
+            step.x = known + mask.to(known) * (step.x - known)
+        x = step.x
+    return Edited(pipe.decode(x), x.cpu(), mask)
+
+
+@torch.no_grad()
+def difference_mask(
+    pipe: Pipeline,
+    clean: Tensor,
+    source: Told,
+    target: Told,
+    *,
+    strength: float = 0.5,
+    count: int = 10,
+    seed: int = 0,
+    threshold: float = 0.5,
+) -> Tensor:
+    """[1,1,h,w] 1 where two texts predict different noise: DiffEdit's step 1 (Couairon et al. 2023, section 3.2).
+
+    The picture is noised ``count`` times; the distances of the two predictions are averaged over the draws and the
+    channels, those above three times the mean cut, scaled to [0,1] and compared with ``threshold``.
+
+    Args:
+        pipe: the model.
+        clean: [1,C,h,w] latents of the picture.
+        source: what it shows.
+        target: what it shall show.
+        strength: how noisy, as a share of the schedule's steps.
+        count: draws of noise.
+        seed: of the draws.
+        threshold: 0 is the whole picture.
+
+    Raises:
+        InputError: a number is not possible, or the two texts predict the same everywhere.
+    """
+    if count < 1 or not 0 <= threshold <= 1:
+        raise InputError(f"{count} draws and threshold {threshold}; give at least one draw and a threshold in [0, 1]")
+    levels = tail(pipe.schedule.levels(100, sampler="ddim", final="zero"), strength)
+    sigma = levels.sigmas[0]
+    noise = PerImageNoise(range(seed, seed + count)).draw(clean.shape[1:]).to(clean)
+    x = clean + sigma * noise
+    first, second = (denoiser(pipe, told, levels)(x, sigma) for told in (source, target))
+    distance = ((first - second) / sigma).abs().mean((0, 1))
+    if not distance.max() > 0:
+        raise InputError("the two texts predict the same noise everywhere: give texts that differ")
+    distance = distance.clamp(max=float(3 * distance.mean()))
+    share = (distance - distance.min()) / (distance.max() - distance.min()).clamp_min(1e-12)
+    return (share >= threshold).to(clean)[None, None]
+
+
+def diffedit(
+    pipe: Pipeline,
+    image: Picture,
+    source: Told,
+    target: Told,
+    *,
+    steps: int = 50,
+    strength: float = 0.8,
+    scale: float = 7.5,
+    mask: Tensor | None = None,
+) -> Edited:
+    """DiffEdit: change what the two texts disagree on, keep the rest (Couairon et al. 2023, algorithm 1).
+
+    Args:
+        pipe: the model.
+        image: the picture.
+        source: what it shows.
+        target: what it shall show.
+        steps: of the whole schedule.
+        strength: how far up it is inverted, without a text: the paper's encoding ratio.
+        scale: of the guidance on the way down.
+        mask: None makes it from the two texts.
+
+    Raises:
+        InputError: as ``invert`` and ``difference_mask``.
+    """
+    inverted = invert(pipe, image, "", steps=steps, strength=strength)
+    if mask is None:
+        mask = difference_mask(pipe, inverted.path[-1], source, target)
+    return redraw(pipe, inverted, target, scale=scale, mask=mask)
+
+
+def _led(pipe: Pipeline, told: Told, negative: Told, scale: float, levels: Levels) -> Denoiser:
+    cond = denoiser(pipe, told, levels)
+    return cond if scale == 1.0 else guided(cond, denoiser(pipe, negative, levels), scale)

@@ -1,0 +1,139 @@
+"""A Pipeline's parts as the functions that experiments are written with: Denoisers of a prompt, and a decoder."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from diffuscope.diffusion import prediction
+from diffuscope.errors import InputError
+from diffuscope.lens.taps import call_twin
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline import Pipeline
+from diffuscope.types import Conditioning, Denoiser, Levels, Tap
+
+
+def denoiser(
+    pipe: Pipeline, told: str | Sequence[str] | Conditioning, levels: Levels, tap: Tap | None = None
+) -> Denoiser:
+    """The U-Net with one text for all images, or one for each, without guidance: one network call.
+
+    Join two by ``guided(denoiser(pipe, "a fox", levels), denoiser(pipe, "", levels), 7.5)``.
+
+    Args:
+        pipe: the model.
+        told: prompts, or what ``encode_prompt`` returns, edited.
+        levels: of the run, for the network's clock: ``pipe.schedule.levels(steps)``.
+        tap: looks at inner values, or replaces them.
+
+    Raises:
+        InputError: the model's U-Net reads more than text (SDXL, distilled guidance).
+    """
+    if pipe.unet.reads:
+        raise InputError(
+            f"this U-Net reads {', '.join(sorted(pipe.unet.reads))} beside the text; "
+            "run it by pipe(...) or pipe.steps(...)"
+        )
+    conditioning = told if isinstance(told, Conditioning) else pipe.encode_prompt(told)
+    context = conditioning.embeddings.to(pipe.device, pipe.dtype)
+
+    def predict(x: Tensor, time: Tensor) -> Tensor:
+        rows = context.expand(len(x), -1, -1) if len(context) == 1 else context
+        return pipe.unet(x.to(pipe.dtype), time, rows, tap=tap)
+
+    return prediction.denoiser(predict, levels, pipe.config.schedule.prediction)
+
+
+class Decoder:
+    """Latents [N,C,h,w] in the U-Net's scale to pictures [N,3,H,W] in [0,1] up to the network's error.
+
+    Differentiable, and so without the pipeline's pieces and repairs: for losses, and for looking at small batches.
+    """
+
+    def __init__(self, pipe: Pipeline) -> None:
+        """Of this pipeline's VAE."""
+        self.vae = pipe.vae
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """[N,3,H,W]; not clamped."""
+        weight = self.vae.quant.weight
+        return self.vae.decode(latents.to(weight) / self.vae.config.scale).float() / 2 + 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class GradientMemory:
+    """Bytes of activations that a backward pass keeps; the networks' weights are beside them."""
+
+    unet: int
+    vae: int
+
+    @property
+    def cheap(self) -> int:
+        """Of loss guidance after the network call: the decoder's graph alone."""
+        return self.vae
+
+    @property
+    def exact(self) -> int:
+        """Of loss guidance through the network, as it is done: two checkpoints, one graph at a time."""
+        return max(self.unet, self.vae)
+
+    @property
+    def without_checkpoints(self) -> int:
+        """Of both graphs at once."""
+        return self.unet + self.vae
+
+    def __str__(self) -> str:
+        sizes = {"cheap": self.cheap, "exact": self.exact, "exact without checkpoints": self.without_checkpoints}
+        return ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in sizes.items())
+
+
+def gradient_memory(pipe: Pipeline, height: int, width: int, *, images: int = 1, guided: bool = True) -> GradientMemory:
+    """What loss guidance will keep in memory, counted on shapes alone: nothing is computed.
+
+    Args:
+        pipe: the model, in its dtype.
+        height: of the pictures, in pixels.
+        width: as ``height``.
+        images: how many at once.
+        guided: with classifier-free guidance the U-Net runs twice as many rows.
+
+    Raises:
+        InputError: the size is no multiple of the VAE's factor.
+    """
+    factor = pipe.config.vae.factor
+    if min(height, width) < factor or height % factor or width % factor:
+        raise InputError(f"{height}x{width} pixels; give multiples of {factor}")
+    size = height // factor, width // factor
+    with FakeTensorMode(), torch.device(pipe.device), torch.enable_grad():
+        with counted() as unet:
+            call_twin(pipe.unet, images * (2 if guided else 1), size)
+        with counted() as vae:
+            twin = VAE(pipe.config.vae).requires_grad_(False)
+            twin.decode(torch.zeros(images, pipe.config.vae.latent_channels, *size, requires_grad=True) / 1)
+    shares = [each.element_size() / 4 for each in (pipe.unet.stem.weight, pipe.vae.quant.weight)]
+    return GradientMemory(int(sum(unet.values()) * shares[0]), int(sum(vae.values()) * shares[1]))
+
+
+@contextmanager
+def counted() -> Iterator[dict[object, int]]:
+    """Storage -> bytes of every tensor, parameters left out, that graphs made inside keep for their backward pass."""
+    sizes: dict[object, int] = {}
+    alive: list[Tensor] = []  # a storage that is freed would give its address to another
+
+    def pack(value: Tensor) -> Tensor:
+        if not isinstance(value, torch.nn.Parameter) and not (value._base is not None and _is_parameter(value._base)):
+            storage = value.untyped_storage()
+            alive.append(value)
+            sizes[storage._cdata] = storage.nbytes()
+        return value
+
+    with saved_tensors_hooks(pack, lambda value: value):
+        yield sizes
+
+
+def _is_parameter(value: Tensor) -> bool:
+    return isinstance(value, torch.nn.Parameter)
