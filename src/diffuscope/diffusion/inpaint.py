@@ -20,9 +20,9 @@ def keeping(steps: Iterator[Step], clean: Tensor, noise: Tensor, mask: Tensor, l
         mask: [B,1,H,W], 1 where the picture is made anew, 0 where it stays.
         levels: those of the run.
     """
-    last = len(levels.sigmas) - 2
     for step in steps:
         # A run that ends above zero ends in the clean latents all the same: its own end scale is undone.
-        known = clean / levels.end_scale if step.index == last else clean + step.sigma * noise
+        is_end = step.sigma == levels.sigmas[-1]
+        known = clean / levels.end_scale if is_end else clean + step.sigma * noise
         step.x = known + mask * (step.x - known)
         yield step

@@ -240,16 +240,18 @@ class Pipeline(Adapted):
         return start.begin(self, request, extras)
 
     @torch.no_grad()
-    def encode_prompt(self, prompt: str | Sequence[str], *, tap: TapArgument | None = None) -> Conditioning:
+    def encode_prompt(
+        self, prompt: str | Sequence[str], *, clip_skip: int = 0, tap: TapArgument | None = None
+    ) -> Conditioning:
         """What the U-Net is told of one text or several: ``ids`` [B,77], ``embeddings`` [B,77,D] and ``pooled``.
 
         Raises:
-            InputError: no text, or an empty list.
+            InputError: no text, an empty list, or fewer layers than ``clip_skip``.
         """
         texts, loras = untagged(requests.texts(prompt, "prompt"))
         with self.adapters.encoding(self.adapters.wanted(loras)):
             towers = self.components.towers
-            return encode_in_all(texts, towers, chosen(tap, [encoder for _, encoder in towers]))
+            return encode_in_all(texts, towers, chosen(tap, [encoder for _, encoder in towers]), skip=clip_skip)
 
     @torch.no_grad()
     def encode_image(

@@ -54,6 +54,23 @@ def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_
     assert open_picture(preview).size == open_picture(out).size == (32, 32)
 
 
+def test_generate_and_replay_with_a_mask(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    start, mask, out = (tmp_path / name for name in ("in.png", "mask.png", "out.png"))
+    picture, white = Image.effect_noise((32, 32), 60).convert("RGB"), Image.new("L", (32, 32))
+    white.paste(255, (8, 8, 24, 24))
+    picture.save(start)
+    white.save(mask)
+    given = ["--model", str(tiny_folder), "--image", str(start), "--mask", str(mask)]
+    flags = ["--strength", "1", "--clip-skip", "1", "--seed", "3", "--quiet", "--out", str(out)]
+    assert main(["generate", "fox", *given, *flags]) == 0
+    result = tiny("fox", image=picture, mask_image=white, strength=1.0, clip_skip=1, seed=3)
+    assert picture_hash(open_picture(out)) == picture_hash(result.images[0])
+    assert main(["replay", str(out), *given]) == 0
+    assert "identical: every pixel is the same" in capsys.readouterr().out
+    assert main(["generate", "fox", "--model", str(tiny_folder), "--mask", str(mask), "--out", str(out)]) == 2
+    assert "a mask is given without a picture" in capsys.readouterr().err
+
+
 def test_a_prompt_that_is_too_long_is_said_and_drawn(tiny_folder: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out.png"
     prompt = "cat " * 75 + "Red hen"

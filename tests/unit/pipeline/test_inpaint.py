@@ -100,6 +100,16 @@ def test_a_mask_that_is_no_picture(tiny: Pipeline, tmp_path: Path) -> None:
         tiny.steps("fox", image=PICTURE, mask_image=tmp_path / "mask.png")
 
 
+def test_clip_skip_by_hand_and_in_a_call(tiny: Pipeline) -> None:
+    told = tiny.encode_prompt("fox", clip_skip=1)
+    call = {"seed": 1, "guidance_scale": 1.0}
+    assert torch.equal(tiny(conditioning=told, **call).latents, tiny("fox", clip_skip=1, **call).latents)
+    states = tiny.text_encoder(tiny.tokenizer.encode("fox"))
+    assert torch.equal(told.embeddings, tiny.text_encoder.norm(states.hidden_states[-2]))
+    with pytest.raises(InputError, match="2 layers of the text encoder's 2 cannot be skipped; give a number from 0 to"):
+        tiny.encode_prompt("fox", clip_skip=2)
+
+
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_replay_with_picture_and_mask(tiny: Pipeline, tmp_path: Path, strength: float) -> None:
     call = {"image": PICTURE, "mask_image": LEFT, "strength": strength, "clip_skip": 1}
