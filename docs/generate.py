@@ -57,16 +57,19 @@ def samplers() -> str:
     lines = [
         "# Samplers",
         "",
-        "Every spelling finds its sampler; case, spaces and punctuation do not matter, and a name may end in Karras or",
-        'Exponential ("DPM++ 2M Karras"). Orders are measured on an exact Gaussian in `tests/contract`.',
+        "Every spelling finds its sampler; case, spaces and punctuation do not matter, and a name may end in that of a",
+        'spacing ("DPM++ 2M Karras"). Orders are measured on an exact Gaussian in `tests/contract`, with no fresh noise;',
+        "how near each is to its reference stands in [parity of the samplers](../parity-samplers.md).",
         "",
-        "| name | label | order | network calls a step | draws noise | also called |",
-        "|---|---|---|---|---|---|",
+        "| name | label | order | network calls a step | noise | ends at | also called |",
+        "|---|---|---|---|---|---|---|",
     ]
     for info in TABLE.values():
         aliases = ", ".join(info.aliases)
-        draws = "yes" if info.draws_noise else "no"
-        lines.append(f"| `{info.name}` | {info.label} | {info.order} | {info.calls} | {draws} | {aliases} |")
+        noise = "a path" if info.path_noise else "fresh" if info.draws_noise else "none"
+        calls = f"{info.calls}, {info.further_calls} more a run" if info.further_calls else str(info.calls)
+        end = {"configured": "as the model says", "sigma_min": "the lowest level"}.get(info.final, "zero")
+        lines.append(f"| `{info.name}` | {info.label} | {info.order} | {calls} | {noise} | {end} | {aliases} |")
     return "\n".join(lines) + "\n"
 
 

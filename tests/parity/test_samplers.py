@@ -3,6 +3,9 @@
 Same network function, same noise, the reference's own float32 tables.
 """
 
+import re
+from pathlib import Path
+
 import diffusers
 import pytest
 import torch
@@ -13,6 +16,7 @@ from diffuscope.diffusion.prediction import denoiser
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.diffusion.schedules import Schedule, tail
 from parity import k_diffusion
+from parity.quirks import QUIRKS
 from parity.schedulers import (
     RAMPS,
     REFERENCES,
@@ -240,3 +244,14 @@ def test_float32_tables_are_near_ours(betas, signal, sigma):
     ours = Schedule(config)
     assert (ours.alphas_cumprod / theirs - 1).abs().max() < signal
     assert (ours.sigmas / Schedule(config, theirs).sigmas - 1).abs().max() < sigma
+
+
+def test_the_published_page_holds_every_sampler_and_is_green():
+    """``python benchmarks/parity_samplers.py`` writes it."""
+    page = (Path(__file__).parents[2] / "docs/reference/parity-samplers.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^### (\w+): \w+\(", page, re.MULTILINE)) == set(REFERENCES)
+    assert set(re.findall(r"^### (\w+): sample_", page, re.MULTILINE)) == set(k_diffusion.FUNCTIONS)
+    errors = [float(cell) for cell in re.findall(r"\| (\d(?:\.\d+)?e[+-]\d+) ", page)]
+    assert len(errors) > 800
+    assert max(errors) <= TOLERANCE
+    assert all(quirk.reference in page for quirk in QUIRKS)
