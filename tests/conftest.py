@@ -1,5 +1,6 @@
 """A whole model and a whole corpus, small enough for every test: TINY with random weights, shapes with names."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ THINGS = {
 
 
 def pytest_configure() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network, nor wait for one; read when the hub is imported
     torch.set_num_threads(1)  # tests run side by side; and results must not depend on how many cores there are
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffuscope import hub, library
 from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
 from diffuscope.models.text_encoder import TextEncoder
@@ -70,20 +71,23 @@ def load_components(
     family: str | None = None,
     *,
     allow_pickle: bool = False,
+    models_dir: str | PathLike[str] | None = None,
 ) -> Components:
     """The parts of a model: a shipped one by name, a folder in our layout or that of diffusers, or a single file.
 
     Networks are made on the meta device and take the tensors as they lie in the mapped file. Where the dtype or the
     device is another, tensors are read one after the other; so weights are never in memory twice. The networks are
-    ready to run: evaluation mode, no gradients. Nothing is fetched from a network.
+    ready to run: evaluation mode, no gradients. Nothing is fetched from a network but a hub id.
 
     Args:
-        name_or_path: "emoji", a folder, or a file in the layout of the original code.
+        name_or_path: "emoji", a folder, a file in the layout of the original code, a name in ``models_dir``, or a hub
+            id.
         device: "auto" is the first that is there of cuda, mps, xpu, cpu.
         dtype: "auto" is float32 on the CPU, where halves are slower and less exact; on accelerators it is bfloat16
             where it is native, since its range is float32's and nothing overflows, and float16 elsewhere.
         family: a key of ``config.FAMILIES``, for a single file that cannot tell what it is.
         allow_pickle: also read a single file that torch pickled, by ``stores.open_store``.
+        models_dir: the folder of another program's models, as ``library`` knows them.
 
     Raises:
         ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
@@ -93,7 +97,7 @@ def load_components(
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    place = find(name_or_path)
+    place = find(name_or_path, models_dir)
     store = open_store(place, allow_pickle=allow_pickle) if place.is_file() else None
     if store is None and family is not None:
         raise InputError(f"family is {family!r}, but a folder says itself what it is; leave family out")
@@ -136,11 +140,12 @@ def _overflows(network: Network, dtype: torch.dtype) -> bool:
     return isinstance(network, VAE) and network.config.upcast and dtype == torch.float16
 
 
-def find(name_or_path: str | PathLike[str]) -> Path:
-    """The folder of a model, or the single file that it is in.
+def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | None = None) -> Path:
+    """The folder of a model, or the single file that it is in; a hub id's in the cache, after fetching it there.
 
     Raises:
         ModelNotFoundError: there is none.
+        InputError: the name is not clear, or a hub id wants the extra that is not installed.
     """
     path = Path(name_or_path)
     shipped = shipped_models()
@@ -149,12 +154,16 @@ def find(name_or_path: str | PathLike[str]) -> Path:
     if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it answers False for impossible names)
         return path
     if not os.path.isdir(path):  # noqa: PTH112
+        if models_dir is not None:
+            return library.find_model(models_dir, str(name_or_path))
+        if isinstance(name_or_path, str) and hub.is_id(name_or_path):
+            return hub.fetch(name_or_path)
         there = ", ".join(map(repr, shipped)) or "none yet"
         near = difflib.get_close_matches(str(name_or_path), shipped, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFoundError(
-            f"no model {str(name_or_path)!r}: neither a folder here nor a shipped model ({there}).{hint} "
-            "Hub ids are not fetched: download the model and give its folder"
+            f"no model {str(name_or_path)!r}: neither a file or folder here nor a shipped model ({there}).{hint} "
+            "Give a path, or a hub id as owner/name"
         )
     if not any((path / name).is_file() for name in (CONFIG, "model_index.json")):
         raise ModelNotFoundError(

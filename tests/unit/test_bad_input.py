@@ -277,7 +277,7 @@ LOADS: dict[str, tuple[dict[str, object], type[DiffuscopeError], tuple[str, ...]
     "no such model": ({"name_or_path": "emojy"}, ModelNotFoundError, ("no model 'emojy'", "folder")),
     "a name that is too long": ({"name_or_path": "x" * 5000}, ModelNotFoundError, ("no model 'xxx",)),
     "a name with a zero": ({"name_or_path": "a\0b"}, ModelNotFoundError, ("no model",)),
-    "a hub id": ({"name_or_path": "someone/some-model"}, ModelNotFoundError, ("Hub ids are not fetched",)),
+    "a hub id": ({"name_or_path": "someone/some-model"}, ModelNotFoundError, ("not in the hub's cache",)),
     "a single file": ({"name_or_path": "single.safetensors"}, WeightsError, ("single.safetensors", "truncated")),
     "an empty folder": ({"name_or_path": "empty"}, ModelNotFoundError, ("is no model",)),
     "no such device": ({"device": "tpu"}, InputError, ("'tpu'", "cpu")),

@@ -27,13 +27,13 @@ class Adapted:
     @property
     def lora_dir(self) -> Path | None:
         """The folder in which ``<lora:name:0.8>`` looks for what is not loaded yet; None is nowhere. Assignable."""
-        return self.adapters.folder
+        return next(iter(self.adapters.folders), None)
 
     @lora_dir.setter
     def lora_dir(self, folder: str | PathLike[str] | None) -> None:
         if folder is not None and not Path(folder).is_dir():
             raise ModelNotFoundError(f"no folder {folder}; give the one that holds the LoRA files")
-        self.adapters.folder = None if folder is None else Path(folder)
+        self.adapters.folders = () if folder is None else (Path(folder),)
 
     def load_lora(
         self,

@@ -26,8 +26,6 @@ from diffuscope.types import Denoiser, Step
 from diffuscope.weights import lora
 from diffuscope.weights.lora import Layer, Lora
 
-SUFFIXES = (".safetensors",)
-
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReport:
@@ -63,13 +61,13 @@ class Adapters:
     """The LoRAs of a model. ``weights`` are those set for every call; a call may ask for others.
 
     Attributes:
-        folder: where a LoRA that a prompt names, and that is not loaded, is looked for; None is nowhere.
+        folders: where a LoRA that a prompt names, and that is not loaded, is looked for.
     """
 
     def __init__(self, networks: Mapping[str, Network]) -> None:
         """Of these networks, by part; nothing is loaded yet."""
         self.networks = networks
-        self.folder: Path | None = None
+        self.folders: tuple[Path, ...] = ()
         self._loaded: dict[str, Lora] = {}
         self._weights: dict[str, float] = {}
         self._originals: dict[Layer, Tensor] = {}
@@ -227,22 +225,23 @@ class Adapters:
         }
 
     def _in_folder(self, name: str) -> Path:
-        if self.folder is not None:
-            for path in sorted(self.folder.rglob("*")):
-                if path.suffix.lower() in SUFFIXES and path.stem == name and path.is_file():
-                    return path
-        self._check(name)
-        raise AssertionError  # a loaded one is not looked for
+        found = next((path for path in self._files() if path.stem == name), None)
+        if found is None:
+            self._check(name)
+        assert found is not None  # a loaded one is not looked for
+        return found
+
+    def _files(self) -> list[Path]:
+        paths = [path for folder in self.folders for path in sorted(folder.rglob("*"))]
+        return [path for path in paths if path.suffix.lower() == ".safetensors" and path.is_file()]
 
     def _check(self, name: str) -> None:
         if name in self._loaded:
             return
-        there = {*self._loaded}
-        if self.folder is not None:
-            there |= {path.stem for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES}
+        there = {*self._loaded, *(path.stem for path in self._files())}
         near = difflib.get_close_matches(name, there, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        place = "" if self.folder is None else f", nor in {self.folder}"
+        place = "".join(f", nor in {folder}" for folder in self.folders)
         raise InputError(
             f"no LoRA {name!r} is loaded{place}{hint} Load it with load_lora(path), or set lora_dir to its folder"
         )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope import loading
+from diffuscope import library, loading
 from diffuscope.config import ModelConfig
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import TABLE
@@ -318,13 +318,15 @@ def load(
     family: str | None = None,
     *,
     allow_pickle: bool = False,
+    models_dir: str | PathLike[str] | None = None,
 ) -> Pipeline:
     """The Pipeline of a shipped model ("emoji"), of a folder in our layout or that of diffusers, or of a single file.
 
-    Nothing is fetched from a network, and no code is taken from the folder.
+    Nothing is fetched from a network but a hub id that is not in the cache, and no code is taken from the folder.
 
     Args:
-        name_or_path: a shipped model's name, a folder, or a .safetensors file with a whole model in it.
+        name_or_path: a shipped model's name, a folder, a .safetensors file with a whole model in it, a name in
+            ``models_dir``, or a hub id: "owner/name", "owner/name@revision", "owner/name/file.safetensors".
         device: "auto" is the first that is there of cuda, mps, xpu, cpu; or "cpu", "cuda:1" and so on.
         dtype: "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, where halves are slower and less
             exact; elsewhere bfloat16 where it is native, as nothing overflows in it, else float16.
@@ -332,6 +334,8 @@ def load(
             names are those of ``config.FAMILIES``. A folder says it itself, so leave it out.
         allow_pickle: also read single files that torch pickled (.ckpt, .pt, .bin), by its restricted reader
             (``weights_only=True``), which builds tensors and runs nothing.
+        models_dir: the folder of AUTOMATIC1111's web UI or ComfyUI, or its ``models``, used in place: models are found
+            there by name, and the LoRAs that prompts name.
 
     Raises:
         ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
@@ -339,7 +343,13 @@ def load(
             or a file needs it.
         WeightsError: a file is damaged, foreign, or does not fit its network.
     """
-    return Pipeline(loading.load_components(name_or_path, device, dtype, family, allow_pickle=allow_pickle))
+    components = loading.load_components(
+        name_or_path, device, dtype, family, allow_pickle=allow_pickle, models_dir=models_dir
+    )
+    pipe = Pipeline(components)
+    if models_dir is not None:
+        pipe.adapters.folders = library.folders(models_dir, "lora")
+    return pipe
 
 
 def samplers() -> list[str]:

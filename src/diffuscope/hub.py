@@ -1,0 +1,141 @@
+"""Models by hub id, such as "stable-diffusion-v1-5/stable-diffusion-v1-5", through the extra ``hub``.
+
+The cache is that of huggingface_hub, shared with other programs: HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN
+mean what they mean there. A model that lies whole in it is used without asking the network.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError
+from diffuscope.weights import folders
+
+_ID = re.compile(
+    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<file>(/\w[\w.-]*)+)?(@(?P<revision>[\w./-]+))?"
+)
+_SMALL = re.compile(
+    r"model_index\.json|(unet|vae|text_encoder(_2)?)/config\.json|scheduler/scheduler_config\.json"
+    r"|tokenizer(_2)?/(merges\.txt|special_tokens_map\.json|tokenizer_config\.json)"
+)
+
+
+def is_id(name: str) -> bool:
+    """Whether ``name`` may be a hub id: owner/name, with a file and an @revision or without, and no folder of ours."""
+    match = _ID.fullmatch(name)
+    return match is not None and not Path(name.split("/")[0]).exists()
+
+
+def fetch(name: str) -> Path:
+    """The folder, or the single file, of a model in the hub's cache; what is missing there is downloaded, resumably.
+
+    Raises:
+        ModelNotFoundError: the hub has no such model, or it cannot be reached and the cache does not have it whole.
+        InputError: the extra ``hub`` is not installed, or the repository holds no model that can be chosen.
+    """
+    match = _ID.fullmatch(name)
+    if match is None:
+        raise InputError(f"{name!r} is no hub id; give owner/name, owner/name@revision or owner/name/file.safetensors")
+    repository, revision = match["repository"], match["revision"]
+    file = None if match["file"] is None else match["file"].lstrip("/")
+    try:
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise InputError(
+            f"there is no folder {name!r} here, and hub ids want an extra: pip install 'diffuscope[hub]'; or give the "
+            "folder of a model"
+        ) from error
+    cached = _cached(repository, revision)
+    if cached is not None and _is_whole(cached, file):
+        return cached if file is None else cached / file
+    if constants.HF_HUB_OFFLINE:
+        state = "is not" if cached is None else "is not whole"
+        raise ModelNotFoundError(
+            f"no model {name!r}: there is no such folder, it {state} in the hub's cache {constants.HF_HUB_CACHE}, and "
+            "HF_HUB_OFFLINE forbids to fetch it; unset it, or give a model's folder"
+        )
+    folder = _download(repository, revision, file)
+    return folder if file is None else folder / file
+
+
+def needed(names: Iterable[str]) -> list[str]:
+    """Those of a repository's files that a model in the layout of diffusers is read from.
+
+    Configurations, the tokenizers' merges, and of each network one set of safetensors: in full precision where there
+    is one, whole before sharded. No pickles, no safety checker, no other variants.
+
+    Raises:
+        InputError: the repository holds no such model.
+    """
+    names = sorted(names)
+    if "model_index.json" not in names:
+        single = [name for name in names if name.endswith(".safetensors")]
+        files = ", ".join(single[:5]) or "no safetensors at all"
+        raise InputError(
+            f"it has no model_index.json; single files in it: {files}. Give owner/name/FILE for one of them"
+        )
+    wanted = [name for name in names if _SMALL.fullmatch(name)]
+    for path in folders.WEIGHTS.values():
+        wanted += _weights(path, names)
+    return wanted
+
+
+def _weights(path: str, names: list[str]) -> list[str]:
+    """The files of one network, the first way in which it is there."""
+    place = PurePosixPath(path)
+    stem = f"{place.parent}/{place.stem}"
+    for variant in ("", ".fp16"):
+        whole = f"{stem}{variant}.safetensors"
+        if whole in names:
+            return [whole]
+    for variant in ("", ".fp16"):
+        shard = re.compile(re.escape(f"{stem}{variant}") + r"-\d{5}-of-\d{5}\.safetensors")
+        index = f"{stem}.safetensors.index{variant}.json"
+        if index in names:
+            return [index, *filter(shard.fullmatch, names)]
+    return []
+
+
+def _cached(repository: str, revision: str | None) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _is_whole(folder: Path, file: str | None) -> bool:
+    if file is not None:
+        return (folder / file).is_file()
+    try:
+        config = folders.read_config(folder)
+        parts = ("text_encoder", "text_encoder_2")[: len(config.text_encoders)]
+        for part in (*parts, "unet", "vae"):
+            folders.find_weights(folder, folders.place(config, part))
+    except DiffuscopeError:
+        return False
+    return True
+
+
+def _download(repository: str, revision: str | None, file: str | None) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        names = HfApi().list_repo_files(repository, revision=revision)
+        if file is not None and file not in names:
+            raise ModelNotFoundError(f"{repository} has no file {file!r}; it has {', '.join(names[:5])} ...")
+        try:
+            wanted = needed(names) if file is None else [file]
+        except InputError as error:
+            raise InputError(f"{repository} is no model: {error}") from error
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+    except DiffuscopeError:
+        raise
+    except Exception as error:  # each version of huggingface_hub has another HTTP client, with errors of its own
+        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"no model {repository!r}: there is no such folder, and the hub does not give it ({first}); look at the "
+            "spelling, set HF_TOKEN where it wants one, or give a model's folder"
+        ) from error

@@ -1,0 +1,77 @@
+"""A folder of models that another program keeps, used in place: AUTOMATIC1111's web UI's ``models``, ComfyUI's."""
+
+import difflib
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from diffuscope.errors import InputError, ModelNotFoundError
+
+Kind = Literal["model", "lora", "embedding"]
+
+FOLDERS: dict[Kind, tuple[str, ...]] = {
+    "model": ("Stable-diffusion", "checkpoints", "diffusers"),
+    "lora": ("Lora", "LyCORIS", "loras"),
+    "embedding": ("embeddings",),
+}
+"""What the folders for each kind of file are called, by one or the other."""
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
+MODEL_FILES = ("model_index.json", "config.json")
+
+
+def folders(place: str | PathLike[str], kind: Kind) -> tuple[Path, ...]:
+    """The folders for ``kind`` below ``place``: the program's own folder, or its ``models``.
+
+    Raises:
+        ModelNotFoundError: ``place`` is no folder.
+    """
+    place = Path(place)
+    if not place.is_dir():
+        raise ModelNotFoundError(f"no folder {place}; give the folder in which the other program keeps its models")
+    bases = [place, place / "models"]
+    if place.name == "models" and kind == "embedding":
+        bases.append(place.parent)  # the web UI has its embeddings beside its models
+    return tuple(base / name for base in bases for name in FOLDERS[kind] if (base / name).is_dir())
+
+
+def entries(place: str | PathLike[str], kind: Kind) -> dict[str, Path]:
+    """Name -> path of all files of that kind, and of models' folders; names have slashes, and suffixes.
+
+    Raises:
+        ModelNotFoundError: ``place`` is no folder.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders(place, kind):
+        for path in sorted(folder.rglob("*")):
+            is_model = kind == "model" and path.is_dir() and any((path / name).is_file() for name in MODEL_FILES)
+            is_file = path.suffix.lower() in SUFFIXES and path.is_file()
+            if (is_model or is_file) and not _is_part(path, folder):
+                found.setdefault(path.relative_to(folder).as_posix(), path)
+    return found
+
+
+def find_model(place: str | PathLike[str], name: str) -> Path:
+    """The model that is called ``name``: with folders and suffix, or as short as it is still clear.
+
+    Raises:
+        ModelNotFoundError: there is none, or ``place`` is no folder.
+        InputError: there are several.
+    """
+    there = entries(place, "model")
+    if name in there:
+        return there[name]
+    near = {each: path for each, path in there.items() if name in {path.name, path.stem, each.rpartition(".")[0]}}
+    if len(near) > 1:
+        raise InputError(f"{name!r} may be {' or '.join(near)} in {place}; write it in full")
+    if not near:
+        close = difflib.get_close_matches(name, [*there, *(path.stem for path in there.values())], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ModelNotFoundError(f"none of the {len(there)} models in {place} is called {name!r}{hint}")
+    return next(iter(near.values()))
+
+
+def _is_part(path: Path, top: Path) -> bool:
+    """Whether a file or folder belongs to a model's folder, and is no model by itself."""
+    above = [parent for parent in path.parents if parent.is_relative_to(top) and parent != top]
+    return any((parent / name).is_file() for parent in above for name in MODEL_FILES)

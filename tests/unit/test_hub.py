@@ -1,0 +1,116 @@
+"""Hub ids: the cache is used as it is, offline is offline, and only what is needed would be fetched."""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+import diffuscope as ds
+from diffuscope import hub
+from diffuscope.errors import InputError, ModelNotFoundError
+from diffuscope.pipeline import Pipeline
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache in which owner/tiny is whole; and no way to a network."""
+    repository = tmp_path / "hub" / "models--owner--tiny"
+    (repository / "snapshots").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    tiny.save(repository / "snapshots" / COMMIT)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a socket was opened"))
+    monkeypatch.chdir(tmp_path)
+    return repository / "snapshots" / COMMIT
+
+
+@pytest.mark.parametrize("name", ["owner/tiny", "owner/tiny@main", f"owner/tiny@{COMMIT}"])
+@pytest.mark.parametrize("offline", [True, False])
+def test_what_lies_in_the_cache_is_used(
+    tiny: Pipeline, cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, offline: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    assert hub.fetch(name) == cache
+    assert ds.load(name, device="cpu").weights == tiny.weights
+
+
+def test_a_single_file_in_the_cache(tiny: Pipeline, cache: Path) -> None:
+    tiny.save(cache / "all.safetensors", layout="single")
+    assert ds.load("owner/tiny/all.safetensors", device="cpu").weights == tiny.weights
+
+
+@pytest.mark.parametrize("spoil", ["unet/diffusion_pytorch_model.safetensors", "vae/config.json", "model_index.json"])
+def test_offline_says_what_is_missing(cache: Path, spoil: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"is not in the hub's cache.*HF_HUB_OFFLINE"):
+        ds.load("owner/other")
+    (cache / spoil).unlink()
+    with pytest.raises(ModelNotFoundError, match="is not whole in the hub's cache"):
+        ds.load("owner/tiny")
+
+
+def test_a_folder_goes_before_an_id(cache: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "owner" / "tiny")
+    assert ds.load("owner/tiny", device="cpu").config.name == "tiny"
+    assert not hub.is_id("owner/other")  # owner is a folder here, so this is a path that does not exist
+    with pytest.raises(ModelNotFoundError, match="neither a file or folder here"):
+        ds.load("owner/other")
+
+
+@pytest.mark.parametrize("name", ["model", "/a/b", "./a/b", "a//b", "../b", "a/..", "a/b/../c", "a\\b", "https://a/b"])
+def test_what_is_no_id(cache: Path, name: str) -> None:
+    assert not hub.is_id(name)
+
+
+SD15 = [
+    ".gitattributes",
+    "README.md",
+    "feature_extractor/preprocessor_config.json",
+    "model_index.json",
+    "safety_checker/config.json",
+    "safety_checker/model.safetensors",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.fp16.safetensors",
+    "text_encoder/model.safetensors",
+    "text_encoder/pytorch_model.bin",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.fp16.safetensors",
+    "unet/diffusion_pytorch_model.non_ema.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "v1-5-pruned.ckpt",
+    "v1-5-pruned.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.fp16.safetensors",
+]
+
+
+def test_only_what_is_needed_is_fetched() -> None:
+    weights = [name for name in hub.needed(SD15) if name.endswith("s")]
+    assert weights == [
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    ]
+    assert not {"v1-5-pruned.ckpt", "safety_checker/config.json", "tokenizer/vocab.json"} & set(hub.needed(SD15))
+    assert len(hub.needed(SD15)) == len(weights) + 8
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_a_sharded_network_is_fetched_with_its_index(variant: str) -> None:
+    shards = [f"unet/diffusion_pytorch_model{variant}-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = f"unet/diffusion_pytorch_model.safetensors.index{variant}.json"
+    assert hub.needed(["model_index.json", *shards, index]) == ["model_index.json", index, *shards]
+
+
+def test_a_repository_without_a_model_lists_its_files() -> None:
+    with pytest.raises(InputError, match=r"single files in it: a\.safetensors"):
+        hub.needed(["README.md", "a.safetensors"])
