@@ -1,0 +1,73 @@
+"""Ablation: exactly the part that is chosen, and effects that are ranked, zero where nothing is changed."""
+
+import pytest
+import torch
+
+from diffuscope.errors import InputError
+from diffuscope.lens.ablate import Ablation, effects
+from diffuscope.lens.watch import Watch, together
+from diffuscope.pipeline import Pipeline
+
+CROSS = "unet.down.0.block.0.cross"
+
+
+def watched(pipe: Pipeline, name: str, ablation: Ablation) -> tuple[torch.Tensor, torch.Tensor]:
+    """The value at the first call before and after: [B,...] each."""
+    before, after = Watch(name, reduce="all"), Watch(name, reduce="all")
+    pipe("a red fox", seed=1, num_inference_steps=2, tap=together(before, ablation, after))
+    return before[name], after[name]
+
+
+def test_a_head_alone_is_zeroed(tiny: Pipeline) -> None:
+    before, after = watched(tiny, f"{CROSS}.mixed", Ablation(f"{CROSS}.mixed", heads=[1]))
+    assert torch.equal(after[:, :, 0], before[:, :, 0])
+    assert after[:, :, 1].abs().max() == 0
+
+
+def test_a_context_token_alone_is_scaled(tiny: Pipeline) -> None:
+    before, after = watched(tiny, f"{CROSS}.weights", Ablation(f"{CROSS}.weights", 0.25, tokens=[3]))
+    expected = before.clone()
+    expected[..., 3] *= 0.25
+    assert torch.equal(after, expected)
+
+
+def test_a_call_alone_is_changed(tiny: Pipeline) -> None:
+    before, after = watched(tiny, "unet.mid.res.0", Ablation("unet.mid.res.0", "mean", calls=[1]))
+    assert torch.equal(after[0], before[0])
+    torch.testing.assert_close(after[1], before[1].mean((-2, -1), keepdim=True).expand_as(before[1]))
+
+
+def test_means_of_attention_are_even_and_of_tokens_their_mean(tiny: Pipeline) -> None:
+    _, even = watched(tiny, f"{CROSS}.weights", Ablation(f"{CROSS}.weights", "mean"))
+    torch.testing.assert_close(even, torch.full_like(even, 1 / 77))
+    before, after = watched(tiny, CROSS, Ablation(CROSS, "mean", tokens=[2]))
+    torch.testing.assert_close(after[..., 2, :], before.mean(-2))
+    assert torch.equal(after[..., 3:, :], before[..., 3:, :])
+
+
+def test_effects_are_ranked_and_nothing_has_no_effect(tiny: Pipeline) -> None:
+    points = ["unet.mid.block.0.self", CROSS, Ablation("unet.out", 1.0), Ablation(CROSS, heads=None, calls=[0])]
+    found = effects(tiny, points, "a red fox", num_inference_steps=2)
+    assert len(found) == 4
+    assert [effect.latents for effect in found] == sorted((effect.latents for effect in found), reverse=True)
+    assert found[-1].name == "unet.out"
+    assert found[-1].latents == found[-1].pixels == 0
+    assert all(effect.latents > 0 and effect.pixels > 0 and effect.seconds > 0 for effect in found[:-1])
+    assert f"{CROSS} · call 0" in [effect.name for effect in found]
+
+
+def test_what_cannot_be_is_refused(tiny: Pipeline) -> None:
+    with pytest.raises(InputError, match=r"nearest names are .*unet\.mid\.block\.0\.self"):
+        effects(tiny, ["unet.mid.block.0.selv"], "a fox")
+    with pytest.raises(InputError, match="no point"):
+        effects(tiny, [], "a fox")
+    with pytest.raises(InputError, match="leave tap out"):
+        effects(tiny, ["unet.out"], "a fox", tap={})
+    with pytest.raises(InputError, match="how is 'noise'"):
+        Ablation("unet.out", "noise")
+    with pytest.raises(InputError, match=r"no head of .* 2; they go from 0 to 1"):
+        tiny("a fox", tap=Ablation(f"{CROSS}.mixed", heads=[2]))
+    with pytest.raises(InputError, match="no heads"):
+        tiny("a fox", tap=Ablation("unet.out", heads=[0]))
+    with pytest.raises(InputError, match="no tokens"):
+        tiny("a fox", tap=Ablation("unet.out", tokens=[0]))

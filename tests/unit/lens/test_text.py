@@ -1,0 +1,70 @@
+"""The text lens: layers end at the encoder's own answer, vectors are nearest to themselves, prompts are told."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffuscope.errors import InputError
+from diffuscope.lens.heat import HeatWatch
+from diffuscope.lens.text import debug, layer_conditioning, layers, nearest
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.pipeline import Pipeline
+from diffuscope.prompt.surgery import vector_of
+
+
+def test_the_last_layer_is_what_the_unet_is_told_and_the_first_the_embeddings(tiny: Pipeline) -> None:
+    told = layers(tiny, "a red fox")
+    assert len(told) == 3
+    assert torch.equal(told[-1].embeddings, tiny.encode_prompt("a red fox").embeddings)
+    embeddings = tiny.text_encoder.embed(tiny.tokenizer.encode("a red fox"))
+    assert torch.equal(told[0].embeddings, tiny.text_encoder.norm(embeddings))
+    assert torch.equal(layer_conditioning(tiny, "a red fox", -2).embeddings, told[1].embeddings)
+    latents = [tiny(conditioning=each, seed=1).latents for each in told]
+    assert torch.equal(latents[-1], tiny("a red fox", seed=1).latents)
+    assert not torch.equal(latents[0], latents[1])
+    with pytest.raises(InputError, match="no layer 3"):
+        layer_conditioning(tiny, "a fox", 3)
+
+
+def test_a_words_vector_is_nearest_to_itself(tiny: Pipeline) -> None:
+    found = nearest(vector_of("puppy", tiny.tokenizer, tiny.text_encoder) * 3, tiny.tokenizer, tiny.text_encoder, 3)
+    assert found[0].token == "puppy</w>"
+    assert found[0].id == 6829
+    assert found[0].cosine == pytest.approx(1.0, abs=1e-5)
+    assert found[0].cosine > found[1].cosine >= found[2].cosine
+    for vector in (torch.zeros(32), torch.ones(31)):
+        with pytest.raises(InputError, match="give one of shape"):
+            nearest(vector, tiny.tokenizer, tiny.text_encoder)
+
+
+def test_zero_rows_are_no_answer_and_words_of_them_are_unknown(tiny: Pipeline) -> None:
+    config = replace(tiny.config.text_encoder, layers=1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        encoder = TextEncoder(config)
+    with torch.no_grad():
+        encoder.token.weight[10:] = 0
+    assert all(each.id < 10 for each in nearest(torch.ones(32), tiny.tokenizer, encoder, 20))
+    pipe = Pipeline(replace(tiny.components, text_encoder=encoder))
+    assert debug(pipe, "a fox").unknown == ("a", "fox")
+
+
+def test_a_prompt_is_taken_apart(tiny: Pipeline) -> None:
+    watch = HeatWatch()
+    prompt = "a hippopotamus-like fox"
+    tiny(prompt, seed=1, tap=watch)
+    told = debug(tiny, prompt, weights={1: 1.3}, landed=watch.maps(tiny.tokenizer).landed())
+    assert [word.word for word in told.words] == ["a", "hippopotamus", "-", "like", "fox"]
+    assert [i for place in told.places for i in place.ids] == tiny.tokenizer.tokenize(prompt)
+    assert told.cut is None
+    assert told.unknown == ()
+    assert set(told.landed) == {word.word for word in told.words}
+    assert told.neglected(0.0) == []
+    assert len(told.neglected(100.0)) == 5
+    text = str(told)
+    assert "weight 1.3" in text
+    assert "landed" in text
+    long = debug(tiny, "cat " * 75 + "fox")
+    assert "'fox'" in str(long.cut)
+    assert "     cut  fox" in str(long)
