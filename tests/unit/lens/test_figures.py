@@ -1,0 +1,127 @@
+"""Figures: each draws, is labelled, and shows the values it was given; the fitted colours are the least squares."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from diffuscope.errors import InputError
+from diffuscope.lens import figures
+from diffuscope.lens.ablate import Effect
+from diffuscope.lens.heat import HeatMaps
+from diffuscope.lens.rgb import fit_colours, preview
+from diffuscope.pipeline import Pipeline
+from diffuscope.types import Step
+
+PICTURE = Image.new("RGB", (16, 16), "white")
+
+
+def drawn(figure) -> tuple[int, int]:
+    """That it renders, and at which size."""
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", dpi=40)
+        return Image.open(file).size
+
+
+def labels(figure) -> list[str]:
+    return [text for panel in figure.axes for text in (panel.get_title(), panel.get_xlabel(), panel.get_ylabel())]
+
+
+def test_schedules_show_their_levels(tiny: Pipeline) -> None:
+    runs = {name: tiny.schedule.levels(6, spacing=name) for name in ("model", "karras")}
+    figure = figures.schedule(runs)
+    lines = figure.axes[0].get_lines()
+    assert [line.get_label() for line in lines] == ["model", "karras"]
+    assert lines[1].get_ydata()[:6] == pytest.approx(runs["karras"].sigmas[:6])
+    assert figure.axes[1].get_lines()[0].get_ydata() == pytest.approx(runs["model"].times)
+    assert "sampling step" in labels(figure)
+    assert drawn(figure)[0] == 360
+    drawn(figures.schedule(runs["model"]))
+    with pytest.raises(InputError, match="nothing to draw"):
+        figures.schedule({})
+
+
+def test_a_trajectory_shows_first_and_last_step(tiny: Pipeline) -> None:
+    steps = [Step(s.index, s.sigma, s.x.clone(), s.x0) for s in tiny.steps("a fox", seed=1)]
+    figure = figures.trajectory(tiny, steps, columns=3)
+    assert len(figure.axes) == 6
+    assert figure.axes[0].get_title().startswith("step 1,")
+    assert figure.axes[2].get_title().startswith(f"step {len(steps)},")
+    assert (
+        figure.axes[5].get_images()[0].get_array()
+        == torch.tensor(list(tiny.decode(steps[-1].x0)[0].tobytes())).reshape(32, 32, 3).numpy()
+    ).all()
+    drawn(figure)
+    drawn(figures.trajectory(tiny, steps, columns=1))
+    for wrong in (([], 3), (steps, 0)):
+        with pytest.raises(InputError):
+            figures.trajectory(tiny, wrong[0], columns=wrong[1])
+
+
+def test_each_latent_channel_is_shown() -> None:
+    latents = torch.randn(1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    figure = figures.latent_channels(latents)
+    shown = [panel.get_images()[0].get_array() for panel in figure.axes if panel.get_title().startswith("channel")]
+    assert len(shown) == 4
+    assert (shown[2] == latents[0, 2].numpy()).all()
+    drawn(figure)
+    with pytest.raises(InputError, match="one picture"):
+        figures.latent_channels(torch.zeros(2, 4, 6, 6))
+
+
+def test_attention_has_a_panel_for_each_word(tiny: Pipeline) -> None:
+    tokens = torch.rand(77, 4, 4, generator=torch.Generator().manual_seed(0))
+    figure = figures.attention(HeatMaps(tokens, "a very small red fox", tiny.tokenizer), PICTURE)
+    titles = [panel.get_title().split(" (")[0] for panel in figure.axes]
+    assert titles == ["the picture", "a", "very", "small", "red", "fox"]
+    drawn(figure)
+    assert len(figures.attention(HeatMaps(tokens, "a red fox", tiny.tokenizer), PICTURE, ["fox"]).axes) == 2
+
+
+def test_guidance_is_taken_apart() -> None:
+    uncond, cond = torch.randn(2, 1, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    figure = figures.guidance_parts(uncond, cond, 7.5)
+    assert (figure.axes[2].get_images()[0].get_array() == (cond - uncond)[0].norm(dim=0).numpy()).all()
+    drawn(figure)
+    figure = figures.difference_over_time([uncond, cond], [cond, cond], [10.0, 1.0])
+    assert figure.axes[0].get_lines()[0].get_ydata()[1] == 0
+    drawn(figure)
+    with pytest.raises(InputError, match="2 levels"):
+        figures.difference_over_time([uncond], [cond], [10.0, 1.0])
+
+
+def test_bars_are_ranked() -> None:
+    effects = [Effect("small", 0.1, 0.01, 1.0), Effect("large", 2.0, 0.3, 1.0)]
+    figure = figures.ablation_bars(effects)
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [2.0, 0.1]
+    assert [bar.get_width() for bar in figure.axes[1].patches] == [0.3, 0.01]
+    drawn(figure)
+    with pytest.raises(InputError, match="nothing to draw"):
+        figures.ablation_bars([])
+
+
+def test_a_sweep_has_a_title_for_each_picture() -> None:
+    figure = figures.sweep([PICTURE] * 5, [1.0, 3, "x", 7.5, 9], columns=3)
+    assert [panel.get_title() for panel in figure.axes] == ["1.0", "3", "x", "7.5", "9"]
+    drawn(figure)
+    for pictures, titles in (([], []), ([PICTURE], [])):
+        with pytest.raises(InputError):
+            figures.sweep(pictures, titles)
+
+
+def test_fitted_colours_are_exact_where_colours_are_linear() -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 4, 5, 5, generator=generator)
+    matrix, offset = torch.randn(3, 4, generator=generator) / 9, torch.tensor([0.1, -0.2, 0.0])
+    small = torch.einsum("rc,bchw->brhw", matrix, latents) + offset[:, None, None]
+    found = fit_colours(latents, small.repeat_interleave(8, -1).repeat_interleave(8, -2))
+    torch.testing.assert_close(found.matrix, matrix, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.offset, offset, atol=1e-5, rtol=0)
+    assert found.error < 1e-5
+    assert [picture.size for picture in found(latents)] == [(5, 5), (5, 5)]
+    assert preview(latents)[0].size == (5, 5)
+    with pytest.raises(InputError):
+        fit_colours(latents, small[:1])
+    with pytest.raises(InputError):
+        preview(latents[:, :2])
