@@ -130,19 +130,29 @@ def read(
     missing = [name for name in names if name not in tensors]
     if missing:
         raise WeightsError(f"{path} has no tensor {missing[0]!r}; give another file")
-    changed = [name for name in names if not _stays(tensors[name], dtype, torch.device(device))]
+    wanted = {name: tensors[name] for name in names}
     try:
-        mapped = {} if len(changed) == len(names) else safetensors.torch.load_file(path)
-        found = _converted(Path(path), {name: tensors[name] for name in changed}, dtype, device)
-        return {name: found[name] if name in found else mapped[name] for name in names}
-    except (SafetensorError, OSError) as error:
+        found = _mapped(Path(path), wanted, dtype) if torch.device(device).type == "cpu" else {}
+        found |= _converted(Path(path), {n: info for n, info in wanted.items() if n not in found}, dtype, device)
+    except (RuntimeError, OSError) as error:
         raise WeightsError(f"{path} cannot be read: {error}; download or save it again") from error
+    return {name: found[name] for name in names}
 
 
-def _stays(info: TensorInfo, dtype: torch.dtype | None, device: torch.device) -> bool:
-    """Whether a tensor is wanted as it lies in the file."""
-    own = TORCH[info.dtype]
-    return device.type == "cpu" and (dtype is None or own == dtype or not own.is_floating_point)
+def _mapped(path: Path, tensors: Mapping[str, TensorInfo], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Those of the tensors that are wanted as they lie in the file, as views of one private map of it."""
+    storage: Any = None
+    data = _data_start(path)
+    found = {}
+    for name, info in tensors.items():
+        own, start = TORCH[info.dtype], data + info.start
+        if (dtype not in (None, own) and own.is_floating_point) or start % own.itemsize:
+            continue  # a file of an odd header is not aligned
+        if storage is None:
+            storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
+        stride = torch.empty(info.shape, device="meta").stride()
+        found[name] = torch.empty(0, dtype=own).set_(storage, start // own.itemsize, info.shape, stride)
+    return found
 
 
 def _converted(
@@ -152,7 +162,7 @@ def _converted(
     buffer = torch.empty(max((info.end - info.start for info in tensors.values()), default=0), dtype=torch.uint8)
     found = {}
     with path.open("rb") as file:
-        data = 8 + int.from_bytes(file.read(8), "little")
+        data = _data_start(path)
         for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
             file.seek(data + info.start)
             part = buffer[: info.end - info.start]
@@ -162,6 +172,12 @@ def _converted(
             target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             found[name] = tensor.to(device, target, copy=True)
     return found
+
+
+def _data_start(path: Path) -> int:
+    """Where the header ends."""
+    with path.open("rb") as file:
+        return 8 + int.from_bytes(file.read(8), "little")
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
