@@ -1,6 +1,8 @@
 """A folder of models that another program keeps, used in place: AUTOMATIC1111's web UI's ``models``, ComfyUI's."""
 
 import difflib
+import re
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -69,6 +71,20 @@ def find_model(place: str | PathLike[str], name: str) -> Path:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ModelNotFoundError(f"none of the {len(there)} models in {place} is called {name!r}{hint}")
     return next(iter(near.values()))
+
+
+def named_embeddings(place: str | PathLike[str], texts: Iterable[str]) -> list[Path]:
+    """The embeddings whose file's name stands in one of the texts, as a word of its own and in any case.
+
+    Raises:
+        ModelNotFoundError: ``place`` is no folder.
+    """
+    text = "\n".join(texts)
+    return [
+        path
+        for path in entries(place, "embedding").values()
+        if re.search(rf"(?<!\w){re.escape(path.stem)}(?!\w)", text, re.IGNORECASE)
+    ]
 
 
 def _is_part(path: Path, top: Path) -> bool:

@@ -11,10 +11,11 @@ from diffuscope.cli import COMMANDS, main
 
 FLAGS = {
     "generate": "model negative-prompt steps guidance-scale seed sampler sigmas height width count image strength "
-    "mask clip-skip upscale out no-metadata preview device dtype family allow-pickle quiet",
+    "mask clip-skip upscale out no-metadata preview device dtype family allow-pickle lora-dir embedding "
+    "models-dir quiet",
     "info": "allow-pickle",
     "verify": "out steps family allow-pickle device",
-    "replay": "model image mask out",
+    "replay": "model image mask lora-dir out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae start seconds stop-after scenes device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",

@@ -61,6 +61,12 @@ class Wish:
     """for a single file that cannot tell what it is, such as sd21 or sd21-v"""
     allow_pickle: bool = False
     """also read a model that torch pickled (.ckpt, .pt, .bin); its tensors are read, and nothing of it is run"""
+    lora_dir: Path | None = None
+    """the folder of the LoRAs that the prompt names as <lora:name:0.8>"""
+    embedding: tuple[Path, ...] = ()
+    """textual-inversion files; each one's word may stand in the prompts"""
+    models_dir: Path | None = None
+    """the folder of another program's models, used in place: models, LoRAs and embeddings by name"""
     quiet: bool = False
     """no progress bar, and no word but warnings and errors"""
 
@@ -81,7 +87,10 @@ def generate(wish: OmitArgPrefixes[Wish]) -> None:
 
     from diffuscope.pipeline import load
 
-    pipe = load(wish.model, wish.device, wish.dtype, wish.family, allow_pickle=wish.allow_pickle)
+    pipe = load(
+        wish.model, wish.device, wish.dtype, wish.family, allow_pickle=wish.allow_pickle, models_dir=wish.models_dir
+    )
+    _adapt(pipe, wish)
     run = _begin(pipe, wish)
     for step in tqdm(run, unit="step", file=sys.stderr, disable=wish.quiet, leave=False):
         if wish.preview is not None:
@@ -93,6 +102,20 @@ def generate(wish: OmitArgPrefixes[Wish]) -> None:
     if not wish.quiet:
         for path, picture, seed in zip(paths, result.images, result.seeds, strict=True):
             sys.stdout.write(f"{path}  {picture.width}x{picture.height}  seed {seed}\n")
+
+
+def _adapt(pipe: "Pipeline", wish: Wish) -> None:
+    """Give the pipeline the LoRAs' folder and the embeddings."""
+    from diffuscope.library import named_embeddings
+
+    if wish.lora_dir is not None:
+        pipe.lora_dir = wish.lora_dir
+    texts = (wish.prompt, wish.negative_prompt)
+    named = [] if wish.models_dir is None else named_embeddings(wish.models_dir, texts)
+    for path in (*wish.embedding, *named):
+        report = pipe.load_embedding(path, allow_pickle=wish.allow_pickle)
+        if not wish.quiet:
+            sys.stdout.write(f"{report}\n")
 
 
 def _begin(pipe: "Pipeline", wish: Wish) -> "Run":

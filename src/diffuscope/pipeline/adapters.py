@@ -91,7 +91,7 @@ class Adapters:
         self.unload(name, missing_ok=True)
         self._loaded[name], self._weights[name] = found, weight
         self.settle()
-        return LoraReport(name=name, weight=weight, dialect=found.dialect, parts=found.parts, unmatched=found.unmatched)
+        return _report(name, weight, found)
 
     def set(self, name: str, weight: float) -> None:
         """Give a loaded LoRA another weight."""
@@ -128,6 +128,11 @@ class Adapters:
         return [
             {"name": name, "weight": weight, "sha256": self._loaded[name].sha256} for name, weight in weights.items()
         ]
+
+    def notes(self, weights: Mapping[str, float]) -> list[str]:
+        """A sentence on each of these LoRAs of which a part is not used."""
+        found = ((name, weight, self._loaded[name]) for name, weight in weights.items())
+        return [str(_report(*each)) for each in found if each[2].unmatched]
 
     def unchanged(self, part: str) -> dict[str, Tensor]:
         """The tensors of a network as they are without any LoRA."""
@@ -245,6 +250,10 @@ class Adapters:
         raise InputError(
             f"no LoRA {name!r} is loaded{place}{hint} Load it with load_lora(path), or set lora_dir to its folder"
         )
+
+
+def _report(name: str, weight: float, found: Lora) -> LoraReport:
+    return LoraReport(name=name, weight=weight, dialect=found.dialect, parts=found.parts, unmatched=found.unmatched)
 
 
 def number(weight: object) -> float:

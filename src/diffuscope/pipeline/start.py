@@ -128,7 +128,8 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt["edits"] = extras.edits
     receipt["checks"] = []
     texts = dict.fromkeys((*request.prompt, *request.negative_prompt))
-    receipt["notes"] = [note for text in texts if (note := what_was_cut(text, pipe.tokenizer))]
+    receipt["notes"] = pipe.adapters.notes(extras.loras)
+    receipt["notes"] += [note for text in texts if (note := what_was_cut(text, pipe.tokenizer))]
     return receipt
 
 

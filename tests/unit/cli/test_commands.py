@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from diffuscope.cli import COMMANDS, main
 from diffuscope.images import open_picture, picture_hash, read_texts, write_png
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
+from lora_files import kohya, layers, trained, write
 
 
 def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
@@ -208,3 +210,37 @@ def test_train_says_what_is_missing(tmp_path: Path, capsys) -> None:
     assert main(["train", "vae", *files]) == 2
     assert "corpus.xz" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_with_another_program_s_folder(tiny: Pipeline, tmp_path: Path, capsys) -> None:
+    for name in ("checkpoints", "loras", "embeddings"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    tiny.save(tmp_path / "models" / "checkpoints" / "fox.safetensors", layout="single")
+    alien = {f"lora_unet_blocks_9.lora_{half}.weight": torch.ones(2, 2) for half in ("up", "down")}
+    lora = kohya(layers(tiny, wanted=trained)) | alien
+    write(tmp_path / "models" / "loras" / "ink.safetensors", lora)
+    write(tmp_path / "models" / "embeddings" / "old.safetensors", {"emb_params": torch.ones(2, 32)})
+    write(tmp_path / "mine.safetensors", {"<mine>": torch.ones(1, 32)})
+    out = tmp_path / "out.png"
+    flags = ["--models-dir", str(tmp_path), "--model", "fox", "--embedding", str(tmp_path / "mine.safetensors")]
+    assert main(["generate", "an Old fox <lora:ink:0.5>", *flags, "--seed", "1", "-o", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "embedding '<mine>': 1 vector" in said.out
+    assert "embedding 'old': 2 vectors" in said.out
+    assert "warning: LoRA 'ink' (kohya): 60 of 61 layers matched" in said.err
+    found = read(out)
+    assert found["prompt"] == ["an Old fox <lora:ink:0.5>"]
+    assert [each["word"] for each in found["embeddings"]] == ["old"]
+    assert main(["generate", "<lora:imk>", "--models-dir", str(tmp_path), "--model", "fox"]) == 2
+    assert "did you mean 'ink'" in capsys.readouterr().err
+
+
+def test_generate_and_replay_with_a_folder_of_loras(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    write(tmp_path / "ink.safetensors", kohya(layers(tiny, wanted=trained)))
+    out, model = tmp_path / "out.png", ["--model", str(tiny_folder)]
+    flags = [*model, "--lora-dir", str(tmp_path)]
+    assert main(["generate", "a fox <lora:ink:0.5>", *flags, "--seed", "1", "-o", str(out)]) == 0
+    assert main(["replay", str(out), *flags]) == 0
+    assert "identical: every pixel is the same" in capsys.readouterr().out
+    assert main(["replay", str(out), *model]) == 2
+    assert "no LoRA 'ink' is loaded" in capsys.readouterr().err
