@@ -22,7 +22,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
 from diffuscope.weights import families, files, folders, layouts, packing, single
-from diffuscope.weights.assign import load_into
+from diffuscope.weights.assign import blank, load_into
 from diffuscope.weights.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
@@ -126,7 +126,7 @@ def load_components(
 def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
     """The networks of a config without their tensors."""
     try:
-        with torch.device("meta"):
+        with blank():
             networks: dict[str, Network] = {"text_encoder": TextEncoder(config.text_encoder)}
             if config.text_encoder_2 is not None:
                 networks["text_encoder_2"] = TextEncoder(config.text_encoder_2, component="text_encoder_2")
@@ -185,7 +185,7 @@ def load_upscaler(device: torch.device) -> Upscaler:
         WeightsError: its file is damaged.
     """
     path = Path(str(resources("diffuscope"))) / "assets" / "upscaler" / "animevideov3_x4.safetensors"
-    with torch.device("meta"):
+    with blank():
         upscaler = Upscaler()
     load_into(upscaler, _read(path, torch.float32, device), source=str(path))
     _ready(upscaler, device, torch.float32)

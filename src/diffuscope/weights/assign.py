@@ -1,11 +1,37 @@
 """Giving tensors to a network: all of them, each once, each of the right shape."""
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from diffuscope.errors import WeightMismatchError
+
+
+class _Unfilled(TorchFunctionMode):
+    """Within it, ``torch.nn.init`` leaves tensors as they are."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = {} if kwargs is None else kwargs
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def blank() -> Iterator[None]:
+    """Networks that are made in this block hold no memory and no numbers: ``load_into`` gives them theirs.
+
+    Random numbers for tensors that have no memory would make torch load its compiler, which takes a second or two.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str = "the file") -> None:

@@ -142,12 +142,19 @@ def reshape(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str
 
 
 def reshape_back(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str, Tensor]:
-    """Those of our ``tensors`` that a rule speaks of, under their names and in their shapes."""
-    return {
-        rule.theirs: rule.join(tuple(tensors[name] for name in rule.ours))
-        for rule in rules
-        if all(name in tensors for name in rule.ours)
-    }
+    """Those of our ``tensors`` that a rule speaks of, under their names and in their shapes.
+
+    Raises:
+        WeightMismatchError: of several that stand in one tensor there, only some are given.
+    """
+    theirs: dict[str, Tensor] = {}
+    for rule in rules:
+        missing = [name for name in rule.ours if name not in tensors]
+        if not missing:
+            theirs[rule.theirs] = rule.join(tuple(tensors[name] for name in rule.ours))
+        elif len(missing) < len(rule.ours):
+            raise WeightMismatchError(f"tensor {rule.theirs!r} needs {', '.join(missing)} too; give the whole network")
+    return theirs
 
 
 def _matrix(tensor: Tensor) -> Tensor:

@@ -9,9 +9,18 @@ from diffuscope.errors import WeightMismatchError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights.assign import load_into
+from diffuscope.weights.assign import blank, load_into
 from diffuscope.weights.layouts import diffusers_layout, from_diffusers, to_diffusers
-from diffuscope.weights.rules import Rename, rename
+from diffuscope.weights.rules import (
+    Rename,
+    bare,
+    fused,
+    pointwise,
+    rename,
+    reshape,
+    reshape_back,
+    transposed,
+)
 
 ONE = torch.ones(1)
 RULES = [Rename("conv_in", "stem"), Rename("down_blocks.{i}.resnets.{j}.conv1", "down.{i}.res.{j}.conv_in")]
@@ -128,3 +137,47 @@ def test_load_into_is_strict_and_leaves_the_network_alone(change, message):
     with pytest.raises(WeightMismatchError, match=message):
         load_into(network, tensors, source="a.safetensors")
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_blank_networks_hold_nothing_and_only_in_the_block():
+    mine = torch.zeros(3)
+    with blank():
+        network = small()
+        assert nn.init.normal_(mine) is mine
+        assert nn.init.normal_(tensor=mine) is mine
+    assert all(parameter.is_meta for parameter in network.parameters())
+    assert not mine.any()
+    assert nn.init.normal_(mine).all()
+    assert not any(parameter.is_meta for parameter in small().parameters())
+
+
+RESHAPES = {
+    "bare": (bare("a", "b.weight"), torch.randn(3), ["b.weight"]),
+    "transposed": (transposed("a", "b.weight"), torch.randn(3, 4), ["b.weight"]),
+    "pointwise": (pointwise("a", "b.weight"), torch.randn(3, 4, 1, 1), ["b.weight"]),
+    "fused": (fused("a", "q.weight", "k.weight", "v.weight"), torch.randn(6, 4), ["q.weight", "k.weight", "v.weight"]),
+}
+
+
+@pytest.mark.parametrize("name", RESHAPES)
+def test_reshapes_lead_there_and_back(name):
+    rule, tensor, ours = RESHAPES[name]
+    found = reshape({"a": tensor, "other": tensor}, [rule])
+    assert list(found) == ours
+    back = reshape_back(found, [rule])
+    assert torch.equal(back["a"], tensor)
+    assert reshape_back({"other": tensor}, [rule]) == {}
+    if name == "fused":  # no copy: the parts are views
+        assert found["k.weight"].data_ptr() == tensor[2:].data_ptr()
+
+
+@pytest.mark.parametrize("rule", [fused("a", "q", "k", "v"), transposed("a", "b"), pointwise("a", "b")])
+@pytest.mark.parametrize("shape", [(), (4,), (4, 3, 2)])
+def test_shapes_that_no_reshape_allows_are_errors(rule, shape):
+    with pytest.raises(WeightMismatchError, match=r"tensor 'a' is no .*another kind of network"):
+        reshape({"a": torch.zeros(shape)}, [rule])
+
+
+def test_a_part_of_what_stands_together_is_an_error():
+    with pytest.raises(WeightMismatchError, match="tensor 'a' needs k, v too"):
+        reshape_back({"q": torch.zeros(2)}, [fused("a", "q", "k", "v")])
