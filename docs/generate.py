@@ -58,7 +58,7 @@ def samplers() -> str:
         "# Samplers",
         "",
         "Every spelling finds its sampler; case, spaces and punctuation do not matter, and a name may end in that of a",
-        'spacing ("DPM++ 2M Karras"). Orders are measured on an exact Gaussian in `tests/contract`, with no fresh noise;',
+        'spacing ("DPM++ 2M Karras"). Orders are measured on a Gaussian in `tests/contract`, without fresh noise;',
         "how near each is to its reference stands in [parity of the samplers](../parity-samplers.md).",
         "",
         "| name | label | order | network calls a step | noise | ends at | also called |",

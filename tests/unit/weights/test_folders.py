@@ -102,6 +102,7 @@ def test_absent_keys_mean_what_diffusers_means():
     assert configs.text_encoder_from_json({}) == TextEncoderConfig(width=512, heads=8, hidden=2048)
 
 
+@pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own
 @pytest.mark.parametrize("name", schedulers.SCHEDULERS)
 def test_defaults_of_every_scheduler_class_are_theirs(name):
     """An empty document and all of the class's defaults written out mean the same."""
@@ -114,7 +115,13 @@ def test_defaults_of_every_scheduler_class_are_theirs(name):
     assert schedulers.from_json(short) == schedulers.from_json(full)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "lms", "euler", "euler_ancestral", "dpmpp_2m", "heun", "ddpm"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *("ddim", "lms", "euler", "euler_ancestral", "dpmpp_2m", "heun", "ddpm", "pndm", "unipc", "deis", "kdpm2"),
+        *("kdpm2_ancestral", "dpmpp_2s", "dpmpp_3m", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "lcm", "tcd"),
+    ],
+)
 def test_every_sampler_has_its_class(sampler):
     preset = replace(TINY.preset, sampler=sampler)
     document = schedulers.to_json(ScheduleConfig(), preset)
@@ -127,6 +134,18 @@ def test_karras_levels_and_zero_snr_are_carried():
     document = schedulers.to_json(schedule, preset)
     assert schedulers.from_json(document) == (schedule, {"sampler": "dpmpp_2m", "sigmas": "karras"})
     assert schedulers.to_json(schedule, replace(preset, sampler="lms"))["_class_name"] == "DDIMScheduler"
+
+
+@pytest.mark.parametrize("sigmas", ["karras", "exponential", "beta"])
+def test_ramps_are_carried(sigmas):
+    preset = replace(TINY.preset, sampler="unipc", sigmas=sigmas)
+    assert schedulers.from_json(schedulers.to_json(ScheduleConfig(), preset))[1]["sigmas"] == sigmas
+
+
+def test_pndm_is_ours_without_its_runge_kutta_start():
+    document = {"_class_name": "PNDMScheduler"}
+    assert schedulers.from_json(document)[1]["sampler"] == "ddim"
+    assert schedulers.from_json({**document, "skip_prk_steps": True})[1]["sampler"] == "pndm"
 
 
 @pytest.mark.parametrize(
@@ -152,7 +171,8 @@ def test_karras_levels_and_zero_snr_are_carried():
         (schedulers.from_json, {"_class_name": "PNDMScheduler", "prediction_type": "flow"}, "prediction_type"),
         (schedulers.from_json, {"_class_name": "PNDMScheduler", "timestep_spacing": "odd"}, "timestep_spacing"),
         (schedulers.from_json, {"_class_name": "PNDMScheduler", "beta_start": "low"}, "could not convert"),
-        (schedulers.from_json, {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}, "solver_order = 3"),
+        (schedulers.from_json, {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}, "solver_order"),
+        (schedulers.from_json, {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}, "solver_type"),
     ],
 )
 def test_what_our_networks_do_not_do_is_refused(read, document, message):
