@@ -13,7 +13,7 @@ from torch import Tensor
 from diffuscope import library, loading
 from diffuscope.config import ModelConfig
 from diffuscope.diffusion.noise import PerImageNoise
-from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
 from diffuscope.images import Pictures, fitted, open_picture, to_pixels
@@ -352,9 +352,12 @@ def load(
     return pipe
 
 
-def samplers() -> list[str]:
-    """Names of the samplers. Each is also found by its names elsewhere: "Euler a", "EulerDiscreteScheduler" ..."""
-    return list(TABLE)
+def samplers() -> dict[str, SamplerInfo]:
+    """The samplers by name: order, network calls a step, noise, where each ends, and its names elsewhere.
+
+    Each is also found by these: "Euler a", "EulerDiscreteScheduler", "sample_euler" ...
+    """
+    return dict(TABLE)
 
 
 def _texts(
