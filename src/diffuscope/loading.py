@@ -21,7 +21,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.weights import families, files, folders, layouts, packing, single
+from diffuscope.weights import alone, families, files, folders, layouts, packing, single
 from diffuscope.weights.assign import blank, load_into
 from diffuscope.weights.stores import Store, open_store
 
@@ -176,6 +176,43 @@ def shipped_models() -> dict[str, Path]:
     """Name -> folder of the models that are part of the package."""
     assets = Path(str(resources("diffuscope"))) / "assets"
     return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{CONFIG}"))}
+
+
+def load_network(
+    path: str | PathLike[str],
+    config: TextEncoderConfig | UNetConfig | VAEConfig,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    allow_pickle: bool = False,
+) -> Network:
+    """One network from a file of its own, in our layout, that of diffusers or that of the original code.
+
+    Such as a better VAE for ``dataclasses.replace(components, vae=...)``; ready to run.
+
+    Args:
+        path: a .safetensors file.
+        config: of the network, such as ``config.FAMILIES["sdxl"].vae``.
+        device: as in ``load_components``.
+        dtype: as in ``load_components``.
+        allow_pickle: also read a file that torch pickled, by ``stores.open_store``.
+
+    Raises:
+        InputError: the device or the dtype is not possible.
+        WeightsError: the file is damaged, holds something else, or does not fit the config.
+    """
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    with blank():
+        if isinstance(config, TextEncoderConfig):
+            network: Network = TextEncoder(config)
+        else:
+            network = UNet(config) if isinstance(config, UNetConfig) else VAE(config)
+    target = torch.float32 if _overflows(network, dtype) else dtype
+    store = open_store(Path(path), allow_pickle=allow_pickle)
+    load_into(network, alone.read(store, config, dtype=target, device=device), source=str(path))
+    _ready(network, device, target)
+    return network
 
 
 def load_upscaler(device: torch.device) -> Upscaler:
