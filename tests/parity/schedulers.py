@@ -3,7 +3,9 @@
 The references keep their own float32 tables; ours are made from these.
 """
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import lru_cache
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -81,6 +83,12 @@ def takes(name, option):
 
 
 def reference(name, config, spacing="model", final=None, **options):
+    """A new scheduler of the reference; some take long to make, so that they are copied."""
+    return deepcopy(_made(name, config, spacing, final, tuple(options.items())))
+
+
+@lru_cache(maxsize=8)
+def _made(name, config, spacing, final, options):
     class_name, own = REFERENCES[name]
     scheduler = getattr(diffusers, class_name)
     wanted = {
@@ -100,7 +108,7 @@ def reference(name, config, spacing="model", final=None, **options):
         wanted[f"use_{spacing}_sigmas"] = True
     if final is not None:
         wanted["final_sigmas_type"] = final
-    made = scheduler(**wanted, **own, **options)
+    made = scheduler(**wanted, **own, **dict(options))
     if config.zero_snr and made.alphas_cumprod[-1] == 0:
         made.alphas_cumprod[-1] = ZERO_SNR_ALPHA  # see quirks: infinite otherwise
     return made

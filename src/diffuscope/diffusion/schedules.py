@@ -120,7 +120,9 @@ class Schedule:
         if "sigma_min" in (final, info.final if final is None else None):
             if sigmas[-1] > lowest * (1 + _ROUNDING):
                 sigmas, times = [*sigmas, lowest], None if times is None else [*times, 0.0]
-            elif steps < self.config.train_steps:
+            elif steps == self.config.train_steps:
+                raise InputError(f"{steps} steps that end at the lowest trained level: ask for fewer steps")
+            else:
                 sigmas, times = self._path(steps + 1, spacing, times_like, info)
         else:
             ends_low = final is None and info.final == "configured" and not self.config.ddim_ends_at_zero

@@ -165,6 +165,7 @@ def test_given_levels(steps):
         (51, {"sampler": "lcm"}, "50 times"),
         (20, {"spacing": "karas"}, "karras"),
         (20, {"final": "one"}, "sigma_min"),
+        (1000, {"spacing": "trailing", "final": "sigma_min"}, "fewer steps"),
         (None, {"spacing": [2.0, 1.0], "final": "zero"}, "levels are given"),
         (20, {"sampler": "eulr"}, "Did you mean 'euler'"),
         (3, {"spacing": [2.0, 1.0]}, "3 steps but 2"),
