@@ -1,0 +1,72 @@
+"""The page is whole in itself and safe from what a prompt holds; films and records show and hear a run."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from diffuscope.errors import InputError, OutputError
+from diffuscope.lens.explain import explain
+from diffuscope.lens.film import Record, frames, kept, save_gif
+from diffuscope.pipeline import Pipeline
+
+
+class Page(HTMLParser):
+    """Collects what a page loads, its headings and its tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_needs_nothing_else_and_escapes_the_prompt(tiny: Pipeline) -> None:
+    text = explain(tiny, "a <script>alert(1)</script> fox", seed=3, num_inference_steps=2)
+    page = Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 6
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "http" not in text
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Tokens", "Schedule", "Trajectory", "Attention", "Guidance"]
+    assert "seed [3]" in text
+
+
+def test_without_guidance_there_is_none_to_show(tiny: Pipeline) -> None:
+    text = explain(tiny, "a fox", num_inference_steps=2, guidance_scale=1.0, sampler="heun")
+    assert "Guidance</h2>" not in text
+    with pytest.raises(InputError, match="leave tap"):
+        explain(tiny, "a fox", tap={})
+
+
+def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> None:
+    steps = kept(tiny.steps("a fox", seed=1))
+    film = frames(tiny, steps)
+    assert [frame.size for frame in film] == [(64, 32)] * 4
+    assert film[1].crop((32, 0, 64, 32)).tobytes() == tiny.decode(steps[1].x0)[0].tobytes()
+    path = save_gif(film, tmp_path / "run.gif")
+    with Image.open(path) as stored:
+        assert stored.n_frames == 4
+        assert stored.info["duration"] == 83 // 10 * 10  # GIF counts hundredths
+    for wrong, kind in ((tmp_path / "run.mp4", InputError), (tmp_path / "none" / "run.gif", OutputError)):
+        with pytest.raises(kind):
+            save_gif(film, wrong)
+    with pytest.raises(InputError, match="no steps"):
+        frames(tiny, [])
+
+
+def test_a_record_has_every_estimate_and_changes_nothing(tiny: Pipeline) -> None:
+    record = Record()
+    led = tiny("a fox", seed=1, sampler="euler", guidance=record)
+    assert torch.equal(led.latents, tiny("a fox", seed=1, sampler="euler").latents)
+    steps = kept(tiny.steps("a fox", seed=1, sampler="euler"))
+    assert [torch.equal(x0, step.x0) for x0, step in zip(record.x0, steps, strict=True)] == [True] * 4
+    for x, x0, noise, sigma in zip(record.x, record.x0, record.noise, record.sigmas, strict=True):
+        torch.testing.assert_close(x0 + sigma * noise, x)
