@@ -9,6 +9,7 @@ import copy
 from pathlib import Path
 
 import diffusers
+import peft as peft_library
 import pytest
 import torch
 
@@ -57,6 +58,39 @@ def test_diffusers_computes_the_same(tiny: Pipeline, saved: Path, tmp_path: Path
     with torch.no_grad():
         assert_near(pipe.unet(x, 3.0, context), theirs.unet(x, 3.0, context).sample)
         assert_near(pipe.text_encoder(ids).last_hidden_state, theirs.text_encoder(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize("rank_stabilised", [False, True])
+def test_what_peft_trains_and_diffusers_saves_opens_here(
+    tiny: Pipeline, saved: Path, tmp_path: Path, rank_stabilised: bool
+) -> None:
+    """An alpha that is not the rank stands in the file's metadata, and nowhere else."""
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(saved, local_files_only=True, safety_checker=None)
+    target = ["to_q", "to_out.0", "conv1"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs.unet.add_adapter(
+            peft_library.LoraConfig(
+                r=4,
+                lora_alpha=3,
+                alpha_pattern={"conv1": 10},
+                use_rslora=rank_stabilised,
+                init_lora_weights=False,
+                target_modules=target,
+            )
+        )
+    theirs.save_lora_weights(
+        tmp_path,
+        unet_lora_layers=peft_library.get_peft_model_state_dict(theirs.unet),
+        unet_lora_adapter_metadata=theirs.unet.peft_config["default"].to_dict(),
+    )
+    pipe = Pipeline(copy.deepcopy(tiny.components))
+    report = pipe.load_lora(tmp_path)
+    assert (report.dialect, report.unmatched) == ("PEFT", ())
+    generator = torch.Generator().manual_seed(1)
+    x, context = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 32, generator=generator)
+    with torch.no_grad():
+        assert_near(pipe.unet(x, 3.0, context), theirs.unet(x, 3.0, context).sample)
 
 
 def test_sdxl_with_both_text_encoders(tmp_path: Path) -> None:

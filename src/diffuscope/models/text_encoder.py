@@ -101,10 +101,10 @@ class TextEncoder(nn.Module):
             raise InputError(
                 f"{ids.shape[1]} tokens, but the text encoder has {self.config.positions} positions; cut the text"
             )
-        return self._tokens(ids) + self.position.weight[: ids.shape[1]]
+        return self.vectors(ids) + self.position.weight[: ids.shape[1]]
 
-    def _tokens(self, ids: Tensor) -> Tensor:
-        """[B,T,D] token embeddings; those of ids beyond the vocabulary are rows of ``words``."""
+    def vectors(self, ids: Tensor) -> Tensor:
+        """[...,D] token embeddings of ``ids`` [...], without positions; beyond the vocabulary they are ``words``."""
         if self.words is None:
             return self.token(ids)
         beyond = ids - self.config.vocabulary

@@ -24,7 +24,7 @@ def vector_of(word: str, tokenizer: Tokenizer, text_encoder: TextEncoder) -> Ten
     ids = tokenizer.tokenize(word)
     if not ids:
         raise InputError(f"{word!r} has no token; give a word")
-    return text_encoder.token.weight[ids].detach().mean(0)
+    return text_encoder.vectors(torch.tensor(ids, device=text_encoder.token.weight.device)).detach().mean(0)
 
 
 def put(embeddings: Tensor, positions: Sequence[int], vector: Tensor, text_encoder: TextEncoder) -> Tensor:

@@ -88,6 +88,7 @@ def test_the_text_encoder_reads_the_vectors() -> None:
     assert set(encoder.state_dict()) == names
     embeddings = encoder.embed(ids) - encoder.position.weight[:5]
     torch.testing.assert_close(embeddings[0, 2:4], vectors)
+    assert torch.equal(encoder.vectors(torch.tensor([49409, 49408])), vectors.flip(0))
     torch.testing.assert_close(embeddings[0, [0, 1, 4]], encoder.token(ids[0, [0, 1, 4]]))
     known = ids.clamp(max=49407)
     with_words = encoder.embed(known)
