@@ -16,6 +16,7 @@ FLAGS = {
     "info": "allow-pickle",
     "verify": "out steps family allow-pickle device",
     "replay": "model image mask lora-dir out",
+    "explain": "model seed steps guidance-scale sampler out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae start seconds stop-after scenes device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",

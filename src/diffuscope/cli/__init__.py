@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
     "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and pictures"),
     "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
+    "explain": ("diffuscope.cli.explain:explain", "show on one page how a model paints a prompt"),
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector pictures"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
     "eval": ("diffuscope.cli.eval:evaluate", "score a model: faithfulness, retrieval, colours, words"),

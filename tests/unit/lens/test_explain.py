@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffuscope.cli import main
 from diffuscope.errors import InputError, OutputError
 from diffuscope.lens.explain import explain
 from diffuscope.lens.film import Record, frames, kept, save_gif
@@ -70,3 +71,13 @@ def test_a_record_has_every_estimate_and_changes_nothing(tiny: Pipeline) -> None
     assert [torch.equal(x0, step.x0) for x0, step in zip(record.x0, steps, strict=True)] == [True] * 4
     for x, x0, noise, sigma in zip(record.x, record.x0, record.noise, record.sigmas, strict=True):
         torch.testing.assert_close(x0 + sigma * noise, x)
+
+
+def test_the_command_writes_the_page(tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "report.html"
+    assert main(["explain", "a fox", "--model", str(tiny_folder), "--steps", "1", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+    for wrong in (tmp_path / "report.pdf", tmp_path / "none" / "report.html"):
+        assert main(["explain", "a fox", "--model", str(tiny_folder), "--out", str(wrong)]) == 2
+        assert "cannot write" in capsys.readouterr().err
