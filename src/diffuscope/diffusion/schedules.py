@@ -116,17 +116,14 @@ class Schedule:
         listed = next((name for name in TIME_SPACINGS if name == spacing), None)
         times_like: TimeSpacing = listed or info.spacing or self.config.spacing
         sigmas, times = self._path(steps, spacing, times_like, info)
-        lowest = self._sigmas[0]
-        if "sigma_min" in (final, info.final if final is None else None):
-            if sigmas[-1] > lowest * (1 + _ROUNDING):
-                sigmas, times = [*sigmas, lowest], None if times is None else [*times, 0.0]
-            elif steps == self.config.train_steps:
+        lowest, end = self._sigmas[0], info.final if final is None else final
+        if end == "sigma_min" and sigmas[-1] <= lowest * (1 + _ROUNDING):  # there already: one level more above it
+            if steps == self.config.train_steps:
                 raise InputError(f"{steps} steps that end at the lowest trained level: ask for fewer steps")
-            else:
-                sigmas, times = self._path(steps + 1, spacing, times_like, info)
+            sigmas, times = self._path(steps + 1, spacing, times_like, info)
         else:
-            ends_low = final is None and info.final == "configured" and not self.config.ddim_ends_at_zero
-            sigmas = [*sigmas, lowest if ends_low and sigmas[-1] > lowest else 0.0]
+            as_configured = end == "configured" and not self.config.ddim_ends_at_zero and sigmas[-1] > lowest
+            sigmas = [*sigmas, lowest if end == "sigma_min" or as_configured else 0.0]
             times = None if times is None else [*times, 0.0]
         return self._finished(sigmas, times, info, times_like)
 
