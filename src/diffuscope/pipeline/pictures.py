@@ -44,12 +44,12 @@ def start_images(image: Pictures, request: "Request") -> tuple[Image.Image, ...]
     return _each_image(opened, request)
 
 
-def mask_images(mask_image: Pictures, image: Pictures, request: "Request") -> tuple[Image.Image, ...]:
+def mask_images(mask_image: Pictures, image: Pictures, request: "Request", factor: int) -> tuple[Image.Image, ...]:
     """The mask of each image of the call, of the request's size: white (255) is made anew, black (0) stays.
 
     Raises:
         InputError: not one mask, nor one per prompt; a mask of other proportions than its picture, over which it would
-            not lie; or one that is black all over.
+            not lie; or one that is black all over, or at every ``factor``-th pixel, where the latents are.
         ImageError: a mask cannot be read.
     """
     masks, pictures = _each(mask_image, request, "masks"), _each(image, request, "start images")
@@ -65,6 +65,11 @@ def mask_images(mask_image: Pictures, image: Pictures, request: "Request") -> tu
         binary = grey.point([255 * (level >= MIDDLE) for level in range(256)])
         if binary.getbbox() is None:
             raise InputError("the mask is black all over, so that nothing is made anew; paint white what is to change")
+        if not np.asarray(binary)[::factor, ::factor].any():
+            raise InputError(
+                "the mask's white is so thin that it falls between the latents, so that nothing is made anew; "
+                f"paint it at least {factor} pixels wide"
+            )
         found.append(binary)
     return _each_image(found, request)
 

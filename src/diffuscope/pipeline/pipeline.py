@@ -1,6 +1,6 @@
 """The Pipeline: a model's parts as attributes, and the calls that make pictures with them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope import library, loading
-from diffuscope.config import ModelConfig
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.diffusion.schedules import Schedule
@@ -22,16 +21,14 @@ from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, receipt, saving, start
 from diffuscope.pipeline import request as requests
 from diffuscope.pipeline.adapted import Adapted, refuse_tags, untagged
+from diffuscope.pipeline.arguments import Guidance, check_latents, functions_of, prompts_of, size_of
 from diffuscope.pipeline.pictures import check_image, mask_images, start_images
-from diffuscope.pipeline.request import Asked, Request
+from diffuscope.pipeline.request import Asked
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.taps import TapArgument, chosen
-from diffuscope.pipeline.told import check_conditioning
 from diffuscope.prompt import encode_in_all
-from diffuscope.types import Conditioning, Denoiser
-
-Guidance = Callable[[Denoiser], Denoiser]
+from diffuscope.types import Conditioning
 
 
 class Pipeline(Adapted):
@@ -201,9 +198,10 @@ class Pipeline(Adapted):
             ImageError: ``image`` or ``mask_image`` cannot be read.
         """
         check_image(self.config, image, mask_image)
-        written = _texts(self.config, prompt, conditioning)
+        written = prompts_of(self.config, prompt, conditioning)
         texts, loras = untagged(written)
-        high, wide = _size(height, width, latents, self.config.vae.factor)
+        factor = self.config.vae.factor
+        high, wide = size_of(height, width, latents, factor)
         asked = Asked(
             prompt=texts,
             negative_prompt=negative_prompt,
@@ -226,13 +224,13 @@ class Pipeline(Adapted):
         request = requests.resolve(self.config, self.schedule, asked)
         refuse_tags(request.negative_prompt)
         if latents is not None:
-            _check_latents(latents, request, self.config, image)
+            check_latents(latents, request, self.config, image)
         extras = start.Extras(
             image=None if image is None else start_images(image, request),
-            mask=None if image is None or mask_image is None else mask_images(mask_image, image, request),
+            mask=None if image is None or mask_image is None else mask_images(mask_image, image, request, factor),
             latents=latents,
             conditioning=conditioning,
-            guidance=_functions(guidance),
+            guidance=functions_of(guidance),
             tap=chosen(tap, tuple(self.components.networks.values()), request),
             written=written,
             loras=self.adapters.wanted(loras),
@@ -358,45 +356,3 @@ def samplers() -> dict[str, SamplerInfo]:
     Each is also found by these: "Euler a", "EulerDiscreteScheduler", "sample_euler" ...
     """
     return dict(TABLE)
-
-
-def _texts(
-    config: ModelConfig, prompt: str | Sequence[str] | None, conditioning: Conditioning | None
-) -> tuple[str, ...]:
-    """The prompts; for conditioning an empty one for each row."""
-    if conditioning is None:
-        if prompt is None:
-            raise InputError("neither a prompt nor conditioning is given; give one of them")
-        return requests.texts(prompt, "prompt")
-    if prompt is not None:
-        raise InputError("both a prompt and conditioning are given; give one of them")
-    return ("",) * check_conditioning(config, conditioning)
-
-
-def _functions(guidance: Guidance | Sequence[Guidance]) -> tuple[Guidance, ...]:
-    functions = (guidance,) if callable(guidance) else tuple(guidance)
-    for function in functions:
-        if not callable(function):
-            raise InputError(f"guidance holds a {type(function).__name__}; give functions from Denoiser to Denoiser")
-    return functions
-
-
-def _size(height: int | None, width: int | None, latents: Tensor | None, factor: int) -> tuple[int | None, int | None]:
-    """Height and width as given, or else as the start noise has them."""
-    if latents is None or latents.ndim != 4:
-        return height, width
-    return (
-        latents.shape[2] * factor if height is None else height,
-        latents.shape[3] * factor if width is None else width,
-    )
-
-
-def _check_latents(latents: Tensor, request: Request, config: ModelConfig, image: object) -> None:
-    factor = config.vae.factor
-    shape = [request.images, config.vae.latent_channels, request.height // factor, request.width // factor]
-    if image is not None:
-        raise InputError("both latents and an image are given to start from; give one of them")
-    if list(latents.shape) != shape:
-        raise InputError(f"latents have shape {list(latents.shape)}; this call starts from {shape}")
-    if not latents.isfinite().all():
-        raise InputError("latents are not finite; give noise of unit variance")

@@ -80,6 +80,7 @@ def test_a_mask_is_scaled_with_its_picture(tiny: Pipeline) -> None:
     [
         ({"mask_image": LEFT}, "a mask is given without a picture"),
         ({"image": PICTURE, "mask_image": mask_of()}, "black all over"),
+        ({"image": PICTURE, "mask_image": mask_of((1, 1, 2, 32))}, "falls between the latents.*at least 2 pixels wide"),
         ({"image": PICTURE, "mask_image": [LEFT, RIGHT]}, "2 masks for 1 prompts"),
         ({"image": PICTURE, "mask_image": []}, "0 masks for 1 prompts"),
         ({"image": PICTURE, "mask_image": LEFT.resize((32, 16))}, "the mask is 32x16 and the picture 32x32"),

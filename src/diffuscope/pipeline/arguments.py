@@ -1,0 +1,72 @@
+"""What a call may give in several forms, or instead of each other: prompts, size, start noise, guidance."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from diffuscope.config import ModelConfig
+from diffuscope.errors import InputError
+from diffuscope.pipeline import request as requests
+from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.told import check_conditioning
+from diffuscope.types import Conditioning, Denoiser
+
+Guidance = Callable[[Denoiser], Denoiser]
+
+
+def prompts_of(
+    config: ModelConfig, prompt: str | Sequence[str] | None, conditioning: Conditioning | None
+) -> tuple[str, ...]:
+    """The prompts; for conditioning an empty one for each row.
+
+    Raises:
+        InputError: neither or both are given, or one that is not possible.
+    """
+    if conditioning is None:
+        if prompt is None:
+            raise InputError("neither a prompt nor conditioning is given; give one of them")
+        return requests.texts(prompt, "prompt")
+    if prompt is not None:
+        raise InputError("both a prompt and conditioning are given; give one of them")
+    return ("",) * check_conditioning(config, conditioning)
+
+
+def functions_of(guidance: Guidance | Sequence[Guidance]) -> tuple[Guidance, ...]:
+    """One function or several as a tuple.
+
+    Raises:
+        InputError: something else.
+    """
+    functions = (guidance,) if callable(guidance) else tuple(guidance)
+    for function in functions:
+        if not callable(function):
+            raise InputError(f"guidance holds a {type(function).__name__}; give functions from Denoiser to Denoiser")
+    return functions
+
+
+def size_of(
+    height: int | None, width: int | None, latents: Tensor | None, factor: int
+) -> tuple[int | None, int | None]:
+    """Height and width as given, or else as the start noise has them."""
+    if latents is None or latents.ndim != 4:
+        return height, width
+    return (
+        latents.shape[2] * factor if height is None else height,
+        latents.shape[3] * factor if width is None else width,
+    )
+
+
+def check_latents(latents: Tensor, request: Request, config: ModelConfig, image: object) -> None:
+    """Refuse start noise that is none.
+
+    Raises:
+        InputError: it has another shape than the call's, is not finite, or comes with an image.
+    """
+    factor = config.vae.factor
+    shape = [request.images, config.vae.latent_channels, request.height // factor, request.width // factor]
+    if image is not None:
+        raise InputError("both latents and an image are given to start from; give one of them")
+    if list(latents.shape) != shape:
+        raise InputError(f"latents have shape {list(latents.shape)}; this call starts from {shape}")
+    if not latents.isfinite().all():
+        raise InputError("latents are not finite; give noise of unit variance")
