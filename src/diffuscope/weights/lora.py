@@ -34,6 +34,9 @@ PEFT_CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"
 """Key of a file's metadata under which diffusers keeps PEFT's settings."""
 
+ALPHA_LIMIT = 1e9
+"""Of a setting; alpha is about as large as the rank."""
+
 TEXT_WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 """How wide the text is that the U-Net of a family reads."""
 
@@ -223,8 +226,9 @@ def _check(path: Path, header: Header, layer: Layer, keys: Keys, shape: tuple[in
     """That the product of the factors has the shape of the weight, told from the header."""
     shapes = {role: header.tensors[key].shape for role, key in keys.items()}
     up, down, mid = shapes["up"], shapes["down"], shapes.get("mid")
-    if len(up) < 2 or len(down) < 2:
-        raise WeightsError(f"{path} is refused: {keys['down']!r} has shape {list(down)}, which is no matrix")
+    for role, factor in shapes.items():
+        if role in {"up", "down", "mid"} and (len(factor) < 2 or 0 in factor):
+            raise WeightsError(f"{path} is refused: {keys[role]!r} has shape {list(factor)}, which is no matrix")
     inner = down[2:] if mid is None else mid[2:]
     made = (up[0], down[1], *inner)
     linked = up[1] == down[0] if mid is None else mid[:2] == (up[1], down[0])
@@ -235,12 +239,23 @@ def _check(path: Path, header: Header, layer: Layer, keys: Keys, shape: tuple[in
             f"{'.'.join(layer)} has {list(shape)}{families}; give a LoRA that was made for this family of models"
         )
     magnitude = shapes.get("magnitude")
-    if magnitude is not None and math.prod(magnitude) not in shape[:2]:
+    if magnitude is not None and _magnitude_axis(keys["magnitude"], magnitude, shape) is None:
         raise WeightMismatchError(
             f"{keys['magnitude']!r} of {path} has shape {list(magnitude)}; wanted {shape[0]} values, one an output"
         )
     if "alpha" in shapes and math.prod(shapes["alpha"]) != 1:
         raise WeightsError(f"{path} is refused: {keys['alpha']!r} has shape {list(shapes['alpha'])}, wanted one number")
+
+
+def _magnitude_axis(key: str, magnitude: tuple[int, ...], shape: Sequence[int]) -> int | None:
+    """The axis of the weight along which DoRA's magnitude runs, 0 (outputs) or 1 (inputs); None where it fits neither.
+
+    PEFT has one value an output, in any shape. LyCORIS and kohya have [out,1,1,1] or, in first versions, [1,in,1,1].
+    """
+    count, (outputs, inputs) = math.prod(magnitude), shape[:2]
+    if count == outputs and (".lora_magnitude_vector" in key or magnitude[:1] == (outputs,)):
+        return 0
+    return 1 if count == inputs and magnitude[:2] == (1, inputs) and ".dora_scale" in key else None
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
@@ -256,9 +271,8 @@ def _factors(keys: Keys, tensors: Mapping[str, Tensor], settings: Mapping[str, A
     if not math.isfinite(scale):
         raise WeightsError(f"the alpha of {keys['down']!r} is not finite; fetch the file again")
     per_input = False
-    if magnitude is not None and ".lora_magnitude_vector" not in keys["magnitude"]:
-        # kohya's and LyCORIS's: [out,1,1,1] or, as in the first versions, [1,in,1,1]
-        per_input = magnitude.ndim > 1 and magnitude.shape[0] != up.shape[0] and magnitude.shape[1] == down.shape[1]
+    if magnitude is not None:
+        per_input = _magnitude_axis(keys["magnitude"], tuple(magnitude.shape), (up.shape[0], down.shape[1])) == 1
     return Factors(
         up=up,
         down=down,
@@ -290,12 +304,15 @@ def _peft_scale(key: str, rank: int, settings: Mapping[str, Any]) -> float:
     own = {name.removeprefix(f"{part}."): value for name, value in settings.items() if name.startswith(f"{part}.")}
     own = own or {name: value for name, value in settings.items() if "." not in name}
     alpha: Any = own.get("lora_alpha", rank)
+    patterns = own.get("alpha_pattern") or {}
     layer = key.split(".lora_", 1)[0]
-    for pattern, value in dict(own.get("alpha_pattern") or {}).items():
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
         if layer == pattern or layer.endswith(f".{pattern}"):
             alpha = value
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise WeightsError(f"the settings of the LoRA say that alpha is {alpha!r}; wanted a number: save it again")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < ALPHA_LIMIT:
+        raise WeightsError(
+            f"the settings of the LoRA say that alpha is {str(alpha)[:80]}; wanted a number: save it again"
+        )
     return float(alpha) / (math.sqrt(rank) if own.get("use_rslora") else rank)
 
 

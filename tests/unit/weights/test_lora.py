@@ -175,6 +175,11 @@ BAD: dict[str, tuple[Tensors, type[WeightsError], str]] = {
     ),
     "ranks that differ": (GOOD | {f"{QUERY}.lora_up.weight": random(32, 3)}, WeightMismatchError, "change of shape"),
     "a vector": (GOOD | {f"{QUERY}.lora_up.weight": random(32)}, WeightsError, "no matrix"),
+    "rank 0": (
+        {f"{QUERY}.lora_down.weight": random(0, 32), f"{QUERY}.lora_up.weight": random(32, 0)},
+        WeightsError,
+        "no matrix",
+    ),
     "a kernel too large": (
         {f"{STEM}.lora_down.weight": random(2, 32, 5, 5), f"{STEM}.lora_up.weight": random(32, 2, 1, 1)},
         WeightMismatchError,
@@ -202,7 +207,7 @@ def test_an_alpha_must_be_finite(networks: dict[str, Network], tmp_path: Path, a
         lora.read(write(tmp_path / "a.safetensors", GOOD | {f"{QUERY}.alpha": torch.tensor(alpha)}), networks)
 
 
-@pytest.mark.parametrize("settings", ["[1]", "{", '{"unet.lora_alpha": "much"}'])
+@pytest.mark.parametrize("settings", ["[1]", "{", '{"unet.lora_alpha": "much"}', '{"unet.lora_alpha": 1e999}'])
 def test_damaged_settings_are_named(networks: dict[str, Network], tmp_path: Path, settings: str) -> None:
     tensors = {
         key.replace("lora_unet_", "unet.").replace("lora_down", "lora_A").replace("lora_up", "lora_B"): tensor
