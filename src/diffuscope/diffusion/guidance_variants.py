@@ -96,7 +96,7 @@ def guided_by(cond: Denoiser, uncond: Denoiser, scale: Scale) -> Denoiser:
 
 
 def interval(scale: float, low: float, high: float) -> Scale:
-    """``scale`` at noise levels in (low, high], 1 elsewhere: Kynkäänniemi et al. 2024, equation 5.
+    """``scale`` at noise levels in (low, high], 1 elsewhere: Kynkäänniemi et al. 2024.
 
     Raises:
         InputError: ``scale`` is not finite, or the levels are not rising from at least 0.
@@ -143,7 +143,7 @@ def falling(start: float, end: float, sigmas: Sequence[float], shape: Literal["l
 
 
 def composed(uncond: Denoiser, parts: Sequence[tuple[Denoiser, float]]) -> Denoiser:
-    """``uncond + sum of w (part - uncond)``: Liu et al. 2022, equation 11; a negative prompt has a weight below 0.
+    """``uncond + sum of w (part - uncond)``: Liu et al. 2022; a negative prompt has a weight below 0.
 
     Args:
         uncond: without a text.

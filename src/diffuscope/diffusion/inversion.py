@@ -10,11 +10,11 @@ from diffuscope.types import Denoiser, Step
 
 
 def ddim_inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, refine: int = 0) -> Iterator[Step]:
-    """DDIM (Song et al. 2021, section 4.3; Dhariwal & Nichol 2021, appendix F) from clean latents up to noise.
+    """DDIM (Song et al. 2021, section 4.3) from clean latents up to noise.
 
     Each step goes up by the noise predicted where it starts; so the way down comes back up to a first-order error.
     With ``refine`` the step is solved for the point from which DDIM itself comes down to where it started, by fixed
-    points (Pan et al. 2023, AIDI, equation 7): each costs a call, and enough of them invert exactly.
+    points (Pan et al. 2023): each costs a call, and enough of them invert exactly.
 
     Args:
         denoise: estimates clean latents; called ``1 + refine`` times a step.

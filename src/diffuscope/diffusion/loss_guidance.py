@@ -95,7 +95,7 @@ def loss_guidance(
         loss: of one picture.
         decode: latents to pictures in [0,1].
         scale: how strong; the loss may have its own weight.
-        exact: differentiate through the network too (Ho et al. 2022, video diffusion models, equation 7): truer, two
+        exact: differentiate through the network too (as Ho et al. 2022, video diffusion models): truer, two
             network calls and a backward pass a step instead of one call.
         low: noise level at and below which the loss does not act any more: extra losses early only.
 

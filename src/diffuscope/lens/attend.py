@@ -42,7 +42,7 @@ class Gathered:
 
 
 def neglect(weights: Sequence[Tensor], positions: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """[B] the loss: 1 less the largest value of the most neglected token's map (equations 1 and 2).
+    """[B] the loss: 1 less the largest value of the most neglected token's map.
 
     Args:
         weights: [B,N,T,S] of some layers, averaged over layers and heads here.

@@ -34,9 +34,9 @@ class PromptToPrompt(PlannedTap):
         """Set the shares of the calls that are edited.
 
         Args:
-            cross_share: of cross-attention, 0 to 1; the paper's is 0.8.
-            self_share: of self-attention; the paper's is 0.2 to 0.4.
-            self_tokens: self-attention of more tokens is left alone; the paper's is 16 x 16.
+            cross_share: of cross-attention, 0 to 1; the published examples have 0.8.
+            self_share: of self-attention; those have 0.4.
+            self_tokens: self-attention of more tokens is left alone; those have 16 x 16.
 
         Raises:
             InputError: a share is outside [0, 1].
@@ -88,7 +88,7 @@ class PromptToPrompt(PlannedTap):
 
 
 class Replace(PromptToPrompt):
-    """Word swap: each word of the edit is painted where the word in its place was (section 4.1, word swap)."""
+    """Word swap: each word of the edit is painted where the word in its place was."""
 
     def __init__(
         self, tokenizer: Tokenizer, *, cross_share: float = 0.8, self_share: float = 0.4, self_tokens: int = 256
@@ -112,7 +112,7 @@ class Replace(PromptToPrompt):
 
 
 class Refine(PromptToPrompt):
-    """Words added: those that both prompts have keep the source's attention, new ones have their own (section 4.1)."""
+    """Words added: those that both prompts have keep the source's attention, new ones have their own."""
 
     def __init__(
         self, tokenizer: Tokenizer, *, cross_share: float = 0.8, self_share: float = 0.4, self_tokens: int = 256
@@ -133,7 +133,7 @@ class Refine(PromptToPrompt):
 
 
 class Reweight(PlannedTap):
-    """Words stronger or weaker: their cross-attention is multiplied (section 4.1, attention re-weighting).
+    """Words stronger or weaker: their cross-attention is multiplied.
 
     Acts on every picture of a run; rows no longer add up to 1. All factors 1 changes nothing, to the bit. With
     ``together(Refine(...), Reweight(...))`` it acts on the edited attention.

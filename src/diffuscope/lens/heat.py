@@ -1,6 +1,6 @@
 """Word heat maps: where in the picture each word of the prompt was looked at, from cross-attention.
 
-Tang et al. 2023 (DAAM), equations 4 and 5: the attention that a token gets, summed over steps, layers and heads, each
+Tang et al. 2023 (DAAM): the attention that a token gets, summed over steps, layers and heads, each
 layer's map scaled up to the latents' size.
 """
 
@@ -118,7 +118,7 @@ class HeatMaps:
     def landed(self) -> dict[str, float]:
         """How far each word landed: the largest value of its map, relative to the mean of all words' largest.
 
-        Chefer et al. 2023 (Attend-and-Excite, section 4) take a token whose map is large nowhere as neglected; well
+        Chefer et al. 2023 (Attend-and-Excite) take a token whose map is large nowhere as neglected; well
         below 1 is a word that landed nowhere. The map is smoothed over 3x3 places first, as there.
         """
         peaks = {word: float(smoothed(each[None, None]).max()) for word, each in self.words().items()}

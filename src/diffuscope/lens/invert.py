@@ -121,7 +121,7 @@ def difference_mask(
     seed: int = 0,
     threshold: float = 0.5,
 ) -> Tensor:
-    """[1,1,h,w] 1 where two texts predict different noise: DiffEdit's step 1 (Couairon et al. 2023, section 3.2).
+    """[1,1,h,w] 1 where two texts predict different noise: DiffEdit's step 1 (Couairon et al. 2023).
 
     The picture is noised ``count`` times; the distances of the two predictions are averaged over the draws and the
     channels, those above three times the mean cut, scaled to [0,1] and compared with ``threshold``.
@@ -165,7 +165,7 @@ def diffedit(
     scale: float = 7.5,
     mask: Tensor | None = None,
 ) -> Edited:
-    """DiffEdit: change what the two texts disagree on, keep the rest (Couairon et al. 2023, algorithm 1).
+    """DiffEdit: change what the two texts disagree on, keep the rest (Couairon et al. 2023).
 
     Args:
         pipe: the model.

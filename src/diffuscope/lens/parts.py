@@ -31,12 +31,12 @@ def denoiser(
         tap: looks at inner values, or replaces them.
 
     Raises:
-        InputError: the model's U-Net reads more than text (SDXL, distilled guidance).
+        InputError: the model's U-Net reads more than text (SDXL, distilled guidance, a mask).
     """
-    if pipe.unet.reads:
+    besides = [*sorted(pipe.unet.reads), *(["a mask"] if pipe.config.inpaints else [])]
+    if besides:
         raise InputError(
-            f"this U-Net reads {', '.join(sorted(pipe.unet.reads))} beside the text; "
-            "run it by pipe(...) or pipe.steps(...)"
+            f"this U-Net reads {', '.join(besides)} beside the text; run it by pipe(...) or pipe.steps(...)"
         )
     conditioning = told if isinstance(told, Conditioning) else pipe.encode_prompt(told)
     context = conditioning.embeddings.to(pipe.device, pipe.dtype)

@@ -67,7 +67,7 @@ class PlannedTap:
 
 
 def network_calls(request: Request) -> int:
-    """How often a run calls the U-Net, as the samplers' table has it."""
+    """How often a run calls the U-Net, as the samplers' table has it; "restart" repeats steps, and calls it oftener."""
     info = TABLE[request.sampler]
     steps = len(request.levels.sigmas) - 1
     last = 1 if request.levels.sigmas[-1] == 0 else info.calls
@@ -120,8 +120,9 @@ def call_twin(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = No
     """
     config = unet.config
     twin = UNet(config).requires_grad_(False)
-    pooled = max(0, (config.extra_dim or 0) - SDXL_SIZES * SIZE_WIDTH)  # only the width of both together matters
-    features = {"pooled": (rows, pooled), "sizes": (rows, SDXL_SIZES), "guidance": (rows,)}
+    width = config.extra_dim or 0  # how it splits into pooled text and sizes does not matter, only that it is filled
+    sizes = min(SDXL_SIZES, width // SIZE_WIDTH)
+    features = {"pooled": (rows, width - sizes * SIZE_WIDTH), "sizes": (rows, sizes), "guidance": (rows,)}
     extra = {name: torch.zeros(features[name]) for name in twin.reads} or None
     x = torch.zeros(rows, config.in_channels, *size, requires_grad=True)
     context = torch.zeros(rows, 77, config.context_dim)

@@ -20,7 +20,7 @@ from diffuscope.types import Conditioning
 def layer_conditioning(pipe: Pipeline, prompt: str | Sequence[str], layer: int) -> Conditioning:
     """What the U-Net is told if the text encoder stops after ``layer`` layers: Toker et al. 2024 (Diffusion Lens).
 
-    The states go through the final norm, as the paper has it (section 3.1). 0 is the embeddings alone; the number of
+    The states go through the final norm, as there. 0 is the embeddings alone; the number of
     layers is what ``encode_prompt`` returns. A negative number counts from the end.
 
     Raises:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuscope.diffusion.guidance import guided
+from diffuscope.diffusion.guidance import guided, guided_in_one
 from diffuscope.diffusion.loss_guidance import blue_loss, led_by_loss, loss_guidance
 from diffuscope.diffusion.samplers import SAMPLERS, final
 from diffuscope.errors import InputError
@@ -23,6 +23,19 @@ def test_the_loop_by_hand_is_the_pipeline(tiny: Pipeline) -> None:
     by_hand = final(SAMPLERS["euler"](denoise, noise * levels.start_scale, levels.sigmas)) * levels.end_scale
     piped = tiny("a fox", latents=noise, sampler="euler", num_inference_steps=4, guidance_scale=7.5)
     assert (by_hand - piped.latents).abs().max() < 1e-4 * piped.latents.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sampler", ["euler", "ddim", "dpmpp_2m"])
+def test_the_loop_by_hand_in_one_batch_is_the_pipeline_bit_for_bit(tiny: Pipeline, sampler: str) -> None:
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    levels = tiny.schedule.levels(4, sampler=sampler)
+    both = denoiser(tiny, tiny.encode_prompt(["", "a fox"]), levels)
+    x = noise * levels.start_scale
+    for step in SAMPLERS[sampler](guided_in_one(both, 7.5), x, levels.sigmas):
+        x = step.x
+    piped = tiny("a fox", latents=noise, sampler=sampler, num_inference_steps=4, guidance_scale=7.5)
+    assert torch.equal(x * levels.end_scale, piped.latents)
 
 
 @torch.no_grad()

@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from diffuscope.config import PRESETS
 from diffuscope.errors import InputError
 from diffuscope.lens.taps import network_calls, shapes
 from diffuscope.lens.watch import Watch, together
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
 
 WEIGHTS = "unet.*.cross.weights"
@@ -136,3 +140,13 @@ def test_network_calls_of_two_call_samplers(tiny: Pipeline) -> None:
 
     tiny.steps("a", sampler="heun", num_inference_steps=3, tap=Ask("unet.out"))
     assert network_calls(requests[0]) == 5
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("tiny-")])
+def test_shapes_of_every_family_have_every_name(name: str) -> None:
+    config = PRESETS[name]
+    with torch.device("meta"):
+        parts: list[torch.nn.Module] = [UNet(config.unet), TextEncoder(config.text_encoder)]
+        if config.text_encoder_2 is not None:
+            parts.append(TextEncoder(config.text_encoder_2, component="text_encoder_2"))
+    assert set(shapes(parts, None)) == {point for part in parts for point in tap_points(part)}
