@@ -147,7 +147,7 @@ def guidance_parts(uncond: Tensor, cond: Tensor, scale: float, *, image: int = 0
 
 
 def difference_over_time(uncond: Sequence[Tensor], cond: Sequence[Tensor], sigmas: Sequence[float]) -> Figure:
-    """How much the text changes the prediction at each noise level: ||cond - uncond|| / ||uncond||.
+    """How much the text changes the prediction at each noise level: ``||cond - uncond|| / ||uncond||``.
 
     Raises:
         InputError: not one prediction of each kind for each level.
