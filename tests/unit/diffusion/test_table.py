@@ -37,7 +37,9 @@ def test_known_spellings(name, sampler, spacing):
     assert find(name) == (TABLE[sampler], spacing)
 
 
-@pytest.mark.parametrize(("name", "near"), [("eulr", "euler"), ("DPM+ 2M", "dpmpp_2m"), ("huen", "heun")])
+@pytest.mark.parametrize(
+    ("name", "near"), [("eulr", "euler"), ("DPM+ 2M", "dpmpp_2m"), ("dpm++2n", "dpmpp_2m"), ("huen", "heun")]
+)
 def test_an_unknown_name_tells_the_nearest_and_all(name, near):
     with pytest.raises(InputError, match=f"Did you mean '{near}'.*euler, euler_ancestral"):
         find(name)

@@ -261,6 +261,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "p")).removesuffix("scheduler")
 
 
+_LIKE = 0.4
+
 _BY_PLAIN_NAME = {
     _plain(spelling): info for info in TABLE.values() for spelling in (info.name, info.label, *info.aliases)
 }
@@ -280,6 +282,7 @@ def find(name: str) -> Found:
     for spacing in SPACINGS[1:]:
         if info := _BY_PLAIN_NAME.get(plain.removesuffix(_plain(spacing))):
             return Found(info, spacing)
-    near = difflib.get_close_matches(plain, _BY_PLAIN_NAME, n=1, cutoff=0.4)
-    hint = f" Did you mean {_BY_PLAIN_NAME[near[0]].name!r}?" if near else ""
+    likeness = {known: difflib.SequenceMatcher(None, known, plain).ratio() for known in _BY_PLAIN_NAME}
+    nearest = max(likeness, key=lambda known: likeness[known])  # of equals the first in the table
+    hint = f" Did you mean {_BY_PLAIN_NAME[nearest].name!r}?" if likeness[nearest] >= _LIKE else ""
     raise InputError(f"there is no sampler {name!r}.{hint} There are: {', '.join(TABLE)}")
