@@ -77,7 +77,10 @@ CALLS: dict[str, Bad] = {
     "seeds": Bad({"seed": [1, 2, 3]}, InputError, ("3 seeds for 1 images",)),
     "seed is a text": Bad({"seed": "1"}, InputError, ("seed is '1'",), ("--seed", "x")),
     "sampler": Bad(
-        {"sampler": "dpm++2n"}, InputError, ("no sampler 'dpm++2n'", "Did you mean 'dpmpp_2", "euler"), ("--sampler", "dpm++2n")
+        {"sampler": "dpm++2n"},
+        InputError,
+        ("no sampler 'dpm++2n'", "Did you mean 'dpmpp_2", "euler"),
+        ("--sampler", "dpm++2n"),
     ),
     "sampler is a number": Bad({"sampler": 3}, InputError, ("sampler is 3", "euler")),
     "spacing": Bad({"sigmas": "kerras"}, InputError, ("'kerras'", "karras"), ("--sigmas", "kerras")),
