@@ -142,8 +142,8 @@ def test_network_calls_of_two_call_samplers(tiny: Pipeline) -> None:
     assert network_calls(requests[0]) == 5
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("tiny-")])
-def test_shapes_of_every_family_have_every_name(name: str) -> None:
+@pytest.mark.parametrize("name", ["tiny-sdxl", "tiny-sdxl-refiner", "tiny-sd15-lcm", "tiny-sd15-inpaint"])
+def test_shapes_of_families_that_read_more_have_every_name(name: str) -> None:
     config = PRESETS[name]
     with torch.device("meta"):
         parts: list[torch.nn.Module] = [UNet(config.unet), TextEncoder(config.text_encoder)]
