@@ -10,8 +10,8 @@ import pytest
 from diffuscope.cli import COMMANDS, main
 
 FLAGS = {
-    "generate": "model negative-prompt steps guidance-scale seed sampler sigmas height width count image strength "
-    "mask clip-skip upscale out no-metadata preview device dtype family allow-pickle lora-dir embedding "
+    "generate": "model negative-prompt steps guidance-scale seed sampler sampler-options sigmas height width count "
+    "image strength mask clip-skip upscale out no-metadata preview device dtype family allow-pickle lora-dir embedding "
     "models-dir quiet",
     "info": "allow-pickle",
     "verify": "out steps family allow-pickle device",

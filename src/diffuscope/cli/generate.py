@@ -1,5 +1,6 @@
 """``diffuscope generate``: pictures from a prompt."""
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,10 @@ class Wish:
     """of the first picture, the next has one more; without it one is drawn and told"""
     sampler: str | None = None
     """its name in any spelling, such as euler or "DPM++ 2M Karras\""""
+    sampler_options: tuple[str, ...] = ()
+    """the sampler's own, such as eta=0.5 or s_churn=10"""
     sigmas: str | None = None
-    """spacing of the noise levels: model, karras or exponential"""
+    """spacing of the noise levels: model, linspace, leading, trailing, karras, exponential, beta or sgm_uniform"""
     height: int | None = None
     """in pixels, before upscaling"""
     width: int | None = None
@@ -118,6 +121,22 @@ def _adapt(pipe: "Pipeline", wish: Wish) -> None:
             sys.stdout.write(f"{report}\n")
 
 
+def _options(given: tuple[str, ...]) -> dict[str, float | str]:
+    """NAME=VALUE, each value a whole number, else a number, else a word."""
+    from diffuscope.errors import InputError
+
+    found: dict[str, float | str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--sampler-options has {text!r}; give NAME=VALUE, such as eta=0.5")
+        found[name] = value
+        for kind in (float, int):
+            with contextlib.suppress(ValueError):
+                found[name] = kind(value)
+    return found
+
+
 def _begin(pipe: "Pipeline", wish: Wish) -> "Run":
     return pipe.steps(
         wish.prompt,
@@ -126,6 +145,7 @@ def _begin(pipe: "Pipeline", wish: Wish) -> "Run":
         guidance_scale=wish.guidance_scale,
         seed=wish.seed,
         sampler=wish.sampler,
+        sampler_options=_options(wish.sampler_options),
         sigmas=wish.sigmas,
         height=wish.height,
         width=wish.width,

@@ -1,6 +1,6 @@
 """The Pipeline: a model's parts as attributes, and the calls that make pictures with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -87,6 +87,7 @@ class Pipeline(Adapted):
         guidance_scale: float | None = None,
         seed: int | Sequence[int] | None = None,
         sampler: str | None = None,
+        sampler_options: Mapping[str, float | str] | None = None,
         sigmas: str | Sequence[float] | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -116,6 +117,7 @@ class Pipeline(Adapted):
             guidance_scale=guidance_scale,
             seed=seed,
             sampler=sampler,
+            sampler_options=sampler_options,
             sigmas=sigmas,
             height=height,
             width=width,
@@ -143,6 +145,7 @@ class Pipeline(Adapted):
         guidance_scale: float | None = None,
         seed: int | Sequence[int] | None = None,
         sampler: str | None = None,
+        sampler_options: Mapping[str, float | str] | None = None,
         sigmas: str | Sequence[float] | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -172,7 +175,8 @@ class Pipeline(Adapted):
             guidance_scale: weight of the prompt against the negative prompt; 1.0 is one network call a step.
             seed: of image 0, image k has ``seed + k``; or one per image. None draws one and reports it.
             sampler: any spelling of a name in ``samplers()``.
-            sigmas: spacing of the noise levels, "model", "karras" or "exponential", or the levels themselves.
+            sampler_options: the sampler's own, such as ``{"eta": 0.5}`` or ``{"s_churn": 10}``.
+            sigmas: spacing of the noise levels, such as "model", "karras" or "beta", or the levels themselves.
             height: pixels, before upscaling; a multiple of the VAE's factor.
             width: as ``height``.
             num_images_per_prompt: images k of prompt ``k // num_images_per_prompt``.
@@ -213,6 +217,7 @@ class Pipeline(Adapted):
             upscale=upscale,
             steps=num_inference_steps,
             sampler=sampler,
+            sampler_options=sampler_options,
             sigmas=sigmas,
             strength=None if image is None else strength,
             masked=mask_image is not None,

@@ -28,7 +28,7 @@ TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("versions", "weights"), (dict,)),
+    **dict.fromkeys(("versions", "weights", "sampler_options"), (dict,)),
     **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
     **dict.fromkeys(("loras", "embeddings"), (list,)),
     **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
@@ -65,6 +65,7 @@ def of_request(request: Request) -> Receipt:
         "guidance_scale": request.guidance_scale,
         "seed": list(request.seed),
         "sampler": request.sampler,
+        "sampler_options": dict(request.sampler_options),
         "spacing": request.spacing if isinstance(request.spacing, str) else list(request.spacing),
         "sigmas": list(request.levels.sigmas),
         "times": list(request.levels.times),

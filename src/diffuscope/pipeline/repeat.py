@@ -25,6 +25,7 @@ REPEATED = (
     "guidance_scale",
     "seed",
     "sampler",
+    "sampler_options",
     "height",
     "width",
     "num_images_per_prompt",

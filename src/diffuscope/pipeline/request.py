@@ -4,7 +4,7 @@ import contextlib
 import math
 import operator
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, SupportsIndex
@@ -36,6 +36,8 @@ class Request:
     seed: tuple[int, ...]
     """One per image."""
     sampler: str
+    sampler_options: Mapping[str, float | str]
+    """Those that were given."""
     spacing: str | tuple[float, ...]
     """The spacing's name, or the noise levels that were given."""
     levels: Levels
@@ -163,6 +165,31 @@ def seeds(value: object, images: int) -> tuple[int, ...]:
     return tuple(range(first, first + images))
 
 
+def options(value: object, sampler: str) -> dict[str, float | str]:
+    """Options of the sampler of that name, of the kinds that they have there; None is none.
+
+    Raises:
+        InputError: no mapping, or an option that this sampler does not have or not with such a value.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f'sampler_options is {_short(value)}; give a dict such as {{"eta": 0.5}}')
+    known = samplers.options(sampler)
+    found: dict[str, float | str] = {}
+    for name, given in value.items():
+        if name not in known:
+            has = ", ".join(f"{key}={default!r}" for key, default in known.items()) or "none"
+            raise InputError(f"the sampler {sampler!r} has no option {name!r}; it has {has}")
+        if isinstance(known[name], str):
+            if not isinstance(given, str):
+                raise InputError(f"{name} is {_short(given)}; give a word such as {known[name]!r}")
+            found[name] = given
+        else:
+            found[name] = whole(given, name, 1, 1000) if isinstance(known[name], int) else number(given, name)
+    return found
+
+
 def upscaling(value: object, preset: int) -> int:
     """How many times larger the pictures come out than the network makes them.
 
@@ -189,6 +216,7 @@ class Asked:
     upscale: object
     steps: object
     sampler: object
+    sampler_options: object
     sigmas: object
     strength: object
     """None without a start image."""
@@ -228,6 +256,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         guidance_scale=number(scale, "guidance_scale"),
         seed=seeds(asked.seed, images),
         sampler=name,
+        sampler_options=options(asked.sampler_options, name),
         spacing=spacing,
         levels=levels if strength is None or is_whole else tail(levels, strength),
         height=height,

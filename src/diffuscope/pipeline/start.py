@@ -110,8 +110,8 @@ def _solved(request: Request, denoise: Denoiser, x: Tensor, noise: PerImageNoise
     drawn: Noise = noise
     if info.path_noise:  # up to the model's highest level, so that a seed's path is the same in every run
         drawn = BrownianNoise(request.seed, max(levels.sigmas[0], math.exp(levels.table[-1])))
-    options = {"table": levels.table} if info.distilled else {}
-    return SAMPLERS[info.name](denoise, x, levels.sigmas, noise=drawn, **options)
+    table = {"table": levels.table} if info.distilled else {}
+    return SAMPLERS[info.name](denoise, x, levels.sigmas, noise=drawn, **table, **request.sampler_options)
 
 
 def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:

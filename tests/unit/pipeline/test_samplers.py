@@ -1,8 +1,11 @@
 """Every sampler in a call: it is found by its names, gets the noise of its kind, and its seed is its picture."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+import diffuscope as ds
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.pipeline import Pipeline
 
@@ -30,3 +33,20 @@ def test_noise_of_a_stochastic_equation_is_a_path(tiny: Pipeline) -> None:
         return float(near / (latents(sampler, 12, 1) - latents(sampler, 12, 2)).std())
 
     assert spread("dpmpp_2m_sde") < 0.5 * spread("euler_ancestral")
+
+
+def test_options_reach_the_sampler(tiny: Pipeline, tmp_path: Path) -> None:
+    """DDIM with all of its noise is DDPM, and its receipt says so."""
+    call = {"prompt": "a red fox", "seed": 3, "sigmas": [10.0, 3.0, 1.0, 0.0], **SIZE}
+    noisy = tiny(sampler="ddim", sampler_options={"eta": 1}, **call)
+    assert torch.equal(noisy.latents, tiny(sampler="ddpm", **call).latents)
+    assert not torch.equal(noisy.latents, tiny(sampler="ddim", **call).latents)
+    assert noisy.receipt["sampler_options"] == {"eta": 1.0}
+    (path,) = noisy.save(tmp_path / "noisy.png")
+    assert ds.replay(path, model=tiny).identical
+
+
+@pytest.mark.parametrize(("sampler", "options"), [("unipc", {"variant": "bh1"}), ("lms", {"order": 2})])
+def test_options_of_other_kinds(tiny: Pipeline, sampler: str, options: dict[str, str]) -> None:
+    call = {"prompt": "a red fox", "seed": 3, "sampler": sampler, "num_inference_steps": 4, **SIZE}
+    assert not torch.equal(tiny(sampler_options=options, **call).latents, tiny(**call).latents)

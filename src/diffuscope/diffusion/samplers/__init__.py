@@ -4,6 +4,7 @@
 which the caller may assign; the history of a multistep sampler keeps its earlier estimates.
 """
 
+import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -32,7 +33,7 @@ from diffuscope.diffusion.samplers.unipc import unipc
 from diffuscope.errors import InputError
 from diffuscope.types import Step
 
-__all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "find"]
+__all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "find", "options"]
 
 Sampler = Callable[..., Iterator[Step]]
 """``(denoise, x [B,C,H,W], sigmas, *, noise=None)`` -> one Step per interval of ``sigmas``. Options are keywords."""
@@ -63,6 +64,12 @@ SAMPLERS: dict[str, Sampler] = {
     "tcd": tcd,
 }
 """Every sampler by our name; ``TABLE`` tells about each."""
+
+
+def options(name: str) -> dict[str, float | str]:
+    """The options of the sampler of that name with their defaults: keywords of ``SAMPLERS[name]`` such as ``eta``."""
+    parameters = inspect.signature(SAMPLERS[name]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("noise", "table")}
 
 
 def final(steps: Iterator[Step]) -> Tensor:
