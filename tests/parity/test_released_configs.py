@@ -1,6 +1,7 @@
-"""The JSON files of the released models, as they are published, mean the families that ship; at full size, no weights.
+"""The JSON files of the released models mean the families that ship; at full size, no weights.
 
-Written down from the published folders: only the keys that say something, with those that the classes add left out.
+Written down from memory of the published folders, not copied out of them: only the keys that say something. Whoever has
+such a folder should compare.
 """
 
 import diffusers
