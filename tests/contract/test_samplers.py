@@ -182,7 +182,8 @@ def test_impossible_eta_is_an_error(name, eta):
 
 @pytest.mark.parametrize("name", WITH_ETA)
 def test_eta_zero_needs_no_noise(name):
-    final(SAMPLERS[name](gaussian, start(), LEVELS, eta=0.0))
+    alone = final(SAMPLERS[name](gaussian, start(), LEVELS, eta=0.0))
+    assert torch.equal(alone, final(run(name, start(), eta=0.0)))  # which is handed noise
 
 
 @pytest.mark.parametrize("order", [0, 5])

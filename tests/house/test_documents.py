@@ -136,6 +136,7 @@ def test_the_sampler_that_the_how_to_writes_works():
     names: dict[str, object] = {}
     for code in python_blocks(ROOT / "docs/how-to/write-a-sampler.md"):
         exec(compile(code, "write-a-sampler.md", "exec"), names)
+    assert {"midpoint", "end", "exact"} <= names.keys()  # the page itself compares the last two
 
 
 def test_decisions_are_short_and_numbered_without_a_gap():
