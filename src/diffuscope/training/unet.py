@@ -76,7 +76,8 @@ class UNetTask:
         self.kind = schedule.config.prediction
         self.sigmas = schedule.sigmas.to(device, torch.float32)
         self.empty = empty.to(device)
-        self.predict = torch.compile(_predict) if compiled else _predict
+        # Recorded once and replayed (CUDA graphs): launched one by one from Python, the kernels leave the GPU half idle.
+        self.predict = torch.compile(_predict, mode="reduce-overhead") if compiled else _predict
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted squared error of the prediction, plus CLIP's loss on the same texts."""
