@@ -6,7 +6,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "diffuscope"
 MODULES = sorted(SOURCE.rglob("*.py"))
-SHIPPED = SOURCE / "assets" / "emoji" / "config.json"
 
 
 def tracked() -> list[Path]:

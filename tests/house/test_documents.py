@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from house.places import ROOT, SHIPPED, SOURCE, documents, tracked
+from house.places import ROOT, SOURCE, documents, tracked
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -107,7 +107,6 @@ def test_python_in_documents_parses(path: Path):
         ast.parse(code)
 
 
-@pytest.mark.skipif(not SHIPPED.is_file(), reason="this checkout holds no trained model")
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-picture.md"])
 def test_python_in_documents_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """With the shipped model, in three steps at 64 pixels so that it is fast, and otherwise as it stands."""

@@ -76,5 +76,8 @@ def text(seconds: float = 60.0) -> TextRecipe:
 
 
 def unet(seconds: float = 1200.0) -> UNetRecipe:
-    """U-Net with v-prediction and zero terminal SNR; the text encoder goes on learning at the same rate."""
+    """U-Net with v-prediction and zero terminal SNR; the text encoder goes on learning at the same rate.
+
+    Validation error .171 after 6,550 steps (601 s, two H200s); ``assets/emoji`` is the average at 2,800 steps (250 s).
+    """
     return UNetRecipe(loop=LoopConfig(lr=1e-3, seconds=seconds, validate_every=120.0, save_every=240.0))
