@@ -6,8 +6,10 @@ colour-blind; signed values go from blue over white to orange. Widths are a note
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -205,16 +207,28 @@ def sweep(pictures: Sequence[Image.Image], titles: Sequence[object], *, columns:
 def _panels(rows: int, columns: int, height: float, *, some: bool = True, sharey: bool = False) -> tuple[Figure, Any]:
     if not some:
         raise InputError("nothing to draw; give at least one")
-    try:
-        kind = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise InputError("figures need matplotlib, which is not there; install diffuscope[plot]") from error
-    figure: Figure = kind.Figure(figsize=(WIDTH, height), layout="constrained")
+    figure: Figure = _shown_by_itself()(figsize=(WIDTH, height), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
     for panel in panels.flat:
         panel.title.set_fontsize(9)
         panel.tick_params(labelsize=8)
     return figure, list(panels.flat)
+
+
+@functools.cache
+def _shown_by_itself() -> Callable[..., Figure]:
+    """Matplotlib's Figure that a notebook shows as it stands, without pyplot and its state."""
+    try:
+        figure = importlib.import_module("matplotlib.figure").Figure
+    except ImportError as error:
+        raise InputError("figures need matplotlib, which is not there; install diffuscope[plot]") from error
+    return type("Figure", (figure,), {"_repr_png_": _png})
+
+
+def _png(figure: Figure) -> bytes:
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png")
+        return file.getvalue()
 
 
 def _picture(panel: Any, picture: Image.Image, title: str) -> None:

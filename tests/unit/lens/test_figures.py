@@ -42,6 +42,12 @@ def test_schedules_show_their_levels(tiny: Pipeline) -> None:
         figures.schedule({})
 
 
+def test_a_notebook_shows_a_figure_as_it_stands(tiny: Pipeline) -> None:
+    shown = figures.schedule(tiny.schedule.levels(3))._repr_png_()
+    with Image.open(io.BytesIO(shown)) as picture:
+        assert (picture.format, picture.width) == ("PNG", 900)
+
+
 def test_a_trajectory_shows_first_and_last_step(tiny: Pipeline) -> None:
     steps = [Step(s.index, s.sigma, s.x.clone(), s.x0) for s in tiny.steps("a fox", seed=1)]
     figure = figures.trajectory(tiny, steps, columns=3)
