@@ -15,10 +15,15 @@ author = "The diffuscope authors"
 project_copyright = "The diffuscope authors, Apache-2.0"
 release = metadata.version("diffuscope")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"  # the pages of the deep dive are run each time, or they are not true
+nb_execution_raise_on_error = True
+nb_execution_in_temp = True  # what a page writes stays out of the tree
+nb_execution_timeout = 300  # seconds a cell: a page takes 20 on two cores
+nb_merge_streams = True
 suppress_warnings = ["ref.python"]  # a type written by its short name may be one of several: then it is no link
 
 autodoc_typehints = "signature"
