@@ -4,6 +4,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from jupyter_client.manager import KernelManager
 from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -19,6 +20,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+KernelManager.transport_encryption.default_value = "auto"  # a kernel warns where nothing is encrypted
 nb_execution_mode = "force"  # the pages of the deep dive are run each time, or they are not true
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # what a page writes stays out of the tree
