@@ -10,9 +10,9 @@ import pytest
 from diffuscope.cli import COMMANDS, main
 
 FLAGS = {
-    "generate": "model negative-prompt steps guidance-scale seed sampler sampler-options sigmas height width count "
-    "image strength mask clip-skip upscale out no-metadata preview device dtype family allow-pickle lora-dir embedding "
-    "models-dir quiet",
+    "generate": "model negative-prompt steps guidance-scale seed sampler sampler-options sigmas final-sigma "
+    "thresholding height width count image strength mask clip-skip upscale out no-metadata preview device dtype family "
+    "allow-pickle lora-dir embedding models-dir quiet",
     "info": "allow-pickle",
     "verify": "out steps family allow-pickle device",
     "replay": "model image mask lora-dir out",

@@ -101,6 +101,19 @@ CALLS: dict[str, Bad] = {
     "rising noise levels": Bad({"sigmas": [1.0, 2.0]}, InputError, ("not strictly decreasing",)),
     "one noise level": Bad({"sigmas": [1.0]}, InputError, ("at least two",)),
     "noise level is not a number": Bad({"sigmas": [NAN, 0.0]}, InputError, ("noise level", "nan")),
+    "final sigma": Bad({"final_sigma": "one"}, InputError, ("'one'", "'sigma_min'"), ("--final-sigma", "one")),
+    "final sigma of given levels": Bad(
+        {"sigmas": [1.0, 0.5], "final_sigma": "zero"}, InputError, ("the levels are given",)
+    ),
+    "thresholding is a list": Bad({"thresholding": ["limit"]}, InputError, ("give a dict", "ratio")),
+    "thresholding of no kind": Bad(
+        {"thresholding": {"rate": 1}}, InputError, ("no option 'rate'", "ratio"), ("--thresholding", "rate=1")
+    ),
+    "thresholding of both kinds": Bad({"thresholding": {"limit": 1, "most": 2}}, InputError, ("give one kind",)),
+    "threshold is no number": Bad(
+        {"thresholding": {"limit": "x"}}, InputError, ("limit of thresholding is 'x'",), ("--thresholding", "limit=x")
+    ),
+    "threshold outside its range": Bad({"thresholding": {"ratio": 1.5}}, InputError, ("1.5 is outside 0 to 1",)),
     "strength 0": Bad({"image": "in.png", "strength": 0.0}, InputError, ("(0, 1]",), ("--strength", "0")),
     "strength above 1": Bad({"image": "in.png", "strength": 1.5}, InputError, ("1.5",), ("--strength", "1.5")),
     "strength is not a number": Bad({"image": "in.png", "strength": NAN}, InputError, ("nan",), ("--strength", "nan")),

@@ -4,7 +4,7 @@ import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
@@ -34,6 +34,10 @@ class Wish:
     """the sampler's own, such as eta=0.5 or s_churn=10"""
     sigmas: str | None = None
     """spacing of the noise levels: model, linspace, leading, trailing, karras, exponential, beta or sgm_uniform"""
+    final_sigma: Literal["zero", "sigma_min"] | None = None
+    """where the noise levels end; without it as the sampler's reference has it"""
+    thresholding: tuple[str, ...] = ()
+    """keeps clean estimates in a range: limit=1, or a quantile of each picture's, ratio=0.995 most=1.5"""
     height: int | None = None
     """in pixels, before upscaling"""
     width: int | None = None
@@ -121,7 +125,7 @@ def _adapt(pipe: "Pipeline", wish: Wish) -> None:
             sys.stdout.write(f"{report}\n")
 
 
-def _options(given: tuple[str, ...]) -> dict[str, float | str]:
+def _options(flag: str, given: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE, each value a whole number, else a number, else a word."""
     from diffuscope.errors import InputError
 
@@ -129,7 +133,7 @@ def _options(given: tuple[str, ...]) -> dict[str, float | str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise InputError(f"--sampler-options has {text!r}; give NAME=VALUE, such as eta=0.5")
+            raise InputError(f"{flag} has {text!r}; give NAME=VALUE, such as eta=0.5")
         found[name] = value
         for kind in (float, int):
             with contextlib.suppress(ValueError):
@@ -145,8 +149,10 @@ def _begin(pipe: "Pipeline", wish: Wish) -> "Run":
         guidance_scale=wish.guidance_scale,
         seed=wish.seed,
         sampler=wish.sampler,
-        sampler_options=_options(wish.sampler_options),
+        sampler_options=_options("--sampler-options", wish.sampler_options),
         sigmas=wish.sigmas,
+        final_sigma=wish.final_sigma,
+        thresholding=_options("--thresholding", wish.thresholding),
         height=wish.height,
         width=wish.width,
         num_images_per_prompt=wish.count,

@@ -1,12 +1,32 @@
 """Keeping clean estimates within the range of the data: Denoiser -> Denoiser, for networks that work on pixels."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser
+
+OPTIONS = ("limit", "ratio", "most")
+"""The options of ``clipped``, which is the first, and of ``thresholded``."""
+
+
+def limited(denoise: Denoiser, options: Mapping[str, float]) -> Denoiser:
+    """``clipped`` or ``thresholded`` with these ``OPTIONS``, told by their names; without any ``denoise`` itself.
+
+    Raises:
+        InputError: an option that there is not, options of both, or an impossible value.
+    """
+    if not options:
+        return denoise
+    unknown = next((name for name in options if name not in OPTIONS), None)
+    if unknown is not None:
+        raise InputError(f"thresholding has no option {unknown!r}; give limit, or ratio and most")
+    if "limit" in options and len(options) > 1:
+        raise InputError("thresholding is either by limit (static) or by ratio and most (dynamic); give one kind")
+    return (clipped if "limit" in options else thresholded)(denoise, **options)
 
 
 def clipped(denoise: Denoiser, limit: float = 1.0) -> Denoiser:
@@ -34,7 +54,7 @@ def thresholded(denoise: Denoiser, ratio: float = 0.995, most: float = 1.0) -> D
     if not (1 <= most < math.inf):
         raise InputError(f"most {most} is not a finite number of at least 1")
 
-    def limited(x: Tensor, sigma: float) -> Tensor:
+    def kept(x: Tensor, sigma: float) -> Tensor:
         x0 = denoise(x, sigma)
         magnitudes = x0.abs().flatten(1)
         magnitudes = magnitudes if magnitudes.dtype == torch.float64 else magnitudes.float()
@@ -42,4 +62,4 @@ def thresholded(denoise: Denoiser, ratio: float = 0.995, most: float = 1.0) -> D
         edge = edge.view(-1, *[1] * (x0.dim() - 1))
         return x0.clamp(-edge, edge) / edge
 
-    return limited
+    return kept

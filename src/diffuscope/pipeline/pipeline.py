@@ -13,6 +13,7 @@ from torch import Tensor
 from diffuscope import library, loading
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
+from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
 from diffuscope.images import Pictures, fitted, open_picture, to_pixels
@@ -89,6 +90,8 @@ class Pipeline(Adapted):
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
         sigmas: str | Sequence[float] | None = None,
+        final_sigma: Final | None = None,
+        thresholding: Mapping[str, float] | None = None,
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
@@ -119,6 +122,8 @@ class Pipeline(Adapted):
             sampler=sampler,
             sampler_options=sampler_options,
             sigmas=sigmas,
+            final_sigma=final_sigma,
+            thresholding=thresholding,
             height=height,
             width=width,
             num_images_per_prompt=num_images_per_prompt,
@@ -147,6 +152,8 @@ class Pipeline(Adapted):
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
         sigmas: str | Sequence[float] | None = None,
+        final_sigma: Final | None = None,
+        thresholding: Mapping[str, float] | None = None,
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
@@ -177,6 +184,9 @@ class Pipeline(Adapted):
             sampler: any spelling of a name in ``samplers()``.
             sampler_options: the sampler's own, such as ``{"eta": 0.5}`` or ``{"s_churn": 10}``.
             sigmas: spacing of the noise levels, such as "model", "karras" or "beta", or the levels themselves.
+            final_sigma: where the levels end, "zero" or "sigma_min", the lowest trained one; None is the sampler's own.
+            thresholding: keeps the clean estimates, after guidance, in a range: ``{"limit": 1.0}`` cuts them there,
+                ``{"ratio": 0.995, "most": 1.5}`` at a quantile of each image's; see ``diffusion.limits``.
             height: pixels, before upscaling; a multiple of the VAE's factor.
             width: as ``height``.
             num_images_per_prompt: images k of prompt ``k // num_images_per_prompt``.
@@ -219,6 +229,8 @@ class Pipeline(Adapted):
             sampler=sampler,
             sampler_options=sampler_options,
             sigmas=sigmas,
+            final_sigma=final_sigma,
+            thresholding=thresholding,
             strength=None if image is None else strength,
             masked=mask_image is not None,
             clip_skip=clip_skip,

@@ -28,7 +28,7 @@ TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("versions", "weights", "sampler_options"), (dict,)),
+    **dict.fromkeys(("versions", "weights", "sampler_options", "thresholding"), (dict,)),
     **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
     **dict.fromkeys(("loras", "embeddings"), (list,)),
     **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
@@ -37,6 +37,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "guidance_scale": (int, float),
     "strength": (int, float, type(None)),
     "spacing": (str, list),
+    "final_sigma": (str, type(None)),
     **dict.fromkeys(("image", "mask_image"), (list, type(None))),
     **dict.fromkeys(("original_size", "crops_coords_top_left", "target_size"), (list, type(None))),
 }
@@ -67,6 +68,8 @@ def of_request(request: Request) -> Receipt:
         "sampler": request.sampler,
         "sampler_options": dict(request.sampler_options),
         "spacing": request.spacing if isinstance(request.spacing, str) else list(request.spacing),
+        "final_sigma": request.final_sigma,
+        "thresholding": dict(request.thresholding),
         "sigmas": list(request.levels.sigmas),
         "times": list(request.levels.times),
         "height": request.height,

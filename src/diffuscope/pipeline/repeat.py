@@ -26,6 +26,8 @@ REPEATED = (
     "seed",
     "sampler",
     "sampler_options",
+    "final_sigma",
+    "thresholding",
     "height",
     "width",
     "num_images_per_prompt",

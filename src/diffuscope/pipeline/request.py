@@ -7,10 +7,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 from diffuscope.config import REFINER_SIZES, ModelConfig
 from diffuscope.diffusion import samplers
+from diffuscope.diffusion.limits import limited
+from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule, tail
 from diffuscope.errors import InputError
 from diffuscope.types import Levels
@@ -40,6 +42,10 @@ class Request:
     """Those that were given."""
     spacing: str | tuple[float, ...]
     """The spacing's name, or the noise levels that were given."""
+    final_sigma: Final | None
+    """None is the sampler's own end."""
+    thresholding: Mapping[str, float]
+    """Options of ``limits.limited``."""
     levels: Levels
     """What the run visits: for image-to-image the last part of them."""
     height: int
@@ -190,6 +196,21 @@ def options(value: object, sampler: str) -> dict[str, float | str]:
     return found
 
 
+def thresholds(value: object) -> dict[str, float]:
+    """Options of ``limits.limited`` as floats; None is none.
+
+    Raises:
+        InputError: no mapping, or an option that there is not or not with such a value.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InputError(f'thresholding is {_short(value)}; give a dict such as {{"limit": 1}} or {{"ratio": 0.995}}')
+    found = {name: number(given, f"{name} of thresholding") for name, given in value.items()}
+    limited(lambda x, _: x, found)  # for its checks
+    return found
+
+
 def upscaling(value: object, preset: int) -> int:
     """How many times larger the pictures come out than the network makes them.
 
@@ -218,6 +239,8 @@ class Asked:
     sampler: object
     sampler_options: object
     sigmas: object
+    final_sigma: object
+    thresholding: object
     strength: object
     """None without a start image."""
     masked: bool
@@ -243,7 +266,8 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
     name, spacing = _solver(config, asked)
     wanted = preset.steps if asked.steps is None and isinstance(spacing, str) else asked.steps
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
-    levels = schedule.levels(steps, sampler=name, spacing=spacing)
+    end = cast(Final | None, asked.final_sigma)  # another is refused here, by its name
+    levels = schedule.levels(steps, sampler=name, spacing=spacing, final=end)
     scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     height = side(preset.height if asked.height is None else asked.height, "height", config.vae.factor)
     width = side(preset.width if asked.width is None else asked.width, "width", config.vae.factor)
@@ -258,6 +282,8 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         sampler=name,
         sampler_options=options(asked.sampler_options, name),
         spacing=spacing,
+        final_sigma=end,
+        thresholding=thresholds(asked.thresholding),
         levels=levels if strength is None or is_whole else tail(levels, strength),
         height=height,
         width=width,

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.diffusion.inpaint import keeping
+from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.images import picture_hash, to_pixels
@@ -91,6 +92,7 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     denoise = pipe.adapters.during(denoiser_of(pipe, request, texts, beside, extras.tap), extras.loras)
     for change in extras.guidance:
         denoise = change(denoise)
+    denoise = limited(denoise, request.thresholding)
     steps = pipe.adapters.settling(_solved(request, denoise, x, noise))
     if inpainting is not None:
         steps = inpainting.keeping(steps, request.levels)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import diffuscope as ds
+from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.pipeline import Pipeline
 
@@ -50,3 +51,29 @@ def test_options_reach_the_sampler(tiny: Pipeline, tmp_path: Path) -> None:
 def test_options_of_other_kinds(tiny: Pipeline, sampler: str, options: dict[str, str]) -> None:
     call = {"prompt": "a red fox", "seed": 3, "sampler": sampler, "num_inference_steps": 4, **SIZE}
     assert not torch.equal(tiny(sampler_options=options, **call).latents, tiny(**call).latents)
+
+
+def test_the_end_is_a_choice(tiny: Pipeline, tmp_path: Path) -> None:
+    """Euler's run ends at zero by itself, and on request at the lowest trained level, by as many steps."""
+    call = {"prompt": "a red fox", "seed": 3, "sampler": "euler", "num_inference_steps": 4, **SIZE}
+    usual, early = tiny(**call), tiny(final_sigma="sigma_min", **call)
+    assert usual.receipt["final_sigma"] is None
+    assert usual.receipt["sigmas"][-1] == 0.0
+    assert early.receipt["sigmas"][-1] == pytest.approx(float(tiny.schedule.sigmas[0]))
+    assert len(early.receipt["sigmas"]) == len(usual.receipt["sigmas"]) == 5
+    assert torch.equal(tiny(final_sigma="zero", **call).latents, usual.latents)
+    (path,) = early.save(tmp_path / "early.png")
+    assert ds.replay(path, model=tiny).identical
+
+
+@pytest.mark.parametrize("thresholding", [{"limit": 0.5}, {"ratio": 0.9, "most": 1.5}, {"most": 1.2}])
+def test_thresholds_are_the_last_function_around_the_denoiser(
+    tiny: Pipeline, tmp_path: Path, thresholding: dict[str, float]
+) -> None:
+    call = {"prompt": "a red fox", "seed": 3, "sampler": "ddim", "num_inference_steps": 4, **SIZE}
+    result = tiny(thresholding=thresholding, **call)
+    assert torch.equal(result.latents, tiny(guidance=lambda d: limited(d, thresholding), **call).latents)
+    assert not torch.equal(result.latents, tiny(**call).latents)
+    assert result.receipt["thresholding"] == thresholding
+    (path,) = result.save(tmp_path / "kept.png")
+    assert ds.replay(path, model=tiny).identical
