@@ -31,9 +31,12 @@ class Sampling:
         )
 
 
-def paint(pipe: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling) -> Tensor:
+def paint(
+    pipe: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, batch: int | None = None
+) -> Tensor:
     """[N,3,H,W] uint8 on the pipeline's device: one picture for each prompt and seed, not upscaled."""
-    batch = 16 if pipe.device.type == "cpu" else 250  # a processor is fastest where a batch stays in its cache
+    if batch is None:
+        batch = 16 if pipe.device.type == "cpu" else 250  # a processor is fastest where a batch stays in its cache
     parts = []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
