@@ -12,9 +12,11 @@ from diffuscope.diffusion.guidance_variants import (
     guided_by,
     interval,
     joined,
+    joined_in_one,
     norm_rescale,
     rescaled,
 )
+from diffuscope.diffusion.prediction import target_of
 from diffuscope.errors import InputError
 
 X = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -62,6 +64,23 @@ def test_an_update_of_nothing_stays_finite():
     assert torch.equal(
         joined(uncond, uncond, norm_rescale(0.2, "update"))(X, SIGMA).isfinite().all(), torch.tensor(True)
     )
+
+
+def test_lengths_are_those_of_the_prediction_that_is_named():
+    found = joined(cond, uncond, norm_rescale(7.5, "both", "x0"))(X, SIGMA)
+    torch.testing.assert_close(lengths(found), lengths(uncond(X, SIGMA)))
+    found = joined(cond, uncond, norm_rescale(7.5, "whole", "v"))(X, SIGMA)
+    velocities = [target_of("v", x0, noise(x0), SIGMA) for x0 in (found, uncond(X, SIGMA))]
+    torch.testing.assert_close(*map(lengths, velocities))
+
+
+@pytest.mark.parametrize("rule", [norm_rescale(0.2, "both"), rescaled(7.5)])
+def test_one_batch_is_the_same_as_two_calls(rule):
+    def both(x, sigma):
+        first, second = x.chunk(2)
+        return torch.cat([uncond(first, sigma), cond(second, sigma)])
+
+    assert torch.equal(joined_in_one(both, rule)(X, SIGMA), joined(cond, uncond, rule)(X, SIGMA))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
