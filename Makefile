@@ -24,9 +24,9 @@ lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/documented  ## The documentation as HTML in docs/_build
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build
-	@echo "open docs/_build/index.html"
+docs: .venv/documented  ## The documentation as HTML in docs/_build/html
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 clean:  ## Remove what was made here, .venv too
 	rm -rf .venv build dist docs/_build docs/reference/generated
