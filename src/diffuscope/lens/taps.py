@@ -1,12 +1,14 @@
 """What the lens's taps share: names checked before the first network call, and which call of the U-Net it is."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope.config import SDXL_SIZES, SIZE_WIDTH
 from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.samplers.restart import further_calls
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
@@ -67,11 +69,13 @@ class PlannedTap:
 
 
 def network_calls(request: Request) -> int:
-    """How often a run calls the U-Net, as the samplers' table has it; "restart" repeats steps, and calls it oftener."""
-    info = TABLE[request.sampler]
-    steps = len(request.levels.sigmas) - 1
-    last = 1 if request.levels.sigmas[-1] == 0 else info.calls
-    return (steps - 1) * info.calls + last + (info.further_calls if steps > 1 else 0)
+    """How often a run calls the U-Net: as the samplers' table has it, and in the steps that "restart" repeats."""
+    info, sigmas = TABLE[request.sampler], request.levels.sigmas
+    steps = len(sigmas) - 1
+    last = 1 if sigmas[-1] == 0 else info.calls
+    options: dict[str, Any] = dict(request.sampler_options)
+    repeated = further_calls(sigmas, **options) if info.name == "restart" else 0
+    return (steps - 1) * info.calls + last + (info.further_calls if steps > 1 else 0) + repeated
 
 
 def shapes(

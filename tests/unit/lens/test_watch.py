@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import PRESETS
+from diffuscope.diffusion.samplers import TABLE
 from diffuscope.errors import InputError
-from diffuscope.lens.taps import network_calls, shapes
+from diffuscope.lens.taps import shapes
 from diffuscope.lens.watch import Watch, together
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
@@ -130,16 +131,21 @@ def test_calls_of_one_part_alone_are_watched_too(tiny: Pipeline) -> None:
     assert watch["text_encoder.layer.0"].shape == (2, 77, 32)
 
 
-def test_network_calls_of_two_call_samplers(tiny: Pipeline) -> None:
-    requests = []
-
-    class Ask(Watch):
-        def prepare(self, components, request) -> None:
-            super().prepare(components, request)
-            requests.append(request)
-
-    tiny.steps("a", sampler="heun", num_inference_steps=3, tap=Ask("unet.out"))
-    assert network_calls(requests[0]) == 5
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [*((name, {}) for name in TABLE), ("restart", {"times": 3, "low": 0.5, "high": 9.0})],
+)
+def test_network_calls_are_counted_before_the_run(
+    tiny: Pipeline, sampler: str, options: dict[str, float], steps: int
+) -> None:
+    watch = Watch("unet.out", reduce="last")
+    run = tiny.steps(
+        "a", seed=1, sampler=sampler, sampler_options=options, num_inference_steps=steps, guidance_scale=1.0, tap=watch
+    )
+    for _ in run:
+        pass
+    assert watch.call + 1 == watch.calls
 
 
 @pytest.mark.parametrize("name", ["tiny-sdxl", "tiny-sdxl-refiner", "tiny-sd15-lcm", "tiny-sd15-inpaint"])

@@ -48,12 +48,23 @@ def restart(
     return _restart(denoise, x, sigmas, noise if times else None, (times, low, high))
 
 
+def further_calls(sigmas: Sequence[float], *, times: int = 1, low: float = 0.1, high: float = 2.0) -> int:
+    """How many network calls the restarts add to those of ``heun``: two for each interval of the stretch, each time."""
+    top, bottom = _stretch(sigmas, low, high)
+    return 2 * times * (bottom - top)
+
+
+def _stretch(sigmas: Sequence[float], low: float, high: float) -> tuple[int, int]:
+    """The indices of the levels nearest to ``high`` and ``low``; equal where there is nothing between them."""
+    bottom = min((i for i in range(1, len(sigmas)) if sigmas[i] > 0), key=lambda i: abs(sigmas[i] - low), default=0)
+    return min(range(bottom), key=lambda i: abs(sigmas[i] - high), default=0), bottom
+
+
 def _restart(
     denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: Noise | None, stretch: tuple[int, float, float]
 ) -> Iterator[Step]:
     times, low, high = stretch
-    bottom = min((i for i in range(1, len(sigmas)) if sigmas[i] > 0), key=lambda i: abs(sigmas[i] - low), default=0)
-    top = min(range(bottom), key=lambda i: abs(sigmas[i] - high), default=0)
+    top, bottom = _stretch(sigmas, low, high)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x_next, x0 = heun_step(denoise, x, sigma, sigma_next)
         if noise is not None and i + 1 == bottom:
