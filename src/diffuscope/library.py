@@ -9,12 +9,13 @@ from typing import Literal
 
 from diffuscope.errors import InputError, ModelNotFoundError
 
-Kind = Literal["model", "lora", "embedding"]
+Kind = Literal["model", "lora", "embedding", "vae"]
 
 FOLDERS: dict[Kind, tuple[str, ...]] = {
     "model": ("Stable-diffusion", "checkpoints", "diffusers"),
     "lora": ("Lora", "LyCORIS", "loras"),
     "embedding": ("embeddings",),
+    "vae": ("VAE", "vae"),
 }
 """What the folders for each kind of file are called, by one or the other."""
 
@@ -53,14 +54,14 @@ def entries(place: str | PathLike[str], kind: Kind) -> dict[str, Path]:
     return found
 
 
-def find_model(place: str | PathLike[str], name: str) -> Path:
-    """The model that is called ``name``: with folders and suffix, or as short as it is still clear.
+def find(place: str | PathLike[str], name: str, kind: Kind = "model") -> Path:
+    """What is called ``name`` and of that kind: with folders and suffix, or as short as it is still clear.
 
     Raises:
         ModelNotFoundError: there is none, or ``place`` is no folder.
         InputError: there are several.
     """
-    there = entries(place, "model")
+    there = entries(place, kind)
     if name in there:
         return there[name]
     near = {each: path for each, path in there.items() if name in {path.name, path.stem, each.rpartition(".")[0]}}
@@ -69,7 +70,7 @@ def find_model(place: str | PathLike[str], name: str) -> Path:
     if not near:
         close = difflib.get_close_matches(name, [*there, *(path.stem for path in there.values())], n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ModelNotFoundError(f"none of the {len(there)} models in {place} is called {name!r}{hint}")
+        raise ModelNotFoundError(f"none of the {len(there)} {kind}s in {place} is called {name!r}{hint}")
     return next(iter(near.values()))
 
 

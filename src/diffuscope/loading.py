@@ -43,6 +43,8 @@ class Components:
     vae: VAE
     tokenizer_2: Tokenizer | None = None
     text_encoder_2: TextEncoder | None = None
+    vae_name: str | None = None
+    """Of the file or folder whose VAE took the place of the model's own."""
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -155,7 +157,7 @@ def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | No
         return path
     if not os.path.isdir(path):  # noqa: PTH112
         if models_dir is not None:
-            return library.find_model(models_dir, str(name_or_path))
+            return library.find(models_dir, str(name_or_path))
         if isinstance(name_or_path, str) and hub.is_id(name_or_path):
             return hub.fetch(name_or_path)
         there = ", ".join(map(repr, shipped)) or "none yet"

@@ -12,11 +12,11 @@ from diffuscope.cli import COMMANDS, main
 FLAGS = {
     "generate": "model negative-prompt steps guidance-scale seed sampler sampler-options sigmas final-sigma "
     "thresholding height width count image strength mask clip-skip upscale out no-metadata preview device dtype family "
-    "allow-pickle lora-dir embedding models-dir quiet",
+    "allow-pickle vae lora-dir embedding models-dir quiet",
     "info": "allow-pickle",
-    "verify": "out steps family allow-pickle device",
-    "replay": "model image mask lora-dir out",
-    "explain": "model seed steps guidance-scale sampler out",
+    "verify": "out steps family vae allow-pickle device",
+    "replay": "model family vae image mask lora-dir embedding models-dir allow-pickle out",
+    "explain": "model family vae seed steps guidance-scale sampler out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae start seconds stop-after scenes device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",

@@ -52,8 +52,8 @@ def test_its_loras_answer_to_tags(program: Path) -> None:
 
 def test_what_is_not_clear_is_asked(program: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="people/fox"):
-        library.find_model(program, "fox")
+        library.find(program, "fox")
     with pytest.raises(ModelNotFoundError, match="did you mean 'cat"):
-        library.find_model(program, "cta")
+        library.find(program, "cta")
     with pytest.raises(ModelNotFoundError, match="no folder"):
-        library.find_model(tmp_path / "nowhere", "cat")
+        library.find(tmp_path / "nowhere", "cat")

@@ -13,6 +13,8 @@ def explain(
     /,
     *,
     model: str = "emoji",
+    family: str | None = None,
+    vae: str | None = None,
     seed: int = 0,
     steps: int | None = None,
     guidance_scale: float | None = None,
@@ -24,6 +26,8 @@ def explain(
     Args:
         prompt: what is painted.
         model: a shipped model, a folder, or a .safetensors file.
+        family: for a single file that cannot tell what it is, such as sd21 or sd21-v.
+        vae: a file or folder with the VAE that takes the place of the model's own.
         seed: of the picture.
         steps: solver steps.
         guidance_scale: how strongly the text leads; 1 is not at all.
@@ -40,7 +44,7 @@ def explain(
     from diffuscope.weights.files import replacing
 
     text = page(
-        load(model),
+        load(model, family=family, vae=vae),
         prompt,
         seed=seed,
         num_inference_steps=steps,

@@ -68,6 +68,8 @@ class Wish:
     """for a single file that cannot tell what it is, such as sd21 or sd21-v"""
     allow_pickle: bool = False
     """also read a model that torch pickled (.ckpt, .pt, .bin); its tensors are read, and nothing of it is run"""
+    vae: str | None = None
+    """a file or folder with the VAE that takes the place of the model's own, or its name in the models' folder"""
     lora_dir: Path | None = None
     """the folder of the LoRAs that the prompt names as <lora:name:0.8>"""
     embedding: tuple[Path, ...] = ()
@@ -95,7 +97,13 @@ def generate(wish: OmitArgPrefixes[Wish]) -> None:
     from diffuscope.pipeline import load
 
     pipe = load(
-        wish.model, wish.device, wish.dtype, wish.family, allow_pickle=wish.allow_pickle, models_dir=wish.models_dir
+        wish.model,
+        wish.device,
+        wish.dtype,
+        wish.family,
+        allow_pickle=wish.allow_pickle,
+        models_dir=wish.models_dir,
+        vae=wish.vae,
     )
     _adapt(pipe, wish)
     run = _begin(pipe, wish)

@@ -62,6 +62,7 @@ def verify(
     out: Path = Path("verify"),
     steps: int = 30,
     family: str | None = None,
+    vae: str | None = None,
     allow_pickle: bool = False,
     device: str = "auto",
 ) -> int:
@@ -74,6 +75,7 @@ def verify(
         out: a folder for the pictures, made if it is not there.
         steps: of the pictures; the lesson has 30, fewer only see that it runs.
         family: for files that cannot tell what they are, such as sd21 or sd21-v.
+        vae: a file or folder with the VAE that takes the place of the model's own.
         allow_pickle: also read a file that torch pickled, with its restricted reader.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
 
@@ -85,11 +87,11 @@ def verify(
 
     make_folder(out)
     wrong = 0
-    pipe = load(path, device=device, dtype="float32", family=family, allow_pickle=allow_pickle)
+    pipe = load(path, device=device, dtype="float32", family=family, vae=vae, allow_pickle=allow_pickle)
     for mark, text in chain(_about(path, pipe), _text(pipe), _pictures(pipe, out, steps)):
         wrong += _say(mark, text)
     del pipe  # before the same weights come once more
-    half = load(path, device=device, dtype="float16", family=family, allow_pickle=allow_pickle)
+    half = load(path, device=device, dtype="float16", family=family, vae=vae, allow_pickle=allow_pickle)
     for mark, text in _finite(half):
         wrong += _say(mark, text)
     return 1 if wrong else 0

@@ -1,7 +1,8 @@
 """From a prompt to pictures: one loop, handed to the caller, and the receipt that repeats it."""
 
 from diffuscope.pipeline.adapters import LoraReport
-from diffuscope.pipeline.pipeline import Pipeline, load, samplers
+from diffuscope.pipeline.opening import load, samplers
+from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.repeat import Replay, replay
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run

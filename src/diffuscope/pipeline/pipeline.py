@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope import library, loading
+from diffuscope import loading
 from diffuscope.diffusion.noise import PerImageNoise
-from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
@@ -324,52 +323,3 @@ class Pipeline(Adapted):
             OutputError: the folder is not empty, the file is there already, or it cannot be written.
         """
         return saving.save(self.components, Path(folder), layout)
-
-
-def load(
-    name_or_path: str | PathLike[str],
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "auto",
-    family: str | None = None,
-    *,
-    allow_pickle: bool = False,
-    models_dir: str | PathLike[str] | None = None,
-) -> Pipeline:
-    """The Pipeline of a shipped model ("emoji"), of a folder in our layout or that of diffusers, or of a single file.
-
-    Nothing is fetched from a network but a hub id that is not in the cache, and no code is taken from the folder.
-
-    Args:
-        name_or_path: a shipped model's name, a folder, a .safetensors file with a whole model in it, a name in
-            ``models_dir``, or a hub id: "owner/name", "owner/name@revision", "owner/name/file.safetensors".
-        device: "auto" is the first that is there of cuda, mps, xpu, cpu; or "cpu", "cuda:1" and so on.
-        dtype: "float32", "bfloat16" or "float16". "auto" is float32 on the CPU, where halves are slower and less
-            exact; elsewhere bfloat16 where it is native, as nothing overflows in it, else float16.
-        family: only for single files that cannot tell what they are: "sd21" and "sd21-v" have the same shapes. The
-            names are those of ``config.FAMILIES``. A folder says it itself, so leave it out.
-        allow_pickle: also read single files that torch pickled (.ckpt, .pt, .bin), by its restricted reader
-            (``weights_only=True``), which builds tensors and runs nothing.
-        models_dir: the folder of AUTOMATIC1111's web UI or ComfyUI, or its ``models``, used in place: models are found
-            there by name, and the LoRAs that prompts name.
-
-    Raises:
-        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
-        InputError: the device or the dtype is not possible, there is no such family, ``family`` is given for a folder,
-            or a file needs it.
-        WeightsError: a file is damaged, foreign, or does not fit its network.
-    """
-    components = loading.load_components(
-        name_or_path, device, dtype, family, allow_pickle=allow_pickle, models_dir=models_dir
-    )
-    pipe = Pipeline(components)
-    if models_dir is not None:
-        pipe.adapters.folders = library.folders(models_dir, "lora")
-    return pipe
-
-
-def samplers() -> dict[str, SamplerInfo]:
-    """The samplers by name: order, network calls a step, noise, where each ends, and its names elsewhere.
-
-    Each is also found by these: "Euler a", "EulerDiscreteScheduler", "sample_euler" ...
-    """
-    return dict(TABLE)

@@ -37,7 +37,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "guidance_scale": (int, float),
     "strength": (int, float, type(None)),
     "spacing": (str, list),
-    "final_sigma": (str, type(None)),
+    **dict.fromkeys(("final_sigma", "vae"), (str, type(None))),
     **dict.fromkeys(("image", "mask_image"), (list, type(None))),
     **dict.fromkeys(("original_size", "crops_coords_top_left", "target_size"), (list, type(None))),
 }
@@ -134,6 +134,7 @@ def infotext(receipt: Receipt, picture: int) -> str:
         "Size": f"{receipt['width']}x{receipt['height']}",
         "Model hash": receipt["weights"]["unet"][:10],
         "Model": receipt["model"],
+        "VAE": receipt["vae"],
         "VAE hash": receipt["weights"]["vae"][:10],
         "Denoising strength": None if receipt["strength"] is None else f"{receipt['strength']:g}",
         "Postprocess upscale by": receipt["upscale"] if receipt["upscale"] > 1 else None,

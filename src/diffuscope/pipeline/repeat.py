@@ -1,17 +1,21 @@
 """Make a picture again from the receipt in its file, and say whether it is the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from PIL import Image
 
+from diffuscope import library
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.images import Pictures, open_picture, picture_hash
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import receipt as receipts
-from diffuscope.pipeline.pipeline import Pipeline, load
+from diffuscope.pipeline.opening import load
+from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
 from diffuscope.prompt.tags import take_apart
@@ -38,6 +42,15 @@ REPEATED = (
     "upscale",
 )
 """What a call takes under the name that it has in a receipt."""
+
+
+class Opening(TypedDict, total=False):
+    """What ``load`` may need beside a model's path, under the names that it has there."""
+
+    family: str | None
+    vae: str | PathLike[str] | None
+    allow_pickle: bool
+    models_dir: str | PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,8 @@ def replay(
     image: Pictures | None = None,
     mask_image: Pictures | None = None,
     lora_dir: str | PathLike[str] | None = None,
+    embeddings: Sequence[str | PathLike[str]] = (),
+    **opening: Unpack[Opening],
 ) -> Replay:
     """Repeat the call that made the picture at ``path``, and compare.
 
@@ -80,23 +95,27 @@ def replay(
         model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
         image: the start image or images, where there were any: a receipt has only their hash.
         mask_image: likewise the mask or masks.
-        lora_dir: the folder of the LoRAs that the receipt names and that ``model`` does not have loaded. Embeddings
-            are found in a Pipeline that has them loaded.
+        lora_dir: the folder of the LoRAs that the receipt names and that ``model`` does not have loaded.
+        embeddings: the files of the embeddings that it names and that ``model`` does not have loaded; they are loaded
+            into it. Those in ``models_dir`` are found by themselves.
+        opening: ``family``, ``vae``, ``allow_pickle`` and ``models_dir``, as ``load`` takes them; not for a Pipeline.
 
     Raises:
         ImageError: the file has no receipt, or a damaged one.
         InputError: the receipt names other weights, LoRAs or embeddings, another start image or mask, or what no
-            receipt can repeat.
+            receipt can repeat; or a Pipeline is given with what it is opened with.
         ModelNotFoundError: there is no such model.
     """
     old = receipts.read(path)
     _check_repeatable(old, Path(path))
-    pipe = model if isinstance(model, Pipeline) else _load(old, model)
+    pipe = _opened(old, model, opening)
+    _load_words(old, pipe, embeddings, opening)
     wrong = [part for part, digest in old["weights"].items() if pipe.weights.get(part) != digest]
     if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
+        vae = "" if old["vae"] is None else f", and its VAE {old['vae']!r} as vae"
         raise InputError(
             f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
-            f"give the model {old['model']!r} that made it"
+            f"give the model {old['model']!r} that made it{vae}"
         )
     images = _pictures(old, "image", image)
     masks = _pictures(old, "mask_image", mask_image)
@@ -139,19 +158,30 @@ def _check_words(old: Receipt, pipe: Pipeline) -> None:
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:
         raise InputError(
-            f"the embedding {min(differing)!r} is not the one that the picture was made with; give a Pipeline into "
-            "which the same file is loaded, and no other under a word of the prompt"
+            f"the embedding {min(differing)!r} is not the one that the picture was made with; give the same "
+            "file among the embeddings, and no other under a word of the prompt"
         )
 
 
-def _load(old: Receipt, model: str | PathLike[str] | None) -> Pipeline:
+def _opened(old: Receipt, model: Pipeline | str | PathLike[str] | None, opening: Opening) -> Pipeline:
+    if isinstance(model, Pipeline):
+        if opening:
+            raise InputError(f"a Pipeline is given, which is open already; leave out {', '.join(opening)}")
+        return model
     if model is None and old["model"] not in shipped_models():  # a stranger's receipt must not say which folder to open
         raise ModelNotFoundError(
             f"no model {old['model']!r}, which the receipt names, is part of this installation; give the folder of the "
             "model that made the picture"
         )
     device = old["device"] if _is_here(old["device"]) else "auto"
-    return load(old["model"] if model is None else model, device=device, dtype=old["dtype"])
+    return load(old["model"] if model is None else model, device=device, dtype=old["dtype"], **opening)
+
+
+def _load_words(old: Receipt, pipe: Pipeline, given: Sequence[str | PathLike[str]], opening: Opening) -> None:
+    place = opening.get("models_dir")
+    named = [] if place is None else library.named_embeddings(place, (*old["prompt"], *old["negative_prompt"]))
+    for path in (*given, *named):
+        pipe.load_embedding(path, allow_pickle=opening.get("allow_pickle", False))
 
 
 def _is_here(device: str) -> bool:

@@ -4,11 +4,12 @@ The names inside its weight files are a matter of ``layouts``.
 """
 
 import json
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig
-from diffuscope.errors import ModelNotFoundError, WeightsError
+from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
+from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.weights import configs, files, schedulers, shards
 from diffuscope.weights.configs import Json
 
@@ -227,6 +228,36 @@ def find_weights(folder: str | Path, part: str) -> tuple[Path, ...]:
             "save the model again as safetensors"
         )
     raise ModelNotFoundError(f"{path} is missing; give a folder with {', '.join(WEIGHTS.values())}")
+
+
+def find_vae(path: str | Path, config: VAEConfig) -> tuple[Path, VAEConfig]:
+    """The file of a VAE that shall take the place of a model's, and its config there.
+
+    Args:
+        path: a file, a folder of diffusers with a VAE alone in it, or a model's folder of diffusers.
+        config: of the model's own VAE. A file cannot say how it differs, a folder does.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        WeightsError: the folder's JSON is damaged, or asks for what our autoencoder does not do.
+        WeightMismatchError: its latents are scaled otherwise than the model's U-Net reads them: another family's.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path, config
+    base = path / "vae" if (path / "vae").is_dir() else path
+    name = Path(WEIGHTS["vae"])
+    places = [base / name.name, base / name.with_suffix(".fp16.safetensors").name]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name.name} in it")
+    vae = configs.vae_from_json(_read_json(base / "config.json"))
+    if not math.isclose(vae.scale, config.scale):
+        raise WeightMismatchError(
+            f"the VAE in {path} is for latents times {vae.scale:g}, and this model's U-Net reads latents times "
+            f"{config.scale:g}; give a VAE of the model's family"
+        )
+    return found, replace(vae, upcast=vae.upcast and config.upcast)
 
 
 def _read_json(path: Path) -> Json:

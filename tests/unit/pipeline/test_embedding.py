@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import diffuscope as ds
+from diffuscope.cli import main
 from diffuscope.errors import InputError, WeightMismatchError
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights import files
@@ -72,9 +73,24 @@ def test_what_is_refused_changes_nothing(pipe: Pipeline, path: Path, tmp_path: P
     assert torch.equal(pipe.encode_prompt("<ink>").embeddings, before)
 
 
-def test_replay_wants_the_same_embedding(pipe: Pipeline, tiny: Pipeline, path: Path, tmp_path: Path) -> None:
+def test_replay_wants_the_same_embedding(
+    pipe: Pipeline, tiny: Pipeline, tiny_folder: Path, path: Path, tmp_path: Path
+) -> None:
     pipe.load_embedding(path)
     picture = pipe("a fox in <ink>", seed=1).save(tmp_path / "out.png")[0]
     assert ds.replay(picture, model=pipe).identical
     with pytest.raises(InputError, match="'<ink>' is not the one"):
         ds.replay(picture, model=tiny)
+    assert ds.replay(picture, model=tiny_folder, embeddings=[path]).identical
+    assert main(["replay", str(picture), "--model", str(tiny_folder), "--embedding", str(path)]) == 0
+
+
+def test_replay_finds_embeddings_in_the_folder_of_another_program(
+    pipe: Pipeline, tiny_folder: Path, path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "webui" / "embeddings").mkdir(parents=True)
+    named = tmp_path / "webui" / "embeddings" / "inky.safetensors"
+    files.write(named, {"emb_params": files.read(path)["<ink>"]})  # the word is the file's name there
+    pipe.load_embedding(named)
+    picture = pipe("a fox in inky", seed=1).save(tmp_path / "out.png")[0]
+    assert ds.replay(picture, model=tiny_folder, models_dir=tmp_path / "webui").identical

@@ -1,0 +1,124 @@
+"""Another VAE takes the place of the model's own: from every layout, in the receipt, and none of another family."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffuscope as ds
+from diffuscope.cli import main
+from diffuscope.config import TINY
+from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.images import read_texts
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.opening import with_vae
+from diffuscope.weights import files
+from diffuscope.weights.original import to_original
+from narrow import made
+
+
+@pytest.fixture(scope="module")
+def other() -> VAE:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return VAE(TINY.vae).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def vae_file(other: VAE, tmp_path: Path) -> Path:
+    """As the released ones are: the names of the original code."""
+    files.write(tmp_path / "better.safetensors", to_original(other.state_dict(), TINY.vae))
+    return tmp_path / "better.safetensors"
+
+
+@pytest.fixture
+def vae_folder(tiny: Pipeline, other: VAE, tmp_path: Path) -> Path:
+    """A whole model of diffusers; the VAE alone is in its folder ``vae``."""
+    return Pipeline(replace(tiny.components, vae=other)).save(tmp_path / "model")
+
+
+def test_of_a_file_and_of_folders(
+    tiny: Pipeline, tiny_folder: Path, other: VAE, vae_file: Path, vae_folder: Path
+) -> None:
+    wanted = Pipeline(replace(tiny.components, vae=other))("a fox", seed=1)
+    for place in (vae_file, vae_folder, vae_folder / "vae"):
+        pipe = ds.load(tiny_folder, device="cpu", vae=place)
+        result = pipe("a fox", seed=1)
+        assert result.images == wanted.images
+        assert pipe.weights["vae"] != tiny.weights["vae"]
+        assert {part: pipe.weights[part] for part in ("unet", "text_encoder")} == {
+            part: tiny.weights[part] for part in ("unet", "text_encoder")
+        }
+        assert result.receipt["vae"] == place.name
+    assert wanted.receipt["vae"] is None
+
+
+def test_it_has_the_devices_and_dtype_of_the_model(tiny_folder: Path, vae_folder: Path) -> None:
+    (vae_folder / "vae" / "diffusion_pytorch_model.safetensors").rename(
+        vae_folder / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+    )
+    pipe = ds.load(tiny_folder, device="cpu", dtype="bfloat16", vae=vae_folder / "vae")
+    assert {tensor.dtype for tensor in pipe.vae.state_dict().values()} == {torch.bfloat16}
+
+
+def test_receipt_and_replay(tiny: Pipeline, tiny_folder: Path, vae_file: Path, tmp_path: Path) -> None:
+    (path,) = ds.load(tiny_folder, device="cpu", vae=vae_file)("a fox", seed=1).save(tmp_path / "out.png")
+    assert "VAE: better.safetensors, " in read_texts(path)["parameters"]
+    assert ds.replay(path, model=tiny_folder, vae=vae_file).identical
+    with pytest.raises(InputError, match=r"other weights of vae .* and its VAE 'better.safetensors' as vae"):
+        ds.replay(path, model=tiny_folder)
+    with pytest.raises(InputError, match="open already; leave out vae"):
+        ds.replay(path, model=tiny, vae=vae_file)
+
+
+def test_the_command_line_by_path_and_by_name(
+    tiny: Pipeline, vae_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A single file without a config, whose family is said, and a VAE in the folder of another program."""
+    folder = tmp_path / "webui" / "models"
+    for kind in ("Stable-diffusion", "VAE"):
+        (folder / kind).mkdir(parents=True)
+    vae_file.rename(folder / "VAE" / "better.safetensors")
+    single = tiny.save(folder / "Stable-diffusion" / "cat.safetensors", layout="single")
+    files.write(single, files.read(single))  # its metadata said what it is
+    given = ["--model", "cat", "--vae", "better", "--models-dir", str(folder), "--family", "tiny"]
+    out = tmp_path / "out.png"
+    assert main(["generate", "a fox", *given, "--seed", "1", "--quiet", "--out", str(out)]) == 0
+    assert main(["replay", str(out), *given]) == 0
+    assert "identical: every pixel" in capsys.readouterr().out
+    assert main(["generate", "a fox", *given, "--vae", "bettor", "--quiet", "--out", str(out)]) == 2
+    assert "none of the 1 vaes" in capsys.readouterr().err
+
+
+def test_one_that_is_not_there_or_is_something_else(tiny: Pipeline, tiny_folder: Path, vae_folder: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no VAE at .*gone; give a \.safetensors file, or a folder"):
+        with_vae(tiny.components, vae_folder / "gone")
+    with pytest.raises(WeightsError, match="is a U-Net, wanted a VAE"):
+        with_vae(tiny.components, vae_folder / "unet" / "diffusion_pytorch_model.safetensors")
+    (vae_folder / "vae" / "config.json").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"config\.json is missing"):
+        ds.load(tiny_folder, vae=vae_folder)
+
+
+def test_one_of_another_family(tiny: Pipeline, vae_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightMismatchError, match=r"latents times 0\.18215.* reads latents times 0\.13025"):
+        with_vae(made("sdxl").components, vae_folder)
+    wide = replace(TINY.vae, channels=(16, 64))
+    files.write(tmp_path / "wide.safetensors", VAE(wide).state_dict())
+    with pytest.raises(WeightMismatchError, match=r"wide\.safetensors has"):
+        with_vae(tiny.components, tmp_path / "wide.safetensors")
+
+
+def test_a_vae_that_does_not_overflow_runs_in_half_precision(tmp_path: Path) -> None:
+    """SDXL's own runs in float32 beside a float16 U-Net; a folder says of its VAE that this is not needed."""
+    pipe = made("sdxl")
+    folder = pipe.save(tmp_path / "model")
+    assert {tensor.dtype for tensor in ds.load(folder, "cpu", "float16").vae.state_dict().values()} == {torch.float32}
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"force_upcast": False}))
+    half = ds.load(pipe.save(tmp_path / "own", layout="own"), "cpu", "float16", vae=folder)
+    assert not half.config.vae.upcast
+    assert {tensor.dtype for tensor in half.vae.state_dict().values()} == {torch.float16}
