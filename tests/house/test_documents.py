@@ -12,7 +12,7 @@ import pytest
 from house.places import ROOT, SOURCE, documents, tracked
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```(?:\{code-cell\} )?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 TEXT = {".py", ".md", ".toml", ".txt", ".json", ".yml", ".yaml", ".cfg", ".sh", ""}
 
@@ -26,10 +26,11 @@ def python_blocks(path: Path) -> list[str]:
 
 
 def headings(path: Path) -> set[str]:
-    """Anchors of a Markdown file's headings, as GitHub makes them."""
+    """Anchors of a Markdown file's headings, as GitHub makes them, and its labels, "(name)=" above a heading."""
     prose = CODE.sub("", path.read_text(encoding="utf-8"))
     lines = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+    labels = set(re.findall(r"^\((.+)\)=$", prose, re.MULTILINE))
+    return labels | {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 def tree() -> dict[str, set[str]]:

@@ -1,0 +1,67 @@
+"""The pages of the deep dive: their cells run, as plain Python; their form is one; each experiment has its place."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from house.places import ROOT
+
+PAGES = sorted((ROOT / "docs" / "deep-dive").glob("*.md"))
+CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LABEL = re.compile(r"^\(([\w-]+)\)=$", re.MULTILINE)
+HEADER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+"""
+FIRST = """import diffuscope as ds
+MODEL = "emoji"  # or any Stable Diffusion 1.x model: a folder, a file, a hub id
+pipe = ds.load(MODEL)
+"""
+LONGEST = 16  # lines of a cell: one idea; the whole loop is one
+
+
+def stem(path: Path) -> str:
+    return path.stem
+
+
+def cells(path: Path) -> list[str]:
+    """The code of a page, cell by cell; options of the cell (":tags: ...") left out."""
+    found = CELL.findall(path.read_text(encoding="utf-8"))
+    return ["\n".join(line for line in code.splitlines() if not line.startswith(":")) + "\n" for code in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PAGES, ids=stem)
+def test_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the shipped model at full size, since what the pages assert are facts about its pictures."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, code in enumerate(cells(path), 1):
+        exec(compile(code, f"{path.name}, cell {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=stem)
+def test_a_page_is_a_notebook_that_takes_any_model(path: Path):
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(HEADER)
+    assert text.count("```{code-cell}") == len(cells(path)) > 1
+    assert cells(path)[0].replace("\n\n", "\n") == FIRST
+    for code in cells(path):
+        assert len(code.splitlines()) <= LONGEST, f"a cell is one idea:\n{code}"
+
+
+def test_the_pages_are_numbered_without_a_gap():
+    assert [int(path.name[:2]) for path in PAGES] == list(range(1, len(PAGES) + 1))
+
+
+def test_a_label_stands_once():
+    labels = [label for path in PAGES for label in LABEL.findall(path.read_text(encoding="utf-8"))]
+    assert len(labels) == len(set(labels)), sorted(label for label in labels if labels.count(label) > 1)
