@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -183,6 +184,32 @@ def ablation_bars(effects: Sequence[Effect], *, most: int = 20) -> Figure:
     right.set(title="Effect on the picture", xlabel="RMS difference, pixels in [0,1]")
     for panel in (left, right):
         panel.grid(alpha=0.3, axis="x")
+    return figure
+
+
+def edit(before: Image.Image, after: Image.Image, mask: Tensor | None = None) -> Figure:
+    """A picture before and after an edit, where it was allowed to change, and how far each pixel did.
+
+    Args:
+        before: the picture.
+        after: of the same size.
+        mask: [1,1,h,w], 1 where it was made anew; None leaves its panel out.
+
+    Raises:
+        InputError: the sizes differ.
+    """
+    if before.size != after.size:
+        raise InputError(f"pictures of {before.size} and {after.size} pixels; give the same size")
+    figure, panels = _panels(1, 3 if mask is None else 4, 3.1 if mask is None else 2.5)
+    _picture(panels[0], before, "before")
+    _picture(panels[-2], after, "after")
+    if mask is not None:
+        panels[1].imshow(mask[0, 0].cpu().numpy(), cmap=MAP, vmin=0, vmax=1)
+        panels[1].set(title="made anew where yellow", xlabel="latent column", ylabel="latent row")
+    first, second = (torch.from_numpy(np.asarray(each.convert("RGB")) / 255.0) for each in (before, after))
+    shown = panels[-1].imshow((second - first).square().mean(-1).sqrt().numpy(), cmap=MAP, vmin=0)
+    panels[-1].set(title="change, pixels in [0,1]", xticks=[], yticks=[])
+    figure.colorbar(shown, ax=panels[-1], shrink=0.75)
     return figure
 
 

@@ -107,6 +107,22 @@ def test_bars_are_ranked() -> None:
         figures.ablation_bars([])
 
 
+def test_an_edit_shows_where_and_how_far() -> None:
+    after = PICTURE.copy()
+    after.putpixel((3, 5), (0, 0, 0))
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., 1, 0] = 1
+    figure = figures.edit(PICTURE, after, mask)
+    assert [panel.get_title() for panel in figure.axes][:3] == ["before", "made anew where yellow", "after"]
+    assert (figure.axes[1].get_images()[0].get_array() == mask[0, 0].numpy()).all()
+    change = figure.axes[3].get_images()[0].get_array()
+    assert (change.sum(), change[5, 3]) == (1.0, 1.0)
+    drawn(figure)
+    assert len(figures.edit(PICTURE, after).axes) == 4  # three panels and the scale of colours
+    with pytest.raises(InputError, match="same size"):
+        figures.edit(PICTURE, after.resize((8, 8)))
+
+
 def test_a_sweep_has_a_title_for_each_picture() -> None:
     figure = figures.sweep([PICTURE] * 5, [1.0, 3, "x", 7.5, 9], columns=3)
     assert [panel.get_title() for panel in figure.axes] == ["1.0", "3", "x", "7.5", "9"]
