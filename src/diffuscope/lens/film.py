@@ -1,6 +1,9 @@
 """A run as a film: noisy latents and the clean estimate side by side, step by step, and what the network said."""
 
+import base64
+import importlib
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, OutputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Denoiser, Step
 from diffuscope.weights.files import replacing
@@ -96,3 +99,68 @@ def save_gif(film: Sequence[Image.Image], path: str | os.PathLike[str], *, rate:
     with replacing(path) as part:
         film[0].save(part, format="GIF", save_all=True, append_images=film[1:], duration=durations, loop=0)
     return path
+
+
+def save_mp4(film: Sequence[Image.Image], path: str | os.PathLike[str], *, rate: float = 12.0) -> Path:
+    """Write pictures of one size as an MP4 (H.264) and return its path; it appears whole or not at all.
+
+    Needs the extra ``video``, which brings its own ffmpeg. The settings are the lesson's: slow preset, quantiser 18,
+    4:2:0 colours, which every player and browser reads.
+
+    Args:
+        film: the frames.
+        path: ends in .mp4.
+        rate: frames a second; the lesson's is 12.
+
+    Raises:
+        InputError: no frames, frames of several or of odd sizes, another ending, an impossible rate, or no ffmpeg.
+        OutputError: it cannot be written.
+    """
+    path = Path(path)
+    if not film or path.suffix.lower() != ".mp4" or not 0 < rate <= 240:
+        raise InputError(f"{len(film)} frames to {path.name} at {rate} a second; give frames, a name.mp4, and 0 to 240")
+    sizes = {frame.size for frame in film}
+    width, height = film[0].size
+    if len(sizes) > 1 or width % 2 or height % 2:
+        raise InputError(
+            f"frames of sizes {sorted(sizes)}; give one size, with even width and height, as 4:2:0 halves it"
+        )
+    try:
+        ffmpeg = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise InputError("an MP4 needs ffmpeg, which is not there; install diffuscope[video], or save a GIF") from error
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
+    codec = ["-c:v", "libx264", "-preset", "slow", "-qp", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]
+    with replacing(path) as part:
+        told = subprocess.run(
+            [ffmpeg, "-v", "error", "-y", *source, *codec, "-fflags", "+bitexact", "-f", "mp4", str(part)],
+            input=b"".join(frame.convert("RGB").tobytes() for frame in film),
+            capture_output=True,
+            check=False,
+        )
+        if told.returncode:
+            reason = told.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no reason given"]
+            raise OutputError(f"ffmpeg could not write {path}: {reason[0]}; save a GIF instead")
+    return path
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A film as notebooks show it, repeating: the last expression of a cell. The file is embedded into the page."""
+
+    path: str | os.PathLike[str]
+    """A .gif or .mp4."""
+    width: int = 600
+    """On the page, in its pixels; the lesson's is 600."""
+
+    def __post_init__(self) -> None:
+        if Path(self.path).suffix.lower() not in (".gif", ".mp4") or not Path(self.path).is_file():
+            raise InputError(f"no film at {self.path}; give the .gif or .mp4 that save_gif or save_mp4 returned")
+
+    def _repr_html_(self) -> str:
+        path = Path(self.path)
+        data = base64.b64encode(path.read_bytes()).decode()
+        if path.suffix.lower() == ".gif":
+            return f'<img width="{self.width}" alt="{path.stem}" src="data:image/gif;base64,{data}">'
+        source = f'<source type="video/mp4" src="data:video/mp4;base64,{data}">'
+        return f'<video width="{self.width}" controls autoplay loop muted playsinline>{source}</video>'
