@@ -231,6 +231,31 @@ def sweep(pictures: Sequence[Image.Image], titles: Sequence[object], *, columns:
     return figure
 
 
+def strips(rows: Mapping[str, Sequence[Image.Image]], titles: Sequence[object]) -> Figure:
+    """Pictures in named rows, one below the other: several views of the same things, such as the steps of a run.
+
+    Args:
+        rows: what stands at the left of the row -> its pictures; of any sizes.
+        titles: of the columns.
+
+    Raises:
+        InputError: nothing to draw, or a row with another number of pictures than there are titles.
+    """
+    for name, pictures in rows.items():
+        if len(pictures) != len(titles):
+            raise InputError(f"{len(pictures)} pictures in row {name!r}, but {len(titles)} titles; give one for each")
+    columns = max(len(titles), 1)
+    height = len(rows) * WIDTH / max(columns, 3) + 0.3
+    figure, panels = _panels(len(rows), columns, height, some=bool(rows) and bool(titles))
+    shown = [picture for pictures in rows.values() for picture in pictures]
+    above = [str(title) for title in titles] + [""] * len(shown)
+    for panel, picture, title in zip(panels, shown, above, strict=False):
+        _picture(panel, picture, title)
+    for panel, name in zip(panels[::columns], rows, strict=True):
+        panel.set_ylabel(name, fontsize=9)
+    return figure
+
+
 def _panels(rows: int, columns: int, height: float, *, some: bool = True, sharey: bool = False) -> tuple[Figure, Any]:
     if not some:
         raise InputError("nothing to draw; give at least one")

@@ -123,6 +123,19 @@ def test_an_edit_shows_where_and_how_far() -> None:
         figures.edit(PICTURE, after.resize((8, 8)))
 
 
+def test_strips_name_their_rows_and_columns() -> None:
+    figure = figures.strips({"noisy": [PICTURE] * 4, "small": [PICTURE.resize((2, 2))] * 4}, [0, 1.5, "x", "end"])
+    assert [panel.get_title() for panel in figure.axes] == ["0", "1.5", "x", "end", "", "", "", ""]
+    assert [panel.get_ylabel() for panel in figure.axes] == ["noisy", "", "", "", "small", "", "", ""]
+    assert figure.axes[4].get_images()[0].get_array().shape == (2, 2, 3)
+    drawn(figure)
+    drawn(figures.strips({"one": [PICTURE]}, ["alone"]))
+    with pytest.raises(InputError, match="2 pictures in row 'x', but 1 titles"):
+        figures.strips({"x": [PICTURE] * 2}, ["a"])
+    with pytest.raises(InputError, match="nothing to draw"):
+        figures.strips({}, [])
+
+
 def test_a_sweep_has_a_title_for_each_picture() -> None:
     figure = figures.sweep([PICTURE] * 5, [1.0, 3, "x", 7.5, 9], columns=3)
     assert [panel.get_title() for panel in figure.axes] == ["1.0", "3", "x", "7.5", "9"]
