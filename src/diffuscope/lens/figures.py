@@ -6,11 +6,8 @@ colour-blind; signed values go from blue over white to orange. Widths are a note
 
 from __future__ import annotations
 
-import functools
-import importlib
-import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,6 +16,7 @@ from torch import Tensor
 
 from diffuscope.errors import InputError
 from diffuscope.lens.ablate import Effect
+from diffuscope.lens.drawing import BLUE, GREEN, GREY, MAP, ORANGE, PURPLE, WIDTH, axes, show
 from diffuscope.lens.heat import HeatMaps
 from diffuscope.lens.rgb import preview
 from diffuscope.pipeline import Pipeline
@@ -26,10 +24,6 @@ from diffuscope.types import Levels, Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-MAP, SIGNED, GREY = "cividis", "PuOr_r", "Greys"
-WIDTH = 9.0  # inches
 
 
 def schedule(levels: Mapping[str, Levels] | Levels) -> Figure:
@@ -39,7 +33,7 @@ def schedule(levels: Mapping[str, Levels] | Levels) -> Figure:
         InputError: nothing to draw, or matplotlib is not there.
     """
     runs = {"": levels} if isinstance(levels, Levels) else dict(levels)
-    figure, (left, right) = _panels(1, 2, 3.4, some=bool(runs))
+    figure, (left, right) = axes(1, 2, 3.4, some=bool(runs))
     for number, (name, each) in enumerate(runs.items()):
         style = {
             "color": (BLUE, ORANGE, GREEN, PURPLE)[number % 4],
@@ -72,11 +66,11 @@ def trajectory(pipe: Pipeline, steps: Sequence[Step], *, columns: int = 6, image
         InputError: no steps, or fewer than one column.
     """
     chosen = _spread(steps, columns)
-    figure, panels = _panels(2, len(chosen), 2 * WIDTH / max(len(chosen), 3) + 0.5, some=bool(chosen))
+    figure, panels = axes(2, len(chosen), 2 * WIDTH / max(len(chosen), 3) + 0.5, some=bool(chosen))
     for panel, step in zip(panels[: len(chosen)], chosen, strict=True):
-        _picture(panel, pipe.decode(step.x[image : image + 1])[0], f"step {step.index + 1}, σ {step.sigma:.2f}")
+        show(panel, pipe.decode(step.x[image : image + 1])[0], f"step {step.index + 1}, σ {step.sigma:.2f}")
     for panel, step in zip(panels[len(chosen) :], chosen, strict=True):
-        _picture(panel, pipe.decode(step.x0[image : image + 1])[0], "")
+        show(panel, pipe.decode(step.x0[image : image + 1])[0], "")
     panels[0].set_ylabel("noisy, x")
     panels[len(chosen)].set_ylabel("estimate, x0")
     return figure
@@ -91,7 +85,7 @@ def latent_channels(latents: Tensor) -> Figure:
     values = latents[0] if latents.ndim == 4 and len(latents) == 1 else latents
     if values.ndim != 3:
         raise InputError(f"latents have shape {list(latents.shape)}; give those of one picture, [C,h,w]")
-    figure, panels = _panels(1, len(values), 2.6)
+    figure, panels = axes(1, len(values), 2.6)
     for channel, (panel, value) in enumerate(zip(panels, values.float().cpu(), strict=True)):
         shown = panel.imshow(value.numpy(), cmap=GREY)
         panel.set(title=f"channel {channel}", xlabel="latent column")
@@ -111,10 +105,10 @@ def attention(maps: HeatMaps, picture: Image.Image, words: Sequence[str] | None 
     overlays = {word: maps.overlay(word, picture) for word in chosen}
     columns = min(len(chosen) + 1, 5)
     rows = -(-(len(chosen) + 1) // columns)
-    figure, panels = _panels(rows, columns, rows * WIDTH / columns + 0.4)
-    _picture(panels[0], picture, "the picture")
+    figure, panels = axes(rows, columns, rows * WIDTH / columns + 0.4)
+    show(panels[0], picture, "the picture")
     for panel, (word, overlay) in zip(panels[1:], overlays.items(), strict=False):
-        _picture(panel, overlay, f"{word} ({landed[word]:.2f})" if word in landed else word)
+        show(panel, overlay, f"{word} ({landed[word]:.2f})" if word in landed else word)
     for panel in panels[len(chosen) + 1 :]:
         panel.remove()
     figure.suptitle("Cross-attention of each word; in brackets how far it landed, 1 is an average word", fontsize=9)
@@ -136,13 +130,13 @@ def guidance_parts(uncond: Tensor, cond: Tensor, scale: float, *, image: int = 0
     first, second = uncond[image].float().cpu(), cond[image].float().cpu()
     guided = torch.lerp(first, second, scale)
     low, high = float(guided.min()), float(guided.max())
-    figure, panels = _panels(1, 4, 2.8)
+    figure, panels = axes(1, 4, 2.8)
     for panel, value, title in (
         (panels[0], first, "without text"),
         (panels[1], second, "with text"),
         (panels[3], guided, f"guided, scale {scale:g}"),
     ):
-        _picture(panel, preview(value[None], low, high)[0], title)
+        show(panel, preview(value[None], low, high)[0], title)
     shown = panels[2].imshow((second - first).norm(dim=0).numpy(), cmap=MAP)
     panels[2].set(title="length of the difference", xticks=[], yticks=[])
     figure.colorbar(shown, ax=panels[2], shrink=0.75)
@@ -158,7 +152,7 @@ def difference_over_time(uncond: Sequence[Tensor], cond: Sequence[Tensor], sigma
     if not len(uncond) == len(cond) == len(sigmas):
         raise InputError(f"{len(uncond)} and {len(cond)} predictions for {len(sigmas)} levels; give one of each")
     shares = [float((c - u).norm() / u.norm().clamp_min(1e-12)) for u, c in zip(uncond, cond, strict=True)]
-    figure, (panel,) = _panels(1, 1, 3.2, some=bool(shares))
+    figure, (panel,) = axes(1, 1, 3.2, some=bool(shares))
     panel.plot(sigmas, shares, color=BLUE, marker="o", markersize=4)
     panel.set_xscale("log")
     panel.invert_xaxis()
@@ -174,7 +168,7 @@ def ablation_bars(effects: Sequence[Effect], *, most: int = 20) -> Figure:
         InputError: there are none.
     """
     chosen = sorted(effects, key=lambda effect: effect.latents, reverse=True)[:most]
-    figure, (left, right) = _panels(1, 2, 0.9 + 0.26 * len(chosen), some=bool(chosen), sharey=True)
+    figure, (left, right) = axes(1, 2, 0.9 + 0.26 * len(chosen), some=bool(chosen), sharey=True)
     names = [effect.name for effect in chosen]
     left.barh(names, [effect.latents for effect in chosen], color=BLUE)
     right.barh(names, [effect.pixels for effect in chosen], color=ORANGE, hatch="//", edgecolor="white")
@@ -200,9 +194,9 @@ def edit(before: Image.Image, after: Image.Image, mask: Tensor | None = None) ->
     """
     if before.size != after.size:
         raise InputError(f"pictures of {before.size} and {after.size} pixels; give the same size")
-    figure, panels = _panels(1, 3 if mask is None else 4, 3.1 if mask is None else 2.5)
-    _picture(panels[0], before, "before")
-    _picture(panels[-2], after, "after")
+    figure, panels = axes(1, 3 if mask is None else 4, 3.1 if mask is None else 2.5)
+    show(panels[0], before, "before")
+    show(panels[-2], after, "after")
     if mask is not None:
         panels[1].imshow(mask[0, 0].cpu().numpy(), cmap=MAP, vmin=0, vmax=1)
         panels[1].set(title="made anew where yellow", xlabel="latent column", ylabel="latent row")
@@ -223,9 +217,9 @@ def sweep(pictures: Sequence[Image.Image], titles: Sequence[object], *, columns:
         raise InputError(f"{len(pictures)} pictures and {len(titles)} titles; give one title for each picture")
     columns = min(columns, max(len(pictures), 1))
     rows = -(-len(pictures) // columns)
-    figure, panels = _panels(rows, columns, rows * (WIDTH / columns + 0.3), some=bool(pictures))
+    figure, panels = axes(rows, columns, rows * (WIDTH / columns + 0.3), some=bool(pictures))
     for panel, picture, title in zip(panels, pictures, titles, strict=False):
-        _picture(panel, picture, str(title))
+        show(panel, picture, str(title))
     for panel in panels[len(pictures) :]:
         panel.remove()
     return figure
@@ -246,47 +240,14 @@ def strips(rows: Mapping[str, Sequence[Image.Image]], titles: Sequence[object]) 
             raise InputError(f"{len(pictures)} pictures in row {name!r}, but {len(titles)} titles; give one for each")
     columns = max(len(titles), 1)
     height = len(rows) * WIDTH / max(columns, 3) + 0.3
-    figure, panels = _panels(len(rows), columns, height, some=bool(rows) and bool(titles))
+    figure, panels = axes(len(rows), columns, height, some=bool(rows) and bool(titles))
     shown = [picture for pictures in rows.values() for picture in pictures]
     above = [str(title) for title in titles] + [""] * len(shown)
     for panel, picture, title in zip(panels, shown, above, strict=False):
-        _picture(panel, picture, title)
+        show(panel, picture, title)
     for panel, name in zip(panels[::columns], rows, strict=True):
         panel.set_ylabel(name, fontsize=9)
     return figure
-
-
-def _panels(rows: int, columns: int, height: float, *, some: bool = True, sharey: bool = False) -> tuple[Figure, Any]:
-    if not some:
-        raise InputError("nothing to draw; give at least one")
-    figure: Figure = _shown_by_itself()(figsize=(WIDTH, height), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharey=sharey)
-    for panel in panels.flat:
-        panel.title.set_fontsize(9)
-        panel.tick_params(labelsize=8)
-    return figure, list(panels.flat)
-
-
-@functools.cache
-def _shown_by_itself() -> Callable[..., Figure]:
-    """Matplotlib's Figure that a notebook shows as it stands, without pyplot and its state."""
-    try:
-        figure = importlib.import_module("matplotlib.figure").Figure
-    except ImportError as error:
-        raise InputError("figures need matplotlib, which is not there; install diffuscope[plot]") from error
-    return type("Figure", (figure,), {"_repr_png_": _png})
-
-
-def _png(figure: Figure) -> bytes:
-    with io.BytesIO() as file:
-        figure.savefig(file, format="png")
-        return file.getvalue()
-
-
-def _picture(panel: Any, picture: Image.Image, title: str) -> None:
-    panel.imshow(picture.convert("RGB"))
-    panel.set(xticks=[], yticks=[])
-    panel.set_title(title, fontsize=8)
 
 
 def _spread(steps: Sequence[Step], count: int) -> list[Step]:
