@@ -136,6 +136,21 @@ def test_image_to_image(saved: Any, family: str) -> None:
     assert off(result.latents, other) < TOLERANCE
 
 
+@pytest.mark.parametrize("share", [0.55, 0.8])
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpmpp_2m"])
+def test_the_refiner_goes_on_where_the_base_model_stops(saved: Any, sampler: str, share: float) -> None:
+    base, refiner = saved("sdxl"), saved("sdxl-refiner")
+    call = {"negative_prompt": NEGATIVE, "num_inference_steps": 10, "guidance_scale": 5.0}
+    started = call | {"latents": noise(1), "denoising_end": share}
+    ours = base[0](PROMPT, **started, sampler=sampler).latents
+    theirs = opened(base[1], sampler)(PROMPT, **started, output_type="latent").images
+    assert off(ours, theirs) < TOLERANCE
+    refined = refiner[0](PROMPT, **call, image=ours, denoising_start=share, sampler=sampler).latents
+    other = opened(refiner[1], sampler)(PROMPT, **call, image=theirs, denoising_start=share, output_type="latent")
+    assert off(refined, other.images) < TOLERANCE
+    assert off(refined, theirs) > 100 * TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("family", "sampler", "strength"),
     [

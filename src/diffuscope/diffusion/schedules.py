@@ -195,6 +195,53 @@ def tail(levels: Levels, strength: float) -> Levels:
     return replace(levels, sigmas=sigmas, times=levels.times[steps - kept :], start_scale=sigmas[0])
 
 
+def section(levels: Levels, schedule: ScheduleConfig, start: float, end: float, unit: bool) -> Levels:
+    """The levels between two shares of the training times: for a model that goes on where another stopped.
+
+    Shares are counted from pure noise: a run to 0.8 and one from 0.8, over the same levels, meet at one level and
+    visit each step once (Podell et al. 2023, section 2.5; Balaji et al. 2022, section 4). Latents in between are
+    those of the sampler's reference: ``x_start = latents * start_scale`` undoes ``x_end * end_scale``.
+
+    Args:
+        levels: of the whole run.
+        schedule: whose training times are meant.
+        start: share at which it starts; 0 is as ``levels`` does.
+        end: share before which it ends; 1 is as ``levels`` does.
+        unit: whether the sampler's reference keeps latents at unit variance.
+
+    Raises:
+        InputError: no step lies between the two.
+    """
+    first, last = 0, len(levels.sigmas) - 1
+    if start > 0:
+        first = _steps_before(levels, schedule, start)
+    if end < 1:
+        last = _steps_before(levels, schedule, end)
+    if first >= last:
+        raise InputError(
+            f"none of {len(levels.sigmas) - 1} steps lies between the shares {start:g} and {end:g} of the training "
+            "times: give more steps, or shares that are further apart"
+        )
+    sigmas = levels.sigmas[first : last + 1]
+    return replace(
+        levels,
+        sigmas=sigmas,
+        times=levels.times[first : last + 1],
+        start_scale=levels.start_scale if start == 0 else _unit_scale(sigmas[0], unit),
+        end_scale=1 / _unit_scale(sigmas[-1], unit),
+    )
+
+
+def _steps_before(levels: Levels, schedule: ScheduleConfig, share: float) -> int:
+    """How many steps begin in the first ``share`` of the training times, as diffusers counts."""
+    cutoff = round(schedule.train_steps - share * schedule.train_steps)
+    return sum(time >= cutoff for time in levels.times[:-1])
+
+
+def _unit_scale(sigma: float, unit: bool) -> float:
+    return math.hypot(sigma, 1) if unit else 1.0
+
+
 def _alphas_cumprod(config: ScheduleConfig) -> Tensor:
     """[T] float64: how much of the clean signal's power is left at each training time step."""
     steps = config.train_steps

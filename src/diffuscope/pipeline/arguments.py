@@ -56,6 +56,37 @@ def size_of(
     )
 
 
+def check_start(image: object, denoising_start: object, mask_image: object) -> None:
+    """Refuse what cannot be started from: latents go without a mask, and ``denoising_start`` wants latents.
+
+    Raises:
+        InputError: it is so.
+    """
+    if isinstance(image, Tensor) and mask_image is not None:
+        raise InputError("a mask is given with latents as image; give the picture itself")
+    if denoising_start is not None and not isinstance(image, Tensor):
+        raise InputError(
+            "denoising_start goes on with another model's latents; give the `latents` of its result as image"
+        )
+
+
+def start_latents(image: Tensor, request: Request, config: ModelConfig) -> Tensor:
+    """[N,C,h,w] the latents that each image of the call starts from, given for each, for each prompt, or once.
+
+    Raises:
+        InputError: they have another shape than the call's, or are not finite.
+    """
+    factor, prompts = config.vae.factor, len(request.prompt)
+    shape = (config.vae.latent_channels, request.height // factor, request.width // factor)
+    if image.ndim != 4 or image.shape[1:] != shape or len(image) not in {1, prompts, request.images}:
+        raise InputError(
+            f"image is latents of shape {list(image.shape)}; this call starts from {[request.images, *shape]}"
+        )
+    if not image.isfinite().all():
+        raise InputError("image is latents that are not finite; give the `latents` of a result")
+    return image.repeat_interleave(request.images // len(image), dim=0)
+
+
 def check_latents(latents: Tensor, request: Request, config: ModelConfig, image: object) -> None:
     """Refuse start noise that is none.
 

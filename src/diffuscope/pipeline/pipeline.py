@@ -21,7 +21,15 @@ from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, receipt, saving, start
 from diffuscope.pipeline import request as requests
 from diffuscope.pipeline.adapted import Adapted, refuse_tags, untagged
-from diffuscope.pipeline.arguments import Guidance, check_latents, functions_of, prompts_of, size_of
+from diffuscope.pipeline.arguments import (
+    Guidance,
+    check_latents,
+    check_start,
+    functions_of,
+    prompts_of,
+    size_of,
+    start_latents,
+)
 from diffuscope.pipeline.pictures import check_image, mask_images, start_images
 from diffuscope.pipeline.request import Asked
 from diffuscope.pipeline.result import Result
@@ -94,8 +102,10 @@ class Pipeline(Adapted):
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
-        image: Pictures | None = None,
+        image: Pictures | Tensor | None = None,
         strength: float = 0.8,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
         mask_image: Pictures | None = None,
         clip_skip: int = 0,
         original_size: tuple[int, int] | None = None,
@@ -128,6 +138,8 @@ class Pipeline(Adapted):
             num_images_per_prompt=num_images_per_prompt,
             image=image,
             strength=strength,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
             mask_image=mask_image,
             clip_skip=clip_skip,
             original_size=original_size,
@@ -156,8 +168,10 @@ class Pipeline(Adapted):
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
-        image: Pictures | None = None,
+        image: Pictures | Tensor | None = None,
         strength: float = 0.8,
+        denoising_start: float | None = None,
+        denoising_end: float | None = None,
         mask_image: Pictures | None = None,
         clip_skip: int = 0,
         original_size: tuple[int, int] | None = None,
@@ -190,8 +204,11 @@ class Pipeline(Adapted):
             width: as ``height``.
             num_images_per_prompt: images k of prompt ``k // num_images_per_prompt``.
             image: where to start instead of pure noise; one, or one per prompt. It is scaled to cover the size and
-                cut around the middle.
+                cut around the middle. Or latents [N,C,h,w] such as a Result's.
             strength: how much of the run is done on ``image``: near 0 keeps it, 1 forgets it.
+            denoising_start: where to go on, as a share of the training times from pure noise, with the latents of
+                another model that stopped there, given as ``image``: SDXL's refiner. No noise is added.
+            denoising_end: where to stop, as such a share; the latents, and the pictures, still have noise.
             mask_image: white where ``image`` is made anew, black where it stays; one, or one per prompt, with the
                 proportions of its image. Without ``strength=1`` what lies under the white shows through.
             clip_skip: how many layers earlier the text encoder's states are taken, of the negative prompt too; other
@@ -211,10 +228,11 @@ class Pipeline(Adapted):
             ImageError: ``image`` or ``mask_image`` cannot be read.
         """
         check_image(self.config, image, mask_image)
+        check_start(image, denoising_start, mask_image)
         written = prompts_of(self.config, prompt, conditioning)
         texts, loras = untagged(written)
         factor = self.config.vae.factor
-        high, wide = size_of(height, width, latents, factor)
+        high, wide = size_of(height, width, image if isinstance(image, Tensor) else latents, factor)
         asked = Asked(
             prompt=texts,
             negative_prompt=negative_prompt,
@@ -231,6 +249,8 @@ class Pipeline(Adapted):
             final_sigma=final_sigma,
             thresholding=thresholding,
             strength=None if image is None else strength,
+            denoising_start=denoising_start,
+            denoising_end=denoising_end,
             masked=mask_image is not None,
             clip_skip=clip_skip,
             original_size=original_size,
@@ -241,9 +261,11 @@ class Pipeline(Adapted):
         refuse_tags(request.negative_prompt)
         if latents is not None:
             check_latents(latents, request, self.config, image)
+        painted = None if isinstance(image, Tensor) else image
         extras = start.Extras(
-            image=None if image is None else start_images(image, request),
-            mask=None if image is None or mask_image is None else mask_images(mask_image, image, request, factor),
+            image=None if painted is None else start_images(painted, request),
+            mask=None if painted is None or mask_image is None else mask_images(mask_image, painted, request, factor),
+            clean=start_latents(image, request, self.config) if isinstance(image, Tensor) else None,
             latents=latents,
             conditioning=conditioning,
             guidance=functions_of(guidance),

@@ -8,6 +8,7 @@ from typing import TypedDict, Unpack
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from diffuscope import library
 from diffuscope.errors import InputError, ModelNotFoundError
@@ -32,6 +33,8 @@ REPEATED = (
     "sampler_options",
     "final_sigma",
     "thresholding",
+    "denoising_start",
+    "denoising_end",
     "height",
     "width",
     "num_images_per_prompt",
@@ -82,7 +85,7 @@ def replay(
     path: str | PathLike[str],
     *,
     model: Pipeline | str | PathLike[str] | None = None,
-    image: Pictures | None = None,
+    image: Pictures | Tensor | None = None,
     mask_image: Pictures | None = None,
     lora_dir: str | PathLike[str] | None = None,
     embeddings: Sequence[str | PathLike[str]] = (),
@@ -93,7 +96,7 @@ def replay(
     Args:
         path: a PNG with our receipt.
         model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
-        image: the start image or images, where there were any: a receipt has only their hash.
+        image: the start image or images, or latents, where there were any: a receipt has only their hash.
         mask_image: likewise the mask or masks.
         lora_dir: the folder of the LoRAs that the receipt names and that ``model`` does not have loaded.
         embeddings: the files of the embeddings that it names and that ``model`` does not have loaded; they are loaded
@@ -117,8 +120,8 @@ def replay(
             f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
             f"give the model {old['model']!r} that made it{vae}"
         )
-    images = _pictures(old, "image", image)
-    masks = _pictures(old, "mask_image", mask_image)
+    _check_given(old, "image", image)
+    _check_given(old, "mask_image", mask_image)
     arguments = {name: old[name] for name in REPEATED}
     if lora_dir is not None:
         pipe.lora_dir = lora_dir
@@ -128,8 +131,8 @@ def replay(
             old["prompt"],
             **arguments,
             sigmas=old["spacing"],
-            image=images,
-            mask_image=masks,
+            image=image,
+            mask_image=mask_image,
             strength=0.8 if old["strength"] is None else old["strength"],
         )
     for key, what in PICTURES.items():
@@ -188,15 +191,13 @@ def _is_here(device: str) -> bool:
     return device == "cpu" or (device == "cuda" and torch.cuda.is_available())
 
 
-def _pictures(old: Receipt, key: str, given: Pictures | None) -> Pictures | None:
+def _check_given(old: Receipt, key: str, given: object) -> None:
     what = PICTURES[key]
     if old[key] is None:
         if given is not None:
             raise InputError(f"a {what} is given, but the picture was made without one; leave it out")
-        return None
-    if given is None:
+    elif given is None:
         raise InputError(f"the picture was made from a {what}, of which the receipt has only the hash; give it")
-    return given
 
 
 def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from diffuscope.config import REFINER_SIZES, ModelConfig
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.samplers.table import Final
-from diffuscope.diffusion.schedules import Schedule, tail
+from diffuscope.diffusion.schedules import Schedule, section, tail
 from diffuscope.errors import InputError
 from diffuscope.types import Levels
 
@@ -48,11 +48,15 @@ class Request:
     """Options of ``limits.limited``."""
     levels: Levels
     """What the run visits: for image-to-image the last part of them."""
+    planned: tuple[float, ...]
+    """What the sampler is told: those levels, and where the run stops early the further ones, which it plans for."""
     height: int
     width: int
     num_images_per_prompt: int
     strength: float | None
-    """None without a start image."""
+    """None without a start image, and with ``denoising_start``."""
+    denoising_start: float | None
+    denoising_end: float | None
     upscale: int
     clip_skip: int
     guided: bool
@@ -243,6 +247,8 @@ class Asked:
     thresholding: object
     strength: object
     """None without a start image."""
+    denoising_start: object
+    denoising_end: object
     masked: bool
     clip_skip: object
     original_size: object
@@ -262,21 +268,30 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
     if images > MAX_IMAGES:
         raise InputError(f"{prompts} prompts x {per_text} = {images} images; make at most {MAX_IMAGES} in one call")
     preset = config.preset
-    strength = None if asked.strength is None else number(asked.strength, "strength")
+    first, last = _handed_over(asked)
+    strength = None if asked.strength is None or first is not None else number(asked.strength, "strength")
     name, spacing = _solver(config, asked)
     wanted = preset.steps if asked.steps is None and isinstance(spacing, str) else asked.steps
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
     end = cast(Final | None, asked.final_sigma)  # another is refused here, by its name
     levels = schedule.levels(steps, sampler=name, spacing=spacing, final=end)
+    count = len(levels.sigmas) - 1
+    # All of a masked picture made anew begins as a picture from text does.
+    if strength is not None and not (asked.masked and strength == 1):
+        levels = tail(levels, strength)
+    unit = samplers.TABLE[name].variance_preserving
+    if first is not None:
+        levels = section(levels, config.schedule, first, 1.0, unit)
+    planned = levels.sigmas
+    if last is not None:
+        levels = section(levels, config.schedule, 0.0, last, unit)
     scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     height = side(preset.height if asked.height is None else asked.height, "height", config.vae.factor)
     width = side(preset.width if asked.width is None else asked.width, "width", config.vae.factor)
-    # All of a masked picture made anew begins as a picture from text does.
-    is_whole = strength is None or (asked.masked and strength == 1)
     return Request(
         prompt=asked.prompt,
         negative_prompt=per_prompt(asked.negative_prompt, prompts),
-        num_inference_steps=len(levels.sigmas) - 1,
+        num_inference_steps=count,
         guidance_scale=number(scale, "guidance_scale"),
         seed=seeds(asked.seed, images),
         sampler=name,
@@ -284,16 +299,38 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         spacing=spacing,
         final_sigma=end,
         thresholding=thresholds(asked.thresholding),
-        levels=levels if strength is None or is_whole else tail(levels, strength),
+        levels=levels,
+        planned=planned,
         height=height,
         width=width,
         num_images_per_prompt=per_text,
         strength=strength,
+        denoising_start=first,
+        denoising_end=last,
         upscale=upscaling(asked.upscale, preset.upscale),
         clip_skip=whole(asked.clip_skip, "clip_skip", 0, _most_skipped(config)),
         guided=scale != 1.0 and config.unet.guidance_dim is None,
         **_sizes(config, asked, (height, width)),
     )
+
+
+def _handed_over(asked: Asked) -> tuple[float | None, float | None]:
+    """The shares of the training times between which this model denoises; None is to the end on that side.
+
+    Raises:
+        InputError: they are no shares in that order, or not possible with what else is asked for.
+    """
+    given = {"denoising_start": asked.denoising_start, "denoising_end": asked.denoising_end}
+    shares = {name: None if value is None else number(value, name) for name, value in given.items()}
+    for name, share in shares.items():
+        if share is not None and not 0 < share < 1:
+            raise InputError(f"{name} is {share:g}; give a share between 0 and 1 of the way from noise, such as 0.8")
+        if share is not None and asked.masked:
+            raise InputError(f"{name} and a mask are given; a model can hand over a whole picture only")
+    start, end = shares.values()
+    if start is not None and end is not None and start >= end:
+        raise InputError(f"denoising_start {start:g} is not before denoising_end {end:g}")
+    return start, end
 
 
 def _most_skipped(config: ModelConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,7 @@ from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.images import picture_hash, to_pixels
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.pictures import mask_pixels
-from diffuscope.pipeline.receipt import dtype_name, of_request
+from diffuscope.pipeline.receipt import checksums, dtype_name, of_request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.told import denoiser_of, told
@@ -39,6 +40,8 @@ class Extras:
     """RGB, of the request's size, one per image."""
     mask: tuple[Image.Image, ...] | None = None
     """Black and white, of the request's size, one per image."""
+    clean: Tensor | None = None
+    """[N,C,h,w] latents in the place of an image; those of another model that stopped early still have noise."""
     latents: Tensor | None = None
     conditioning: Conditioning | None = None
     guidance: Sequence[Callable[[Denoiser], Denoiser]] = ()
@@ -113,7 +116,8 @@ def _solved(request: Request, denoise: Denoiser, x: Tensor, noise: PerImageNoise
     if info.path_noise:  # up to the model's highest level, so that a seed's path is the same in every run
         drawn = BrownianNoise(request.seed, max(levels.sigmas[0], math.exp(levels.table[-1])))
     table = {"table": levels.table} if info.distilled else {}
-    return SAMPLERS[info.name](denoise, x, levels.sigmas, noise=drawn, **table, **request.sampler_options)
+    steps = SAMPLERS[info.name](denoise, x, request.planned, noise=drawn, **table, **request.sampler_options)
+    return islice(steps, len(levels.sigmas) - 1)
 
 
 def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
@@ -127,6 +131,8 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt["dtype"] = dtype_name(pipe.dtype)
     receipt["threads"] = torch.get_num_threads()
     receipt["image"] = None if extras.image is None else [picture_hash(image) for image in extras.image]
+    if extras.clean is not None:
+        receipt["image"] = checksums(extras.clean)
     receipt["mask_image"] = None if extras.mask is None else [picture_hash(mask) for mask in extras.mask]
     receipt["edits"] = extras.edits
     receipt["checks"] = []
@@ -148,6 +154,11 @@ def _start(
     scale = request.levels.start_scale
     if extras.latents is not None:
         return extras.latents.to(pipe.device, torch.float32) * scale, None
+    if extras.clean is not None:
+        given = extras.clean.to(pipe.device, torch.float32)
+        if request.denoising_start is not None:
+            return given * scale, None
+        return given + noise.draw(shape).to(pipe.device) * scale, None
     if extras.image is None:
         return noise.draw(shape).to(pipe.device) * scale, None
 
