@@ -188,7 +188,7 @@ def load_network(
     *,
     allow_pickle: bool = False,
 ) -> Network:
-    """One network from a file of its own, in our layout, that of diffusers or that of the original code.
+    """One network from a file of its own, in our layout (packed too), that of diffusers or that of the original code.
 
     Such as a better VAE for ``dataclasses.replace(components, vae=...)``; ready to run.
 
@@ -212,7 +212,9 @@ def load_network(
             network = UNet(config) if isinstance(config, UNetConfig) else VAE(config)
     target = torch.float32 if _overflows(network, dtype) else dtype
     store = open_store(Path(path), allow_pickle=allow_pickle)
-    load_into(network, alone.read(store, config, dtype=target, device=device), source=str(path))
+    is_packed = packing.is_packed(store.header)
+    tensors = _read(Path(path), target, device) if is_packed else alone.read(store, config, dtype=target, device=device)
+    load_into(network, tensors, source=str(path))
     _ready(network, device, target)
     return network
 

@@ -15,6 +15,7 @@ from diffuscope.loading import (
     choose_dtype,
     config_from_json,
     config_to_json,
+    load_network,
     load_upscaler,
     parts,
     shipped_models,
@@ -79,6 +80,8 @@ def test_a_packed_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> N
     found = packed("a red fox", seed=1, guidance_scale=2.0).latents
     assert (found - same).norm() / same.norm() < 0.1
     assert packed.weights != tiny.weights
+    vae = load_network(folder / "vae.safetensors", TINY.vae, "cpu")
+    assert all(torch.equal(value, packed.vae.state_dict()[name]) for name, value in vae.state_dict().items())
 
 
 def test_a_diffusers_folder_in_half_precision_alone(tiny: Pipeline, tmp_path: Path) -> None:
