@@ -14,7 +14,7 @@ from torch import Tensor
 from diffuscope.errors import InputError
 from diffuscope.lens.drawing import BLUE, GREEN, MAP, ORANGE, PURPLE, SIGNED, WIDTH, axes
 from diffuscope.lens.text import Near
-from diffuscope.models.tokenizer import WordTrace
+from diffuscope.models.tokenizer import END, START, WordTrace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,10 +31,10 @@ def merges(trace: WordTrace) -> Figure:
         left = 0
         before = _spans(rows[row - 1]) if row else _spans(pieces)
         for piece in pieces:
-            width = _letters(piece)
+            width = len(_letters(piece))
             new = (left, left + width) not in before
             panel.barh(row, width - 0.08, left=left + 0.04, color=_NEW if new else _KEPT, height=0.8)
-            panel.text(left + width / 2, row, piece.removesuffix("</w>"), ha="center", va="center", fontsize=9)
+            panel.text(left + width / 2, row, _letters(piece), ha="center", va="center", fontsize=9)
             left += width
     ranks = ["bytes", *(f"merge {merge.rank}" for merge in trace.merges)]
     panel.set_yticks(range(len(rows)), ranks, fontsize=8)
@@ -60,13 +60,14 @@ def token_attention(layers: Mapping[str, Tensor], tokens: Sequence[str]) -> Figu
     if short or not count:
         raise InputError(f"{count} tokens, but {short or 'no layer'} has no [T,T] weights of as many; give one text's")
     figure, drawn = axes(1, len(layers), WIDTH / max(len(layers), 2) + 0.9, some=bool(layers))
+    names = [_name(token) for token in tokens]
     for panel, (name, weights) in zip(drawn, layers.items(), strict=True):
         seen = weights[:count, :count].float().cpu()
         shown = panel.imshow(seen.masked_fill(seen == 0, float("nan")).numpy(), cmap=MAP, vmin=0, vmax=1)
-        panel.set_xticks(range(count), tokens, rotation=90, fontsize=7)
+        panel.set_xticks(range(count), names, rotation=90, fontsize=8)
         panel.set_yticks([])
         panel.set(title=name, xlabel="is looked at")
-    drawn[0].set_yticks(range(count), tokens, fontsize=7)
+    drawn[0].set_yticks(range(count), names, fontsize=8)
     drawn[0].set_ylabel("looks")
     figure.colorbar(shown, ax=drawn, shrink=0.6, label="attention")
     return figure
@@ -87,15 +88,16 @@ def changed_states(before: Sequence[Tensor], after: Sequence[Tensor], tokens: Se
         raise InputError("the states before and after differ in layers or shape; give hidden_states of two texts")
     figure, (panel,) = axes(1, 1, 0.9 + 0.3 * len(before), some=bool(before) and bool(tokens))
     rows = [((b - a).norm(dim=-1) / a.norm(dim=-1).clamp_min(1e-12))[0] for a, b in zip(before, after, strict=True)]
-    for row, change in enumerate(rows):
-        values = change[: len(tokens)].tolist()
+    shares = [row[: len(tokens)].tolist() for row in rows]
+    most = max(max(values) for values in shares) or 1.0
+    for row, values in enumerate(shares):
         for column, value in enumerate(values):
-            text = f"{value:.2f}" if value else "0"
+            colour = "white" if value < most / 2 else "black"
             panel.text(
-                column, row, text, ha="center", va="center", fontsize=8, color="white" if value < 0.5 else "black"
+                column, row, f"{value:.2f}" if value else "0", ha="center", va="center", fontsize=8, color=colour
             )
-    shown = panel.imshow([row[: len(tokens)].tolist() for row in rows], cmap=MAP, vmin=0, vmax=1, aspect="auto")
-    panel.set_xticks(range(len(tokens)), tokens, rotation=30, ha="right", fontsize=8)
+    shown = panel.imshow(shares, cmap=MAP, vmin=0, vmax=most, aspect="auto")
+    panel.set_xticks(range(len(tokens)), [_name(token) for token in tokens], fontsize=9)
     panel.set_yticks(range(len(rows)), ["embeddings", *(f"layer {i}" for i in range(1, len(rows)))], fontsize=8)
     panel.set_title("How far each state moved, as a share of its length")
     figure.colorbar(shown, ax=panel, shrink=0.8)
@@ -141,7 +143,7 @@ def nearest_words(found: Mapping[str, Sequence[Near]]) -> Figure:
     for number, (panel, (name, nears)) in enumerate(zip(drawn, found.items(), strict=True)):
         places = range(len(nears))
         panel.barh(places, [near.cosine for near in nears], color=_BARS[number % len(_BARS)])
-        panel.set_yticks(places, [near.token.replace("</w>", "·") for near in nears], fontsize=8)
+        panel.set_yticks(places, [_name(near.token) for near in nears], fontsize=8)
         panel.invert_yaxis()
         panel.set(title=name, xlabel="cosine", xlim=(0, 1.02))
         panel.grid(alpha=0.3, axis="x")
@@ -207,14 +209,22 @@ def told_levels(sigmas: Sequence[float], told: Mapping[str, Sequence[float]]) ->
     return figure
 
 
-def _letters(piece: str) -> int:
-    return len(piece.removesuffix("</w>"))
+def _letters(piece: str) -> str:
+    return piece.removesuffix("</w>")
+
+
+def _name(token: str) -> str:
+    """A token as axes show it: a word by itself, the beginning of one with dots, start and end in brackets."""
+    if token in (START, END):
+        return "[start]" if token == START else "[end]"
+    return _letters(token) if token.endswith("</w>") else f"{token}…"
 
 
 def _spans(pieces: Sequence[str]) -> set[tuple[int, int]]:
     """Start and end of each piece, in letters."""
     spans, left = set(), 0
     for piece in pieces:
-        spans.add((left, left + _letters(piece)))
-        left += _letters(piece)
+        right = left + len(_letters(piece))
+        spans.add((left, right))
+        left = right
     return spans

@@ -12,7 +12,8 @@ from diffuscope.lens import inner_figures as figures
 from diffuscope.lens.text import Near
 from diffuscope.models.tokenizer import Tokenizer
 
-TOKENS = ["<start>", "a", "fox", "<end>"]
+TOKENS = ["<|startoftext|>", "a</w>", "tyran", "<|endoftext|>"]
+NAMES = ["[start]", "a", "tyran…", "[end]"]
 
 
 def drawn(figure) -> tuple[int, int]:
@@ -55,7 +56,7 @@ def test_attention_leaves_white_what_is_never_seen() -> None:
     assert shown.shape == (4, 4)
     assert np.ma.getmaskarray(shown).sum() + np.isnan(np.ma.getdata(shown)).sum() >= 6
     assert shown[1, 0] == pytest.approx(0.5)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == TOKENS
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == NAMES
     drawn(figure)
     for wrong, tokens in (({}, TOKENS), ({"layer": weights[:2]}, TOKENS), ({"layer": weights}, [])):
         with pytest.raises(InputError):
