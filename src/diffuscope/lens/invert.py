@@ -78,6 +78,7 @@ def redraw(
     *,
     negative: Told = "",
     scale: float = 1.0,
+    start: int = 0,
     mask: Tensor | None = None,
 ) -> Edited:
     """DDIM down again from an inverted picture by another text.
@@ -86,24 +87,27 @@ def redraw(
 
     Args:
         pipe: the model.
-        inverted: where to start; ``strength`` below 1 there is an edit from a middle step.
+        inverted: the way up.
         told: what the picture shall be.
         negative: what guidance leads away from.
         scale: of the guidance; 1 is none.
+        start: how many of the steps are left out: 0 starts at the highest level, more is an edit from a middle step.
         mask: [1,1,h,w], 1 where the picture is made anew; elsewhere each step is put back onto the way up.
 
     Raises:
-        InputError: the mask has another size than the latents.
+        InputError: the mask has another size than the latents, or no step is left after ``start``.
     """
-    start = inverted.noisy
-    if mask is not None and mask.shape[-2:] != start.shape[-2:]:
+    path, levels = inverted.path[start:], inverted.levels
+    if not 0 <= start < len(inverted.path) - 1:
+        raise InputError(f"start is {start}; give 0 to {len(inverted.path) - 2}, as {len(inverted.path) - 1} were made")
+    if mask is not None and mask.shape[-2:] != path[0].shape[-2:]:
         raise InputError(
-            f"the mask is {list(mask.shape[-2:])} and the latents {list(start.shape[-2:])}; make them equal"
+            f"the mask is {list(mask.shape[-2:])} and the latents {list(path[0].shape[-2:])}; make them equal"
         )
-    x = start
-    for step in SAMPLERS["ddim"](_led(pipe, told, negative, scale, inverted.levels), start, inverted.levels.sigmas):
+    x = path[0]
+    for step in SAMPLERS["ddim"](_led(pipe, told, negative, scale, levels), x, levels.sigmas[start:]):
         if mask is not None:
-            known = inverted.path[step.index + 1]
+            known = path[step.index + 1]
             step.x = known + mask.to(known) * (step.x - known)
         x = step.x
     return Edited(pipe.decode(x), x.cpu(), mask)

@@ -73,6 +73,15 @@ def test_inverting_comes_back(tiny: Pipeline) -> None:
     assert other.images[0].size == (32, 32)
 
 
+def test_an_edit_from_a_middle_step_is_that_of_a_lower_inversion(tiny: Pipeline) -> None:
+    whole, half = (invert(tiny, PICTURE, "a fox", steps=4, strength=strength) for strength in (1.0, 0.5))
+    middle = redraw(tiny, whole, "a cat", scale=3.0, start=2)
+    assert torch.equal(middle.latents, redraw(tiny, half, "a cat", scale=3.0).latents)
+    for start in (-1, 4):
+        with pytest.raises(InputError, match="0 to 3"):
+            redraw(tiny, whole, "a cat", start=start)
+
+
 def test_an_edit_keeps_what_the_mask_keeps(tiny: Pipeline) -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., :5] = 1
