@@ -2,10 +2,10 @@
 
 Hu et al. 2021 (section 4.1, W' = W + (alpha / r) B A), for convolutions as LyCORIS does it (Yeh et al. 2023, section
 3.2: a 1x1 convolution behind the kernel's, and LoCon's factor between the two), and DoRA (Liu et al. 2024, equation 5).
+Files may also hold the changes of ``lycoris``, which are matched and merged in the same way.
 """
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.weights import lora_scale, lycoris
 from diffuscope.weights.files import Header
 from diffuscope.weights.layouts import to_diffusers
 from diffuscope.weights.lora_names import Role, other_adapter, place_of, table
@@ -27,15 +28,8 @@ from diffuscope.weights.stores import Store, open_store
 Layer = tuple[str, str]
 """A network's part and the name of its parameter."""
 
-FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+FILES = ("pytorch_lora_weights.safetensors", lora_scale.PEFT_FILE)
 """What the one file of a LoRA's folder is called, by diffusers and by PEFT."""
-
-PEFT_CONFIG = "adapter_config.json"
-METADATA = "lora_adapter_metadata"
-"""Key of a file's metadata under which diffusers keeps PEFT's settings."""
-
-ALPHA_LIMIT = 1e9
-"""Of a setting; alpha is about as large as the rank."""
 
 TEXT_WIDTHS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 """How wide the text is that the U-Net of a family reads."""
@@ -90,13 +84,10 @@ class Factors:
         else:
             product = up @ down
         change = (self.scale * product).reshape(weight.shape)
-        if self.magnitude is None:
-            return change
-        before = weight.float()
-        after = before + change
-        axes = [axis for axis in range(after.ndim) if axis != (1 if self.per_input else 0)]
-        norm = torch.linalg.vector_norm(after, dim=axes, keepdim=True)
-        return self.magnitude.to(norm).reshape(norm.shape) / norm * after - before
+        return lycoris.decomposed(weight, change, self.magnitude, self.per_input)
+
+
+Change = Factors | lycoris.Adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +96,7 @@ class Lora:
 
     path: Path
     dialect: str
-    factors: Mapping[Layer, Factors]
+    factors: Mapping[Layer, Change]
     unmatched: tuple[str, ...]
     """Layers of the file that the model does not have, in the file's words."""
     sha256: str
@@ -117,7 +108,7 @@ class Lora:
         return dict(Counter(part for part, _ in self.factors))
 
 
-def merged(weight: Tensor, changes: Iterable[tuple[Factors, float]]) -> Tensor:
+def merged(weight: Tensor, changes: Iterable[tuple[Change, float]]) -> Tensor:
     """``weight`` + the sum of each change times its weight, in float32, rounded once to the dtype of ``weight``.
 
     Every change is of the unchanged ``weight``, so none depends on another's place. With no change it is ``weight``.
@@ -169,8 +160,10 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
     for layer, keys in found.items():
         _check(path, header, layer, keys, networks[layer[0]].shapes[layer[1]], _families(*widths))
     tensors = store.read()
-    settings = _settings(path, header)
-    factors = {layer: _factors(keys, tensors, settings) for layer, keys in found.items()}
+    settings = lora_scale.settings_of(path, header)
+    factors = {
+        layer: _factors(keys, tensors, settings, networks[layer[0]].shapes[layer[1]]) for layer, keys in found.items()
+    }
     return Lora(path=path, dialect=dialect, factors=factors, unmatched=unmatched, sha256=_hash(path, store))
 
 
@@ -185,20 +178,21 @@ def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], st
         place = place_of(key)
         if place is None:
             continue
-        dialects[place.dialect] += 1
+        dialects[place.dialect] += place.role not in {"alpha", "magnitude"}  # which several have
         keys = layers.setdefault((place.part or "", place.layer), {})
         if place.role in keys:
             raise WeightsError(f"{path} is refused: {keys[place.role]!r} and {key!r} mean the same; keep one of them")
         keys[place.role] = key
-    if not any({"up", "down"} & keys.keys() for keys in layers.values()):
+    if not any({"up", "down", *lycoris.ROLES} & keys.keys() for keys in layers.values()):
         kind = other_adapter(header.tensors)
         what = f"it holds {kind} adapters, which are not read" if kind else "none of its tensors is named as a LoRA's"
         first = next(iter(header.tensors), "none at all")
         raise WeightsError(f"{path} is no LoRA: {what} (the first is {first!r}); give a LoRA as safetensors")
     for (_, layer), keys in layers.items():
         half = {"up", "down"} - keys.keys()
-        if half:
-            raise WeightsError(f"{path} is refused: layer {layer!r} has no lora_{min(half)}; fetch the file again")
+        lacks = lycoris.missing(keys) if lycoris.ROLES.keys() & keys.keys() else (f"lora_{min(half)}" if half else None)
+        if lacks:
+            raise WeightsError(f"{path} is refused: layer {layer!r} has no {lacks}; fetch the file again")
     return layers, dialects.most_common(1)[0][0]
 
 
@@ -215,9 +209,8 @@ def _match(
             unmatched.append(f"{part}.{layer}" if part else layer)
         else:
             if ours in found:
-                raise WeightsError(
-                    f"{found[ours]['down']!r} and {keys['down']!r} mean the same layer; keep one of them"
-                )
+                both = [next(iter(each.values())) for each in (found[ours], keys)]
+                raise WeightsError(f"{both[0]!r} and {both[1]!r} mean the same layer; keep one of them")
             found[ours] = keys
     return found, tuple(sorted(unmatched))
 
@@ -225,6 +218,10 @@ def _match(
 def _check(path: Path, header: Header, layer: Layer, keys: Keys, shape: tuple[int, ...], families: str) -> None:
     """That the product of the factors has the shape of the weight, told from the header."""
     shapes = {role: header.tensors[key].shape for role, key in keys.items()}
+    _check_scalars(path, keys, shapes, shape)
+    if lycoris.ROLES.keys() & keys.keys():
+        _check_adapter(path, layer, keys, shapes, shape, families)
+        return
     up, down, mid = shapes["up"], shapes["down"], shapes.get("mid")
     for role, factor in shapes.items():
         if role in {"up", "down", "mid"} and (len(factor) < 2 or 0 in factor):
@@ -238,6 +235,29 @@ def _check(path: Path, header: Header, layer: Layer, keys: Keys, shape: tuple[in
             f"layer {keys['down']!r} of {path} makes a change of shape {list(made)}, and this model's "
             f"{'.'.join(layer)} has {list(shape)}{families}; give a LoRA that was made for this family of models"
         )
+
+
+def _check_adapter(
+    path: Path, layer: Layer, keys: Keys, shapes: Mapping[Role, tuple[int, ...]], shape: tuple[int, ...], families: str
+) -> None:
+    """That a change of another kind has the shape of the weight, told from the header by tensors without numbers."""
+    tensors = {role: torch.empty(size, device="meta") for role, size in shapes.items() if role in lycoris.ROLES}
+    kind = lycoris.ROLES[next(iter(tensors))]
+    weight = torch.empty(shape, device="meta")
+    try:
+        if shapes.get("oft_blocks", (0, 0, 0))[3:]:
+            raise ValueError("BOFT's blocks of blocks are not read")
+        lycoris.Adapter(kind=kind, tensors=tensors).delta(weight)
+    except ValueError as error:
+        told = ", ".join(f"{role} {list(tensor.shape)}" for role, tensor in tensors.items())
+        raise WeightMismatchError(
+            f"layer {keys[next(iter(tensors))]!r} of {path} is a {kind} of {told}, which does not fit this model's "
+            f"{'.'.join(layer)} of {list(shape)} ({error}){families}; give one that was made for this family of models"
+        ) from error
+
+
+def _check_scalars(path: Path, keys: Keys, shapes: Mapping[Role, tuple[int, ...]], shape: tuple[int, ...]) -> None:
+    """That a magnitude runs along an axis of the weight, and that alpha is one number."""
     magnitude = shapes.get("magnitude")
     if magnitude is not None and _magnitude_axis(keys["magnitude"], magnitude, shape) is None:
         raise WeightMismatchError(
@@ -263,65 +283,55 @@ def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(shape[:2]) if all(side == 1 for side in shape[2:]) else tuple(shape)
 
 
-def _factors(keys: Keys, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Factors:
+def _factors(keys: Keys, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], shape: tuple[int, ...]) -> Change:
+    if lycoris.ROLES.keys() & keys.keys():
+        return _adapter(keys, tensors, settings, shape)
     up, down = tensors[keys["up"]], tensors[keys["down"]]
     magnitude = tensors[keys["magnitude"]] if "magnitude" in keys else None
     rank = down.shape[0]
-    scale = float(tensors[keys["alpha"]]) / rank if "alpha" in keys else _peft_scale(keys["down"], rank, settings)
-    if not math.isfinite(scale):
-        raise WeightsError(f"the alpha of {keys['down']!r} is not finite; fetch the file again")
-    per_input = False
-    if magnitude is not None:
-        per_input = _magnitude_axis(keys["magnitude"], tuple(magnitude.shape), (up.shape[0], down.shape[1])) == 1
     return Factors(
         up=up,
         down=down,
         mid=tensors[keys["mid"]] if "mid" in keys else None,
-        scale=scale,
+        scale=lora_scale.scale_of(keys["down"], keys, tensors, rank, settings),
         magnitude=magnitude,
-        per_input=per_input,
+        per_input=_per_input(keys, tensors, shape),
     )
 
 
-def _settings(path: Path, header: Header) -> dict[str, Any]:
-    """PEFT's settings, from the file's metadata or from the JSON file beside it; none where nothing is said."""
-    text = header.metadata.get(METADATA)
-    beside = path.with_name(PEFT_CONFIG)
-    try:
-        if text is None and path.name == FILES[1] and beside.is_file():
-            text = beside.read_text(encoding="utf-8")
-        settings = {} if text is None else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"the settings of {path} cannot be read ({error}); save the LoRA again") from error
-    if not isinstance(settings, dict):
-        raise WeightsError(f"the settings of {path} are no JSON object; save the LoRA again")
-    return settings
+def _adapter(
+    keys: Keys, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], shape: tuple[int, ...]
+) -> lycoris.Adapter:
+    parts = {role: tensors[key] for role, key in keys.items() if role in lycoris.ROLES}
+    first = next(iter(parts))
+    kind = lycoris.ROLES[first]
+    if kind == "OFT":
+        scale = lora_scale.scale_of(keys[first], keys, tensors, 1, {}) if "alpha" in keys else 0.0
+    else:
+        rank = lycoris.rank({role: tuple(tensor.shape) for role, tensor in parts.items()})
+        scale = lora_scale.scale_of(keys[first], keys, tensors, rank, settings)
+    return lycoris.Adapter(
+        kind=kind,
+        tensors=parts,
+        scale=scale,
+        terms=lora_scale.terms_of(settings) if "oft_R" in parts else None,
+        magnitude=tensors[keys["magnitude"]] if "magnitude" in keys else None,
+        per_input=_per_input(keys, tensors, shape),
+    )
 
 
-def _peft_scale(key: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """By PEFT's settings alpha / r, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023); without any 1, as in diffusers."""
-    part = key.split(".", 1)[0]
-    own = {name.removeprefix(f"{part}."): value for name, value in settings.items() if name.startswith(f"{part}.")}
-    own = own or {name: value for name, value in settings.items() if "." not in name}
-    alpha: Any = own.get("lora_alpha", rank)
-    patterns = own.get("alpha_pattern") or {}
-    layer = key.split(".lora_", 1)[0]
-    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
-        if layer == pattern or layer.endswith(f".{pattern}"):
-            alpha = value
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < ALPHA_LIMIT:
-        raise WeightsError(
-            f"the settings of the LoRA say that alpha is {str(alpha)[:80]}; wanted a number: save it again"
-        )
-    return float(alpha) / (math.sqrt(rank) if own.get("use_rslora") else rank)
+def _per_input(keys: Keys, tensors: Mapping[str, Tensor], shape: tuple[int, ...]) -> bool:
+    key = keys.get("magnitude")
+    return key is not None and _magnitude_axis(key, tuple(tensors[key].shape), shape) == 1
 
 
 def _text_width(header: Header, layers: Mapping[tuple[str, str], Keys]) -> int | None:
     """Inputs of a layer that reads the text."""
     for (_, layer), keys in layers.items():
         if layer.endswith(("attn2_to_k", "attn2_to_v")):
-            shape = header.tensors[keys["down"]].shape
-            return shape[1] if len(shape) > 1 else None
+            shapes = {role: header.tensors[key].shape for role, key in keys.items()}
+            down = shapes.get("down", ())
+            return lycoris.inputs(shapes) if not down else (down[1] if len(down) > 1 else None)
     return None
 
 

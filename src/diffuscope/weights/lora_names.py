@@ -8,11 +8,15 @@ holds the layer's name in each layout that is known, so it is as exact as these 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-Role = Literal["down", "up", "mid", "alpha", "magnitude"]
+from diffuscope.weights.lycoris import ROLES
+
+Role = str
+"""Of a factor in its layer: "down", "up", "mid", "alpha", "magnitude", or one of ``lycoris.ROLES``."""
 
 _LEAVES: dict[str, tuple[Role, str]] = {
+    **{f".{role}": (role, kind) for role, kind in ROLES.items()},
+    ".oft_R.weight": ("oft_R", "OFT"),
     ".lora_down.weight": ("down", "kohya"),
     ".lora_up.weight": ("up", "kohya"),
     ".lora_mid.weight": ("mid", "kohya"),
@@ -45,7 +49,7 @@ _PREFIXES: dict[str, tuple[str, str]] = {
 }
 
 _WRAPPERS = ("base_model.model.", "model.diffusion_model.", "transformer.", "text_model.", "text_model_")
-_OTHER_ADAPTERS = {"hada_w1_a": "LoHa", "lokr_w1": "LoKr", "oft_blocks": "OFT", "boft": "BOFT", "glora": "GLoRA"}
+_OTHER_ADAPTERS = {"boft": "BOFT", "glora": "GLoRA", "ia3": "IA3"}
 _ADAPTER_NAME = re.compile(r"\.(lora_[AB]|lora_magnitude_vector)\.(?!weight$)[^.]+(?=\.weight$|$)")
 _OLD_PROCESSOR = re.compile(r"\.processor\.(?=to_(?:q|k|v|out)_lora\.)")
 _OLD_TEXT = {f"to_{letter}": f"{letter}_proj" for letter in ("q", "k", "v", "out")}

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffuscope.config import TINY
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files, lora
+from diffuscope.weights import files, lora, lora_scale
 from diffuscope.weights.lora import Factors, Lora, Network
 from lora_files import ALPHA, DIALECTS, RANK, Tensors, attention_only, kohya, layers, peft, trained, wrapped, write
 
@@ -67,7 +67,7 @@ def test_settings_in_the_metadata_of_diffusers_are_heeded(
 ) -> None:
     made = layers(tiny, wanted=attention_only)
     settings = {"unet.lora_alpha": 12, "unet.use_rslora": True, "text_encoder.lora_alpha": 3, "unet.r": RANK}
-    path = write(tmp_path / "a.safetensors", peft(made), {lora.METADATA: json.dumps(settings)})
+    path = write(tmp_path / "a.safetensors", peft(made), {lora_scale.METADATA: json.dumps(settings)})
     scales = {layer[0]: factors.scale for layer, factors in lora.read(path, networks).factors.items()}
     assert scales == {"unet": 12 / RANK**0.5, "text_encoder": 1.0}
 
@@ -162,7 +162,7 @@ BAD: dict[str, tuple[Tensors, type[WeightsError], str]] = {
         "none of the 1 layers",
     ),
     "no LoRA": ({"unet.conv_in.weight": random(2, 2)}, WeightsError, "no LoRA.*unet.conv_in.weight"),
-    "LoHa": ({f"{QUERY}.hada_w1_a": random(2, 2)}, WeightsError, "LoHa"),
+    "GLoRA": ({f"{QUERY}.glora_a": random(2, 2)}, WeightsError, "it holds GLoRA adapters, which are not read"),
     "half a layer": ({f"{QUERY}.lora_down.weight": random(2, 32)}, WeightsError, "no lora_up"),
     "one layer twice": (
         GOOD
@@ -213,7 +213,7 @@ def test_damaged_settings_are_named(networks: dict[str, Network], tmp_path: Path
         key.replace("lora_unet_", "unet.").replace("lora_down", "lora_A").replace("lora_up", "lora_B"): tensor
         for key, tensor in GOOD.items()
     }
-    path = write(tmp_path / "a.safetensors", tensors, {lora.METADATA: settings})
+    path = write(tmp_path / "a.safetensors", tensors, {lora_scale.METADATA: settings})
     with pytest.raises(WeightsError, match=r"save (the LoRA|it) again"):
         lora.read(path, networks)
 

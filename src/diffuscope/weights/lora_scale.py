@@ -1,0 +1,107 @@
+"""How strong an adapter is by itself: alpha over rank, from the file, its metadata, or a file beside it."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diffuscope.errors import WeightsError
+from diffuscope.weights.files import Header
+
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+METADATA = "lora_adapter_metadata"
+"""Key of a file's metadata under which diffusers keeps PEFT's settings."""
+
+ALPHA_LIMIT = 1e9
+"""Of a setting; alpha is about as large as the rank."""
+
+_LEAF = re.compile(r"\.(?:lora|hada|lokr|oft)_")
+
+
+def settings_of(path: Path, header: Header) -> dict[str, Any]:
+    """PEFT's settings, from the file's metadata or from the JSON file beside it; none where nothing is said.
+
+    Raises:
+        WeightsError: they cannot be read.
+    """
+    text = header.metadata.get(METADATA)
+    beside = path.with_name(PEFT_CONFIG)
+    try:
+        if text is None and path.name == PEFT_FILE and beside.is_file():
+            text = beside.read_text(encoding="utf-8")
+        settings = {} if text is None else json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"the settings of {path} cannot be read ({error}); save the LoRA again") from error
+    if not isinstance(settings, dict):
+        raise WeightsError(f"the settings of {path} are no JSON object; save the LoRA again")
+    return settings
+
+
+def scale_of(
+    key: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor], rank: int | None, settings: Mapping[str, Any]
+) -> float:
+    """Alpha over rank by the file's alpha, or else by PEFT's settings; 1 where a LoKr of whole matrices has no rank.
+
+    Args:
+        key: of one of the layer's tensors.
+        keys: all of them, by role.
+        tensors: of the file.
+        rank: as the shapes say it, or None.
+        settings: PEFT's.
+
+    Raises:
+        WeightsError: alpha is no finite number.
+    """
+    if "alpha" not in keys:
+        return _peft_scale(key, rank, settings)
+    scale = 1.0 if rank is None else float(tensors[keys["alpha"]]) / rank
+    if not math.isfinite(scale):
+        raise WeightsError(f"the alpha of {key!r} is not finite; fetch the file again")
+    return scale
+
+
+def terms_of(settings: Mapping[str, Any]) -> int | None:
+    """How many terms PEFT's OFT sums; None where it inverts. Its defaults are those of PEFT.
+
+    Raises:
+        WeightsError: the OFT is constrained, or the number is not possible.
+    """
+    if settings.get("coft"):
+        raise WeightsError(
+            "the settings of the OFT say that it is constrained (coft), which is not read; train without"
+        )
+    terms = settings.get("num_cayley_neumann_terms", 5) if settings.get("use_cayley_neumann", True) else None
+    if terms is not None and (isinstance(terms, bool) or not isinstance(terms, int) or not 4 <= terms <= 100):
+        raise WeightsError(f"the settings of the OFT say {str(terms)[:80]} Cayley-Neumann terms; wanted 4 to 100")
+    return terms
+
+
+def _peft_scale(key: str, rank: int | None, settings: Mapping[str, Any]) -> float:
+    """By PEFT's settings alpha / r, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023); without any 1, as in diffusers.
+
+    A ``rank`` that the shapes do not say is None, and stands in the settings too.
+    """
+    part = key.split(".", 1)[0]
+    own = {name.removeprefix(f"{part}."): value for name, value in settings.items() if name.startswith(f"{part}.")}
+    own = own or {name: value for name, value in settings.items() if "." not in name}
+    layer = _LEAF.split(key)[0]
+
+    def said(name: str, patterns: object, usual: Any) -> float:
+        value = usual
+        for pattern, special in patterns.items() if isinstance(patterns, dict) else ():
+            if layer == pattern or layer.endswith(f".{pattern}"):
+                value = special
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < ALPHA_LIMIT:
+            raise WeightsError(
+                f"the settings of the LoRA say that {name} is {str(value)[:80]}; wanted a number: save it again"
+            )
+        return float(value)
+
+    rank = rank or max(1, int(said("r", own.get("rank_pattern"), own.get("r", 1))))
+    alpha = said("alpha", own.get("alpha_pattern"), own.get("lora_alpha", own.get("alpha", rank)))
+    return alpha / (math.sqrt(rank) if own.get("use_rslora") else rank)
