@@ -113,13 +113,7 @@ def replay(
     _check_repeatable(old, Path(path))
     pipe = _opened(old, model, opening)
     _load_words(old, pipe, embeddings, opening)
-    wrong = [part for part, digest in old["weights"].items() if pipe.weights.get(part) != digest]
-    if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
-        vae = "" if old["vae"] is None else f", and its VAE {old['vae']!r} as vae"
-        raise InputError(
-            f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
-            f"give the model {old['model']!r} that made it{vae}"
-        )
+    _check_weights(old, pipe)
     _check_given(old, "image", image)
     _check_given(old, "mask_image", mask_image)
     arguments = {name: old[name] for name in REPEATED}
@@ -153,6 +147,16 @@ def _check_repeatable(old: Receipt, path: Path) -> None:
     if old["edits"]:
         raise InputError(
             f"{path} was made with {', '.join(old['edits'])}, which its receipt cannot hold; run the code that made it"
+        )
+
+
+def _check_weights(old: Receipt, pipe: Pipeline) -> None:
+    wrong = [part for part, digest in old["weights"].items() if pipe.weights.get(part) != digest]
+    if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
+        vae = "" if old["vae"] is None else f", and its VAE {old['vae']!r} as vae"
+        raise InputError(
+            f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
+            f"give the model {old['model']!r} that made it{vae}"
         )
 
 
