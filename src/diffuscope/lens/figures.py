@@ -199,10 +199,12 @@ def edit(before: Image.Image, after: Image.Image, mask: Tensor | None = None) ->
     show(panels[-2], after, "after")
     if mask is not None:
         panels[1].imshow(mask[0, 0].cpu().numpy(), cmap=MAP, vmin=0, vmax=1)
-        panels[1].set(title="made anew where yellow", xlabel="latent column", ylabel="latent row")
+        panels[1].set(xlabel="latent column", ylabel="latent row")
+        panels[1].set_title("made anew where yellow", fontsize=8)
     first, second = (torch.from_numpy(np.asarray(each.convert("RGB")) / 255.0) for each in (before, after))
     shown = panels[-1].imshow((second - first).square().mean(-1).sqrt().numpy(), cmap=MAP, vmin=0)
-    panels[-1].set(title="change, pixels in [0,1]", xticks=[], yticks=[])
+    panels[-1].set(xticks=[], yticks=[])
+    panels[-1].set_title("change, pixels in [0,1]", fontsize=8)
     figure.colorbar(shown, ax=panels[-1], shrink=0.75)
     return figure
 
