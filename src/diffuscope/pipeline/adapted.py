@@ -74,7 +74,18 @@ class Adapted:
         Raises:
             InputError: none of that name is loaded, or the weight is no finite number.
         """
-        self.adapters.set(name, weight)
+        self.adapters.set({name: weight})
+
+    def set_loras(self, weights: Mapping[str, float]) -> None:
+        """Give several loaded LoRAs other weights at once, for the cost of one; the others keep theirs.
+
+        Every merge is computed from the unchanged tensors, so after any number of changes the networks are those of
+        the last weights, bit for bit.
+
+        Raises:
+            InputError: none of one of the names is loaded, or a weight is no finite number; then nothing is changed.
+        """
+        self.adapters.set(weights)
 
     def unload_lora(self, name: str | None = None) -> None:
         """Take a LoRA away, or all of them. Without any the networks have the very tensors that they were loaded with.

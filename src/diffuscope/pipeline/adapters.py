@@ -93,11 +93,12 @@ class Adapters:
         self.settle()
         return _report(name, weight, found)
 
-    def set(self, name: str, weight: float) -> None:
-        """Give a loaded LoRA another weight."""
-        weight = number(weight)
-        self._check(name)
-        self._weights[name] = weight
+    def set(self, weights: Mapping[str, float]) -> None:
+        """Give loaded LoRAs other weights, all at once: one merge a changed layer, however many there are."""
+        numbers = {name: number(weight) for name, weight in weights.items()}
+        for name in numbers:
+            self._check(name)
+        self._weights |= numbers
         self.settle()
 
     def unload(self, name: str | None = None, *, missing_ok: bool = False) -> None:

@@ -1,6 +1,8 @@
 """LoRAs in a pipeline: exact to the bit in and out, in any order, named in prompts, written into the receipt."""
 
 import copy
+import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchErro
 from diffuscope.images import read_texts
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
+from diffuscope.weights import lora
 from lora_files import kohya, layers, peft, trained, write
 
 
@@ -90,6 +93,53 @@ def test_a_later_weight_is_as_good_as_the_first(pipe: Pipeline, folder: Path) ->
     pipe.unload_lora("wood")
     pipe.set_lora("ink", 0.6)
     assert equal(first, weights(pipe))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_hundred_changes_are_exact_and_each_is_one_merge(
+    pipe: Pipeline, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """Nothing adds up: not the rounding, not the tensors that are kept, not the work; and no file is read again."""
+    for part in ("unet", "text_encoder"):
+        getattr(pipe, part).to(dtype)
+    plain = weights(pipe)
+    for name in ("ink", "wood"):
+        pipe.load_lora(shutil.copy(folder / f"{name}.safetensors", tmp_path))
+        (tmp_path / f"{name}.safetensors").unlink()
+    layers = {key: parameter for part in ("unet", "text_encoder") for key, parameter in changed(pipe, part, plain)}
+    merges: list[int] = []
+    merged = lora.merged
+    monkeypatch.setattr(lora, "merged", lambda *given: merges.append(1) or merged(*given))
+    for k in range(100):
+        pipe.set_loras({"ink": math.sin(k) * 3, "wood": math.cos(k) / 2})
+        pipe.set_loras({"ink": math.sin(k) * 3})  # no change
+    assert len(merges) == 100 * len(layers)
+    assert len(pipe.adapters._originals) == len(layers)
+    again = Pipeline(copy.deepcopy(pipe.components))
+    for part in ("unet", "text_encoder"):
+        again.components.networks[part].load_state_dict(pipe.adapters.unchanged(part))
+    again.load_lora(folder / "ink.safetensors", math.sin(99) * 3)
+    again.load_lora(folder / "wood.safetensors", math.cos(99) / 2)
+    assert equal(weights(pipe), weights(again))
+    pipe.unload_lora()
+    assert equal(weights(pipe), plain)
+
+
+def changed(pipe: Pipeline, part: str, plain: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in getattr(pipe, part).named_parameters():
+        if not torch.equal(parameter, plain[f"{part}.{name}"]):
+            yield f"{part}.{name}", parameter
+
+
+def test_weights_are_set_together_or_not_at_all(pipe: Pipeline, folder: Path) -> None:
+    pipe.load_lora(folder / "ink.safetensors")
+    before = weights(pipe)
+    with pytest.raises(InputError, match="'wood' is loaded"):
+        pipe.set_loras({"ink": 0.5, "wood": 0.5})
+    with pytest.raises(InputError, match="finite number"):
+        pipe.set_loras({"ink": math.nan})
+    assert pipe.adapters.weights == {"ink": 1.0}
+    assert equal(weights(pipe), before)
 
 
 def test_weight_zero_is_no_lora(pipe: Pipeline, folder: Path) -> None:
