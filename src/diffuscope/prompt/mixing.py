@@ -17,6 +17,24 @@ Way = Literal["lerp", "slerp"]
 _PARALLEL = 1e-6
 
 
+def batch(texts: Sequence[Conditioning]) -> Conditioning:
+    """The rows of all texts, one below the other: ``pipe(conditioning=batch(...))`` draws them in one call.
+
+    Raises:
+        InputError: no text, texts of different shapes, or some with pooled text and some without.
+    """
+    pools = [text.pooled for text in texts if text.pooled is not None]
+    if not texts or len({text.embeddings.shape[1:] for text in texts}) > 1 or len(pools) not in (0, len(texts)):
+        shapes = [list(text.embeddings.shape) for text in texts]
+        raise InputError(f"texts of shapes {shapes}, {len(pools)} of them with pooled text; give texts of one kind")
+    ids = [text.ids for text in texts if text.ids is not None]
+    return Conditioning(
+        torch.cat([text.embeddings for text in texts]),
+        torch.cat(ids) if len(ids) == len(texts) else None,
+        torch.cat(pools) if pools else None,
+    )
+
+
 def blend(texts: Sequence[Conditioning], weights: Sequence[float]) -> Conditioning:
     """The weighted sum of prompts: the lesson's "chimera" is ``blend([mouse, leopard], [0.35, 0.65])``.
 

@@ -7,9 +7,10 @@ import torch
 
 from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
-from diffuscope.prompt.mixing import between, blend, slerp, stronger
+from diffuscope.prompt.mixing import batch, between, blend, slerp, stronger
 from diffuscope.prompt.places import places, positions_of
 from diffuscope.prompt.surgery import put, read_vectors, vector_of, with_vector
+from diffuscope.types import Conditioning
 
 PROMPT = "A picture of a puppy"
 
@@ -123,3 +124,22 @@ def test_reading_vectors_is_the_rest_of_the_network(tiny: Pipeline) -> None:
     states = tiny.text_encoder(ids)
     assert torch.equal(told.embeddings, states.last_hidden_state)
     assert torch.equal(told.pooled, states.pooled)
+
+
+def test_a_batch_has_the_rows_of_all(tiny: Pipeline) -> None:
+    texts = [tiny.encode_prompt(text) for text in (["a fox", "a cat"], "a car")]
+    both = batch(texts)
+    assert torch.equal(both.embeddings, torch.cat([text.embeddings for text in texts]))
+    assert both.ids is not None
+    assert torch.equal(both.ids[2:], texts[1].ids)
+    assert both.pooled is not None
+    assert both.pooled.shape[0] == 3
+    bare = Conditioning(texts[1].embeddings)
+    assert batch([bare, bare]).ids is None
+    assert batch([bare, bare]).pooled is None
+    call = {"num_inference_steps": 2, "upscale": 1}
+    drawn = tiny(conditioning=both, seed=[3, 3, 3], **call).latents
+    torch.testing.assert_close(drawn[2:], tiny("a car", seed=3, **call).latents, atol=1e-4, rtol=1e-4)
+    for wrong in ([], [texts[1], bare], [bare, Conditioning(bare.embeddings[:, :5])]):
+        with pytest.raises(InputError, match="give texts of one kind"):
+            batch(wrong)
