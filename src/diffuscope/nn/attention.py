@@ -50,9 +50,9 @@ class Attention(nn.Module):
 def attention_weights(q_BNTH: Tensor, k_BNSH: Tensor, *, causal: bool = False) -> Tensor:
     """[B,N,T,S] share of each context token in each query token's answer; rows sum to 1.
 
-    The slow twin of the fused kernel. The softmax runs in float32.
+    The slow twin of the fused kernel. Products and softmax are float32, as there: in float16 those of SD 2.1 overflow.
     """
-    scores = (q_BNTH @ k_BNSH.transpose(-2, -1)).float() * q_BNTH.shape[-1] ** -0.5
+    scores = (q_BNTH.float() @ k_BNSH.float().transpose(-2, -1)) * q_BNTH.shape[-1] ** -0.5
     if causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(future, float("-inf"))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diffuscope.nn.attention import Attention, attention_weights
 
@@ -48,6 +49,19 @@ def test_softmax_runs_in_float32():
     assert weights.dtype == torch.bfloat16
     exact = (q.double() @ k.double().transpose(-2, -1) * 8**-0.5).softmax(-1)
     assert (weights.double() - exact).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("backend", [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH])
+def test_products_beyond_float16_do_not_overflow(backend):
+    """As in SD 2.1, whose attention diffusers upcasts (``upcast_attention``) where it has no fused kernel."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 16, 64, generator=generator).half() for _ in range(3))
+    q, k = q * 150, k * 150
+    assert not (q @ k.mT).isfinite().all()
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    with sdpa_kernel(backend):
+        assert (F.scaled_dot_product_attention(q, k, v) - exact).abs().max() < 0.01
+    assert (attention_weights(q, k) @ v - exact).abs().max() < 0.01
 
 
 def test_head_width_64_takes_the_fused_kernel(monkeypatch):
