@@ -76,7 +76,7 @@ class UNetTask:
         self.kind = schedule.config.prediction
         self.sigmas = schedule.sigmas.to(device, torch.float32)
         self.empty = empty.to(device)
-        # Recorded once and replayed (CUDA graphs): launched one by one from Python, the kernels leave the GPU half idle.
+        # Recorded once and replayed (CUDA graphs): launched from Python one by one, kernels leave the GPU half idle.
         self.predict = torch.compile(_predict, mode="reduce-overhead") if compiled else _predict
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
