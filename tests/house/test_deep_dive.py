@@ -32,9 +32,18 @@ def stem(path: Path) -> str:
     return path.stem
 
 
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def rows(path: Path) -> list[str]:
+    """The labels of a page that stand for a row of the map."""
+    return [label for label in LABEL.findall(text_of(path)) if label.startswith("row-")]
+
+
 def cells(path: Path) -> list[str]:
     """The code of a page, cell by cell; options of the cell (":tags: ...") left out."""
-    found = CELL.findall(path.read_text(encoding="utf-8"))
+    found = CELL.findall(text_of(path))
     return ["\n".join(line for line in code.splitlines() if not line.startswith(":")) + "\n" for code in found]
 
 
@@ -50,7 +59,7 @@ def test_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("path", PAGES, ids=stem)
 def test_a_page_is_a_notebook_that_takes_any_model(path: Path):
-    text = path.read_text(encoding="utf-8")
+    text = text_of(path)
     assert text.startswith(HEADER)
     assert text.count("```{code-cell}") == len(cells(path)) > 1
     assert cells(path)[0].replace("\n\n", "\n") == FIRST
@@ -63,5 +72,18 @@ def test_the_pages_are_numbered_without_a_gap():
 
 
 def test_a_label_stands_once():
-    labels = [label for path in PAGES for label in LABEL.findall(path.read_text(encoding="utf-8"))]
+    labels = [label for path in PAGES for label in LABEL.findall(text_of(path))]
     assert len(labels) == len(set(labels)), sorted(label for label in labels if labels.count(label) > 1)
+
+
+def test_the_map_leads_to_every_experiment():
+    """Each label of a row is linked once from the first page's table, with the title of its page; and none other."""
+    there = {label: path for path in PAGES for label in rows(path)}
+    table = re.findall(
+        r"^\| (\d+) \| \[[^\]]+\]\(([\w.-]*)#([\w-]+)\) \| (\d+)\. (.+) \|$", text_of(PAGES[0]), re.MULTILINE
+    )
+    assert [int(row) for row, *_ in table] == sorted(int(label.removeprefix("row-")) for label in there)
+    for row, place, label, number, title in table:
+        page = there[label]
+        assert (label, place, int(number)) == (f"row-{row}", page.name, int(page.name[:2]))
+        assert f"\n# {title}\n" in text_of(page)
