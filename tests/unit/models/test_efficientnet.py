@@ -11,6 +11,7 @@ from torch import Tensor
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.models.efficientnet import EfficientNet, SameConv2d
 from diffuscope.teacher import convert, layers, load_efficientnet
+from diffuscope.weights import packing
 
 # Strides of the 16 blocks, in the package's counting; a block whose shape does not change has a residual.
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)
@@ -134,8 +135,25 @@ def test_refuses_what_is_not_this_network(package_state: dict[str, Tensor], tmp_
     with pytest.raises(WeightMismatchError, match=r"'classifier\.bias' is None"):
         load_efficientnet(tmp_path / "other.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match=r"torn\.safetensors is refused"):
         load_efficientnet(tmp_path / "torn.safetensors")
     torch.save({"code": EfficientNet}, tmp_path / "code.pth")  # a pickle that would import a class
     with pytest.raises(WeightsError, match="cannot be read"):
         load_efficientnet(tmp_path / "code.pth")
+
+
+def test_the_shipped_weights_are_a_whole_network_that_can_be_led_by():
+    shipped = load_efficientnet()
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    pooled = shipped.features(pixels).pooled
+    (gradient,) = torch.autograd.grad(pooled.sum(), pixels)
+    assert pooled.shape == (1, 1280)
+    assert gradient.abs().sum() > 0
+    assert not any(weight.requires_grad for weight in shipped.parameters())
+
+
+def test_packed_weights_are_read_as_they_were_packed(package_state: dict[str, Tensor], tmp_path: Path):
+    packing.write(tmp_path / "packed.safetensors", convert(package_state))
+    found, wanted = load_efficientnet(tmp_path / "packed.safetensors"), packing.read(tmp_path / "packed.safetensors")
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, wanted[name].float()), name
