@@ -4,7 +4,7 @@ Cheap mode differentiates the picture by the predicted latents alone, after the 
 the network as well. The gradient of image k does not depend on its batch mates: each has its own loss.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ Loss = Callable[[Tensor], Tensor]
 Decode = Callable[[Tensor], Tensor]
 """Latents [B,C,h,w] -> pictures [B,3,H,W] in [0,1], differentiable."""
 
-LESSON_AREA = 512 * 512
-"""Pixels of the pictures that the lesson's constants are meant for."""
+HIGHEST = 15.0
+"""Noise level above which no loss acts: Stable Diffusion's levels begin at 14.6. With zero terminal SNR the first is
+4096, where the latents say nothing of the picture and ``sigma^2 gradient`` would throw them away."""
 
 
 def colour_loss(red: float, green: float, blue: float, weight: float = 40.0) -> Loss:
@@ -40,16 +41,12 @@ def colour_loss(red: float, green: float, blue: float, weight: float = 40.0) -> 
 
 
 def blue_loss(target: float = 0.9, weight: float = 200.0) -> Loss:
-    """The lesson's: ``weight`` times the mean distance of the blue channel from ``target``."""
-    return lambda picture: weight * (picture[:, 2] - target).abs().mean()
+    """The lesson's: ``weight`` times the mean distance of the blue channel from ``target``.
 
-
-def area_factor(height: int, width: int) -> float:
-    """By what a loss that is a mean over pixels is multiplied, so that constants for 512x512 act as strongly.
-
-    A mean shares its gradient among the pixels: on a picture of fewer each gets more.
+    A mean over pixels is per area: on a picture of fewer pixels each of them, and each latent, gets more of the
+    gradient, and the constants made for 512x512 move the mean blue as far.
     """
-    return height * width / LESSON_AREA
+    return lambda picture: weight * (picture[:, 2] - target).abs().mean()
 
 
 def loss_gradient(loss: Loss, decode: Decode, denoise: Denoiser | None, x: Tensor, sigma: float) -> Tensor:
@@ -87,7 +84,13 @@ def loss_gradient(loss: Loss, decode: Decode, denoise: Denoiser | None, x: Tenso
 
 
 def loss_guidance(
-    loss: Loss, decode: Decode, *, scale: float = 1.0, exact: bool = False, low: float = 0.0
+    loss: Loss,
+    decode: Decode,
+    *,
+    scale: float = 1.0,
+    exact: bool | Denoiser = False,
+    low: float = 0.0,
+    high: float = HIGHEST,
 ) -> Callable[[Denoiser], Denoiser]:
     """``x0 - scale sigma^2 gradient``: the loss as one more term of the score (Dhariwal & Nichol 2021, section 4).
 
@@ -96,8 +99,11 @@ def loss_guidance(
         decode: latents to pictures in [0,1].
         scale: how strong; the loss may have its own weight.
         exact: differentiate through the network too (as Ho et al. 2022, video diffusion models): truer, two
-            network calls and a backward pass a step instead of one call.
+            network calls and a backward pass a step more. True is through the Denoiser that is guided here; in a run
+            with classifier-free guidance give the conditional Denoiser instead. The guided one, ``g cond - (g - 1)
+            uncond``, has no Jacobian of an estimate, and by it a step may raise the loss.
         low: noise level at and below which the loss does not act any more: extra losses early only.
+        high: noise level above which it does not act yet.
 
     Returns:
         A function for ``guidance=`` of a Pipeline's call.
@@ -106,9 +112,12 @@ def loss_guidance(
     def guide(denoise: Denoiser) -> Denoiser:
         def led(x: Tensor, sigma: float) -> Tensor:
             x0 = denoise(x, sigma)
-            if sigma <= low:
+            if not low < sigma <= high:
                 return x0
-            gradient = loss_gradient(loss, decode, denoise if exact else None, x if exact else x0, sigma)
+            if exact:
+                gradient = loss_gradient(loss, decode, denoise if exact is True else exact, x, sigma)
+            else:
+                gradient = loss_gradient(loss, decode, None, x0, sigma)
             return x0 - (scale * sigma**2) * gradient
 
         return led
@@ -123,6 +132,7 @@ def led_by_loss(
     decode: Decode,
     *,
     every: int = 5,
+    high: float = HIGHEST,
     seen: Callable[[int, float], None] | None = None,
 ) -> Iterator[Step]:
     """The lesson's edit between steps, in its cheap mode: every fifth step ``x - sigma^2 gradient``.
@@ -137,6 +147,7 @@ def led_by_loss(
         loss: of one picture; the lesson's is ``blue_loss()``.
         decode: latents to pictures in [0,1].
         every: which steps: those whose index is a multiple of it.
+        high: noise level above which the steps stay as they are.
         seen: told the step's index and the loss, summed over the images, before the edit.
 
     Yields:
@@ -147,7 +158,8 @@ def led_by_loss(
     """
     if every < 1:
         raise InputError(f"every {every} steps; give at least 1")
-    return _led(steps, sigmas, loss, decode, every, seen)
+    chosen = {i for i, sigma in enumerate(sigmas) if i % every == 0 and sigma <= high}
+    return _led(steps, sigmas, loss, decode, chosen, seen)
 
 
 def _led(
@@ -155,11 +167,11 @@ def _led(
     sigmas: Sequence[float],
     loss: Loss,
     decode: Decode,
-    every: int,
+    chosen: Set[int],
     seen: Callable[[int, float], None] | None,
 ) -> Iterator[Step]:
     for step in steps:
-        if step.index % every == 0:
+        if step.index in chosen:
             total = 0.0
 
             def counted(picture: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from diffuscope.diffusion.loss_guidance import (
-    area_factor,
     blue_loss,
     colour_loss,
     led_by_loss,
@@ -64,10 +63,31 @@ def test_an_image_does_not_feel_its_batch_mates():
     torch.testing.assert_close(led(X, 2.0)[:1], led(X[:1], 2.0))
 
 
-def test_below_its_level_the_loss_does_not_act():
-    led = loss_guidance(smooth, decode, low=2.0)(denoise)
-    assert torch.equal(led(X, 2.0), denoise(X, 2.0))
-    assert not torch.equal(led(X, 2.1), denoise(X, 2.1))
+def test_outside_its_levels_the_loss_does_not_act():
+    led = loss_guidance(smooth, decode, low=2.0, high=3.0)(denoise)
+    for sigma, acts in ((2.0, False), (2.1, True), (3.0, True), (3.1, False)):
+        assert torch.equal(led(X, sigma), denoise(X, sigma)) is not acts
+
+
+def test_where_the_latents_say_nothing_no_loss_acts():
+    """Zero terminal SNR begins at 4096, where sigma^2 gradient would throw the latents away."""
+    assert torch.equal(loss_guidance(smooth, decode)(denoise)(X, 4096.0), denoise(X, 4096.0))
+    sigmas = [4096.0, 2.0, 0.0]
+    seen = []
+    run = led_by_loss(
+        SAMPLERS["euler"](denoise, X, sigmas), sigmas, smooth, decode, every=1, seen=lambda i, _: seen.append(i)
+    )
+    final(run)
+    assert seen == [1]
+
+
+def test_the_gradient_may_go_through_another_denoiser():
+    def other(x, sigma):
+        return torch.sin(x) / (1 + sigma)
+
+    led = loss_guidance(smooth, decode, scale=0.5, exact=other)(denoise)(X, 2.0)
+    gradient = loss_gradient(smooth, decode, other, X, 2.0)
+    torch.testing.assert_close(led, denoise(X, 2.0) - 0.5 * 4 * gradient)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "ddim", "lms"])
@@ -115,8 +135,6 @@ def test_the_lessons_constants():
     picture = torch.zeros(1, 3, 2, 2)
     assert float(blue_loss()(picture)) == pytest.approx(180.0)
     assert float(colour_loss(0.1, 0.9, 0.5)(picture)) == pytest.approx(40 * 0.5)
-    assert area_factor(512, 512) == 1
-    assert area_factor(128, 128) == 1 / 16
 
 
 @pytest.mark.parametrize(
