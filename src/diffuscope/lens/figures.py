@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffuscope.diffusion.guidance_variants import Scale
 from diffuscope.errors import InputError
 from diffuscope.lens.ablate import Effect
 from diffuscope.lens.drawing import BLUE, GREEN, GREY, MAP, ORANGE, PURPLE, WIDTH, axes, show
@@ -158,6 +159,49 @@ def difference_over_time(uncond: Sequence[Tensor], cond: Sequence[Tensor], sigma
     panel.invert_xaxis()
     panel.set(title="What the text adds", xlabel="noise level σ, falling", ylabel="‖with − without‖ / ‖without‖")
     panel.grid(alpha=0.3)
+    return figure
+
+
+def guidance_scales(scales: Mapping[str, Scale], sigmas: Sequence[float]) -> Figure:
+    """The scale of guidance at each step of a run, one line for each schedule; 1, which is none, is dotted.
+
+    Args:
+        scales: name -> scale by noise level.
+        sigmas: the run's noise levels; an ending 0 is no step's.
+
+    Raises:
+        InputError: no schedule, or no level above 0.
+    """
+    levels = [sigma for sigma in sigmas if sigma > 0]
+    figure, (panel,) = axes(1, 1, 3.2, some=bool(scales) and bool(levels))
+    for number, (name, scale) in enumerate(scales.items()):
+        color, marker = (BLUE, ORANGE, GREEN, PURPLE)[number % 4], "osD^v<"[number % 6]
+        panel.plot([scale(sigma) for sigma in levels], color=color, marker=marker, markersize=5, label=name)
+    panel.axhline(1, color="black", linestyle=":", linewidth=1)
+    panel.set_xticks(range(len(levels)), [f"{number}\nσ {sigma:.3g}" for number, sigma in enumerate(levels, 1)])
+    panel.set(title="Guidance over the run", xlabel="step, and the noise level it begins at", ylabel="guidance scale")
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+    return figure
+
+
+def losses(values: Mapping[str, Mapping[int, float]]) -> Figure:
+    """A loss of the estimated picture against the step, one line for each run.
+
+    Args:
+        values: name -> loss by the step's index, counted from 0.
+
+    Raises:
+        InputError: no run, or one without a value.
+    """
+    figure, (panel,) = axes(1, 1, 3.2, some=bool(values) and all(values.values()))
+    for number, (name, each) in enumerate(values.items()):
+        color, marker = (BLUE, ORANGE, GREEN, PURPLE)[number % 4], "osD^v<"[number % 6]
+        steps = [index + 1 for index in each]
+        panel.plot(steps, list(each.values()), color=color, marker=marker, markersize=5, label=name)
+    panel.set(title="Loss of the estimated picture", xlabel="step", ylabel="loss", ylim=(0, None))
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
     return figure
 
 

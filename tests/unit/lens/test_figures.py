@@ -160,3 +160,28 @@ def test_fitted_colours_are_exact_where_colours_are_linear() -> None:
         fit_colours(latents, small[:1])
     with pytest.raises(InputError):
         preview(latents[:, :2])
+
+
+def test_guidance_scales_stand_against_the_steps() -> None:
+    sigmas = [14.0, 5.0, 1.0, 0.0]
+    figure = figures.guidance_scales({"falls": lambda sigma: sigma / 2, "always": lambda _: 3.0}, sigmas)
+    first, second, none = figure.axes[0].get_lines()
+    assert list(first.get_ydata()) == [7.0, 2.5, 0.5]
+    assert list(second.get_ydata()) == [3.0] * 3
+    assert list(none.get_ydata()) == [1, 1]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1\nσ 14", "2\nσ 5", "3\nσ 1"]
+    drawn(figure)
+    for scales, levels in (({}, sigmas), ({"a": lambda _: 1.0}, [0.0])):
+        with pytest.raises(InputError, match="nothing to draw"):
+            figures.guidance_scales(scales, levels)
+
+
+def test_losses_stand_at_their_steps() -> None:
+    figure = figures.losses({"cheap": {1: 4.0, 3: 2.0}, "exact": {1: 3.0}})
+    lines = figure.axes[0].get_lines()
+    assert (list(lines[0].get_xdata()), list(lines[0].get_ydata())) == ([2, 4], [4.0, 2.0])
+    assert [line.get_label() for line in lines] == ["cheap", "exact"]
+    drawn(figure)
+    for empty in ({}, {"cheap": {}}):
+        with pytest.raises(InputError, match="nothing to draw"):
+            figures.losses(empty)
