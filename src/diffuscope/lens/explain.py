@@ -5,11 +5,14 @@ import io
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
+from torch import Tensor
 
+from diffuscope.diffusion.prediction import x0_from
 from diffuscope.errors import InputError
 from diffuscope.lens import figures
-from diffuscope.lens.film import kept
+from diffuscope.lens.film import Record, kept
 from diffuscope.lens.heat import HeatWatch
 from diffuscope.lens.text import Debugged, debug
 from diffuscope.lens.watch import Watch, together
@@ -45,8 +48,10 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
             "a page explains one picture and makes the taps itself; leave tap and num_images_per_prompt out"
         )
     figures.schedule(pipe.schedule.levels(2))  # says so now, if nothing can be drawn
-    heat, outputs = HeatWatch(), Watch("unet.out", reduce="all")
-    run = pipe.steps(prompt, seed=seed, tap=together(heat, outputs), **call)
+    heat, outputs, record = HeatWatch(), Watch("unet.out", reduce="all"), Record()
+    further = call.pop("guidance", ())
+    functions = (record, *((further,) if callable(further) else further))
+    run = pipe.steps(prompt, seed=seed, tap=together(heat, outputs), guidance=functions, **call)
     steps = kept(run)
     result = run.result()
     maps = heat.maps(pipe.tokenizer)
@@ -62,12 +67,8 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
     ]
     values = outputs["unet.out"]
     if values.shape[1] == 2:  # rows of a guided run: without the text, with it
-        middle = values[len(values) // 2]
-        parts_of = figures.guidance_parts(middle[:1], middle[1:], float(result.receipt["guidance_scale"]))
-        drawing = _figure(parts_of)
-        if len(values) == len(run):
-            over_time = figures.difference_over_time(list(values[:, 0]), list(values[:, 1]), run.levels.sigmas[:-1])
-            drawing += _figure(over_time)
+        drawing = _figure(_guidance(pipe, values, record))
+        drawing += _figure(figures.difference_over_time(list(values[:, 0]), list(values[:, 1]), record.sigmas))
         parts.append(_section("Guidance", _NOTES["guidance"], drawing))
     body = "\n".join(parts)
     return (
@@ -77,14 +78,27 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
 
 
 _NOTES = {
-    "tokens": "How the words became tokens, where they stand, and how far each landed in the picture: 1 is an average "
-    "word, and well below it a word that the picture neglects.",
+    "tokens": "How the words became tokens (</w> ends a word), where they stand, and how far each landed in the "
+    "picture: 1 is an average word, and well below it a word that the picture neglects.",
     "schedule": "Each step takes the latents from one noise level to the next lower one.",
     "trajectory": "Above what the sampler has, below what the network believes the picture will be.",
     "attention": "Where each word was looked at, over all steps, layers and heads.",
-    "guidance": "What the network predicts in the middle of the run without the text and with it; guidance goes from "
-    "the one over to the other and beyond. Three channels stand for red, green and blue.",
+    "guidance": "The picture that the network believes in without the text and with it, from the same noise; guidance "
+    "goes from the one over to the other and beyond. Below how much the text changes what the network says.",
 }
+
+
+def _guidance(pipe: Pipeline, values: Tensor, record: Record) -> "Figure":
+    """Estimates without the text, with it and guided, at up to five calls from the first to the last."""
+    last = len(values) - 1
+    calls = sorted({round(i * last / 4) for i in range(5)})
+    rows: dict[str, list[Tensor]] = {"without text": [], "with text": [], "guided": []}
+    for call in calls:
+        x0 = x0_from(pipe.config.schedule.prediction, values[call], record.x[call], record.sigmas[call])
+        for row, latents in zip(rows.values(), (x0[0], x0[1], record.x0[call][0]), strict=True):
+            row.append(latents)
+    pictures = {name: pipe.decode(torch.stack(row)) for name, row in rows.items()}
+    return figures.strips(pictures, [f"σ {record.sigmas[call]:.2f}" for call in calls])
 
 
 def _section(title: str, note: str, body: str) -> str:

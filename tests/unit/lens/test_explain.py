@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 
 from diffuscope.cli import main
+from diffuscope.diffusion.prediction import x0_from
 from diffuscope.errors import InputError, OutputError
 from diffuscope.lens.explain import explain
 from diffuscope.lens.film import Record, frames, kept, save_gif
+from diffuscope.lens.watch import Watch
 from diffuscope.pipeline import Pipeline
 
 
@@ -38,6 +40,17 @@ def test_the_page_needs_nothing_else_and_escapes_the_prompt(tiny: Pipeline) -> N
     assert "http" not in text
     assert re.findall("<h2>(.*?)</h2>", text) == ["Tokens", "Schedule", "Trajectory", "Attention", "Guidance"]
     assert "seed [3]" in text
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun"])
+def test_the_two_estimates_of_guidance_are_those_that_it_joins(tiny: Pipeline, sampler: str) -> None:
+    outputs, record = Watch("unet.out", reduce="all"), Record()
+    tiny("a fox", seed=1, sampler=sampler, guidance_scale=3.0, tap=outputs, guidance=record)
+    assert len(outputs["unet.out"]) == len(record.x0)
+    for output, x, x0, sigma in zip(outputs["unet.out"], record.x, record.x0, record.sigmas, strict=True):
+        without, told = x0_from(tiny.config.schedule.prediction, output, x, sigma)
+        torch.testing.assert_close(torch.lerp(without, told, 3.0), x0[0], rtol=1e-4, atol=1e-4)
+    assert "Guidance</h2>" in explain(tiny, "a fox", sampler=sampler, num_inference_steps=2, guidance=lambda d: d)
 
 
 def test_without_guidance_there_is_none_to_show(tiny: Pipeline) -> None:
