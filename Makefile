@@ -25,7 +25,7 @@ lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/lint-imports
 
 docs: .venv/documented  ## The documentation as HTML in docs/_build/html
-	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 clean:  ## Remove what was made here, .venv too
