@@ -67,7 +67,8 @@ def samplers() -> str:
     for info in TABLE.values():
         aliases = ", ".join(info.aliases)
         noise = "a path" if info.path_noise else "fresh" if info.draws_noise else "none"
-        calls = f"{info.calls}, {info.further_calls} more a run" if info.further_calls else str(info.calls)
+        more = info.further_calls * info.further_steps
+        calls = f"{info.calls}, {more} more a run" if more else str(info.calls)
         end = {"configured": "as the model says", "sigma_min": "the lowest level"}.get(info.final, "zero")
         lines.append(f"| `{info.name}` | {info.label} | {info.order} | {calls} | {noise} | {end} | {aliases} |")
     return "\n".join(lines) + "\n"

@@ -90,6 +90,20 @@ QUIRKS = (
         "test_pndm_leaves_its_own_path",
     ),
     Quirk(
+        "PNDMScheduler with its Runge-Kutta start (skip_prk_steps=False)",
+        "fewer than 4 steps",
+        "fails: it has no times for the three first steps",
+        "makes as many steps of its start as there are",
+        "test_the_runge_kutta_start_wants_four_steps",
+    ),
+    Quirk(
+        "PNDMScheduler with its Runge-Kutta start (skip_prk_steps=False)",
+        "1000 // steps is odd",
+        "goes to one time by half a step, rounded, and tells the network the time before it",
+        "tells the exact fractional time of the middle",
+        "test_half_of_an_odd_step_is_told_as_another_time",
+    ),
+    Quirk(
         "PNDMScheduler",
         "v prediction",
         "averages the velocities of several noise levels and reads the sum as one of the last level: even an exact "
@@ -104,6 +118,13 @@ QUIRKS = (
         "one of its input",
         "corrects the first step wherever a run starts",
         "test_pndm_in_the_middle_skips_a_level",
+    ),
+    Quirk(
+        "PNDMScheduler with its Runge-Kutta start (skip_prk_steps=False)",
+        "a run that starts in the middle (image-to-image)",
+        "steps as from the first levels of the whole run, whatever level the latents have",
+        "makes its start wherever a run starts",
+        "test_the_runge_kutta_start_is_that_of_the_whole_run",
     ),
     Quirk(
         "DPMSolverSinglestepScheduler",

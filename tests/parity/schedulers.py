@@ -39,6 +39,7 @@ REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
     "kdpm2": ("KDPM2DiscreteScheduler", {}),
     "kdpm2_ancestral": ("KDPM2AncestralDiscreteScheduler", {}),
     "pndm": ("PNDMScheduler", {"skip_prk_steps": True}),
+    "f_pndm": ("PNDMScheduler", {"skip_prk_steps": False}),
     "unipc": ("UniPCMultistepScheduler", {}),
     "deis": ("DEISMultistepScheduler", {}),
     "dpmpp_2s": ("DPMSolverSinglestepScheduler", {}),
@@ -52,6 +53,9 @@ REFERENCES: dict[str, tuple[str, dict[str, Any]]] = {
 """Our name -> the class of diffusers and the options with which it is that sampler."""
 
 TWO_CALLS = ("heun", "kdpm2", "kdpm2_ancestral", "dpmpp_sde")
+PNDM = ("pndm", "f_pndm")
+RUNGE_KUTTA_CALLS = 12
+"""Those of the three steps of four calls that F-PNDM starts with."""
 THEIR_PREDICTION = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
 DRAWING_MODULES = (
     *("euler_discrete", "euler_ancestral_discrete", "ddpm", "ddim", "k_dpm_2_ancestral_discrete"),
@@ -123,12 +127,12 @@ def spacings(name):
 
 
 def is_no_path(name, spacing, steps):
-    """See quirks: the reference does not go through the times that it lists."""
-    return name in ("ddim", "pndm") and spacing == "linspace" and steps > 1
+    """See quirks: the reference does not go through the times that it lists, or cannot make so few steps."""
+    return (name in ("ddim", *PNDM) and spacing == "linspace" and steps > 1) or (name == "f_pndm" and steps < 4)
 
 
 def predictions(name):
-    return ("epsilon",) if name == "pndm" else ("epsilon", "v")  # see quirks
+    return ("epsilon",) if name in PNDM else ("epsilon", "v")  # see quirks
 
 
 def feed_noise(patch, noises, scheduler=None):
@@ -147,17 +151,23 @@ def their_run(name, scheduler, x, times=None, **options):
     for i, time in enumerate(times):
         output = network(scheduler.scale_model_input(x, time), time)
         x = scheduler.step(output, time, x, **options).prev_sample
-        inside = (name == "pndm" and i == 0) or (name in TWO_CALLS and i % 2 == 0)
-        if not inside or i == len(times) - 1:
+        if not is_inside(name, i) or i == len(times) - 1:
             out.append(x)
     return out
+
+
+def is_inside(name, i):
+    """Whether the reference's call number ``i`` does not end a step."""
+    if name == "f_pndm":
+        return i < RUNGE_KUTTA_CALLS and i % 4 != 3
+    return (name == "pndm" and i == 0) or (name in TWO_CALLS and i % 2 == 0)
 
 
 def our_run(name, levels, config, x, noises, **options):
     """Latents after each step in the reference's variables."""
     left = iter(noises)
     denoise = denoiser(network, levels, config.prediction)
-    if TABLE[name].distilled:
+    if TABLE[name].wants_table:
         options["table"] = levels.table
     steps = SAMPLERS[name](denoise, x, levels.sigmas, noise=lambda *_: next(left), **options)
     unit = TABLE[name].variance_preserving

@@ -156,7 +156,10 @@ def test_third_order_sde_of_dpm_solver_has_a_wrong_sign():
 
 
 def test_pndm_leaves_its_own_path():
-    """As DDIM does: from each listed time it steps by 1000 // steps."""
+    """As DDIM does: from each listed time it steps by 1000 // steps. The Runge-Kutta start does not help."""
+    scheduler = reference("f_pndm", ScheduleConfig(spacing="linspace"))
+    scheduler.set_timesteps(20)
+    assert (scheduler.timesteps[12] - scheduler.timesteps[13]).item() != 1000 // 20
     scheduler = reference("pndm", ScheduleConfig(spacing="linspace"))
     scheduler.set_timesteps(20)
     time, after = scheduler.timesteps[:2].tolist()
@@ -187,6 +190,45 @@ def test_pndm_mixes_velocities_of_several_levels():
     levels = Schedule(sd("v")).levels(10, sampler="pndm")
     *_, last = SAMPLERS["pndm"](lambda x, _: torch.full_like(x, 0.7), noise * levels.start_scale, levels.sigmas)
     torch.testing.assert_close(last.x, torch.full_like(noise, 0.7))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_runge_kutta_start_wants_four_steps(steps):
+    with pytest.raises(ValueError, match="broadcast"):
+        reference("f_pndm", ScheduleConfig()).set_timesteps(steps)
+    levels, asked = Schedule(ScheduleConfig()).levels(steps, sampler="f_pndm"), []
+    made = list(SAMPLERS["f_pndm"](lambda x, s: asked.append(s) or x * 0.5, draws(1)[0], levels.sigmas))
+    assert len(made) == steps
+    assert len(asked) == steps + 3 * (steps - 1)  # all but the step to level 0
+
+
+def test_half_of_an_odd_step_is_told_as_another_time():
+    scheduler = reference("f_pndm", ScheduleConfig())
+    scheduler.set_timesteps(40)
+    first, told = scheduler.timesteps[:2].tolist()
+    noise = draws(1)[0]
+    x = scheduler.step(noise, first, noise * (1 - scheduler.alphas_cumprod[first]) ** 0.5).prev_sample
+    reached = ((x / noise).mean() ** 2).item()
+    assert first - told == 13
+    assert reached == pytest.approx(1 - scheduler.alphas_cumprod[first - 12].item(), rel=1e-5)
+    levels, asked = Schedule(ScheduleConfig()).levels(40, sampler="f_pndm"), []
+    next(SAMPLERS["f_pndm"](lambda x, s: asked.append(s) or x, noise, levels.sigmas, table=levels.table))
+    middle = Schedule(ScheduleConfig()).time_of(asked[1])
+    assert middle == pytest.approx((levels.times[0] + levels.times[1]) / 2)
+    assert middle == pytest.approx(first - 12.5)
+
+
+def test_the_runge_kutta_start_is_that_of_the_whole_run():
+    scheduler = reference("f_pndm", ScheduleConfig())
+    scheduler.set_timesteps(20)
+    noise, begin = draws(1)[0], scheduler.timesteps[0]
+    time = scheduler.timesteps[17]
+    x = scheduler.step(noise, time, noise * (1 - scheduler.alphas_cumprod[time]) ** 0.5).prev_sample
+    before, after = (scheduler.alphas_cumprod[t].double() for t in (begin, time - 25))
+    sigmas = [((1 - signal) / signal).sqrt() for signal in (before, after)]
+    start = noise * (1 - scheduler.alphas_cumprod[time]) ** 0.5
+    moved = (start / before.sqrt() + noise * (sigmas[1] - sigmas[0])) * after.sqrt()  # Euler's step from ``begin``
+    torch.testing.assert_close(x, moved, rtol=1e-4, atol=1e-4)
 
 
 def test_pndm_in_the_middle_skips_a_level():

@@ -15,11 +15,13 @@ from diffuscope.diffusion.limits import thresholded
 from diffuscope.diffusion.prediction import denoiser
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.diffusion.schedules import Schedule, tail
-from parity import k_diffusion
+from parity import k_diffusion, schedulers
 from parity.quirks import QUIRKS
 from parity.schedulers import (
+    PNDM,
     RAMPS,
     REFERENCES,
+    RUNGE_KUTTA_CALLS,
     STEPS,
     TOLERANCE,
     TWO_CALLS,
@@ -41,12 +43,12 @@ from parity.schedulers import (
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # the reference's own
 
-ZERO_SNR = ("euler", "euler_ancestral", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "ddpm", "lcm", "tcd")
+ZERO_SNR = [name for name in REFERENCES if takes(name, "rescale_betas_zero_snr")]
 CUT_SHORT = [
     (name, strength)
     for name in REFERENCES
     for strength in (0.05, 0.3, 0.58, 0.8, 1.0)
-    if name not in ("lms", "pndm", "dpmpp_2s", "lcm", "tcd") and not (name in ("deis", "dpmpp_3m") and strength < 0.3)
+    if name not in ("lms", *PNDM, "dpmpp_2s", "lcm", "tcd") and not (name in ("deis", "dpmpp_3m") and strength < 0.3)
 ]
 """Samplers and strengths of image-to-image; see quirks for those that are not here."""
 
@@ -68,6 +70,9 @@ def test_each_step_equals_diffusers(name, spacing):
                 firsts = firsts[:1] + firsts[1 :: 2 if name in TWO_CALLS else 1][name == "pndm" and steps > 1 :]
                 if name in ("kdpm2", "kdpm2_ancestral", "dpmpp_sde"):
                     firsts = scheduler.timesteps[::2].tolist()
+                if name == "f_pndm":
+                    firsts = scheduler.timesteps[:RUNGE_KUTTA_CALLS:4].tolist()
+                    firsts += scheduler.timesteps[RUNGE_KUTTA_CALLS:].tolist()
                 assert levels.times[:-1] == pytest.approx(firsts, abs=1e-4)
 
 
@@ -95,7 +100,7 @@ def test_churn_is_that_of_k_diffusion(name, steps):
 
 
 @pytest.mark.parametrize("betas", ["linear", "cosine"])
-@pytest.mark.parametrize("name", [name for name in REFERENCES if name != "pndm"])
+@pytest.mark.parametrize("name", [name for name in REFERENCES if name not in PNDM])
 def test_other_betas_equal_the_reference(name, betas):
     assert max(compare(name, sd("v", betas=betas), 20).errors) <= TOLERANCE
 
@@ -168,13 +173,31 @@ def test_ipndm_equals_the_reference_on_our_levels(steps, prediction):
     assert max(relative_errors(ours, theirs)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["ddim", "pndm"])
-@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(
+    ("name", "steps"), [(name, steps) for name in ("ddim", *PNDM) for steps in STEPS if (name, steps) != ("f_pndm", 1)]
+)
 def test_an_end_above_zero_as_configured(name, steps):
     errors, levels, _ = compare(name, sd("epsilon", ddim_ends_at_zero=False), steps)
     assert max(errors) <= TOLERANCE
     assert levels.sigmas[-1] > 0
     assert levels.end_scale < 1
+
+
+@pytest.mark.parametrize("steps", [4, 5, 10, 20, 25, 50, 100])
+@pytest.mark.parametrize("name", PNDM)
+def test_pndm_of_an_exact_gaussian_equals_the_reference(monkeypatch, name, steps):
+    """The network that knows the noise of data ~ N(0, 0.5^2), in the reference's variables: e = (sigma x) / (...)."""
+    config = sd("epsilon")
+    signal = reference(name, config).alphas_cumprod.double()
+
+    def exact(x, time):
+        place = round(float(time))
+        assert abs(float(time) - place) < 1e-9  # the middles of even strides are whole times
+        left = signal[place]
+        return x * (1 - left).sqrt() / (1 - left + left * 0.25)
+
+    monkeypatch.setattr(schedulers, "network", exact)
+    assert max(compare(name, config, steps).errors) <= TOLERANCE
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
@@ -211,7 +234,7 @@ def assert_ddim(steps, ours, their_step, name="ddim", theirs=None, change=None):
     denoise = denoiser(network, levels, config.prediction)
     denoise = denoise if change is None else change(denoise)
     left = iter(noises)
-    if TABLE[name].distilled:
+    if TABLE[name].wants_table:
         ours = {**ours, "table": levels.table}
     steps_made = SAMPLERS[name](denoise, start * levels.start_scale, levels.sigmas, noise=lambda *_: next(left), **ours)
     assert_same([step.x / (step.sigma**2 + 1) ** 0.5 for step in steps_made], reached)

@@ -15,3 +15,10 @@ def time_at(log_sigmas: Sequence[float], sigma: float) -> float:
         return float(last)
     low = bisect_right(log_sigmas, level) - 1
     return low + (level - log_sigmas[low]) / (log_sigmas[low + 1] - log_sigmas[low])
+
+
+def log_sigma_at(log_sigmas: Sequence[float], time: float) -> float:
+    """Log noise level at ``time``, linear between whole times: the inverse of ``time_at`` within the table."""
+    low = min(int(time), len(log_sigmas) - 2)
+    start, end = log_sigmas[low], log_sigmas[low + 1]
+    return start + (time - low) * (end - start)

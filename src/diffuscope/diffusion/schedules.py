@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import ScheduleConfig, TimeSpacing
-from diffuscope.diffusion.clock import time_at
+from diffuscope.diffusion.clock import log_sigma_at, time_at
 from diffuscope.diffusion.samplers.table import SPACINGS, TIME_SPACINGS, Final, Grid, SamplerInfo, find
 from diffuscope.errors import InputError
 from diffuscope.types import Levels
@@ -134,7 +134,7 @@ class Schedule:
         if spacing == "sgm_uniform":
             last = self.config.train_steps - 1
             times = [last * (steps - i) / steps for i in range(steps)]
-            return [math.exp(self._log_sigma_of(time)) for time in times], times
+            return [math.exp(log_sigma_at(self._log_sigmas, time)) for time in times], times
         ramped = spacing in ("karras", "exponential", "beta")
         high, low = self._sigmas[-1], self._sigmas[0]
         if not (ramped and info.variance_preserving):
@@ -147,12 +147,6 @@ class Schedule:
         if spacing == "beta":
             return [low + (high - low) * beta_quantile(1 - i / max(steps - 1, 1)) for i in range(steps)], None
         return _ramp(high, low, steps, 1 / _KARRAS_RHO if spacing == "karras" else 0.0), None
-
-    def _log_sigma_of(self, time: float) -> float:
-        """Log noise level at a training time, linear between whole times: the inverse of ``time_of``."""
-        low = min(int(time), len(self._log_sigmas) - 2)
-        start, end = self._log_sigmas[low], self._log_sigmas[low + 1]
-        return start + (time - low) * (end - start)
 
     def _finished(
         self, sigmas: list[float], times: list[float] | None, info: SamplerInfo, times_like: TimeSpacing

@@ -75,7 +75,8 @@ def network_calls(request: Request) -> int:
     last = 1 if sigmas[-1] == 0 else info.calls
     options: dict[str, Any] = dict(request.sampler_options)
     repeated = further_calls(sigmas, **options) if info.name == "restart" else 0
-    return (steps - 1) * info.calls + last + (info.further_calls if steps > 1 else 0) + repeated
+    starting = min(info.further_steps, sum(sigma > 0 for sigma in sigmas[1:])) if steps > 1 else 0
+    return (steps - 1) * info.calls + last + info.further_calls * starting + repeated
 
 
 def shapes(

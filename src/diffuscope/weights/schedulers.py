@@ -72,8 +72,7 @@ SCHEDULERS = {
         fixed=NO_CLIPPING,
     ),
     "PNDMScheduler": Scheduler(
-        # With the paper's Runge-Kutta start it is none of ours: DDIM takes the same steps of the same schedule.
-        samplers={(False,): "ddim", (True,): "pndm"},
+        samplers={(False,): "f_pndm", (True,): "pndm"},
         chosen_by=("skip_prk_steps",),
         spacing="leading",
         ends_at_zero=False,

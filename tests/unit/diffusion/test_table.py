@@ -26,6 +26,8 @@ def test_every_name_finds_its_sampler(info):
         ("DPM++ 2S a", "dpmpp_2s_ancestral", None),
         ("uni_pc", "unipc", None),
         ("PLMS", "pndm", None),
+        ("PNDM", "pndm", None),
+        ("F-PNDM", "f_pndm", None),
         ("LMS Karras", "lms", "karras"),
         ("Euler a", "euler_ancestral", None),
         ("k_euler_a", "euler_ancestral", None),

@@ -119,6 +119,7 @@ def test_defaults_of_every_scheduler_class_are_theirs(name):
     "sampler",
     [
         *("ddim", "lms", "euler", "euler_ancestral", "dpmpp_2m", "heun", "ddpm", "pndm", "unipc", "deis", "kdpm2"),
+        "f_pndm",
         *("kdpm2_ancestral", "dpmpp_2s", "dpmpp_3m", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_2m_sde_heun", "lcm", "tcd"),
     ],
 )
@@ -142,9 +143,9 @@ def test_ramps_are_carried(sigmas):
     assert schedulers.from_json(schedulers.to_json(ScheduleConfig(), preset))[1]["sigmas"] == sigmas
 
 
-def test_pndm_is_ours_without_its_runge_kutta_start():
+def test_pndm_has_its_runge_kutta_start_unless_it_is_skipped():
     document = {"_class_name": "PNDMScheduler"}
-    assert schedulers.from_json(document)[1]["sampler"] == "ddim"
+    assert schedulers.from_json(document)[1]["sampler"] == "f_pndm"
     assert schedulers.from_json({**document, "skip_prk_steps": True})[1]["sampler"] == "pndm"
 
 

@@ -26,7 +26,7 @@ from diffuscope.diffusion.samplers.euler import euler
 from diffuscope.diffusion.samplers.heun import heun
 from diffuscope.diffusion.samplers.kdpm2 import kdpm2, kdpm2_ancestral
 from diffuscope.diffusion.samplers.lms import lms
-from diffuscope.diffusion.samplers.pndm import ipndm, pndm
+from diffuscope.diffusion.samplers.pndm import f_pndm, ipndm, pndm
 from diffuscope.diffusion.samplers.restart import restart
 from diffuscope.diffusion.samplers.table import TABLE, Found, SamplerInfo, find
 from diffuscope.diffusion.samplers.unipc import unipc
@@ -49,6 +49,7 @@ SAMPLERS: dict[str, Sampler] = {
     "kdpm2": kdpm2,
     "kdpm2_ancestral": kdpm2_ancestral,
     "pndm": pndm,
+    "f_pndm": f_pndm,
     "ipndm": ipndm,
     "unipc": unipc,
     "deis": deis,

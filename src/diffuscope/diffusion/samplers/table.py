@@ -28,7 +28,9 @@ class SamplerInfo:
     calls: int = 1
     """Network calls per step; the step to noise level zero needs only one."""
     further_calls: int = 0
-    """Network calls beyond those, once a run of several steps."""
+    """Network calls beyond those, in each of the first ``further_steps`` steps of several that end above level 0."""
+    further_steps: int = 1
+    """How many first steps have ``further_calls``."""
     draws_noise: bool = False
     """Whether a plain call needs ``noise``."""
     aliases: tuple[str, ...] = ()
@@ -43,7 +45,9 @@ class SamplerInfo:
     path_noise: bool = False
     """Whether its noise is a Brownian path (``noise.BrownianNoise``) and not drawn afresh each time."""
     distilled: bool = False
-    """Whether it is for networks distilled to few steps, and wants ``Levels.table``."""
+    """Whether it is for networks distilled to few steps."""
+    wants_table: bool = False
+    """Whether it is to be given ``Levels.table``, as ``table``."""
 
 
 TABLE: dict[str, SamplerInfo] = {
@@ -125,6 +129,18 @@ TABLE: dict[str, SamplerInfo] = {
             grid="whole",
             variance_preserving=True,
             final="configured",
+        ),
+        SamplerInfo(
+            name="f_pndm",
+            label="F-PNDM",
+            order=2,  # order 4 where the levels are evenly spaced
+            further_calls=3,
+            further_steps=3,
+            aliases=("pndm_prk", "PNDMScheduler with skip_prk_steps=False"),
+            grid="whole",
+            variance_preserving=True,
+            final="configured",
+            wants_table=True,
         ),
         SamplerInfo(
             name="ipndm",
@@ -227,6 +243,7 @@ TABLE: dict[str, SamplerInfo] = {
             grid="distilled",
             variance_preserving=True,
             distilled=True,
+            wants_table=True,
         ),
         SamplerInfo(
             name="tcd",
@@ -238,6 +255,7 @@ TABLE: dict[str, SamplerInfo] = {
             variance_preserving=True,
             final="sigma_min",
             distilled=True,
+            wants_table=True,
         ),
     )
 }
