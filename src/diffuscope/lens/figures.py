@@ -199,6 +199,7 @@ def losses(values: Mapping[str, Mapping[int, float]]) -> Figure:
         color, marker = (BLUE, ORANGE, GREEN, PURPLE)[number % 4], "osD^v<"[number % 6]
         steps = [index + 1 for index in each]
         panel.plot(steps, list(each.values()), color=color, marker=marker, markersize=5, label=name)
+    panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set(title="Loss of the estimated picture", xlabel="step", ylabel="loss", ylim=(0, None))
     panel.grid(alpha=0.3)
     panel.legend(fontsize=8)
