@@ -25,6 +25,9 @@ FIRST = """import diffuscope as ds
 MODEL = "emoji"  # or any Stable Diffusion 1.x model: a folder, a file, a hub id
 pipe = ds.load(MODEL)
 """
+ROWS = [*range(1, 48), 55, 57, *range(64, 68), 70]
+"""Of the checklist, those that are shown; the others train whole models."""
+
 LONGEST = 16  # lines of a cell: one idea; the whole loop is one
 
 
@@ -82,7 +85,7 @@ def test_the_map_leads_to_every_experiment():
     table = re.findall(
         r"^\| (\d+) \| \[[^\]]+\]\(([\w.-]*)#([\w-]+)\) \| (\d+)\. (.+) \|$", text_of(PAGES[0]), re.MULTILINE
     )
-    assert [int(row) for row, *_ in table] == sorted(int(label.removeprefix("row-")) for label in there)
+    assert [int(row) for row, *_ in table] == sorted(int(label.removeprefix("row-")) for label in there) == ROWS
     for row, place, label, number, title in table:
         page = there[label]
         assert (label, place, int(number)) == (f"row-{row}", page.name, int(page.name[:2]))
