@@ -21,7 +21,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.weights import alone, families, files, folders, layouts, packing, single
+from diffuscope.weights import alone, families, folders, layouts, packing, single
 from diffuscope.weights.assign import blank, load_into
 from diffuscope.weights.stores import Store, open_store
 
@@ -88,7 +88,8 @@ def load_components(
         dtype: "auto" is float32 on the CPU, where halves are slower and less exact; on accelerators it is bfloat16
             where it is native, since its range is float32's and nothing overflows, and float16 elsewhere.
         family: a key of ``config.FAMILIES``, for a single file that cannot tell what it is.
-        allow_pickle: also read a single file that torch pickled, by ``stores.open_store``.
+        allow_pickle: also read a single file, or those of a diffusers folder, that torch pickled, by
+            ``stores.open_store``.
         models_dir: the folder of another program's models, as ``library`` knows them.
 
     Raises:
@@ -104,7 +105,7 @@ def load_components(
     if store is None and family is not None:
         raise InputError(f"family is {family!r}, but a folder says itself what it is; leave family out")
     config = folder_config(place) if store is None else single_config(store, family)
-    paths = weight_files(place, config) if store is None else {}
+    paths = weight_files(place, config, allow_pickle=allow_pickle) if store is None else {}
     networks = _networks(place, config)
     for part, network in networks.items():
         target = torch.float32 if _overflows(network, dtype) else dtype
@@ -113,7 +114,7 @@ def load_components(
         else:
             tensors = {}
             for path in paths[part]:
-                tensors |= _read(path, target, device)
+                tensors |= _read(open_store(path, allow_pickle=allow_pickle), target, device)
             tensors = tensors if is_own(place) else layouts.from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part][0] if store is None else place))
         _ready(network, device, target)
@@ -213,7 +214,7 @@ def load_network(
     target = torch.float32 if _overflows(network, dtype) else dtype
     store = open_store(Path(path), allow_pickle=allow_pickle)
     is_packed = packing.is_packed(store.header)
-    tensors = _read(Path(path), target, device) if is_packed else alone.read(store, config, dtype=target, device=device)
+    tensors = _read(store, target, device) if is_packed else alone.read(store, config, dtype=target, device=device)
     load_into(network, tensors, source=str(path))
     _ready(network, device, target)
     return network
@@ -228,7 +229,7 @@ def load_upscaler(device: torch.device) -> Upscaler:
     path = Path(str(resources("diffuscope"))) / "assets" / "upscaler" / "animevideov3_x4.safetensors"
     with blank():
         upscaler = Upscaler()
-    load_into(upscaler, _read(path, torch.float32, device), source=str(path))
+    load_into(upscaler, _read(open_store(path), torch.float32, device), source=str(path))
     _ready(upscaler, device, torch.float32)
     return upscaler
 
@@ -305,15 +306,16 @@ def is_own(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def weight_files(folder: Path, config: ModelConfig) -> dict[str, tuple[Path, ...]]:
+def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = False) -> dict[str, tuple[Path, ...]]:
     """The file, or the shards, of each of the ``parts`` of a model in a folder of either layout.
 
     Raises:
         ModelNotFoundError: one is missing.
-        WeightsError: there is a pickled one only.
+        WeightsError: there is a pickled one only, which is not allowed.
     """
     if not is_own(folder):
-        return {part: folders.find_weights(folder, folders.place(config, part)) for part in parts(config)}
+        places = {part: folders.place(config, part) for part in parts(config)}
+        return {part: folders.find_weights(folder, place, allow_pickle=allow_pickle) for part, place in places.items()}
     paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
@@ -367,11 +369,10 @@ def config_to_json(config: ModelConfig) -> str:
     return json.dumps(asdict(config), indent=2) + "\n"
 
 
-def _read(path: Path, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    header = files.read_header(path)
-    if packing.is_packed(header):
-        return packing.unpack(files.read(path), header.metadata)
-    return files.read(path, dtype=dtype, device=device)
+def _read(store: Store, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+    if packing.is_packed(store.header):
+        return packing.unpack(store.read(), store.header.metadata)
+    return store.read(dtype=dtype, device=device)
 
 
 def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -250,6 +250,45 @@ def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_pat
     assert main(["info", str(path), "--allow-pickle"]) == 0
 
 
+BIN = {"model.safetensors": "pytorch_model.bin", "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin"}
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_folder_of_pickles_is_read_where_it_is_allowed(tiny: Pipeline, folder: Path, half: bool, capsys) -> None:
+    """As diffusers wrote folders before safetensors."""
+    for path in sorted(folder.rglob("*.safetensors")):
+        name = BIN[path.name].replace(".bin", ".fp16.bin") if half else BIN[path.name]
+        tensors = load_file(path)
+        torch.save({key: tensor.half() if half else tensor for key, tensor in tensors.items()}, path.with_name(name))
+        path.unlink()
+    with pytest.raises(WeightsError, match=r"\.bin is a pickle, which can run code.*or allow pickles"):
+        load(folder)
+    found = load(folder, "cpu", allow_pickle=True)
+    assert found.config == tiny.config
+    for part, network in tiny.components.networks.items():
+        for key, tensor in network.state_dict().items():
+            wanted = tensor.half().float() if half else tensor
+            assert torch.equal(found.components.networks[part].state_dict()[key], wanted), key
+    assert load(folder, "cpu", vae=folder, allow_pickle=True).weights == found.weights
+    assert main(["info", str(folder)]) == 2
+    assert "allow pickles" in capsys.readouterr().err
+    assert main(["info", str(folder), "--allow-pickle"]) == 0
+    assert f"unet:  {len(tiny.unet.state_dict())} tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_nothing_in_a_folder_of_pickles_is_run(folder: Path, part: str) -> None:
+    whole = next((folder / part).glob("*.safetensors"))
+    canary = folder / "canary"
+    torch.save(load_file(whole) | {"a": touching(canary)}, whole.with_name(BIN[whole.name]))
+    whole.unlink()
+    for allow_pickle in (False, True):
+        with pytest.raises(WeightsError, match=r"\.bin is (a pickle|refused)") as caught:
+            load(folder, "cpu", allow_pickle=allow_pickle)
+        assert BIN[whole.name] in str(caught.value)
+    assert not canary.exists()
+
+
 @pytest.fixture
 def folder(tiny: Pipeline, tmp_path: Path) -> Path:
     return tiny.save(tmp_path / "model")

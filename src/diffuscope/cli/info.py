@@ -35,7 +35,7 @@ def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
     elif place.is_file():
         lines = _picture(place)
     else:
-        lines = _model(path)
+        lines = _model(path, allow_pickle)
     sys.stdout.write(_visible("\n".join(lines)) + "\n")
 
 
@@ -95,10 +95,10 @@ def _picture(path: Path) -> list[str]:
     return lines if texts else [*lines, "it has no receipt"]
 
 
-def _model(name: str) -> list[str]:
+def _model(name: str, allow_pickle: bool) -> list[str]:
     from diffuscope import loading
-    from diffuscope.weights.files import read_header
     from diffuscope.weights.signatures import Signature, fitting
+    from diffuscope.weights.stores import open_store
 
     folder = loading.find(name)
     is_own, config = loading.is_own(folder), loading.folder_config(folder)
@@ -112,6 +112,7 @@ def _model(name: str) -> list[str]:
     ]
     family = fitting(Signature.of(config.unet))
     lines += [f"  family: {' or '.join(family)}"] if family else []
-    for part, paths in loading.weight_files(folder, config).items():
-        lines += [f"  {part}:{_tensors(read_header(path), path)[0]}" for path in paths]
+    for part, paths in loading.weight_files(folder, config, allow_pickle=allow_pickle).items():
+        headers = [(open_store(path, allow_pickle=allow_pickle).header, path) for path in paths]
+        lines += [f"  {part}:{_tensors(header, path)[0]}" for header, path in headers]
     return lines

@@ -36,8 +36,8 @@ def load(
             exact; elsewhere bfloat16 where it is native, as nothing overflows in it, else float16.
         family: only for single files that cannot tell what they are: "sd21" and "sd21-v" have the same shapes. The
             names are those of ``config.FAMILIES``. A folder says it itself, so leave it out.
-        allow_pickle: also read single files that torch pickled (.ckpt, .pt, .bin), by its restricted reader
-            (``weights_only=True``), which builds tensors and runs nothing.
+        allow_pickle: also read files that torch pickled (.ckpt, .pt, or the .bin of a folder), by its restricted
+            reader (``weights_only=True``), which builds tensors and runs nothing.
         models_dir: the folder of AUTOMATIC1111's web UI or ComfyUI, or its ``models``, used in place: models are found
             there by name, VAEs likewise, and the LoRAs that prompts name.
         vae: takes the place of the model's own VAE: a file in any layout, a folder of diffusers, or a name in
@@ -75,7 +75,7 @@ def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle:
         WeightsError: it is damaged, holds something else, or does not fit the model.
     """
     weight = components.unet.stem.weight
-    file, config = folders.find_vae(Path(path), components.config.vae)
+    file, config = folders.find_vae(Path(path), components.config.vae, allow_pickle=allow_pickle)
     vae = loading.load_network(file, config, weight.device, weight.dtype, allow_pickle=allow_pickle)
     assert isinstance(vae, VAE)
     return replace(components, vae=vae, vae_name=Path(path).name, config=replace(components.config, vae=config))

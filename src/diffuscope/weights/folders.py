@@ -21,6 +21,12 @@ WEIGHTS = {
 }
 """Where the tensors of each network lie in the folder, by what diffusers calls it."""
 
+PICKLED = {
+    "model.safetensors": "pytorch_model.bin",
+    "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin",
+}
+"""What the files were called before safetensors."""
+
 SCHEDULER = "scheduler/scheduler_config.json"
 
 END_OF_TEXT = 49407
@@ -203,39 +209,48 @@ def _pad(folder: Path) -> int | None:
     return None
 
 
-def find_weights(folder: str | Path, part: str) -> tuple[Path, ...]:
+def find_weights(folder: str | Path, part: str, *, allow_pickle: bool = False) -> tuple[Path, ...]:
     """The safetensors file of ``part`` (a key of ``WEIGHTS``) in a diffusers folder, or the shards of it.
 
-    Half precision is taken where there is nothing else. What else lies in the folder, such as a safety checker, is
-    not looked for and not missed.
+    Half precision is taken where there is nothing else, and then, if they are allowed, what torch pickled. What else
+    lies in the folder, such as a safety checker, is not looked for and not missed.
 
     Raises:
         ModelNotFoundError: there is none, or a shard is missing.
-        WeightsError: there is a pickled one only, or the shards' index is damaged.
+        WeightsError: there is a pickled one only, which is not allowed, or the shards' index is damaged.
     """
     path = Path(folder) / WEIGHTS[part]
-    half = path.with_suffix(".fp16.safetensors")
-    for candidate in (path, half):
-        if candidate.is_file():
-            return (candidate,)
+    found = _whole(path)
+    if found is not None:
+        return (found,)
     index = shards.find_index(path)
     if index is not None:
         return shards.read_index(index)
-    pickles = sorted(path.parent.glob("*.bin"))
+    found = _whole(path.with_name(PICKLED[path.name]))
+    if found is not None and allow_pickle:
+        return (found,)
+    pickles = [found] if found is not None else sorted(path.parent.glob("*.bin"))
     if pickles:
         raise WeightsError(
             f"{pickles[0]} is a pickle, which can run code; wanted {path.name} beside it: "
-            "save the model again as safetensors"
+            f"save the model again as safetensors{'' if found is None else files.PICKLES}"
         )
     raise ModelNotFoundError(f"{path} is missing; give a folder with {', '.join(WEIGHTS.values())}")
 
 
-def find_vae(path: str | Path, config: VAEConfig) -> tuple[Path, VAEConfig]:
+def _whole(path: Path) -> Path | None:
+    """The file, or that of the same name in half precision; None where there is neither."""
+    half = path.with_suffix(f".fp16{path.suffix}")
+    return next((candidate for candidate in (path, half) if candidate.is_file()), None)
+
+
+def find_vae(path: str | Path, config: VAEConfig, *, allow_pickle: bool = False) -> tuple[Path, VAEConfig]:
     """The file of a VAE that shall take the place of a model's, and its config there.
 
     Args:
         path: a file, a folder of diffusers with a VAE alone in it, or a model's folder of diffusers.
         config: of the model's own VAE. A file cannot say how it differs, a folder does.
+        allow_pickle: also find a folder's file that torch pickled.
 
     Raises:
         ModelNotFoundError: there is none.
@@ -246,11 +261,12 @@ def find_vae(path: str | Path, config: VAEConfig) -> tuple[Path, VAEConfig]:
     if path.is_file():
         return path, config
     base = path / "vae" if (path / "vae").is_dir() else path
-    name = Path(WEIGHTS["vae"])
-    places = [base / name.name, base / name.with_suffix(".fp16.safetensors").name]
-    found = next((place for place in places if place.is_file()), None)
+    name = Path(WEIGHTS["vae"]).name
+    found = _whole(base / name)
+    if found is None and allow_pickle:
+        found = _whole(base / PICKLED[name])
     if found is None:
-        raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name.name} in it")
+        raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name} in it")
     vae = configs.vae_from_json(_read_json(base / "config.json"))
     if not math.isclose(vae.scale, config.scale):
         raise WeightMismatchError(
