@@ -273,7 +273,7 @@ def test_a_folder_of_pickles_is_read_where_it_is_allowed(tiny: Pipeline, folder:
     assert main(["info", str(folder)]) == 2
     assert "allow pickles" in capsys.readouterr().err
     assert main(["info", str(folder), "--allow-pickle"]) == 0
-    assert f"unet:  {len(tiny.unet.state_dict())} tensors" in capsys.readouterr().out
+    assert f"unet: {len(tiny.unet.state_dict())} tensors" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])

@@ -97,7 +97,9 @@ def _picture(path: Path) -> list[str]:
 
 def _model(name: str, allow_pickle: bool) -> list[str]:
     from diffuscope import loading
-    from diffuscope.weights.signatures import Signature, fitting
+    from diffuscope.config import PRESETS
+    from diffuscope.weights.families import judged
+    from diffuscope.weights.signatures import Signature
     from diffuscope.weights.stores import open_store
 
     folder = loading.find(name)
@@ -110,9 +112,11 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
         f"  preset: {preset.width}x{preset.height}, {preset.steps} steps of {preset.sampler}, "
         f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}",
     ]
-    family = fitting(Signature.of(config.unet))
-    lines += [f"  family: {' or '.join(family)}"] if family else []
+    shaped, evidence = judged(Signature.of(config.unet))
+    family = [name for name in shaped if PRESETS[name].schedule.prediction == config.schedule.prediction]
+    lines += [f"  family: {' or '.join(family or shaped)}"] if shaped else []
+    lines += [f"  because {reason}" for reason in (evidence if shaped else ())]
     for part, paths in loading.weight_files(folder, config, allow_pickle=allow_pickle).items():
         headers = [(open_store(path, allow_pickle=allow_pickle).header, path) for path in paths]
-        lines += [f"  {part}:{_tensors(header, path)[0]}" for header, path in headers]
+        lines += [f"  {part}: {_tensors(header, path)[0].strip()}" for header, path in headers]
     return lines

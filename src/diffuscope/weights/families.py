@@ -166,7 +166,7 @@ def _checkpoint(tensors: Shapes, metadata: Mapping[str, str]) -> Identity | None
     if "unet" not in counts:
         return None
     found = signature(tensors, PARTS["unet"], UNETS["original"])
-    families, evidence = _judged(found)
+    families, evidence = judged(found)
     missing = [part for part in ("vae", "text encoder") if part not in counts]
     if "text encoders" in counts and "text encoder" in missing:
         missing.remove("text encoder")
@@ -184,7 +184,8 @@ def _checkpoint(tensors: Shapes, metadata: Mapping[str, str]) -> Identity | None
     )
 
 
-def _judged(found: Signature | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def judged(found: Signature | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The presets with a U-Net of that signature, and why: one clause each."""
     if found is None:
         return (), ("its U-Net lacks the tensors that every Stable Diffusion has",)
     evidence = [f"its U-Net reads text of width {found.context}"]
@@ -225,7 +226,7 @@ def _network(tensors: Shapes) -> Identity | None:
     for layout, names in UNETS.items():
         found = signature(tensors, "", names)
         if found is not None:
-            families, evidence = _judged(found)
+            families, evidence = judged(found)
             return Identity(kind="unet", layout=layout, families=families, dtypes={}, parts={}, evidence=evidence)
     for layout, wanted in VAES.items():
         if all(name in tensors for name in wanted):

@@ -16,6 +16,7 @@ from diffuscope.images import open_picture, picture_hash, read_texts, write_png
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
 from lora_files import kohya, layers, trained, write
+from narrow import made
 
 
 def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
@@ -46,6 +47,28 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
     for k, image in enumerate(result.images):
         assert picture_hash(open_picture(tmp_path / f"out-{k}.png")) == picture_hash(image)
     assert read(tmp_path / "out-1.png") == result.receipt | {"picture": 1}
+
+
+def test_generate_guides_in_other_ways_and_replays(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.png"
+    call = ["generate", "a red fox", "--model", str(tiny_folder), "--seed", "7", "--steps", "3", "--out", str(out)]
+    flags = ["--guidance-scale", "4", "--guidance-norm", "whole", "--guidance-end", "0", "--guidance-shape", "cosine"]
+    flags += ["--guidance-interval", "0.1", "9", "--guidance-colour", "0.1", "0.9", "0.5"]
+    flags += ["--guidance-colour-scale", "3", "--guidance-colour-low", "0.2"]
+    assert main([*call, *flags]) == 0
+    assert read(out)["guidance_options"] == {
+        "norm": "whole",
+        "end": 0.0,
+        "shape": "cosine",
+        "interval": [0.1, 9.0],
+        "colour": [0.1, 0.9, 0.5],
+        "colour_scale": 3.0,
+        "colour_low": 0.2,
+    }
+    assert main(["replay", str(out), "--model", str(tiny_folder)]) == 0
+    assert capsys.readouterr().out.endswith("identical: every pixel is the same\n")
+    assert main([*call, "--guidance-scale", "1", "--guidance-rescale", "0.7"]) == 2
+    assert "wants guidance" in capsys.readouterr().err
 
 
 def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_path: Path, capsys) -> None:
@@ -114,6 +137,18 @@ def test_info(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None
     Image.new("RGB", (2, 2)).save(path)
     assert main(["info", str(path)]) == 0
     assert "no receipt" in capsys.readouterr().out
+
+
+def test_info_of_a_folder_says_which_family_and_why(tmp_path: Path, capsys) -> None:
+    """Of families of equal shapes the one that predicts what the folder's scheduler says."""
+    assert main(["info", str(made("sd21-v").save(tmp_path / "model"))]) == 0
+    said = capsys.readouterr().out
+    assert "predicts v" in said
+    assert "family: tiny-sd21-v\n" in said
+    assert "because its U-Net reads text of width 32" in said
+    assert "text_encoder: " in said
+    assert " F32, " in said
+    assert len(said.splitlines()) < 25
 
 
 def test_info_leaves_the_terminal_alone(tmp_path: Path, capsys) -> None:
