@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +26,22 @@ class Wish:
     """solver steps; more are slower and finer"""
     guidance_scale: float | None = None
     """weight of the prompt; 1 is no guidance and twice as fast"""
+    guidance_rescale: float | None = None
+    """keep the prediction's deviation: 0 is not at all, 1 wholly, 0.7 usual"""
+    guidance_norm: Literal["whole", "update", "both"] | None = None
+    """keep the prediction's length: of all of it, or of the update, whose scale is then about 0.2"""
+    guidance_end: float | None = None
+    """let the weight fall to this in the last step"""
+    guidance_shape: Literal["linear", "cosine"] | None = None
+    """how it falls"""
+    guidance_interval: tuple[float, float] | None = None
+    """guide between these two noise levels alone, such as 0.5 10"""
+    guidance_colour: tuple[float, float, float] | None = None
+    """lead to a colour: red, green and blue from 0 to 1"""
+    guidance_colour_scale: float | None = None
+    """how strongly; 10 if left out"""
+    guidance_colour_low: float | None = None
+    """leave the colour alone at and below this noise level"""
     seed: int | None = None
     """of the first picture, the next has one more; without it one is drawn and told"""
     sampler: str | None = None
@@ -133,6 +149,13 @@ def _adapt(pipe: "Pipeline", wish: Wish) -> None:
             sys.stdout.write(f"{report}\n")
 
 
+def _guidance(wish: Wish) -> dict[str, Any]:
+    """The options of guidance that are given, under their own names."""
+    prefix = "guidance_"
+    names = [each.name for each in fields(wish) if each.name.startswith(prefix) and each.name != "guidance_scale"]
+    return {name.removeprefix(prefix): value for name in names if (value := getattr(wish, name)) is not None}
+
+
 def _options(flag: str, given: tuple[str, ...]) -> dict[str, Any]:
     """NAME=VALUE, each value a whole number, else a number, else a word."""
     from diffuscope.errors import InputError
@@ -155,6 +178,7 @@ def _begin(pipe: "Pipeline", wish: Wish) -> "Run":
         negative_prompt=wish.negative_prompt,
         num_inference_steps=wish.steps,
         guidance_scale=wish.guidance_scale,
+        guidance_options=_guidance(wish),
         seed=wish.seed,
         sampler=wish.sampler,
         sampler_options=_options("--sampler-options", wish.sampler_options),

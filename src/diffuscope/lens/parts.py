@@ -13,7 +13,7 @@ from diffuscope.diffusion import prediction
 from diffuscope.errors import InputError
 from diffuscope.lens.taps import call_twin
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline import Pipeline, codec
 from diffuscope.types import Conditioning, Denoiser, Levels, Tap
 
 
@@ -60,8 +60,7 @@ class Decoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """[N,3,H,W]; not clamped."""
-        weight = self.vae.quant.weight
-        return self.vae.decode(latents.to(weight) / self.vae.config.scale).float() / 2 + 0.5
+        return codec.shares(self.vae, latents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,14 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
     return _finite(run, vae, "encoder", notes).float() * vae.config.scale
 
 
+def shares(vae: VAE, latents: Tensor) -> Tensor:
+    """[N,3,H,W] float32 pictures in [0,1] up to the network's error, of the U-Net's latents [N,C,h,w].
+
+    Differentiable, and so without the pieces and repairs of ``decode``: for losses.
+    """
+    return vae.decode(latents.to(vae.quant.weight) / vae.config.scale).float() / 2 + 0.5
+
+
 def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tensor:
     """Pixels [N,3,H,W], float32 on the VAE's device, in [-1,1] up to the network's error, of the U-Net's latents.
 

@@ -93,6 +93,7 @@ class Pipeline(Adapted):
         negative_prompt: str | Sequence[str] | None = "",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_options: Mapping[str, float | str | Sequence[float]] | None = None,
         seed: int | Sequence[int] | None = None,
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
@@ -127,6 +128,7 @@ class Pipeline(Adapted):
             negative_prompt=negative_prompt,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_options=guidance_options,
             seed=seed,
             sampler=sampler,
             sampler_options=sampler_options,
@@ -159,6 +161,7 @@ class Pipeline(Adapted):
         negative_prompt: str | Sequence[str] | None = "",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_options: Mapping[str, float | str | Sequence[float]] | None = None,
         seed: int | Sequence[int] | None = None,
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
@@ -193,6 +196,10 @@ class Pipeline(Adapted):
             negative_prompt: what guidance leads away from; one, or one per prompt.
             num_inference_steps: solver steps.
             guidance_scale: weight of the prompt against the negative prompt; 1.0 is one network call a step.
+            guidance_options: other ways to guide. ``{"rescale": 0.7}`` or ``{"norm": "whole"}`` keep the prediction's
+                deviation or length; ``{"end": 0, "shape": "cosine"}`` lets the scale fall to 0 in the last step;
+                ``{"interval": [0.5, 10]}`` guides between two noise levels; ``{"colour": [0.1, 0.9, 0.5]}`` leads to
+                a colour, ``"colour_scale"`` strongly (10), above the noise level ``"colour_low"`` (0).
             seed: of image 0, image k has ``seed + k``; or one per image. None draws one and reports it.
             sampler: any spelling of a name in ``samplers()``.
             sampler_options: the sampler's own, such as ``{"eta": 0.5}`` or ``{"s_churn": 10}``.
@@ -241,6 +248,7 @@ class Pipeline(Adapted):
             height=high,
             width=wide,
             guidance_scale=guidance_scale,
+            guidance_options=guidance_options,
             upscale=upscale,
             steps=num_inference_steps,
             sampler=sampler,

@@ -28,7 +28,7 @@ TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("versions", "weights", "sampler_options", "thresholding"), (dict,)),
+    **dict.fromkeys(("versions", "weights", "guidance_options", "sampler_options", "thresholding"), (dict,)),
     **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
     **dict.fromkeys(("loras", "embeddings"), (list,)),
     **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
@@ -64,6 +64,7 @@ def of_request(request: Request) -> Receipt:
         "negative_prompt": list(request.negative_prompt),
         "num_inference_steps": request.num_inference_steps,
         "guidance_scale": request.guidance_scale,
+        "guidance_options": dict(request.guidance_options),
         "seed": list(request.seed),
         "sampler": request.sampler,
         "sampler_options": dict(request.sampler_options),

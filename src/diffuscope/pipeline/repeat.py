@@ -28,6 +28,7 @@ REPEATED = (
     "negative_prompt",
     "num_inference_steps",
     "guidance_scale",
+    "guidance_options",
     "seed",
     "sampler",
     "sampler_options",

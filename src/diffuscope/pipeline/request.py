@@ -15,6 +15,7 @@ from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule, section, tail
 from diffuscope.errors import InputError
+from diffuscope.pipeline import guiding
 from diffuscope.types import Levels
 
 MAX_SIDE = 8192
@@ -35,6 +36,8 @@ class Request:
     """One per prompt."""
     num_inference_steps: int
     guidance_scale: float
+    guidance_options: guiding.Options
+    """Those that were given; ``guiding`` names them."""
     seed: tuple[int, ...]
     """One per image."""
     sampler: str
@@ -238,6 +241,7 @@ class Asked:
     height: object
     width: object
     guidance_scale: object
+    guidance_options: object
     upscale: object
     steps: object
     sampler: object
@@ -286,6 +290,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
     if last is not None:
         levels = section(levels, config.schedule, 0.0, last, unit)
     scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
+    guided = scale != 1.0 and config.unet.guidance_dim is None
     height = side(preset.height if asked.height is None else asked.height, "height", config.vae.factor)
     width = side(preset.width if asked.width is None else asked.width, "width", config.vae.factor)
     return Request(
@@ -293,6 +298,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         negative_prompt=per_prompt(asked.negative_prompt, prompts),
         num_inference_steps=count,
         guidance_scale=number(scale, "guidance_scale"),
+        guidance_options=guiding.options(asked.guidance_options, scale, guided=guided),
         seed=seeds(asked.seed, images),
         sampler=name,
         sampler_options=options(asked.sampler_options, name),
@@ -309,7 +315,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         denoising_end=last,
         upscale=upscaling(asked.upscale, preset.upscale),
         clip_skip=whole(asked.clip_skip, "clip_skip", 0, _most_skipped(config)),
-        guided=scale != 1.0 and config.unet.guidance_dim is None,
+        guided=guided,
         **_sizes(config, asked, (height, width)),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.images import picture_hash, to_pixels
-from diffuscope.pipeline import codec
+from diffuscope.pipeline import codec, guiding
 from diffuscope.pipeline.pictures import mask_pixels
 from diffuscope.pipeline.receipt import checksums, dtype_name, of_request
 from diffuscope.pipeline.result import Result
@@ -93,6 +94,7 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
         x, inpainting = _start(pipe, request, extras, noise, receipt["notes"])
     beside = None if inpainting is None else inpainting.beside
     denoise = pipe.adapters.during(denoiser_of(pipe, request, texts, beside, extras.tap), extras.loras)
+    denoise = guiding.coloured(denoise, request, partial(codec.shares, pipe.vae))
     for change in extras.guidance:
         denoise = change(denoise)
     denoise = limited(denoise, request.thresholding)

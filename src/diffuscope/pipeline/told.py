@@ -12,6 +12,7 @@ from torch import Tensor
 from diffuscope.diffusion.guidance import guided, guided_in_one
 from diffuscope.diffusion.prediction import denoiser
 from diffuscope.errors import InputError
+from diffuscope.pipeline import guiding
 from diffuscope.prompt import encode_in_all
 from diffuscope.types import Conditioning, Denoiser, Tap
 
@@ -101,10 +102,14 @@ def denoiser_of(
     cond, uncond = texts
     if uncond is None:
         return one(cond)
-    if uncond.context.shape == cond.context.shape:
-        return guided_in_one(one(uncond + cond), request.guidance_scale)
     # Edited conditioning may have another length, which does not go into one batch.
-    return guided(one(cond), one(uncond), request.guidance_scale)
+    both = one(uncond + cond) if uncond.context.shape == cond.context.shape else None
+    if guiding.joins(request.guidance_options):
+        estimates = guiding.Estimates(one(cond), one(uncond), both, steady=tap is not None)
+        return guiding.led(estimates, request, pipe.config.schedule.prediction)
+    if both is None:
+        return guided(one(cond), one(uncond), request.guidance_scale)
+    return guided_in_one(both, request.guidance_scale)
 
 
 def _part(states: Conditioning, rows: slice) -> Conditioning:

@@ -1,0 +1,141 @@
+"""Options of guidance: each is the function of its name, is in the receipt, and is replayed; bad ones are named."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import diffuscope as ds
+from diffuscope.diffusion.guidance_variants import Rule, falling, guided_by, interval, joined, norm_rescale, rescaled
+from diffuscope.diffusion.loss_guidance import colour_loss, loss_guidance
+from diffuscope.errors import InputError
+from diffuscope.lens.parts import Decoder, denoiser
+from diffuscope.pipeline import Pipeline
+from diffuscope.types import Denoiser
+
+CALL: dict[str, Any] = {"seed": 3, "num_inference_steps": 4, "sampler": "euler", "upscale": 1}
+TOLERANCE = 1e-3
+"""One call of a doubled batch against two: only the kernels' order of sums may differ."""
+
+
+def rule(make: Callable[[float, str], Rule]) -> Callable[[Pipeline, Denoiser, Denoiser], Denoiser]:
+    return lambda pipe, cond, uncond: joined(cond, uncond, make(4.0, pipe.config.schedule.prediction))
+
+
+def sigmas(pipe: Pipeline) -> tuple[float, ...]:
+    return pipe.schedule.levels(4, sampler="euler").sigmas
+
+
+BY_HAND = {
+    "rescale": ({"rescale": 0.7}, rule(lambda scale, kind: rescaled(scale, 0.7, kind))),
+    "whole": ({"norm": "whole"}, rule(lambda scale, kind: norm_rescale(scale, "whole", kind))),
+    "update": ({"norm": "update"}, rule(lambda scale, kind: norm_rescale(scale, "update", kind))),
+    "both": ({"norm": "both"}, rule(lambda scale, kind: norm_rescale(scale, "both", kind))),
+    "end": ({"end": 0}, lambda pipe, cond, uncond: guided_by(cond, uncond, falling(4.0, 0.0, sigmas(pipe)))),
+    "shape": (
+        {"end": 2.0, "shape": "cosine"},
+        lambda pipe, cond, uncond: guided_by(cond, uncond, falling(4.0, 2.0, sigmas(pipe), "cosine")),
+    ),
+    "interval": (
+        {"interval": (0.1, 3.0)},
+        lambda _, cond, uncond: guided_by(cond, uncond, interval(4.0, 0.1, 3.0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_an_option_is_the_function_of_its_name(tiny: Pipeline, tmp_path: Path, name: str) -> None:
+    given, by_hand = BY_HAND[name]
+    levels = tiny.schedule.levels(4, sampler="euler")
+    cond, uncond = (denoiser(tiny, text, levels) for text in ("a red fox", "blue"))
+    wanted = tiny("a red fox", guidance_scale=1.0, guidance=lambda _: by_hand(tiny, cond, uncond), **CALL)
+    call = {"negative_prompt": "blue", "guidance_scale": 4.0, **CALL}
+    found = tiny("a red fox", guidance_options=given, **call)
+    torch.testing.assert_close(found.latents, wanted.latents, rtol=TOLERANCE, atol=TOLERANCE)
+    assert not torch.equal(found.latents, tiny("a red fox", **call).latents)
+    assert found.receipt["guidance_options"] == {
+        key: list(value) if isinstance(value, tuple) else value for key, value in given.items()
+    }
+    assert found.receipt["edits"] == []
+    (path,) = found.save(tmp_path / "guided.png")
+    assert ds.replay(path, model=tiny).identical
+
+
+def test_a_colour_leads_there_as_the_function_does(tiny: Pipeline, tmp_path: Path) -> None:
+    colour = (0.9, 0.1, 0.2)
+    function = loss_guidance(colour_loss(*colour), Decoder(tiny), scale=4.0, low=0.5)
+    wanted = tiny("a red fox", guidance=function, **CALL)
+    given = {"colour": colour, "colour_scale": 4, "colour_low": 0.5}
+    found = tiny("a red fox", guidance_options=given, **CALL)
+    assert torch.equal(found.latents, wanted.latents)
+    (path,) = found.save(tmp_path / "coloured.png")
+    assert ds.replay(path, model=tiny).identical
+    alone = tiny("a red fox", guidance_scale=1.0, guidance_options={"colour": colour}, **CALL)
+    assert not torch.equal(alone.latents, tiny("a red fox", guidance_scale=1.0, **CALL).latents)
+
+
+def test_no_options_change_no_bit(tiny: Pipeline) -> None:
+    plain = tiny("a red fox", **CALL)
+    assert plain.receipt["guidance_options"] == {}
+    assert torch.equal(tiny("a red fox", guidance_options={}, **CALL).latents, plain.latents)
+
+
+def test_outside_of_the_interval_rows_are_saved_but_not_from_a_tap(tiny: Pipeline, monkeypatch) -> None:
+    rows: list[int] = []
+    forward = tiny.unet.forward
+    monkeypatch.setattr(tiny.unet, "forward", lambda x, *args, **kw: rows.append(len(x)) or forward(x, *args, **kw))
+    call = {"guidance_scale": 4.0, "guidance_options": {"interval": [0.1, 3.0]}, **CALL}
+    plain = tiny("a red fox", **call)
+    inside = [2 if 0.1 < sigma <= 3.0 else 1 for sigma in sigmas(tiny)[:-1]]
+    assert rows == inside
+    assert {1, 2} == set(inside)
+    rows.clear()
+    seen = tiny("a red fox", tap={"unet.out": lambda value: value}, **call)
+    assert rows == [2] * 4
+    torch.testing.assert_close(seen.latents, plain.latents, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_conditioning_of_another_length_is_guided_by_two_calls(tiny: Pipeline) -> None:
+    told = tiny.encode_prompt("a red fox")
+    short = replace(told, embeddings=told.embeddings[:, :9], ids=None)
+    levels = tiny.schedule.levels(4, sampler="euler")
+    cond, uncond = (denoiser(tiny, text, levels) for text in (short, ""))
+    call = {"conditioning": short, **CALL}
+    found = tiny(guidance_scale=4.0, guidance_options={"rescale": 1.0}, **call)
+    kind = tiny.config.schedule.prediction
+    wanted = tiny(guidance_scale=1.0, guidance=lambda _: joined(cond, uncond, rescaled(4.0, 1.0, kind)), **call)
+    assert torch.equal(found.latents, wanted.latents)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["rescale"], "give a dict"),
+        ({"recsale": 1}, "no guidance option 'recsale'"),
+        ({"rescale": 1.5}, "outside"),
+        ({"rescale": "much"}, "1 finite number"),
+        ({"rescale": True}, "1 finite number"),
+        ({"norm": "half"}, "whole, update, both"),
+        ({"norm": "whole", "rescale": 0.5}, "give one of them"),
+        ({"end": float("nan")}, "1 finite number"),
+        ({"shape": "cosine"}, "without end"),
+        ({"interval": [1.0]}, "2 finite numbers"),
+        ({"interval": [3.0, 1.0]}, "lower one first"),
+        ({"colour": [0.1, 0.9]}, "3 finite numbers"),
+        ({"colour": [25, 0.9, 0.5]}, "as shares"),
+        ({"colour_scale": 3}, "without colour"),
+        ({"colour_low": 3}, "without colour"),
+    ],
+)
+def test_options_that_cannot_be_are_named(tiny: Pipeline, given: object, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        tiny("a red fox", guidance_scale=4.0, guidance_options=given, **CALL)
+
+
+def test_without_guidance_there_is_nothing_to_join(tiny: Pipeline) -> None:
+    for given in ({"rescale": 0.7}, {"norm": "whole"}, {"end": 0}, {"interval": [0.1, 3.0]}):
+        with pytest.raises(InputError, match=r"wants guidance, and guidance_scale is 1\.0"):
+            tiny("a red fox", guidance_scale=1.0, guidance_options=given, **CALL)
