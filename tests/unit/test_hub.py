@@ -1,7 +1,10 @@
 """Hub ids: the cache is used as it is, offline is offline, and only what is needed would be fetched."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,15 @@ def test_what_lies_in_the_cache_is_used(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     assert hub.fetch(name) == cache
     assert ds.load(name, device="cpu").weights == tiny.weights
+
+
+def test_the_environment_says_where_the_cache_is(cache: Path, tmp_path: Path) -> None:
+    """Read by huggingface_hub when it is imported, so in a process of its own; HF_HOME holds the cache as ``hub``."""
+    for variables in ({"HF_HOME": str(tmp_path)}, {"HF_HUB_CACHE": str(tmp_path / "hub")}):
+        environment = {**os.environ, **variables, "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "diffuscope", "info", "owner/tiny"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        assert "the model 'tiny'" in done.stdout, done.stderr
 
 
 def test_a_single_file_in_the_cache(tiny: Pipeline, cache: Path) -> None:

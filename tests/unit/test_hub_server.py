@@ -25,6 +25,13 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         self.fetched: list[str] = []
+        self.sent: dict[str, list[tuple[int, int]]] = {}
+        """File -> first byte and number of bytes of each time that it was sent."""
+        self.tokens: set[str | None] = set()
+        self.breaks = ""
+        """A file that is sent to its half, once."""
+        self.refuses = ""
+        """A file that nobody gets."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, *, with_body: bool) -> None:
+        self.server.tokens.add(self.headers.get("Authorization"))
         path = self.path.partition("?")[0]
         if path.startswith("/api/models/owner/tiny/tree/"):
             tree = [
@@ -49,16 +57,22 @@ class Handler(BaseHTTPRequestHandler):
             self.send(json.dumps({"id": "owner/tiny", "sha": COMMIT, "siblings": siblings}).encode(), with_body)
         elif path.startswith(f"/owner/tiny/resolve/{COMMIT}/"):
             name = path.removeprefix(f"/owner/tiny/resolve/{COMMIT}/")
+            if name == self.server.refuses:
+                self.refuse(403, "GatedRepo")
+                return
             if with_body:
                 self.server.fetched.append(name)
-            self.send(self.server.files[name].read_bytes(), with_body)
+            self.send(self.server.files[name].read_bytes(), with_body, name)
         else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.refuse(404, "RepoNotFound")
 
-    def send(self, body: bytes, with_body: bool) -> None:
+    def refuse(self, status: int, code: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def send(self, body: bytes, with_body: bool, name: str = "") -> None:
         first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if first else 200)
         self.send_header("X-Repo-Commit", COMMIT)
@@ -68,7 +82,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
         self.end_headers()
         if with_body:
-            self.wfile.write(body[first:])
+            breaks, self.server.breaks = name and name == self.server.breaks, self.server.breaks
+            part = body[first : len(body) // 2] if breaks else body[first:]
+            if breaks:
+                self.server.breaks, self.close_connection = "", True
+            self.server.sent.setdefault(name, []).append((first, len(part)))
+            self.wfile.write(part)
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: tests are quiet."""
@@ -104,6 +123,40 @@ def test_only_the_needed_files_are_fetched_once(tiny: Pipeline, server: Server) 
     server.fetched.clear()
     ds.load("owner/tiny", device="cpu")
     assert server.fetched == []
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(
+    tiny: Pipeline, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the last block that came whole; these are of ten megabytes, larger than the model here."""
+    block = 100_000
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", block)
+    broken = "unet/diffusion_pytorch_model.safetensors"
+    size = server.files[broken].stat().st_size
+    server.breaks = broken
+    assert ds.load("owner/tiny", device="cpu").weights == tiny.weights
+    came = size // 2 // block * block
+    assert server.sent[broken] == [(0, size // 2), (came, size - came)]
+
+
+def test_a_run_that_broke_off_keeps_the_files_it_has(tiny: Pipeline, server: Server) -> None:
+    server.refuses = "vae/diffusion_pytorch_model.safetensors"
+    with pytest.raises(ModelNotFoundError, match="HF_TOKEN"):
+        ds.load("owner/tiny", device="cpu")
+    before, server.refuses = set(server.fetched), ""
+    server.fetched.clear()
+    assert ds.load("owner/tiny", device="cpu").weights == tiny.weights
+    assert before.isdisjoint(server.fetched)
+    assert before | set(server.fetched) == set(hub.needed(server.files))
+
+
+def test_the_token_of_the_environment_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.fetch("owner/tiny/model_index.json")
+    assert server.tokens == {None}
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.tokens.clear()
+    hub.fetch("owner/tiny/vae/config.json")
+    assert server.tokens == {"Bearer hf_secret"}
 
 
 def test_what_is_missing_in_the_cache_is_fetched(tiny: Pipeline, server: Server) -> None:
