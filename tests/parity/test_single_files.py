@@ -1,5 +1,6 @@
 """Single files: diffusers' own conversion of what we write gives, bit for bit, what we write into its folders."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from diffuscope.config import PRESETS, ModelConfig
+from diffuscope.config import FAMILIES, PRESETS, ModelConfig
 from diffuscope.loading import Components, config_to_json, load_components
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -152,6 +153,17 @@ def test_the_last_layer_of_the_text_tower_of_sd2_is_left_out(tmp_path: Path) -> 
     kept = again.text_encoder.state_dict()
     assert not any(name.startswith("layer.2.") for name in kept)
     same(kept, {name: tensor for name, tensor in tensors["text_encoder"].items() if name in kept})
+
+
+def test_the_published_page_holds_every_family_and_is_green() -> None:
+    """``python benchmarks/parity_layouts.py`` writes it: each layout, opened here again and by diffusers."""
+    page = (Path(__file__).parents[2] / "docs/reference/parity-layouts.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| s\w", line)]
+    assert {row[0] for row in rows} == set(FAMILIES)
+    for name, own, folder, in_diffusers, single_file, converted in rows:
+        assert (own, folder, single_file) == ("equal", "equal", "equal"), name
+        assert float(in_diffusers) <= 1e-5, name
+        assert name == "sd15-lcm" or float(converted) <= 1e-5, name  # diffusers drops the guidance embedding
 
 
 def same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
