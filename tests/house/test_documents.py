@@ -87,6 +87,18 @@ def test_the_number_of_lines_is_about_right():
     assert int(stated[1].replace(",", "")) == pytest.approx(int(found[1].replace(",", "")), rel=0.1)
 
 
+def test_every_row_of_what_opens_is_held_by_a_test():
+    table = README[README.index("| what opens | held by |") :].split("\n\n")[0]
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    rows = table.splitlines()[2:]
+    assert len(rows) >= 8
+    for row in rows:
+        named = re.findall(r"`([\w/]+\.py)`", row.rpartition("|")[0].rpartition("|")[2])
+        assert named, row
+        for name in named:
+            assert (ROOT / name).is_file() if "/" in name else name in tests, name
+
+
 @pytest.mark.parametrize("path", documents(), ids=name_of)
 def test_links_lead_somewhere(path: Path):
     prose = CODE.sub("", path.read_text(encoding="utf-8"))
