@@ -37,7 +37,11 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 
 html_theme = "alabaster"
-html_theme_options = {"description": "Stable Diffusion you can see through", "page_width": "1280px", "code_font_size": "0.8em"}
+html_theme_options = {
+    "description": "Stable Diffusion you can see through",
+    "page_width": "1280px",
+    "code_font_size": "0.8em",
+}
 html_show_sourcelink = False
 
 
