@@ -1,15 +1,12 @@
 """Model files and folders that are damaged, foreign or hostile: each a typed error that names file and rule.
 
-Headers by themselves are in ``weights/test_files.py``, sets of shards in ``weights/test_shards.py``.
+Headers by themselves are in ``weights/test_files.py``, sets of shards in ``weights/test_shards.py``, pickles in
+``test_pickles.py``.
 """
 
 import json
-import os
-import pickle
-import runpy
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +25,6 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline, load
 from diffuscope.weights import single
-from diffuscope.weights.stores import open_store
 
 Tensors = dict[str, Tensor]
 MODEL = "model.diffusion_model."
@@ -49,20 +45,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Tensors:
     path = tmp_path_factory.mktemp("whole") / "model.safetensors"
     single.write(path, {part: each.state_dict() for part, each in networks.items()}, config, config_to_json(config))
     return load_file(path)
-
-
-class Hostile:
-    """Unpickled by a plain ``pickle.load``, this runs code."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        self.made = function, arguments
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return self.made
-
-
-def touching(canary: Path) -> Hostile:
-    return Hostile(os.system, f"touch {canary}")
 
 
 def only(tensors: Tensors, prefix: str) -> Tensors:
@@ -174,73 +156,11 @@ def test_metadata_that_describe_no_model(whole: Tensors, tmp_path: Path, name: s
         load_components(path, "cpu")
 
 
-def zipped(path: Path, content: object) -> None:
-    torch.save(content, path)
-
-
-def plain(path: Path, content: object) -> None:
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-def legacy(path: Path, content: object) -> None:
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-
-
-def stacked(path: Path, content: object) -> None:
-    path.write_bytes(pickle.dumps({}, protocol=2) + pickle.dumps(content, protocol=2))
-
-
-def damaged(path: Path, content: object) -> None:
-    torch.save(content, path)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 255
-    path.write_bytes(data[:-40])
-
-
-def in_an_archive(path: Path, content: object) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("data.pkl", pickle.dumps(content))
-
-
-PICKLES: dict[str, tuple[Callable[[Path, object], None], Callable[[Path], object]]] = {
-    "os.system": (zipped, lambda canary: {"a": touching(canary)}),
-    "os.system in a plain pickle": (plain, lambda canary: {"a": touching(canary)}),
-    "os.system of before 2020": (legacy, lambda canary: {"a": touching(canary)}),
-    "os.system behind another pickle": (stacked, lambda canary: touching(canary)),
-    "os.system in an archive of another kind": (in_an_archive, lambda canary: touching(canary)),
-    "os.system in a damaged file": (damaged, lambda canary: {"a": torch.ones(99), "b": touching(canary)}),
-    "runpy": (zipped, lambda canary: {"a": Hostile(runpy.run_path, str(canary.with_name("evil.py")))}),
-    "eval": (zipped, lambda canary: {"a": Hostile(eval, f"open({str(canary)!r}, 'w')")}),
-    "shutil": (zipped, lambda canary: {"a": Hostile(shutil.copy, str(canary.with_name("evil.py")), str(canary))}),
-    "a list": (zipped, lambda _: [torch.ones(1)]),
-    "a tensor": (zipped, lambda _: torch.ones(1)),
-    "no tensor": (zipped, lambda _: {"epoch": 3}),
-    "one number that would be a terabyte": (zipped, lambda _: {"a": torch.ones(1).expand(1 << 38)}),
-    "a sparse tensor": (zipped, lambda _: {"a": torch.eye(2).to_sparse()}),
-    "complex numbers": (zipped, lambda _: {"a": torch.ones(2, dtype=torch.complex64)}),
-}
-
-
-@pytest.mark.parametrize("ending", ["model.ckpt", "model.safetensors", "model"])
-@pytest.mark.parametrize("name", PICKLES)
-def test_a_pickle(tmp_path: Path, name: str, ending: str) -> None:
-    """Refused by default, under every name; and where it is allowed, nothing of it runs."""
-    write, content = PICKLES[name]
-    canary, path = tmp_path / "canary", tmp_path / ending
-    (tmp_path / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
-    write(path, content(canary))
-    with pytest.raises(WeightsError, match=r"which can run code.*allow_pickle"):
-        load_components(path, "cpu")
-    with pytest.raises(WeightsError) as caught:
-        open_store(path, allow_pickle=True)
-    assert str(path) in str(caught.value)
-    assert not canary.exists()
-
-
-@pytest.mark.parametrize("write", [zipped, legacy])
-def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_path: Path, write) -> None:
+@pytest.mark.parametrize("in_zip", [True, False])
+def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_path: Path, in_zip: bool) -> None:
     path = tmp_path / "model.ckpt"
-    write(path, {"state_dict": whole, "global_step": 3, "epoch": 1})
+    content = {"state_dict": whole, "global_step": 3, "epoch": 1}
+    torch.save(content, path, _use_new_zipfile_serialization=in_zip)
     with pytest.raises(WeightsError, match="which can run code"):
         load(path)
     found = load(path, "cpu", "bfloat16", FAMILY, allow_pickle=True)
@@ -248,45 +168,6 @@ def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_pat
     assert torch.equal(found.unet.stem.weight, whole[STEM].bfloat16())
     assert main(["info", str(path)]) == 2
     assert main(["info", str(path), "--allow-pickle"]) == 0
-
-
-BIN = {"model.safetensors": "pytorch_model.bin", "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin"}
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_a_folder_of_pickles_is_read_where_it_is_allowed(tiny: Pipeline, folder: Path, half: bool, capsys) -> None:
-    """As diffusers wrote folders before safetensors."""
-    for path in sorted(folder.rglob("*.safetensors")):
-        name = BIN[path.name].replace(".bin", ".fp16.bin") if half else BIN[path.name]
-        tensors = load_file(path)
-        torch.save({key: tensor.half() if half else tensor for key, tensor in tensors.items()}, path.with_name(name))
-        path.unlink()
-    with pytest.raises(WeightsError, match=r"\.bin is a pickle, which can run code.*or allow pickles"):
-        load(folder)
-    found = load(folder, "cpu", allow_pickle=True)
-    assert found.config == tiny.config
-    for part, network in tiny.components.networks.items():
-        for key, tensor in network.state_dict().items():
-            wanted = tensor.half().float() if half else tensor
-            assert torch.equal(found.components.networks[part].state_dict()[key], wanted), key
-    assert load(folder, "cpu", vae=folder, allow_pickle=True).weights == found.weights
-    assert main(["info", str(folder)]) == 2
-    assert "allow pickles" in capsys.readouterr().err
-    assert main(["info", str(folder), "--allow-pickle"]) == 0
-    assert f"unet: {len(tiny.unet.state_dict())} tensors" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("part", ["unet", "text_encoder"])
-def test_nothing_in_a_folder_of_pickles_is_run(folder: Path, part: str) -> None:
-    whole = next((folder / part).glob("*.safetensors"))
-    canary = folder / "canary"
-    torch.save(load_file(whole) | {"a": touching(canary)}, whole.with_name(BIN[whole.name]))
-    whole.unlink()
-    for allow_pickle in (False, True):
-        with pytest.raises(WeightsError, match=r"\.bin is (a pickle|refused)") as caught:
-            load(folder, "cpu", allow_pickle=allow_pickle)
-        assert BIN[whole.name] in str(caught.value)
-    assert not canary.exists()
 
 
 @pytest.fixture
