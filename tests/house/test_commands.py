@@ -13,7 +13,7 @@ FLAGS = {
     "generate": "model negative-prompt steps guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape "
     "guidance-interval guidance-colour guidance-colour-scale guidance-colour-low seed sampler sampler-options sigmas "
     "final-sigma thresholding height width count image strength mask clip-skip upscale out no-metadata preview "
-    "device dtype family allow-pickle vae lora-dir embedding models-dir quiet",
+    "device dtype family allow-pickle prediction zero-snr vae lora-dir embedding models-dir quiet",
     "info": "allow-pickle",
     "verify": "out steps family vae allow-pickle device",
     "replay": "model family vae image mask lora-dir embedding models-dir allow-pickle out",

@@ -84,6 +84,10 @@ class Wish:
     """for a single file that cannot tell what it is, such as sd21 or sd21-v"""
     allow_pickle: bool = False
     """also read a model that torch pickled (.ckpt, .pt, .bin); its tensors are read, and nothing of it is run"""
+    prediction: Literal["epsilon", "v", "x0"] | None = None
+    """what the network was trained to predict, where the model does not say so itself"""
+    zero_snr: bool | None = None
+    """whether it was trained with a last noise level of pure noise, likewise"""
     vae: str | None = None
     """a file or folder with the VAE that takes the place of the model's own, or its name in the models' folder"""
     lora_dir: Path | None = None
@@ -120,6 +124,7 @@ def generate(wish: OmitArgPrefixes[Wish]) -> None:
         allow_pickle=wish.allow_pickle,
         models_dir=wish.models_dir,
         vae=wish.vae,
+        schedule={name: value for name in ("prediction", "zero_snr") if (value := getattr(wish, name)) is not None},
     )
     _adapt(pipe, wish)
     run = _begin(pipe, wish)

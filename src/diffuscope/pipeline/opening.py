@@ -1,17 +1,24 @@
 """Opening: from a name, a folder or a file to a Pipeline; and which samplers it has."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from diffuscope import library, loading
+from diffuscope.config import Prediction
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
+from diffuscope.errors import InputError
 from diffuscope.loading import Components
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.weights import folders
+
+SCHEDULE = ("prediction", "zero_snr")
+"""What a file of weights cannot tell of its schedule."""
 
 
 def load(
@@ -23,6 +30,7 @@ def load(
     allow_pickle: bool = False,
     models_dir: str | PathLike[str] | None = None,
     vae: str | PathLike[str] | None = None,
+    schedule: Mapping[str, object] | None = None,
 ) -> Pipeline:
     """The Pipeline of a shipped model ("emoji"), of a folder in our layout or that of diffusers, or of a single file.
 
@@ -43,11 +51,14 @@ def load(
         vae: takes the place of the model's own VAE: a file in any layout, a folder of diffusers, or a name in
             ``models_dir``. Those of SD 1, 2 and XL have equal shapes, so that a file cannot tell which it is for;
             a folder can.
+        schedule: what the model was trained to, where it does not say so itself: {"prediction": "epsilon", "v" or
+            "x0", "zero_snr": True or False}, one or both. Zero terminal SNR rescales the noise levels so that the last
+            is pure noise (Lin et al. 2024, Algorithm 1).
 
     Raises:
         ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
         InputError: the device or the dtype is not possible, there is no such family, ``family`` is given for a folder,
-            or a file needs it.
+            a file needs it, or the schedule is none.
         WeightsError: a file is damaged, foreign, or does not fit its network or this family.
     """
     components = loading.load_components(
@@ -56,6 +67,8 @@ def load(
     if vae is not None:
         place = library.find(models_dir, str(vae), "vae") if models_dir is not None and not Path(vae).exists() else vae
         components = with_vae(components, place, allow_pickle=allow_pickle)
+    if schedule is not None:
+        components = with_schedule(components, schedule)
     pipe = Pipeline(components)
     if models_dir is not None:
         pipe.adapters.folders = library.folders(models_dir, "lora")
@@ -79,6 +92,23 @@ def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle:
     vae = loading.load_network(file, config, weight.device, weight.dtype, allow_pickle=allow_pickle)
     assert isinstance(vae, VAE)
     return replace(components, vae=vae, vae_name=Path(path).name, config=replace(components.config, vae=config))
+
+
+def with_schedule(components: Components, schedule: Mapping[str, object]) -> Components:
+    """The same components, with ``schedule`` in the place of what their configuration says. They are not modified.
+
+    Raises:
+        InputError: there is no such setting, or no such value of it.
+    """
+    for name, value in schedule.items():
+        if name not in SCHEDULE:
+            raise InputError(f"the schedule has no {name!r} to be set; give {' or '.join(SCHEDULE)}")
+        if name == "zero_snr" and not isinstance(value, bool):
+            raise InputError(f"zero_snr is {value!r}; give True or False")
+        if name == "prediction" and value not in get_args(Prediction):
+            raise InputError(f"prediction is {value!r}; give one of {', '.join(get_args(Prediction))}")
+    config = components.config
+    return replace(components, config=replace(config, schedule=replace(config.schedule, **schedule)))  # type: ignore[arg-type]
 
 
 def samplers() -> dict[str, SamplerInfo]:

@@ -28,7 +28,8 @@ TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("versions", "weights", "guidance_options", "sampler_options", "thresholding"), (dict,)),
+    **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
+    **dict.fromkeys(("guidance_options", "sampler_options", "thresholding"), (dict,)),
     **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
     **dict.fromkeys(("loras", "embeddings"), (list,)),
     **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
@@ -191,6 +192,8 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
     for key, kinds in _KINDS.items():
         if key not in receipt or not isinstance(receipt[key], kinds):
             return key
+    if sorted(receipt["schedule"]) != ["prediction", "zero_snr"]:
+        return "schedule"
     images = len(receipt["seed"])
     if not 0 <= receipt["picture"] < images:
         return "picture"

@@ -161,6 +161,16 @@ def _check_weights(old: Receipt, pipe: Pipeline) -> None:
         )
 
 
+def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
+    for name, was in old["schedule"].items():
+        now = getattr(pipe.config.schedule, name)
+        if was != now:
+            raise InputError(
+                f"the picture was made with {name}={was!r}, and the Pipeline has {now!r}; "
+                f"open it with schedule={old['schedule']}"
+            )
+
+
 def _check_words(old: Receipt, pipe: Pipeline) -> None:
     used = pipe.words.used(take_apart(text).text for text in [*old["prompt"], *old["negative_prompt"]])
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
@@ -175,6 +185,7 @@ def _opened(old: Receipt, model: Pipeline | str | PathLike[str] | None, opening:
     if isinstance(model, Pipeline):
         if opening:
             raise InputError(f"a Pipeline is given, which is open already; leave out {', '.join(opening)}")
+        _check_schedule(old, model)
         return model
     if model is None and old["model"] not in shipped_models():  # a stranger's receipt must not say which folder to open
         raise ModelNotFoundError(
@@ -182,7 +193,8 @@ def _opened(old: Receipt, model: Pipeline | str | PathLike[str] | None, opening:
             "model that made the picture"
         )
     device = old["device"] if _is_here(old["device"]) else "auto"
-    return load(old["model"] if model is None else model, device=device, dtype=old["dtype"], **opening)
+    path = old["model"] if model is None else model
+    return load(path, device=device, dtype=old["dtype"], schedule=old["schedule"], **opening)
 
 
 def _load_words(old: Receipt, pipe: Pipeline, given: Sequence[str | PathLike[str]], opening: Opening) -> None:

@@ -129,6 +129,7 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt["embeddings"] = pipe.words.used((*request.prompt, *request.negative_prompt))
     receipt["model"] = pipe.config.name
     receipt["vae"] = pipe.components.vae_name
+    receipt["schedule"] = {"prediction": pipe.config.schedule.prediction, "zero_snr": pipe.config.schedule.zero_snr}
     receipt["device"] = pipe.device.type
     receipt["dtype"] = dtype_name(pipe.dtype)
     receipt["threads"] = torch.get_num_threads()

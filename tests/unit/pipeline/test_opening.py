@@ -122,3 +122,38 @@ def test_a_vae_that_does_not_overflow_runs_in_half_precision(tmp_path: Path) -> 
     half = ds.load(pipe.save(tmp_path / "own", layout="own"), "cpu", "float16", vae=folder)
     assert not half.config.vae.upcast
     assert {tensor.dtype for tensor in half.vae.state_dict().values()} == {torch.float16}
+
+
+def test_a_schedule_that_the_model_does_not_tell(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
+    """Equal to a model whose configuration says so; in the receipt, from which replay takes it."""
+    chosen = {"prediction": "v", "zero_snr": True}
+    config = replace(tiny.config, schedule=replace(tiny.config.schedule, prediction="v", zero_snr=True))
+    wanted = Pipeline(replace(tiny.components, config=config))("a fox", seed=1)
+    pipe = ds.load(tiny_folder, device="cpu", schedule=chosen)
+    result = pipe("a fox", seed=1)
+    assert result.images == wanted.images != tiny("a fox", seed=1).images
+    assert result.receipt["schedule"] == chosen
+    (path,) = result.save(tmp_path / "fox.png")
+    assert ds.pipeline.replay(path, model=tiny_folder).identical
+    with pytest.raises(InputError, match=r"made with prediction='v'.*open it with schedule="):
+        ds.pipeline.replay(path, model=tiny)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ({"prediction": "velocity"}, "prediction is 'velocity'; give one of epsilon, v, x0"),
+        ({"zero_snr": 1}, "zero_snr is 1; give True or False"),
+        ({"train_steps": 10**12}, "the schedule has no 'train_steps' to be set; give prediction or zero_snr"),
+    ],
+)
+def test_no_such_schedule(tiny_folder: Path, schedule: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        ds.load(tiny_folder, device="cpu", schedule=schedule)
+
+
+def test_the_command_sets_the_schedule(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fox.png"
+    asked = ["generate", "a fox", "--model", str(tiny_folder), "--out", str(out), "--upscale", "1", "--steps", "2"]
+    assert main([*asked, "--prediction", "v", "--zero-snr", "True", "--device", "cpu"]) == 0
+    assert json.loads(read_texts(out)["diffuscope"])["schedule"] == {"prediction": "v", "zero_snr": True}
