@@ -11,7 +11,8 @@ from diffuscope.cli import COMMANDS, main
 
 FLAGS = {
     "generate": "model negative-prompt steps guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape "
-    "guidance-interval guidance-colour guidance-colour-scale guidance-colour-low seed sampler sampler-options sigmas "
+    "guidance-interval guidance-colour guidance-colour-scale guidance-colour-low guidance-similarity "
+    "guidance-similarity-scale guidance-similarity-low guidance-exact seed sampler sampler-options sigmas "
     "final-sigma thresholding height width count image strength mask clip-skip upscale out no-metadata preview "
     "device dtype family allow-pickle prediction zero-snr vae lora-dir embedding models-dir quiet",
     "info": "allow-pickle",

@@ -39,9 +39,17 @@ class Wish:
     guidance_colour: tuple[float, float, float] | None = None
     """lead to a colour: red, green and blue from 0 to 1"""
     guidance_colour_scale: float | None = None
-    """how strongly; 10 if left out"""
+    """how strongly; 10 if left out, and 30 if exact"""
     guidance_colour_low: float | None = None
     """leave the colour alone at and below this noise level"""
+    guidance_similarity: str | None = None
+    """lead to a text beside the prompt, as the shipped text and image towers see it"""
+    guidance_similarity_scale: float | None = None
+    """how strongly; 1 if left out, and 3 if exact"""
+    guidance_similarity_low: float | None = None
+    """leave the similarity alone at and below this noise level"""
+    guidance_exact: bool = False
+    """lead to both by gradients through the U-Net: truer and slower; says first what memory it takes"""
     seed: int | None = None
     """of the first picture, the next has one more; without it one is drawn and told"""
     sampler: str | None = None
@@ -128,6 +136,8 @@ def generate(wish: OmitArgPrefixes[Wish]) -> None:
     )
     _adapt(pipe, wish)
     run = _begin(pipe, wish)
+    if wish.guidance_exact and not wish.quiet:
+        sys.stderr.write(_memory(pipe, wish))
     for step in tqdm(run, unit="step", file=sys.stderr, disable=wish.quiet, leave=False):
         if wish.preview is not None:
             write_png(wish.preview, pipe.decode(step.x0[:1])[0])
@@ -158,7 +168,19 @@ def _guidance(wish: Wish) -> dict[str, Any]:
     """The options of guidance that are given, under their own names."""
     prefix = "guidance_"
     names = [each.name for each in fields(wish) if each.name.startswith(prefix) and each.name != "guidance_scale"]
-    return {name.removeprefix(prefix): value for name in names if (value := getattr(wish, name)) is not None}
+    given = {name.removeprefix(prefix): getattr(wish, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
+def _memory(pipe: "Pipeline", wish: Wish) -> str:
+    """One line on what gradients through the U-Net will keep, beside the weights."""
+    from diffuscope.lens.parts import gradient_memory
+
+    preset, text = pipe.config.preset, wish.guidance_similarity
+    height, width = wish.height or preset.height, wish.width or preset.width
+    loss = None if text is None else pipe.similarity.loss(text)
+    needed = gradient_memory(pipe, height, width, images=wish.count, guided=False, loss=loss)
+    return f"exact guidance keeps {needed.exact / 2**20:,.0f} MiB of activations, beside the weights\n"
 
 
 def _options(flag: str, given: tuple[str, ...]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from diffuscope.diffusion import prediction
+from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.errors import InputError
 from diffuscope.lens.taps import call_twin
 from diffuscope.models.vae import VAE
@@ -69,36 +70,41 @@ class GradientMemory:
 
     unet: int
     vae: int
+    loss: int = 0
 
     @property
     def cheap(self) -> int:
-        """Of loss guidance after the network call: the decoder's graph alone."""
-        return self.vae
+        """Of loss guidance after the network call: the graphs of the decoder and the loss."""
+        return self.vae + self.loss
 
     @property
     def exact(self) -> int:
         """Of loss guidance through the network, as it is done: two checkpoints, one graph at a time."""
-        return max(self.unet, self.vae)
+        return max(self.unet, self.vae, self.loss)
 
     @property
     def without_checkpoints(self) -> int:
-        """Of both graphs at once."""
-        return self.unet + self.vae
+        """Of all graphs at once."""
+        return self.unet + self.vae + self.loss
 
     def __str__(self) -> str:
         sizes = {"cheap": self.cheap, "exact": self.exact, "exact without checkpoints": self.without_checkpoints}
         return ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in sizes.items())
 
 
-def gradient_memory(pipe: Pipeline, height: int, width: int, *, images: int = 1, guided: bool = True) -> GradientMemory:
-    """What loss guidance will keep in memory, counted on shapes alone: nothing is computed.
+def gradient_memory(
+    pipe: Pipeline, height: int, width: int, *, images: int = 1, guided: bool = True, loss: Loss | None = None
+) -> GradientMemory:
+    """What loss guidance will keep in memory, counted on shapes alone: no network of the model computes anything.
 
     Args:
         pipe: the model, in its dtype.
         height: of the pictures, in pixels.
         width: as ``height``.
         images: how many at once.
-        guided: with classifier-free guidance the U-Net runs twice as many rows.
+        guided: with classifier-free guidance the U-Net runs twice as many rows. Exact gradients through the conditional
+            Denoiser, as they should be, and as the option "exact" has it, do not.
+        loss: of one picture, where it is large, such as that of similarity: it is tried once, on a grey picture.
 
     Raises:
         InputError: the size is no multiple of the VAE's factor.
@@ -113,8 +119,15 @@ def gradient_memory(pipe: Pipeline, height: int, width: int, *, images: int = 1,
         with counted() as vae:
             twin = VAE(pipe.config.vae).requires_grad_(False)
             twin.decode(torch.zeros(images, pipe.config.vae.latent_channels, *size, requires_grad=True) / 1)
+    judged: dict[object, int] = {}
+    if loss is not None:
+        with torch.inference_mode(False), torch.enable_grad(), counted() as judged:
+            loss(torch.full((1, 3, height, width), 0.5, device=pipe.device, requires_grad=True))
     shares = [each.element_size() / 4 for each in (pipe.unet.stem.weight, pipe.vae.quant.weight)]
-    return GradientMemory(int(sum(unet.values()) * shares[0]), int(sum(vae.values()) * shares[1]))
+    kept_by_unet, kept_by_vae = (
+        int(sum(kept.values()) * share) for kept, share in zip((unet, vae), shares, strict=True)
+    )
+    return GradientMemory(kept_by_unet, kept_by_vae, images * sum(judged.values()))
 
 
 @contextmanager

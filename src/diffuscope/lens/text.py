@@ -12,7 +12,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer, WordTrace
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt import what_was_cut
-from diffuscope.prompt.places import Place, places
+from diffuscope.prompt.places import Place, places, unseen
 from diffuscope.types import Conditioning
 
 
@@ -133,15 +133,13 @@ def debug(
         weights: position -> weight in force, as given to ``prompt.mixing.stronger``.
         landed: after a picture is made, ``HeatMaps.landed()`` of it.
     """
-    table = pipe.text_encoder.token.weight
-    line = tuple(places(prompt, pipe.tokenizer))
     return Debugged(
         prompt=prompt,
         words=tuple(pipe.tokenizer.trace(prompt)),
-        places=line,
+        places=tuple(places(prompt, pipe.tokenizer)),
         room=pipe.tokenizer.length - 2,
         cut=what_was_cut(prompt, pipe.tokenizer),
         weights=dict(weights or {}),
-        unknown=tuple(place.word for place in line if bool((table[list(place.ids)] == 0).all(-1).any())),
+        unknown=unseen(prompt, pipe.tokenizer, pipe.text_encoder.token.weight),
         landed=dict(landed or {}),
     )

@@ -70,6 +70,19 @@ def check_start(image: object, denoising_start: object, mask_image: object) -> N
         )
 
 
+def check_tap(tap: object, request: Request) -> None:
+    """Refuse a tap where exact gradients call the U-Net further times, with other rows than the run's own calls.
+
+    Raises:
+        InputError: it is so.
+    """
+    if tap is not None and request.guidance_options.get("exact"):
+        raise InputError(
+            "guidance option exact calls the U-Net beside the run's own calls, which a tap would confuse with them; "
+            "leave the tap or exact out, or give diffusion.loss_guidance as guidance, with a Denoiser of your own"
+        )
+
+
 def start_latents(image: Tensor, request: Request, config: ModelConfig) -> Tensor:
     """[N,C,h,w] the latents that each image of the call starts from, given for each, for each prompt, or once.
 

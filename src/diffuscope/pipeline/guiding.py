@@ -4,7 +4,7 @@ What the functions of ``diffusion.guidance_variants`` and ``diffusion.loss_guida
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args
@@ -24,27 +24,50 @@ from diffuscope.diffusion.guidance_variants import (
     norm_rescale,
     rescaled,
 )
-from diffuscope.diffusion.loss_guidance import Decode, colour_loss, loss_guidance
+from diffuscope.diffusion.loss_guidance import HIGHEST, Decode, Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError
+from diffuscope.prompt.tags import take_apart
 from diffuscope.types import Denoiser
 
 if TYPE_CHECKING:
     from diffuscope.pipeline.request import Request
 
-NUMBERS = {"rescale": 1, "end": 1, "interval": 2, "colour": 3, "colour_scale": 1, "colour_low": 1}
+NUMBERS = {
+    "rescale": 1,
+    "end": 1,
+    "interval": 2,
+    "colour": 3,
+    "colour_scale": 1,
+    "colour_low": 1,
+    "similarity_scale": 1,
+    "similarity_low": 1,
+}
 """Option -> how many numbers it takes."""
 
 WORDS: dict[str, tuple[str, ...]] = {"norm": get_args(Norm), "shape": ("linear", "cosine")}
 """Option -> the words it may be."""
 
+TEXT, SWITCH = "similarity", "exact"
+"""The option that is a text, and the one that is True or False."""
+
+LOSSES = ("colour", "similarity")
+"""What a picture may be led to by a loss, in the order in which they act; each has a ``_scale`` and a ``_low``."""
+
 JOINING = {"rescale", "norm", "end", "shape", "interval"}
 """Those that say how the two estimates are joined, and so need both."""
 
-NEEDED = {"shape": "end", "colour_scale": "colour", "colour_low": "colour"}
-"""Option -> the one without which it says nothing."""
+NEEDED = {
+    "shape": ("end",),
+    **{f"{loss}_{what}": (loss,) for loss in LOSSES for what in ("scale", "low")},
+    SWITCH: LOSSES,
+}
+"""Option -> those without any of which it says nothing."""
 
-COLOUR_SCALE = 10.0
-"""Of sigma^2 times the gradient of the class's loss (weight 40): a picture takes the colour and stays one."""
+SCALES = {"colour": 10.0, "similarity": 1.0}
+"""Of sigma^2 times the gradient of the class's losses (weights 40 and 8): a picture is led and stays one."""
+
+EXACTLY = 3.0
+"""By how much more exact gradients are multiplied: the network answers a change of its input with a smaller one."""
 
 Options = Mapping[str, Any]
 """JSON values, each a number, a word, or a list of numbers."""
@@ -66,9 +89,12 @@ def options(value: object, scale: object, *, guided: bool) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f'guidance_options is {value!r}; give a dict such as {{"rescale": 0.7}}')
     found = {name: _checked(name, each) for name, each in value.items()}
+    found = {name: each for name, each in found.items() if each is not False}
     for name in found:
-        if name in NEEDED and NEEDED[name] not in found:
-            raise InputError(f"guidance option {name} is given without {NEEDED[name]}; give both, or neither")
+        if name in NEEDED and found.keys().isdisjoint(NEEDED[name]):
+            raise InputError(
+                f"guidance option {name} is given without {' or '.join(NEEDED[name])}; give both, or neither"
+            )
         if name in JOINING and not guided:
             raise InputError(f"guidance option {name} wants guidance, and guidance_scale is {scale}; give 5, say")
     if {"rescale", "norm"} <= found.keys():
@@ -83,8 +109,16 @@ def _checked(name: object, value: object) -> Any:
         if value not in WORDS[str(name)]:
             raise InputError(f"guidance option {name} is {value!r}; give one of {', '.join(WORDS[str(name)])}")
         return value
+    if name == TEXT:
+        return _text(value)
+    if name == SWITCH:
+        if not isinstance(value, bool):
+            raise InputError(f"guidance option {name} is {value!r}; give True or False")
+        return value
     if name not in NUMBERS:
-        raise InputError(f"there is no guidance option {name!r}; there are {', '.join((*NUMBERS, *WORDS))}")
+        raise InputError(
+            f"there is no guidance option {name!r}; there are {', '.join((*NUMBERS, *WORDS, TEXT, SWITCH))}"
+        )
     count = NUMBERS[str(name)]
     values = [value] if count == 1 else value
     if (
@@ -94,7 +128,22 @@ def _checked(name: object, value: object) -> Any:
     ):
         raise InputError(f"guidance option {name} is {value!r}; give {count} finite number{'s' * (count > 1)}")
     numbers = [float(each) for each in values]
+    if name in NEEDED and numbers[0] < 0:
+        raise InputError(f"guidance option {name} is {value!r}; give 0 or more")
     return numbers[0] if count == 1 else numbers
+
+
+def _text(value: object) -> str:
+    """What the pictures shall be similar to."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"guidance option {TEXT} is {value!r}; give a text, such as 'a blue car'")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"guidance option {TEXT} is {value!r}, with half of a character; give valid Unicode") from None
+    if take_apart(value).loras:
+        raise InputError(f"guidance option {TEXT} names a LoRA, which the judge does not have; name it in the prompt")
+    return value
 
 
 def _tried(found: Options) -> None:
@@ -165,10 +214,38 @@ def led(of: Estimates, request: "Request", prediction: Prediction) -> Denoiser:
     return denoise
 
 
-def coloured(denoise: Denoiser, request: "Request", decode: Decode) -> Denoiser:
-    """The Denoiser led to the colour that the options ask for; itself where they ask for none."""
+def check_levels(found: Options, sigmas: Sequence[float]) -> None:
+    """That each loss has a step to act in.
+
+    Raises:
+        InputError: one has none.
+    """
+    for name in LOSSES:
+        low = found.get(f"{name}_low", 0.0)
+        if name in found and not any(low < sigma <= HIGHEST for sigma in sigmas[:-1]):
+            levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas[:-1][:8])
+            raise InputError(
+                f"guidance option {name} acts at noise levels above {low:g} up to {HIGHEST:g}, and no step of this run "
+                f"begins at one; it visits {levels}: give more steps" + (f", or a lower {name}_low" if low else "")
+            )
+
+
+def losses(denoise: Denoiser, cond: Denoiser, request: "Request", decode: Decode, similar: Loss | None) -> Denoiser:
+    """The Denoiser led by the losses that the options ask for, one after the other; itself where they ask for none.
+
+    Args:
+        denoise: what the run solves, guided.
+        cond: the conditional estimate in it, through which exact gradients go.
+        request: its options.
+        decode: latents to pictures in [0,1].
+        similar: the loss of similarity, where it is asked for.
+    """
     found = request.guidance_options
-    if "colour" not in found:
-        return denoise
-    scale, low = found.get("colour_scale", COLOUR_SCALE), found.get("colour_low", 0.0)
-    return loss_guidance(colour_loss(*found["colour"]), decode, scale=scale, low=low)(denoise)
+    exact = bool(found.get(SWITCH))
+    for name in LOSSES:
+        if name in found:
+            loss = colour_loss(*found[name]) if similar is None or name != TEXT else similar
+            scale = found.get(f"{name}_scale", SCALES[name] * (EXACTLY if exact else 1.0))
+            low = found.get(f"{name}_low", 0.0)
+            denoise = loss_guidance(loss, decode, scale=scale, exact=exact and cond, low=low)(denoise)
+    return denoise

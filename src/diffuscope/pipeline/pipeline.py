@@ -25,6 +25,7 @@ from diffuscope.pipeline.arguments import (
     Guidance,
     check_latents,
     check_start,
+    check_tap,
     functions_of,
     prompts_of,
     size_of,
@@ -36,6 +37,7 @@ from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.taps import TapArgument, chosen
 from diffuscope.prompt import encode_in_all
+from diffuscope.similarity import Similarity, load_similarity
 from diffuscope.types import Conditioning
 
 
@@ -82,6 +84,16 @@ class Pipeline(Adapted):
         return loading.load_upscaler(self.device)
 
     @cached_property
+    def similarity(self) -> Similarity:
+        """The shipped towers that judge pictures by texts, loaded when first used; float32, on the device."""
+        return load_similarity(self.device)
+
+    @cached_property
+    def judge(self) -> str:
+        """SHA-256 of all of ``similarity``'s tensors, in hex; computed once."""
+        return receipt.weights_hash(self.similarity.tensors())
+
+    @cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of each network's tensors without any LoRA, in hex; computed once."""
         return {name: receipt.weights_hash(self.adapters.unchanged(name)) for name in self.components.networks}
@@ -93,7 +105,7 @@ class Pipeline(Adapted):
         negative_prompt: str | Sequence[str] | None = "",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        guidance_options: Mapping[str, float | str | Sequence[float]] | None = None,
+        guidance_options: Mapping[str, bool | float | str | Sequence[float]] | None = None,
         seed: int | Sequence[int] | None = None,
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
@@ -161,7 +173,7 @@ class Pipeline(Adapted):
         negative_prompt: str | Sequence[str] | None = "",
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        guidance_options: Mapping[str, float | str | Sequence[float]] | None = None,
+        guidance_options: Mapping[str, bool | float | str | Sequence[float]] | None = None,
         seed: int | Sequence[int] | None = None,
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
@@ -199,7 +211,11 @@ class Pipeline(Adapted):
             guidance_options: other ways to guide. ``{"rescale": 0.7}`` or ``{"norm": "whole"}`` keep the prediction's
                 deviation or length; ``{"end": 0, "shape": "cosine"}`` lets the scale fall to 0 in the last step;
                 ``{"interval": [0.5, 10]}`` guides between two noise levels; ``{"colour": [0.1, 0.9, 0.5]}`` leads to
-                a colour, ``"colour_scale"`` strongly (10), above the noise level ``"colour_low"`` (0).
+                a colour, ``"colour_scale"`` strongly (10), above the noise level ``"colour_low"`` (0);
+                ``{"similarity": "a blue car"}`` to a text, as the shipped towers see it, whatever the model, with
+                ``"similarity_scale"`` (1) and ``"similarity_low"`` (0). With ``"exact": True`` the gradients of both
+                go through the U-Net, each by two calls and a backward pass more a step, and both scales are three
+                times as high if left out; it goes without a tap.
             seed: of image 0, image k has ``seed + k``; or one per image. None draws one and reports it.
             sampler: any spelling of a name in ``samplers()``.
             sampler_options: the sampler's own, such as ``{"eta": 0.5}`` or ``{"s_churn": 10}``.
@@ -267,6 +283,7 @@ class Pipeline(Adapted):
         )
         request = requests.resolve(self.config, self.schedule, asked)
         refuse_tags(request.negative_prompt)
+        check_tap(tap, request)
         if latents is not None:
             check_latents(latents, request, self.config, image)
         painted = None if isinstance(image, Tensor) else image

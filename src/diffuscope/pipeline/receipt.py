@@ -27,6 +27,9 @@ JSON_KEY = "diffuscope"
 TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
+JUDGE = "similarity"
+"""What stands beside the networks in ``weights`` where a run was led by the towers of ``similarity``."""
+
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
     **dict.fromkeys(("guidance_options", "sampler_options", "thresholding"), (dict,)),

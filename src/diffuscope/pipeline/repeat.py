@@ -152,12 +152,18 @@ def _check_repeatable(old: Receipt, path: Path) -> None:
 
 
 def _check_weights(old: Receipt, pipe: Pipeline) -> None:
-    wrong = [part for part, digest in old["weights"].items() if pipe.weights.get(part) != digest]
+    networks = {part: digest for part, digest in old["weights"].items() if part != receipts.JUDGE}
+    wrong = [part for part, digest in networks.items() if pipe.weights.get(part) != digest]
     if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
         vae = "" if old["vae"] is None else f", and its VAE {old['vae']!r} as vae"
         raise InputError(
             f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
             f"give the model {old['model']!r} that made it{vae}"
+        )
+    if receipts.JUDGE in old["weights"] and pipe.judge != old["weights"][receipts.JUDGE]:
+        raise InputError(
+            "the picture was led by towers of similarity with other weights than this installation has; install "
+            f"diffuscope {old['versions'].get('diffuscope')}, which made it"
         )
 
 

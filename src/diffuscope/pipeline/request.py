@@ -291,6 +291,8 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         levels = section(levels, config.schedule, 0.0, last, unit)
     scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     guided = scale != 1.0 and config.unet.guidance_dim is None
+    ways = guiding.options(asked.guidance_options, scale, guided=guided)
+    guiding.check_levels(ways, levels.sigmas)
     height = side(preset.height if asked.height is None else asked.height, "height", config.vae.factor)
     width = side(preset.width if asked.width is None else asked.width, "width", config.vae.factor)
     return Request(
@@ -298,7 +300,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         negative_prompt=per_prompt(asked.negative_prompt, prompts),
         num_inference_steps=count,
         guidance_scale=number(scale, "guidance_scale"),
-        guidance_options=guiding.options(asked.guidance_options, scale, guided=guided),
+        guidance_options=ways,
         seed=seeds(asked.seed, images),
         sampler=name,
         sampler_options=options(asked.sampler_options, name),

@@ -20,10 +20,10 @@ from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.images import picture_hash, to_pixels
 from diffuscope.pipeline import codec, guiding
 from diffuscope.pipeline.pictures import mask_pixels
-from diffuscope.pipeline.receipt import checksums, dtype_name, of_request
+from diffuscope.pipeline.receipt import JUDGE, checksums, dtype_name, of_request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
-from diffuscope.pipeline.told import denoiser_of, told
+from diffuscope.pipeline.told import denoisers_of, told
 from diffuscope.prompt import what_was_cut
 from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
 
@@ -88,13 +88,18 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     """A run of the request. The texts are encoded here; the U-Net is first called by the run's first step."""
     receipt = _receipt(pipe, request, extras)
     noise = PerImageNoise(request.seed)
+    similar = None
     with torch.inference_mode(False), torch.no_grad():
+        if (text := request.guidance_options.get(guiding.TEXT)) is not None:
+            similar = pipe.similarity.loss(text)
+            receipt["notes"] += pipe.similarity.notes(text)
         with pipe.adapters.encoding(extras.loras):
             texts = told(pipe, request, extras.conditioning, extras.tap)
         x, inpainting = _start(pipe, request, extras, noise, receipt["notes"])
     beside = None if inpainting is None else inpainting.beside
-    denoise = pipe.adapters.during(denoiser_of(pipe, request, texts, beside, extras.tap), extras.loras)
-    denoise = guiding.coloured(denoise, request, partial(codec.shares, pipe.vae))
+    alike = denoisers_of(pipe, request, texts, beside, extras.tap)
+    denoise, cond = (pipe.adapters.during(each, extras.loras) for each in alike)
+    denoise = guiding.losses(denoise, cond, request, partial(codec.shares, pipe.vae), similar)
     for change in extras.guidance:
         denoise = change(denoise)
     denoise = limited(denoise, request.thresholding)
@@ -105,7 +110,7 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     def finish(latents: Tensor, receipt: Receipt) -> Result:
         pixels = codec.decode(pipe.vae, latents, extras.tap, receipt["notes"])
         pictures = codec.pictures(pixels, pipe.upscaler if request.upscale > 1 else None)
-        receipt["weights"] = pipe.weights
+        receipt["weights"] = pipe.weights | ({} if similar is None else {JUDGE: pipe.judge})
         return Result(pictures, latents.cpu(), list(request.seed), receipt)
 
     return Run(steps, request.levels, receipt, finish)

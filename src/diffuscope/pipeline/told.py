@@ -75,10 +75,10 @@ def check_conditioning(config: ModelConfig, conditioning: Conditioning) -> int:
     return shape[0]
 
 
-def denoiser_of(
+def denoisers_of(
     pipe: Pipeline, request: Request, texts: tuple[Told, Told | None], beside: Tensor | None, tap: Tap | None
-) -> Denoiser:
-    """The U-Net with its texts as one Denoiser, guided where there is something to lead away from.
+) -> tuple[Denoiser, Denoiser]:
+    """The U-Net with its texts as one Denoiser, guided where there is something to lead away from; and the text alone.
 
     Args:
         pipe: the model.
@@ -100,16 +100,17 @@ def denoiser_of(
         return denoiser(predict, request.levels, pipe.config.schedule.prediction)
 
     cond, uncond = texts
+    alone = one(cond)
     if uncond is None:
-        return one(cond)
+        return alone, alone
     # Edited conditioning may have another length, which does not go into one batch.
     both = one(uncond + cond) if uncond.context.shape == cond.context.shape else None
     if guiding.joins(request.guidance_options):
-        estimates = guiding.Estimates(one(cond), one(uncond), both, steady=tap is not None)
-        return guiding.led(estimates, request, pipe.config.schedule.prediction)
+        estimates = guiding.Estimates(alone, one(uncond), both, steady=tap is not None)
+        return guiding.led(estimates, request, pipe.config.schedule.prediction), alone
     if both is None:
-        return guided(one(cond), one(uncond), request.guidance_scale)
-    return guided_in_one(both, request.guidance_scale)
+        return guided(alone, one(uncond), request.guidance_scale), alone
+    return guided_in_one(both, request.guidance_scale), alone
 
 
 def _part(states: Conditioning, rows: slice) -> Conditioning:

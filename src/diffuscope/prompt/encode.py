@@ -48,8 +48,14 @@ def encode_in_all(
     return Conditioning(torch.cat([each.embeddings for each in told], dim=-1), told[0].ids, told[-1].pooled)
 
 
-def what_was_cut(text: str, tokenizer: Tokenizer) -> str | None:
-    """One sentence naming the words that do not fit into the text encoder's positions, or None where all fit."""
+def what_was_cut(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> str | None:
+    """One sentence naming the words that do not fit into the text encoder's positions, or None where all fit.
+
+    Args:
+        text: what is read.
+        tokenizer: the text encoder's.
+        name: what the sentence calls the text.
+    """
     lost = tokenizer.cut(text)
     if not lost:
         return None
@@ -57,4 +63,4 @@ def what_was_cut(text: str, tokenizer: Tokenizer) -> str | None:
     kept = text.rstrip()[: -len(lost)]
     begun = ", but the beginning of the first" if len(tokenizer.tokenize(kept)) < room else ""
     tokens = len(tokenizer.tokenize(text))
-    return f"the prompt has {tokens} tokens and {room} fit; the model does not see these words{begun}: {lost!r}"
+    return f"{name} has {tokens} tokens and {room} fit; the model does not see these words{begun}: {lost!r}"

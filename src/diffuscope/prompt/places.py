@@ -3,6 +3,8 @@
 import difflib
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from diffuscope.errors import InputError
 from diffuscope.models.tokenizer import Tokenizer
 
@@ -27,6 +29,11 @@ def places(text: str, tokenizer: Tokenizer) -> list[Place]:
         found.append(Place(trace.word, trace.ids, tuple(kept)))
         position = after
     return found
+
+
+def unseen(text: str, tokenizer: Tokenizer, table: Tensor) -> tuple[str, ...]:
+    """The words of ``text`` with a token whose row in the embeddings ``table`` [V,D] is zero, as none was trained."""
+    return tuple(place.word for place in places(text, tokenizer) if bool((table[list(place.ids)] == 0).all(-1).any()))
 
 
 def positions_of(word: str, text: str, tokenizer: Tokenizer) -> tuple[int, ...]:

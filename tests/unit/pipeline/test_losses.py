@@ -1,0 +1,179 @@
+"""Losses as options: each is ``loss_guidance``, cheap or exact, is in the receipt, is replayed; bad ones are named."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import diffuscope as ds
+from diffuscope import similarity as judges
+from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
+from diffuscope.errors import InputError, ModelNotFoundError
+from diffuscope.images import read_texts, write_png
+from diffuscope.lens.parts import Decoder, denoiser
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.receipt import JSON_KEY, read
+from diffuscope.similarity import Similarity, load_similarity
+from narrow import made
+
+CALL: dict[str, Any] = {"seed": 3, "num_inference_steps": 3, "sampler": "euler", "upscale": 1, "guidance_scale": 4.0}
+COLOUR = (0.9, 0.1, 0.2)
+TEXT = "a blue car"
+TOLERANCE = 1e-4
+"""Latents are of the order of 1; a batch's kernels may sum in another order."""
+
+
+@pytest.fixture(scope="module")
+def similarity() -> Similarity:
+    return load_similarity()
+
+
+def by_hand(pipe: Pipeline, losses: Sequence[tuple[Loss, float]], *, exact: bool) -> torch.Tensor:
+    """The latents of a run that is led by functions in the place of options."""
+    cond = denoiser(pipe, "a red fox", pipe.schedule.levels(3, sampler="euler"))
+    guidance = [loss_guidance(loss, Decoder(pipe), scale=scale, exact=exact and cond) for loss, scale in losses]
+    return pipe("a red fox", guidance=guidance, **CALL).latents
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("names", [("colour",), ("similarity",), ("colour", "similarity")])
+def test_an_option_is_loss_guidance(
+    tiny: Pipeline, similarity: Similarity, tmp_path: Path, names: tuple[str, ...], exact: bool
+) -> None:
+    losses = {"colour": (colour_loss(*COLOUR), 10.0), "similarity": (similarity.loss(TEXT), 1.0)}
+    given: dict[str, Any] = {name: {"colour": COLOUR, "similarity": TEXT}[name] for name in names}
+    found = tiny("a red fox", guidance_options=given | {"exact": exact}, **CALL)
+    factor = 3 if exact else 1
+    wanted = by_hand(tiny, [(losses[name][0], factor * losses[name][1]) for name in names], exact=exact)
+    assert torch.equal(found.latents, wanted)
+    assert not torch.equal(found.latents, tiny("a red fox", **CALL).latents)
+    held = {name: list(value) if name == "colour" else value for name, value in given.items()}
+    assert found.receipt["guidance_options"] == (held | {"exact": True} if exact else held)
+    assert found.receipt["edits"] == []
+    assert ("similarity" in found.receipt["weights"]) is ("similarity" in names)
+    (path,) = found.save(tmp_path / "led.png")
+    assert ds.replay(path, model=tiny).identical
+
+
+def test_the_picture_comes_nearer_to_the_text(tiny: Pipeline, similarity: Similarity) -> None:
+    def of(options: dict[str, Any]) -> float:
+        with torch.no_grad():
+            return float(similarity(Decoder(tiny)(tiny("a red fox", guidance_options=options, **CALL).latents), TEXT))
+
+    assert of({"similarity": TEXT, "similarity_scale": 3}) > of({})
+
+
+def test_an_image_does_not_feel_its_batch_mates(tiny: Pipeline) -> None:
+    options: dict[str, Any] = {"similarity": TEXT, "colour": COLOUR, "exact": True}
+    both = tiny("a red fox", num_images_per_prompt=2, guidance_options=options, **CALL)
+    alone = tiny("a red fox", guidance_options=options, **CALL | {"seed": 4})
+    torch.testing.assert_close(both.latents[1:], alone.latents, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_scales_and_levels_are_told(tiny: Pipeline) -> None:
+    plain = tiny("a red fox", **CALL).latents
+    for name, value in (("similarity", TEXT), ("colour", COLOUR)):
+        none = tiny("a red fox", guidance_options={name: value, f"{name}_scale": 0}, **CALL)
+        torch.testing.assert_close(none.latents, plain, rtol=0, atol=0)
+        whole, early = (
+            tiny("a red fox", guidance_options={name: value, f"{name}_low": low}, **CALL).latents for low in (0, 0.5)
+        )
+        assert not torch.equal(whole, early)
+        assert not torch.equal(early, plain)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15-lcm", "sd21-v", "sd15-inpaint"])
+def test_every_family_can_be_led_whatever_its_text_encoder(family: str) -> None:
+    pipe = made(family)
+    call: dict[str, Any] = {"seed": 3, "num_inference_steps": 2, "upscale": 1}
+    if family == "sd15-inpaint":
+        side = (pipe.config.preset.width, pipe.config.preset.height)
+        call |= {"image": Image.new("RGB", side, "red"), "mask_image": Image.new("L", side, 255)}
+    options: dict[str, Any] = {"similarity": TEXT, "exact": True}
+    led = pipe("a red fox", guidance_options=options, **call)
+    assert not torch.equal(led.latents, pipe("a red fox", **call).latents)
+    assert torch.equal(led.latents, pipe("a red fox", guidance_options=options, **call).latents)
+
+
+def test_within_inference_mode_it_is_the_same(tiny: Pipeline) -> None:
+    options: dict[str, Any] = {"similarity": TEXT, "exact": True}
+    wanted = tiny("a red fox", guidance_options=options, **CALL).latents
+    fresh = Pipeline(tiny.components)
+    with torch.inference_mode():
+        told = fresh.encode_prompt("a red fox")
+        assert torch.equal(fresh("a red fox", guidance_options=options, **CALL).latents, wanted)
+        assert torch.equal(fresh(conditioning=told, guidance_options=options, **CALL).latents, wanted)
+
+
+def test_what_the_judge_cannot_take_in_is_said(tiny: Pipeline) -> None:
+    text = "a xyzzyqu " + "cat " * 80
+    notes = tiny("fox", guidance_options={"similarity": text}, **CALL).receipt["notes"]
+    assert notes[0] == "the judge of similarity has never seen 'xyzzyqu'; say it in other words"
+    assert notes[1].startswith("the text of similarity has ")
+    assert tiny("fox", guidance_options={"similarity": TEXT}, **CALL).receipt["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"similarity": ""}, "give a text"),
+        ({"similarity": "  "}, "give a text"),
+        ({"similarity": ["a car"]}, "give a text"),
+        ({"similarity": "a \ud800"}, "half of a character"),
+        ({"similarity": "a car <lora:ink:0.8>"}, "names a LoRA"),
+        ({"similarity": TEXT, "similarity_scale": float("nan")}, "1 finite number"),
+        ({"similarity": TEXT, "similarity_scale": -1}, "give 0 or more"),
+        ({"similarity": TEXT, "similarity_low": -1}, "give 0 or more"),
+        ({"similarity": TEXT, "similarity_low": 500}, r"above 500 up to 15.*it visits.*a lower similarity_low"),
+        ({"colour": COLOUR, "colour_scale": float("inf")}, "1 finite number"),
+        ({"colour": COLOUR, "colour_scale": -1}, "give 0 or more"),
+        ({"similarity_scale": 3}, "without similarity"),
+        ({"exact": True}, "without colour or similarity"),
+        ({"similarity": TEXT, "exact": 1}, "True or False"),
+    ],
+)
+def test_options_that_cannot_be_are_named(tiny: Pipeline, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        tiny.steps("a red fox", guidance_options=given, **CALL)
+
+
+def test_levels_above_which_no_loss_acts_are_named(tiny: Pipeline) -> None:
+    """One step from pure noise, as of zero terminal SNR: the option would change nothing."""
+    with pytest.raises(InputError, match=r"up to 15, and no step of this run.*it visits 400: give more steps$"):
+        tiny.steps(
+            "a red fox", sigmas=[400.0, 0.0], guidance_options={"colour": COLOUR}, **CALL | {"num_inference_steps": 1}
+        )
+
+
+def test_a_tap_and_exact_gradients_do_not_go_together(tiny: Pipeline) -> None:
+    tap = {"unet.out": lambda value: value}
+    with pytest.raises(InputError, match=r"exact calls the U-Net beside.*leave the tap or exact out"):
+        tiny.steps("a red fox", tap=tap, guidance_options={"colour": COLOUR, "exact": True}, **CALL)
+    assert tiny("a red fox", tap=tap, guidance_options={"similarity": TEXT}, **CALL).images
+
+
+def test_without_the_judges_files_no_network_runs(
+    tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = Pipeline(tiny.components)
+    called: list[str] = []
+    for network in pipe.components.networks.values():
+        monkeypatch.setattr(network, "forward", lambda *_, **__: called.append("a network"))
+    monkeypatch.setattr(judges, "shipped", lambda: tmp_path / "gone.safetensors")
+    with pytest.raises(ModelNotFoundError, match="install diffuscope again"):
+        pipe.steps("a red fox", guidance_options={"similarity": TEXT}, **CALL)
+    assert called == []
+
+
+def test_a_replay_wants_the_same_judge(tiny: Pipeline, tmp_path: Path) -> None:
+    result = tiny("a red fox", guidance_options={"similarity": TEXT}, **CALL)
+    (path,) = result.save(tmp_path / "led.png")
+    receipt = read(path)
+    receipt["weights"]["similarity"] = "0" * 64
+    write_png(path, result.images[0], read_texts(path) | {JSON_KEY: json.dumps(receipt)})
+    with pytest.raises(InputError, match=r"other weights than this installation has; install diffuscope \d"):
+        ds.replay(path, model=tiny)
