@@ -70,7 +70,7 @@ EXACTLY = 3.0
 """By how much more exact gradients are multiplied: the network answers a change of its input with a smaller one."""
 
 Options = Mapping[str, Any]
-"""JSON values, each a number, a word, or a list of numbers."""
+"""JSON values, each a number, a text, True, or a list of numbers."""
 
 
 def options(value: object, scale: object, *, guided: bool) -> dict[str, Any]:
@@ -244,7 +244,8 @@ def losses(denoise: Denoiser, cond: Denoiser, request: "Request", decode: Decode
     exact = bool(found.get(SWITCH))
     for name in LOSSES:
         if name in found:
-            loss = colour_loss(*found[name]) if similar is None or name != TEXT else similar
+            loss = similar if name == TEXT else colour_loss(*found[name])
+            assert loss is not None  # begin made it, as it is asked for
             scale = found.get(f"{name}_scale", SCALES[name] * (EXACTLY if exact else 1.0))
             low = found.get(f"{name}_low", 0.0)
             denoise = loss_guidance(loss, decode, scale=scale, exact=exact and cond, low=low)(denoise)
