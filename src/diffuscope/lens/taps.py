@@ -15,6 +15,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.pipeline.request import Request
 from diffuscope.pipeline.taps import matching
 from diffuscope.types import Tap
+from diffuscope.weights.assign import blank, load_into
 
 CALL = "unet.x"
 """The first value of every U-Net call: a tap that wants it can count the calls."""
@@ -84,17 +85,21 @@ def shapes(
 ) -> Mapping[str, torch.Size]:
     """Name -> shape of every inner value that a run of ``request`` would make, found without computing any.
 
-    Each network, or of ``parts`` ("unet", "vae" ...) each of these, runs once on torch's meta device, which knows
-    shapes alone. Without a request it is one picture of 8x8 latents.
+    A twin of each network, or of ``parts`` ("unet", "vae" ...) each of these, runs once on no images at all: it has
+    no numbers to compute. Torch's meta device knows shapes too, but loads torch's compiler first, for a second or two.
+    Without a request it is one picture of 8x8 latents.
     """
     found: dict[str, torch.Size] = {}
 
     class Shapes:
+        def __init__(self, rows: int) -> None:
+            self.rows = rows
+
         def wants(self, name: str) -> bool:  # noqa: ARG002
             return True
 
         def __call__(self, name: str, value: Tensor) -> Tensor:
-            found[name] = value.shape
+            found[name] = torch.Size([self.rows, *value.shape[1:]])
             return value
 
     vae = next((part for part in components if isinstance(part, VAE)), None)
@@ -103,18 +108,30 @@ def shapes(
     height, width = (8 * factor, 8 * factor) if request is None else (request.height, request.width)
     texts = 1 if request is None else len({*request.prompt, *(request.negative_prompt if request.guided else ())})
     rows = images * (2 if request is not None and request.guided else 1)
-    with torch.device("meta"), torch.no_grad():
-        for part in components:
-            if parts is not None and str(part.component) not in parts:
-                continue
-            if isinstance(part, TextEncoder):
-                twin = TextEncoder(part.config, component=part.component)
-                twin(torch.zeros(texts, part.config.positions, dtype=torch.int64), Shapes())
-            elif isinstance(part, UNet):
-                call_twin(part, rows, (height // factor, width // factor), Shapes())
-            elif isinstance(part, VAE):
-                VAE(part.config)(torch.zeros(images, part.config.image_channels, height, width), Shapes())
+    for part in components:
+        if not isinstance(part, TextEncoder | UNet | VAE) or (parts is not None and str(part.component) not in parts):
+            continue
+        twin = _hollow(part)
+        with torch.no_grad():
+            if isinstance(twin, TextEncoder):
+                twin(torch.zeros(0, twin.config.positions, dtype=torch.int64), Shapes(texts))
+            elif isinstance(twin, UNet):
+                _call(twin, 0, (height // factor, width // factor), Shapes(rows))
+            else:
+                twin(torch.zeros(0, twin.config.image_channels, height, width), Shapes(images))
     return found
+
+
+def _hollow(part: TextEncoder | UNet | VAE) -> TextEncoder | UNet | VAE:
+    """A network of the same config that takes no memory: each parameter is a single zero, seen at every place."""
+    twin: TextEncoder | UNet | VAE
+    with blank():
+        if isinstance(part, TextEncoder):
+            twin = TextEncoder(part.config, component=part.component)
+        else:
+            twin = UNet(part.config) if isinstance(part, UNet) else VAE(part.config)
+    load_into(twin, {name: torch.zeros(()).expand(value.shape) for name, value in twin.state_dict().items()})
+    return twin
 
 
 def call_twin(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = None) -> Tensor:
@@ -123,12 +140,15 @@ def call_twin(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = No
     On torch's default device, which "meta" or a fake mode make one that knows shapes alone. There is a gradient by
     the input and by no parameter.
     """
+    return _call(UNet(unet.config).requires_grad_(False), rows, size, tap)
+
+
+def _call(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None) -> Tensor:
     config = unet.config
-    twin = UNet(config).requires_grad_(False)
     width = config.extra_dim or 0  # how it splits into pooled text and sizes does not matter, only that it is filled
     sizes = min(SDXL_SIZES, width // SIZE_WIDTH)
     features = {"pooled": (rows, width - sizes * SIZE_WIDTH), "sizes": (rows, sizes), "guidance": (rows,)}
-    extra = {name: torch.zeros(features[name]) for name in twin.reads} or None
+    extra = {name: torch.zeros(features[name]) for name in unet.reads} or None
     x = torch.zeros(rows, config.in_channels, *size, requires_grad=True)
     context = torch.zeros(rows, 77, config.context_dim)
-    return twin(x, torch.zeros(()), context, extra=extra, tap=tap)
+    return unet(x, torch.zeros(()), context, extra=extra, tap=tap)

@@ -167,7 +167,7 @@ class UNet(nn.Module):
         clock = self.time(waves, within(tap, "time"))
         if self.extra is None:
             return clock
-        sizes = sinusoids(extra["sizes"].flatten(), SIZE_WIDTH).reshape(len(x), -1)
+        sizes = sinusoids(extra["sizes"].flatten(), SIZE_WIDTH).unflatten(0, extra["sizes"].shape).flatten(1)
         features = torch.cat([extra["pooled"], sizes.to(extra["pooled"].dtype)], dim=-1)
         return clock + self.extra(features.to(x.dtype), within(tap, "extra"))
 
