@@ -28,11 +28,20 @@ def ddim_inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, ref
     Raises:
         InputError: fewer than two levels, levels that do not fall, or ``refine`` below 0.
     """
+    check(sigmas, refine)
+    return _inversion(denoise, x, sigmas, refine)
+
+
+def check(sigmas: Sequence[float], refine: int) -> None:
+    """Refuse what cannot be inverted along.
+
+    Raises:
+        InputError: fewer than two levels, levels that do not fall, or ``refine`` below 0.
+    """
     if len(sigmas) < 2 or sigmas[-1] < 0 or any(high <= low for high, low in pairwise(sigmas)):
         raise InputError(f"noise levels {list(sigmas)}: give at least two, strictly decreasing to at least 0")
     if refine < 0:
         raise InputError(f"refine is {refine}; give 0 or a number of fixed-point iterations")
-    return _inversion(denoise, x, sigmas, refine)
 
 
 def _inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], refine: int) -> Iterator[Step]:

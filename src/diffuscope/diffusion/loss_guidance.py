@@ -4,6 +4,7 @@ Cheap mode differentiates the picture by the predicted latents alone, after the 
 the network as well. The gradient of image k does not depend on its batch mates: each has its own loss.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence, Set
 
 import torch
@@ -14,7 +15,7 @@ from diffuscope.errors import InputError
 from diffuscope.types import Denoiser, Step
 
 Loss = Callable[[Tensor], Tensor]
-"""Picture [1,3,H,W] in [0,1], not clamped, -> one number. Called once an image."""
+"""Picture [1,3,H,W] in [0,1], not clamped, -> one number. Called once an image, and first by ``check``."""
 
 Decode = Callable[[Tensor], Tensor]
 """Latents [B,C,h,w] -> pictures [B,3,H,W] in [0,1], differentiable."""
@@ -71,13 +72,36 @@ def loss_gradient(loss: Loss, decode: Decode, denoise: Denoiser | None, x: Tenso
         else:
             x0 = checkpoint(denoise, leaf, sigma, use_reentrant=False, preserve_rng_state=False)
             pictures = checkpoint(decode, x0, use_reentrant=False, preserve_rng_state=False)
-        losses = [loss(picture[None]) for picture in pictures]
-        for value in losses:
-            if not isinstance(value, Tensor) or value.numel() != 1:
-                got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(f"the loss returned {got}; return one number, such as .mean() of a tensor")
-        total = torch.stack([value.reshape(()) for value in losses]).sum()
-        gradient = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
+        return _gradient([loss(picture[None]) for picture in pictures], leaf)
+
+
+def check(loss: Loss) -> None:
+    """Try a loss on a grey picture of 64x64, so that one that cannot lead is refused before a network is called.
+
+    What the loss itself raises there is left to the run: it may be made for another size, or another device.
+
+    Raises:
+        InputError: it is no function, it returns no single number, or nothing of that depends on the picture.
+    """
+    if not callable(loss):
+        raise InputError(f"the loss is a {type(loss).__name__}; give a function of a picture")
+    with torch.inference_mode(False), torch.enable_grad():
+        grey = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
+        try:
+            value = loss(grey)
+        except Exception:  # whatever a stranger's function may raise
+            return
+        _gradient([value], grey)
+
+
+def _gradient(losses: Sequence[Tensor], leaf: Tensor) -> Tensor:
+    """That of the sum of the losses by ``leaf``, from which they were computed."""
+    for value in losses:
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"the loss returned {got}; return one number, such as .mean() of a tensor")
+    total = torch.stack([value.reshape(()) for value in losses]).sum()
+    gradient = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
     if gradient is None:
         raise InputError("the loss has no gradient by the picture; compute it from the picture with torch, undetached")
     return gradient
@@ -107,7 +131,13 @@ def loss_guidance(
 
     Returns:
         A function for ``guidance=`` of a Pipeline's call.
+
+    Raises:
+        InputError: the scale is not finite, or a ``check`` of the loss fails.
     """
+    if not math.isfinite(scale):
+        raise InputError(f"scale {scale} of a loss is not finite; give a number such as 1")
+    check(loss)
 
     def guide(denoise: Denoiser) -> Denoiser:
         def led(x: Tensor, sigma: float) -> Tensor:
@@ -158,6 +188,7 @@ def led_by_loss(
     """
     if every < 1:
         raise InputError(f"every {every} steps; give at least 1")
+    check(loss)
     chosen = {i for i, sigma in enumerate(sigmas) if i % every == 0 and sigma <= high}
     return _led(steps, sigmas, loss, decode, chosen, seen)
 

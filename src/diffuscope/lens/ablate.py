@@ -13,6 +13,7 @@ from diffuscope.errors import InputError
 from diffuscope.lens.parts import Decoder
 from diffuscope.lens.taps import PlannedTap
 from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.request import Request
 from diffuscope.pipeline.taps import matching
 
 How = Literal["zero", "mean"] | float
@@ -57,6 +58,16 @@ class Ablation(PlannedTap):
         self.heads = None if heads is None else sorted(heads)
         self.tokens = None if tokens is None else sorted(tokens)
         self.only = calls
+
+    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+        """Find the names, and the calls.
+
+        Raises:
+            InputError: a name that means no value, or a run that has none of the calls.
+        """
+        super().prepare(components, request)
+        if request is not None and self.only is not None and not any(0 <= call < self.calls for call in self.only):
+            raise InputError(f"none of the calls {list(self.only)[:8]} comes; this run's go from 0 to {self.calls - 1}")
 
     def change(self, name: str, value: Tensor) -> Tensor:
         """The value, of which the chosen part is replaced.

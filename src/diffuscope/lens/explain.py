@@ -43,6 +43,8 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
     Raises:
         InputError: an impossible argument, or matplotlib is not there; before the first network call.
     """
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt is a {type(prompt).__name__}; a page explains one text")
     if "tap" in call or call.get("num_images_per_prompt", 1) != 1:
         raise InputError(
             "a page explains one picture and makes the taps itself; leave tap and num_images_per_prompt out"

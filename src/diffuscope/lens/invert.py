@@ -1,5 +1,6 @@
 """Editing real pictures: back to noise by the source text, forward again by another, where the two texts differ."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,13 +8,13 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.diffusion.guidance import guided
-from diffuscope.diffusion.inversion import ddim_inversion
+from diffuscope.diffusion.inversion import check, ddim_inversion
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.diffusion.schedules import tail
 from diffuscope.errors import InputError
-from diffuscope.images import Picture
-from diffuscope.lens.parts import denoiser
+from diffuscope.images import Picture, open_picture
+from diffuscope.lens.parts import check_reads, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Conditioning, Denoiser, Levels
 
@@ -60,11 +61,14 @@ def invert(
         refine: fixed-point iterations a step; see ``ddim_inversion``.
 
     Raises:
-        InputError: the picture is smaller than one latent, or the steps or the strength are not possible.
+        InputError: the picture is smaller than one latent, the steps, the strength or ``refine`` are not possible, or
+            the model's U-Net reads more than text; before any network runs.
         ImageError: the picture cannot be read.
     """
-    clean = pipe.encode_image(image, sample=False)
+    check_reads(pipe)
     levels = tail(pipe.schedule.levels(steps, sampler="ddim", final="zero"), strength)
+    check(levels.sigmas, refine)
+    clean = pipe.encode_image(image, sample=False)
     climb = ddim_inversion(denoiser(pipe, told, levels), clean, levels.sigmas, refine=refine)
     path = [clean, *(step.x for step in climb)]
     return Inverted(tuple(path[::-1]), levels)
@@ -100,10 +104,7 @@ def redraw(
     path, levels = inverted.path[start:], inverted.levels
     if not 0 <= start < len(inverted.path) - 1:
         raise InputError(f"start is {start}; give 0 to {len(inverted.path) - 2}, as {len(inverted.path) - 1} were made")
-    if mask is not None and mask.shape[-2:] != path[0].shape[-2:]:
-        raise InputError(
-            f"the mask is {list(mask.shape[-2:])} and the latents {list(path[0].shape[-2:])}; make them equal"
-        )
+    _check_mask(mask, path[0].shape[-2:])
     x = path[0]
     for step in SAMPLERS["ddim"](_led(pipe, told, negative, scale, levels), x, levels.sigmas[start:]):
         if mask is not None:
@@ -182,12 +183,22 @@ def diffedit(
         mask: None makes it from the two texts.
 
     Raises:
-        InputError: as ``invert`` and ``difference_mask``.
+        InputError: as ``invert`` and ``difference_mask``; both texts are one, or the mask has another size than the
+            latents.
     """
-    inverted = invert(pipe, image, "", steps=steps, strength=strength)
+    picture, factor = open_picture(image), pipe.config.vae.factor
+    _check_mask(mask, (picture.height // factor, picture.width // factor))
+    if mask is None and isinstance(source, str) and source == target:
+        raise InputError(f"both texts are {source!r}: give texts that differ, or a mask")
+    inverted = invert(pipe, picture, "", steps=steps, strength=strength)
     if mask is None:
         mask = difference_mask(pipe, inverted.path[-1], source, target)
     return redraw(pipe, inverted, target, scale=scale, mask=mask)
+
+
+def _check_mask(mask: Tensor | None, size: Sequence[int]) -> None:
+    if mask is not None and list(mask.shape[-2:]) != list(size):
+        raise InputError(f"the mask is {list(mask.shape[-2:])} and the latents {list(size)}; make them equal")
 
 
 def _led(pipe: Pipeline, told: Told, negative: Told, scale: float, levels: Levels) -> Denoiser:

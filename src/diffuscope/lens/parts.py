@@ -34,11 +34,7 @@ def denoiser(
     Raises:
         InputError: the model's U-Net reads more than text (SDXL, distilled guidance, a mask).
     """
-    besides = [*sorted(pipe.unet.reads), *(["a mask"] if pipe.config.inpaints else [])]
-    if besides:
-        raise InputError(
-            f"this U-Net reads {', '.join(besides)} beside the text; run it by pipe(...) or pipe.steps(...)"
-        )
+    check_reads(pipe)
     conditioning = told if isinstance(told, Conditioning) else pipe.encode_prompt(told)
     context = conditioning.embeddings.to(pipe.device, pipe.dtype)
 
@@ -47,6 +43,19 @@ def denoiser(
         return pipe.unet(x.to(pipe.dtype), time, rows, tap=tap)
 
     return prediction.denoiser(predict, levels, pipe.config.schedule.prediction)
+
+
+def check_reads(pipe: Pipeline) -> None:
+    """Refuse a model whose U-Net reads more than text.
+
+    Raises:
+        InputError: it is so.
+    """
+    besides = [*sorted(pipe.unet.reads), *(["a mask"] if pipe.config.inpaints else [])]
+    if besides:
+        raise InputError(
+            f"this U-Net reads {', '.join(besides)} beside the text; run it by pipe(...) or pipe.steps(...)"
+        )
 
 
 class Decoder:

@@ -37,6 +37,8 @@ def functions_of(guidance: Guidance | Sequence[Guidance]) -> tuple[Guidance, ...
     Raises:
         InputError: something else.
     """
+    if not callable(guidance) and not isinstance(guidance, Sequence):
+        raise InputError(f"guidance is a {type(guidance).__name__}; give functions from Denoiser to Denoiser")
     functions = (guidance,) if callable(guidance) else tuple(guidance)
     for function in functions:
         if not callable(function):

@@ -17,6 +17,7 @@ from diffuscope.diffusion.inpaint import keeping
 from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
+from diffuscope.errors import InputError
 from diffuscope.images import picture_hash, to_pixels
 from diffuscope.pipeline import codec, guiding
 from diffuscope.pipeline.pictures import mask_pixels
@@ -102,6 +103,8 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     denoise = guiding.losses(denoise, cond, request, partial(codec.shares, pipe.vae), similar)
     for change in extras.guidance:
         denoise = change(denoise)
+        if not callable(denoise):
+            raise InputError(f"a function of guidance returned a {type(denoise).__name__}; it must return a Denoiser")
     denoise = limited(denoise, request.thresholding)
     steps = pipe.adapters.settling(_solved(request, denoise, x, noise))
     if inpainting is not None:

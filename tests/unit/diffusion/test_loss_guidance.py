@@ -146,15 +146,36 @@ def test_the_lessons_constants():
         (lambda _: torch.ones((), requires_grad=True) * 2, "no gradient"),
     ],
 )
-def test_losses_that_cannot_lead_are_named(loss, says):
+def test_losses_that_cannot_lead_are_named_before_any_call_and_in_the_run(loss, says):
+    def strict(picture):
+        assert picture.shape[-1] == 3, "made for one size, as the trial's is another"
+        return loss(picture)
+
     with pytest.raises(InputError, match=says):
-        loss_guidance(loss, decode)(denoise)(X, 1.0)
+        loss_guidance(loss, decode)
     with pytest.raises(InputError, match=says):
-        list(led_by_loss(SAMPLERS["euler"](denoise, X, SIGMAS), SIGMAS, loss, decode))
+        led_by_loss(iter(()), SIGMAS, loss, decode)
+    with pytest.raises(InputError, match=says):
+        loss_guidance(strict, decode)(denoise)(X, 1.0)
+    with pytest.raises(InputError, match=says):
+        list(led_by_loss(SAMPLERS["euler"](denoise, X, SIGMAS), SIGMAS, strict, decode))
+
+
+def test_what_a_loss_itself_raises_is_left_to_the_run():
+    def broken(picture):
+        raise KeyError(f"of {list(picture.shape)}")
+
+    guide = loss_guidance(broken, decode)
+    with pytest.raises(KeyError, match=r"\[1, 3, 3, 3\]"):
+        guide(denoise)(X, 1.0)
 
 
 def test_impossible_settings_are_refused():
     with pytest.raises(InputError, match="every"):
         led_by_loss(iter(()), SIGMAS, smooth, decode, every=0)
+    with pytest.raises(InputError, match="not finite"):
+        loss_guidance(smooth, decode, scale=float("nan"))
+    with pytest.raises(InputError, match="the loss is a str"):
+        loss_guidance("blue", decode)
     with pytest.raises(InputError, match="colour"):
         colour_loss(0.1, 25, 0.5)

@@ -67,6 +67,8 @@ def test_what_cannot_be_is_refused(tiny: Pipeline) -> None:
         Ablation("unet.out", "noise")
     with pytest.raises(InputError, match=r"no head of .* 2; they go from 0 to 1"):
         tiny("a fox", tap=Ablation(f"{CROSS}.mixed", heads=[2]))
+    with pytest.raises(InputError, match=r"none of the calls \[9\] comes; this run's go from 0 to 3"):
+        tiny.steps("a fox", tap=Ablation("unet.out", calls=[9]))
     with pytest.raises(InputError, match="no heads"):
         tiny("a fox", tap=Ablation("unet.out", heads=[0]))
     with pytest.raises(InputError, match="no tokens"):

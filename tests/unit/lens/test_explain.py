@@ -58,6 +58,8 @@ def test_without_guidance_there_is_none_to_show(tiny: Pipeline) -> None:
     assert "Guidance</h2>" not in text
     with pytest.raises(InputError, match="leave tap"):
         explain(tiny, "a fox", tap={})
+    with pytest.raises(InputError, match="prompt is a list; a page explains one text"):
+        explain(tiny, ["a fox"])
 
 
 def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from diffuscope.errors import InputError
 from diffuscope.lens.invert import diffedit, difference_mask, invert, redraw
 from diffuscope.lens.parts import Decoder, counted, denoiser, gradient_memory
 from diffuscope.pipeline import Pipeline
+from narrow import made
 
 PICTURE = Image.radial_gradient("L").resize((32, 32)).convert("RGB")
 
@@ -112,6 +113,25 @@ def test_diffedit_makes_its_own_mask(tiny: Pipeline) -> None:
 def test_a_picture_too_small_is_refused(tiny: Pipeline) -> None:
     with pytest.raises(InputError, match="at least 2 pixels"):
         invert(tiny, PICTURE.resize((1, 1)))
+
+
+def test_what_cannot_be_is_named_before_any_network_runs(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    sdxl = made("sdxl")
+    called: list[str] = []
+    for name in ("encode_image", "encode_prompt"):
+        for pipe in (tiny, sdxl):
+            monkeypatch.setattr(pipe, name, lambda *_, name=name, **__: called.append(name))
+    for call, says in (
+        (lambda: invert(tiny, PICTURE, steps=0), "0 steps"),
+        (lambda: invert(tiny, PICTURE, strength=float("nan")), "strength nan"),
+        (lambda: invert(tiny, PICTURE, refine=-1), "refine is -1"),
+        (lambda: invert(sdxl, PICTURE), "pooled, sizes beside the text"),
+        (lambda: diffedit(tiny, PICTURE, "a fox", "a fox"), "give texts that differ"),
+        (lambda: diffedit(tiny, PICTURE, "a fox", "a cat", mask=torch.zeros(1, 1, 3, 3)), r"the mask is \[3, 3\]"),
+    ):
+        with pytest.raises(InputError, match=says):
+            call()
+    assert called == []
 
 
 def test_memory_is_what_the_real_graphs_keep(tiny: Pipeline) -> None:
