@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -292,6 +293,7 @@ def _ramp(high: float, low: float, steps: int, power: float) -> list[float]:
     return [(high**power + place * (low**power - high**power)) ** (1 / power) for place in places]
 
 
+@lru_cache(maxsize=4096)
 def beta_quantile(share: float, shape: float = _BETA_SHAPE) -> float:
     """Where the symmetric beta distribution of parameter ``shape`` has ``share`` of its mass below.
 

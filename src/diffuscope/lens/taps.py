@@ -1,12 +1,14 @@
 """What the lens's taps share: names checked before the first network call, and which call of the U-Net it is."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from diffuscope.config import SDXL_SIZES, SIZE_WIDTH
+from diffuscope.config import SDXL_SIZES, SIZE_WIDTH, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.samplers.restart import further_calls
 from diffuscope.models.text_encoder import TextEncoder
@@ -16,6 +18,8 @@ from diffuscope.pipeline.request import Request
 from diffuscope.pipeline.taps import matching
 from diffuscope.types import Tap
 from diffuscope.weights.assign import blank, load_into
+
+Config = TextEncoderConfig | UNetConfig | VAEConfig
 
 CALL = "unet.x"
 """The first value of every U-Net call: a tap that wants it can count the calls."""
@@ -90,46 +94,55 @@ def shapes(
     Without a request it is one picture of 8x8 latents.
     """
     found: dict[str, torch.Size] = {}
-
-    class Shapes:
-        def __init__(self, rows: int) -> None:
-            self.rows = rows
-
-        def wants(self, name: str) -> bool:  # noqa: ARG002
-            return True
-
-        def __call__(self, name: str, value: Tensor) -> Tensor:
-            found[name] = torch.Size([self.rows, *value.shape[1:]])
-            return value
-
     vae = next((part for part in components if isinstance(part, VAE)), None)
     factor = 8 if vae is None else vae.config.factor
     images = 1 if request is None else request.images
     height, width = (8 * factor, 8 * factor) if request is None else (request.height, request.width)
     texts = 1 if request is None else len({*request.prompt, *(request.negative_prompt if request.guided else ())})
-    rows = images * (2 if request is not None and request.guided else 1)
+    calls = images * (2 if request is not None and request.guided else 1)
     for part in components:
         if not isinstance(part, TextEncoder | UNet | VAE) or (parts is not None and str(part.component) not in parts):
             continue
-        twin = _hollow(part)
-        with torch.no_grad():
-            if isinstance(twin, TextEncoder):
-                twin(torch.zeros(0, twin.config.positions, dtype=torch.int64), Shapes(texts))
-            elif isinstance(twin, UNet):
-                _call(twin, 0, (height // factor, width // factor), Shapes(rows))
-            else:
-                twin(torch.zeros(0, twin.config.image_channels, height, width), Shapes(images))
+        rows, size = (texts if isinstance(part, TextEncoder) else images), (height, width)
+        if isinstance(part, UNet):
+            rows, size = calls, (height // factor, width // factor)
+        for name, row in _row_shapes(part.config, str(part.component), size).items():
+            found[name] = torch.Size([rows, *row])
     return found
 
 
-def _hollow(part: TextEncoder | UNet | VAE) -> TextEncoder | UNet | VAE:
-    """A network of the same config that takes no memory: each parameter is a single zero, seen at every place."""
+@lru_cache(maxsize=16)
+def _row_shapes(config: Config, component: str, size: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+    """Name -> shape of one row of every inner value. A config is for ever, so each is asked once."""
+    rows: dict[str, tuple[int, ...]] = {}
+
+    class Shapes:
+        def wants(self, name: str) -> bool:  # noqa: ARG002
+            return True
+
+        def __call__(self, name: str, value: Tensor) -> Tensor:
+            rows[name] = tuple(value.shape[1:])
+            return value
+
+    twin = _hollow(config, component)
+    with torch.no_grad():
+        if isinstance(twin, TextEncoder):
+            twin(torch.zeros(0, twin.config.positions, dtype=torch.int64), Shapes())
+        elif isinstance(twin, UNet):
+            _call(twin, 0, size, Shapes())
+        else:
+            twin(torch.zeros(0, twin.config.image_channels, *size), Shapes())
+    return MappingProxyType(rows)
+
+
+def _hollow(config: Config, component: str) -> TextEncoder | UNet | VAE:
+    """A network of this config that takes no memory: each parameter is a single zero, seen at every place."""
     twin: TextEncoder | UNet | VAE
     with blank():
-        if isinstance(part, TextEncoder):
-            twin = TextEncoder(part.config, component=part.component)
+        if isinstance(config, TextEncoderConfig):
+            twin = TextEncoder(config, component=component)
         else:
-            twin = UNet(part.config) if isinstance(part, UNet) else VAE(part.config)
+            twin = UNet(config) if isinstance(config, UNetConfig) else VAE(config)
     load_into(twin, {name: torch.zeros(()).expand(value.shape) for name, value in twin.state_dict().items()})
     return twin
 

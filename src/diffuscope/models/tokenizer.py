@@ -13,8 +13,10 @@ import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 
@@ -72,6 +74,19 @@ class Added:
     ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What a table of merges makes. Nothing changes it, so every tokenizer with these merges has this one."""
+
+    tokens: tuple[str, ...]
+    """By id."""
+    merged: Mapping[tuple[int, int], int]
+    """A pair's ids -> the id of what it becomes, in order of rank."""
+
+    def __deepcopy__(self, memo: object) -> "_Table":
+        return self
+
+
 class Tokenizer:
     """Text to token ids and back.
 
@@ -92,21 +107,8 @@ class Tokenizer:
             raise InputError(f"length is {length}; give at least 2, for start and end of text")
         self.length = length
         self.pad = pad
-        self.tokens = [*_BYTES.values(), *(f"{letter}</w>" for letter in _BYTES.values())]
-        ids = {token: i for i, token in enumerate(self.tokens)}
-        self._merged: dict[tuple[int, int], int] = {}
-        for first, second in _read_merges(path):
-            token = len(self.tokens)
-            try:
-                self._merged[ids[first], ids[second]] = token
-            except KeyError as missing:
-                raise WeightsError(
-                    f"merge {token - 512} of {path or 'the vocabulary'} joins {missing}, which no merge before it made"
-                ) from None
-            ids[first + second] = token
-            self.tokens.append(first + second)
-        self.start, self.end = len(self.tokens), len(self.tokens) + 1
-        self.tokens += [START, END]
+        self._table = _clips_table() if path is None else _read_table(Path(path))
+        self.start, self.end = len(self.tokens) - 2, len(self.tokens) - 1
         self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
         self._cache: dict[str, tuple[int, ...]] = {}
         self.words: dict[str, tuple[int, ...]] = {}
@@ -114,9 +116,14 @@ class Tokenizer:
         self._alone: regex.Pattern[str] | None = None
 
     @property
+    def tokens(self) -> tuple[str, ...]:
+        """Every token of the table by its id, ``</w>`` where a word ends; added words have theirs after these."""
+        return self._table.tokens
+
+    @property
     def merges(self) -> list[tuple[str, str]]:
         """The table of merges in order of rank, as a ``merges.txt`` lists them."""
-        return [(self.tokens[first], self.tokens[second]) for first, second in self._merged]
+        return [(self.tokens[first], self.tokens[second]) for first, second in self._table.merged]
 
     def add_words(self, words: Mapping[str, int]) -> None:
         """Let each of ``words`` stand for so many ids of its own; words that were added before are forgotten.
@@ -187,7 +194,7 @@ class Tokenizer:
             ids = ids.flatten().tolist()
         ids = [int(i) for i in ids]
         added = [name for word, own in self.words.items() for name in _names(word, len(own))]
-        tokens = [*self.tokens, *added] if added else self.tokens
+        tokens = (*self.tokens, *added) if added else self.tokens
         wrong = [i for i in ids if not 0 <= i < len(tokens)]
         if wrong:
             raise InputError(f"token id {wrong[0]} does not exist; ids go from 0 to {len(tokens) - 1}")
@@ -201,19 +208,20 @@ class Tokenizer:
         if isinstance(word, Added):
             return WordTrace(word.word, _names(word.word, len(word.ids)), (), word.ids)
         # Byte-pair encoding as the paper tells it; ``_merge`` is its fast twin.
+        merged = self._table.merged
         ids = self._first_pieces(word)
         start, merges = tuple(self.tokens[i] for i in ids), []
-        while known := [pair for pair in pairwise(ids) if pair in self._merged]:
-            pair = min(known, key=self._merged.__getitem__)
+        while known := [pair for pair in pairwise(ids) if pair in merged]:
+            pair = min(known, key=merged.__getitem__)
             joined: list[int] = []
             for i in ids:
                 if joined and (joined[-1], i) == pair:
-                    joined[-1] = self._merged[pair]
+                    joined[-1] = merged[pair]
                 else:
                     joined.append(i)
             ids = joined
             names = (self.tokens[pair[0]], self.tokens[pair[1]])
-            merges.append(Merge(self._merged[pair] - 512, names, tuple(self.tokens[i] for i in ids)))
+            merges.append(Merge(merged[pair] - 512, names, tuple(self.tokens[i] for i in ids)))
         return WordTrace(word, start, tuple(merges), tuple(ids))
 
     def _chunk_ids(self, chunk: str) -> tuple[int, ...]:
@@ -254,22 +262,23 @@ class Tokenizer:
 
     def _merge(self, ids: list[int]) -> list[int]:
         """The tokens of a word's first pieces, in n log n: a heap of possible merges over a linked list of pieces."""
+        merged = self._table.merged
         n = len(ids)
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        heap = [(self._merged[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in self._merged]
+        heap = [(merged[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in merged]
         heapify(heap)
         while heap:
             token, left = heappop(heap)
             right = after[left]
-            if right == n or self._merged.get((ids[left], ids[right])) != token:
+            if right == n or merged.get((ids[left], ids[right])) != token:
                 continue  # one of the two has merged with another since
             ids[left], ids[right] = token, -1
             after[left] = after[right]
             if after[left] < n:
                 before[after[left]] = left
             for i, j in ((before[left], left), (left, after[left])):
-                if i >= 0 and j < n and (ids[i], ids[j]) in self._merged:
-                    heappush(heap, (self._merged[ids[i], ids[j]], i))
+                if i >= 0 and j < n and (ids[i], ids[j]) in merged:
+                    heappush(heap, (merged[ids[i], ids[j]], i))
         return [i for i in ids if i >= 0]
 
 
@@ -309,8 +318,12 @@ def _names(word: str, count: int) -> tuple[str, ...]:
     return (word, *(f"{word}_{i}" for i in range(1, count)))
 
 
-def _read_merges(path: str | Path | None) -> list[tuple[str, str]]:
-    source = files("diffuscope") / "assets" / "bpe_simple_vocab_16e6.txt.gz" if path is None else Path(path)
+@lru_cache(maxsize=1)
+def _clips_table() -> _Table:
+    return _read_table(files("diffuscope") / "assets" / "bpe_simple_vocab_16e6.txt.gz")
+
+
+def _read_table(source: Traversable) -> _Table:
     if not source.is_file():
         raise ModelNotFoundError(f"no vocabulary at {source}; give a table of merges (merges.txt), or None for CLIP's")
     try:
@@ -322,9 +335,27 @@ def _read_merges(path: str | Path | None) -> list[tuple[str, str]]:
         text = data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise WeightsError(f"{source} cannot be read as a table of merges ({error}); fetch it again") from error
-    table = [tuple(line.split()) for line in text.split("\n", MERGES + 1)[1 : MERGES + 1]]
-    if len(table) != MERGES or any(len(pair) != 2 for pair in table):
-        raise WeightsError(
-            f"{source} does not hold {MERGES} pairs, one a line after a header; it is no CLIP vocabulary"
-        )
-    return [(first, second) for first, second in table]
+    try:
+        return _table("\n".join(text.split("\n", MERGES + 1)[1 : MERGES + 1]))
+    except ValueError as error:
+        raise WeightsError(f"{source} is no CLIP vocabulary: {error}") from None
+
+
+@lru_cache(maxsize=2)
+def _table(lines: str) -> _Table:
+    """The table of so many pairs, one a line, made once for all who have the same."""
+    pairs = [tuple(line.split()) for line in lines.split("\n")]
+    if len(pairs) != MERGES or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"it does not hold {MERGES} pairs, one a line after a header")
+    tokens = [*_BYTES.values(), *(f"{letter}</w>" for letter in _BYTES.values())]
+    ids = {token: i for i, token in enumerate(tokens)}
+    merged: dict[tuple[int, int], int] = {}
+    for first, second in pairs:
+        token = len(tokens)
+        try:
+            merged[ids[first], ids[second]] = token
+        except KeyError as missing:
+            raise ValueError(f"merge {token - 512} joins {missing}, which no merge before it made") from None
+        ids[first + second] = token
+        tokens.append(first + second)
+    return _Table((*tokens, START, END), merged)

@@ -1,3 +1,4 @@
+import copy
 import gzip
 import hashlib
 import tracemalloc
@@ -120,6 +121,13 @@ def test_the_cache_changes_nothing_and_stays_bounded(monkeypatch: pytest.MonkeyP
 def test_a_plain_table_of_merges_is_the_same_vocabulary(tokenizer: Tokenizer, tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_bytes(gzip.decompress(ASSET.read_bytes()))
     assert Tokenizer(tmp_path / "merges.txt").tokens == tokenizer.tokens
+
+
+def test_tokenizers_share_the_table_and_nothing_else(tokenizer: Tokenizer) -> None:
+    copied = copy.deepcopy(tokenizer)
+    copied.add_words({"fox": 2})
+    assert copied.tokens is Tokenizer(length=7).tokens is tokenizer.tokens
+    assert copied.encode("a fox").tolist() != tokenizer.encode("a fox").tolist() == Tokenizer().encode("a fox").tolist()
 
 
 def test_wrong_input_says_what_to_do(tokenizer: Tokenizer, tmp_path: Path) -> None:
