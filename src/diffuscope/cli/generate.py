@@ -180,7 +180,7 @@ def _memory(pipe: "Pipeline", wish: Wish) -> str:
     height, width = wish.height or preset.height, wish.width or preset.width
     loss = None if text is None else pipe.similarity.loss(text)
     needed = gradient_memory(pipe, height, width, images=wish.count, guided=False, loss=loss)
-    return f"exact guidance keeps {needed.exact / 2**20:,.0f} MiB of activations, beside the weights\n"
+    return f"exact guidance keeps about {needed.exact / 2**20:,.0f} MiB of activations, beside the weights\n"
 
 
 def _options(flag: str, given: tuple[str, ...]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_generate_leads_to_a_text_through_the_network_and_replays(tiny_folder: P
     ]
     assert main([*call, *flags, "--guidance-colour", "0.1", "0.9", "0.5", "--guidance-exact"]) == 0
     said = capsys.readouterr().err
-    assert re.match(r"exact guidance keeps [\d,]+ MiB of activations", said)
+    assert re.match(r"exact guidance keeps about [\d,]+ MiB of activations", said)
     assert said.index("exact guidance") < said.index("0/3"), "before the first step"
     options = {"similarity": "a blue car", "similarity_scale": 2.0, "similarity_low": 0.1}
     assert read(out)["guidance_options"] == options | {"colour": [0.1, 0.9, 0.5], "exact": True}
