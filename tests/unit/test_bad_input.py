@@ -139,26 +139,7 @@ CALLS: dict[str, Bad] = {
     "tap of no function": Bad({"tap": {"unet.out": 3}}, InputError, ("'unet.out' is a int",)),
     "tap changes a shape": Bad({"tap": {"unet.out": lambda value: value[:1]}}, InputError, ("same shape",)),
     "guidance function": Bad({"guidance": [5.0]}, InputError, ("guidance holds a float",)),
-    "guidance is a number": Bad({"guidance": 5.0}, InputError, ("guidance is a float",)),
     "guidance makes no Denoiser": Bad({"guidance": lambda _: None}, InputError, ("returned a NoneType",)),
-    "similarity with nothing": Bad(
-        {"guidance_options": {"similarity": " "}}, InputError, ("give a text",), ("--guidance-similarity", " ")
-    ),
-    "similarity of no number": Bad(
-        {"guidance_options": {"similarity": "fox", "similarity_scale": NAN}},
-        InputError,
-        ("similarity_scale is nan",),
-        ("--guidance-similarity", "fox", "--guidance-similarity-scale", "nan"),
-    ),
-    "colour away": Bad(
-        {"guidance_options": {"colour": (0.1, 0.9, 0.5), "colour_scale": -1}},
-        InputError,
-        ("colour_scale is -1", "0 or more"),
-        ("--guidance-colour", "0.1", "0.9", "0.5", "--guidance-colour-scale", "-1"),
-    ),
-    "exact of nothing": Bad(
-        {"guidance_options": {"exact": True}}, InputError, ("without colour or similarity",), ("--guidance-exact",)
-    ),
     "upscale": Bad({"upscale": 3}, InputError, ("upscale is 3", "1 or 4"), ("--upscale", "3")),
     "upscale is a fraction": Bad({"upscale": 4.0}, InputError, ("upscale is 4.0",)),
     "seed is two numbers": Bad({"seed": torch.tensor([1, 2])}, InputError, ("seed is tensor",)),

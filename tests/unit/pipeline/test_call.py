@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuscope.errors import NonFiniteError
+from diffuscope.errors import InputError, NonFiniteError
 from diffuscope.images import open_picture, picture_hash, to_pixels
 from diffuscope.pipeline import Pipeline
 
@@ -132,6 +132,8 @@ def test_guidance_functions_wrap_the_denoiser(tiny: Pipeline) -> None:
     assert torch.equal(plain.latents, single.latents)
     halved = tiny("a red fox", seed=32, guidance=[lambda denoise: lambda x, sigma: denoise(x, sigma) / 2])
     assert not torch.equal(plain.latents, halved.latents)
+    with pytest.raises(InputError, match="guidance is a float; give functions"):
+        tiny("a red fox", guidance=5.0)
 
 
 def test_custom_noise_levels_and_fused_sampler_names(tiny: Pipeline) -> None:
