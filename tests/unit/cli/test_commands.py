@@ -95,6 +95,12 @@ def test_generate_leads_to_a_text_through_the_network_and_replays(tiny_folder: P
     assert capsys.readouterr().out.endswith("identical: every pixel is the same\n")
     assert main([*call, "--guidance-exact"]) == 2
     assert "without colour or similarity" in capsys.readouterr().err
+    for wrong, says in (
+        (("--guidance-similarity-scale", "nan"), "is nan"),
+        (("--guidance-similarity", " "), "give a text"),
+    ):
+        assert main([*call, *flags, *wrong]) == 2
+        assert says in capsys.readouterr().err
     assert main([*call, *flags, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
