@@ -1,6 +1,7 @@
 """A whole model and a whole corpus, small enough for every test: TINY with random weights, shapes with names."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,18 @@ def tiny() -> Pipeline:
 def tiny_folder(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model in our layout. Not to be written to."""
     return tiny.save(tmp_path_factory.mktemp("model") / "tiny", layout="own")
+
+
+@pytest.fixture(scope="session")
+def diffusers_folder(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in diffusers' layout. Not to be written to."""
+    return tiny.save(tmp_path_factory.mktemp("model") / "tiny", layout="diffusers")
+
+
+@pytest.fixture
+def folder(diffusers_folder: Path, tmp_path: Path) -> Path:
+    """A copy of it for one test, to be changed."""
+    return shutil.copytree(diffusers_folder, tmp_path / "model")
 
 
 def svg(thing: int, style: int, fill: str) -> str:

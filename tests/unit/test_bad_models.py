@@ -23,7 +23,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline import Pipeline, load
+from diffuscope.pipeline import load
 from diffuscope.weights import single
 
 Tensors = dict[str, Tensor]
@@ -168,11 +168,6 @@ def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_pat
     assert torch.equal(found.unet.stem.weight, whole[STEM].bfloat16())
     assert main(["info", str(path)]) == 2
     assert main(["info", str(path), "--allow-pickle"]) == 0
-
-
-@pytest.fixture
-def folder(tiny: Pipeline, tmp_path: Path) -> Path:
-    return tiny.save(tmp_path / "model")
 
 
 def edit(path: Path, **values: object) -> None:

@@ -1,10 +1,7 @@
 """Hub ids: the cache is used as it is, offline is offline, and only what is needed would be fetched."""
 
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,22 +11,17 @@ import diffuscope as ds
 from diffuscope import hub
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.pipeline import Pipeline
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from hub_files import COMMIT, cached
 
 
 @pytest.fixture
-def cache(tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(diffusers_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache in which owner/tiny is whole; and no way to a network."""
-    repository = tmp_path / "hub" / "models--owner--tiny"
-    (repository / "snapshots").mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
-    tiny.save(repository / "snapshots" / COMMIT)
+    snapshot = cached(diffusers_folder, tmp_path / "hub")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a socket was opened"))
     monkeypatch.chdir(tmp_path)
-    return repository / "snapshots" / COMMIT
+    return snapshot
 
 
 @pytest.mark.parametrize("name", ["owner/tiny", "owner/tiny@main", f"owner/tiny@{COMMIT}"])
@@ -40,15 +32,6 @@ def test_what_lies_in_the_cache_is_used(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     assert hub.fetch(name) == cache
     assert ds.load(name, device="cpu").weights == tiny.weights
-
-
-def test_the_environment_says_where_the_cache_is(cache: Path, tmp_path: Path) -> None:
-    """Read by huggingface_hub when it is imported, so in a process of its own; HF_HOME holds the cache as ``hub``."""
-    for variables in ({"HF_HOME": str(tmp_path)}, {"HF_HUB_CACHE": str(tmp_path / "hub")}):
-        environment = {**os.environ, **variables, "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "diffuscope", "info", "owner/tiny"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
-        assert "the model 'tiny'" in done.stdout, done.stderr
 
 
 def test_a_single_file_in_the_cache(tiny: Pipeline, cache: Path) -> None:

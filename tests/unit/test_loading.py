@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import diffuscope as ds
-from diffuscope.config import EMOJI, PRESETS, TINY
+from diffuscope.config import PRESETS, TINY
 from diffuscope.loading import (
     choose_device,
     choose_dtype,
@@ -18,7 +18,6 @@ from diffuscope.loading import (
     load_network,
     load_upscaler,
     parts,
-    shipped_models,
 )
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights import files, packing
@@ -145,13 +144,6 @@ def test_nothing_asks_the_network(tiny_folder: Path, monkeypatch: pytest.MonkeyP
     ds.load(tiny_folder)("a", seed=1, upscale=4)
     with pytest.raises(ds.errors.ModelNotFoundError):
         ds.load("someone/some-model")
-
-
-def test_shipped_models_are_whole() -> None:
-    for name in shipped_models():
-        pipe = ds.load(name, device="cpu")
-        assert pipe.config.name == name
-    assert "emoji" not in shipped_models() or ds.load("emoji", device="cpu").config.unet == EMOJI.unet
 
 
 def test_the_upscaler_is_ready() -> None:

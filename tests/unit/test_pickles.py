@@ -133,8 +133,3 @@ def test_nothing_in_a_folder_of_pickles_is_run(folder: Path, part: str) -> None:
             load(folder, "cpu", allow_pickle=allow_pickle)
         assert BIN[whole.name] in str(caught.value)
     assert not canary.exists()
-
-
-@pytest.fixture
-def folder(tiny: Pipeline, tmp_path: Path) -> Path:
-    return tiny.save(tmp_path / "model")

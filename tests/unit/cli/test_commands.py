@@ -1,11 +1,7 @@
 """The commands, run as a person runs them."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -225,37 +221,6 @@ def test_an_unknown_command_or_flag(capsys) -> None:
     assert main(["generate", "fox", "--stepz", "3"]) == 2
     assert "--stepz" in capsys.readouterr().err
     assert main(["generate"]) == 2
-
-
-def test_the_console_script_starts(tmp_path: Path) -> None:
-    for start in ([Path(sys.executable).with_name("diffuscope")], [sys.executable, "-m", "diffuscope"]):
-        done = subprocess.run([*start, "--version"], capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert done.stdout.startswith("diffuscope ")
-
-
-def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
-    """A run of many steps, interrupted after the progress bar shows the first."""
-    command = [sys.executable, "-m", "diffuscope", "generate", "fox", "--model", str(tiny_folder), "--steps", "900"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background inherit "ignore"
-    try:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    try:
-        assert process.stderr is not None
-        said = b""
-        while b"/900 [" not in said.replace(b" 0/900 [", b""):
-            chunk = os.read(process.stderr.fileno(), 4096)
-            assert chunk, said
-            said += chunk
-        process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert rest.endswith(b"stopped\n")
-    assert b"Traceback" not in rest
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_our_own_fault_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch) -> None:

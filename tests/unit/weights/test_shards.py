@@ -30,11 +30,6 @@ def split(folder: Path, name: str = "diffusion_pytorch_model") -> Path:
     return index
 
 
-@pytest.fixture
-def folder(tiny: Pipeline, tmp_path: Path) -> Path:
-    return tiny.save(tmp_path / "model", layout="diffusers")
-
-
 def test_shards_are_read_as_one(tiny: Pipeline, folder: Path) -> None:
     split(folder)
     again = load_components(folder, "cpu")

@@ -14,8 +14,7 @@ import diffuscope as ds
 from diffuscope import hub
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.pipeline import Pipeline
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from hub_files import COMMIT
 
 
 class Server(ThreadingHTTPServer):
@@ -94,8 +93,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    folder = tiny.save(tmp_path / "repository")
+def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     (folder / "README.md").write_text("not needed")
     (folder / "unet" / "diffusion_pytorch_model.non_ema.safetensors").write_bytes(b"not needed")
     server = Server(folder)

@@ -1,0 +1,84 @@
+"""Programs as they are started: stopped with a key, told by the environment, several at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from diffuscope.training.loop import train
+from hub_files import cached
+from line import CONFIG, Line, log
+
+
+def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
+    """A run of many steps, interrupted after the progress bar shows the first."""
+    command = [sys.executable, "-m", "diffuscope", "generate", "fox", "--model", str(tiny_folder), "--steps", "900"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests run in the background inherit "ignore"
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        assert process.stderr is not None
+        said = b""
+        while b"/900 [" not in said.replace(b" 0/900 [", b""):
+            chunk = os.read(process.stderr.fileno(), 4096)
+            assert chunk, said
+            said += chunk
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert rest.endswith(b"stopped\n")
+    assert b"Traceback" not in rest
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_says_where_the_cache_is(diffusers_folder: Path, tmp_path: Path) -> None:
+    """Read by huggingface_hub when it is imported, so in a process of its own; HF_HOME holds the cache as ``hub``."""
+    cached(diffusers_folder, tmp_path / "hub")
+    for variables in ({"HF_HOME": str(tmp_path)}, {"HF_HUB_CACHE": str(tmp_path / "hub")}):
+        environment = {**os.environ, **variables, "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, "-m", "diffuscope", "info", "owner/tiny"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        assert "the model 'tiny'" in done.stdout, done.stderr
+
+
+def test_two_processes_train_as_one_that_draws_for_both(tmp_path):
+    """Started by torchrun: equal to one process whose gradient is the mean over both processes' draws."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import torch
+from pathlib import Path
+from line import CONFIG, Line
+from diffuscope.training import ranks
+from diffuscope.training.loop import train
+torch.set_num_threads(1)
+with ranks.joined(torch.device("cpu")):
+    average = train(Line(), CONFIG, Path({str(tmp_path)!r}) / "two")
+    torch.save(average.state_dict(), Path({str(tmp_path)!r}) / f"rank{{ranks.rank()}}.pt")
+"""
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    subprocess.run(torchrun, check=True, timeout=600, capture_output=True)
+
+    class Both(Line):
+        def loss(self, draw):
+            other = torch.Generator().manual_seed(draw.seed + 1)
+            first, numbers = super().loss(draw)
+            second, _ = super().loss(replace(draw, generator=other))
+            return (first + second) / 2, numbers
+
+    alone = train(Both(), CONFIG, tmp_path / "one").state_dict()
+    for rank in range(2):
+        state = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert all(torch.allclose(state[name], alone[name], atol=1e-5) for name in alone)
+    assert [line["step"] for line in log(tmp_path / "two")] == [line["step"] for line in log(tmp_path / "one")]
