@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Rename:
 
     def apply(self, key: str) -> str | None:
         """Our name of the tensor that they call ``key``, or None where this rule does not speak of it."""
-        match = self._pattern.fullmatch(key)
+        match = _pattern(self.theirs).fullmatch(key)
         if match is None:
             return None
         parts = match.groupdict()
@@ -32,10 +32,11 @@ class Rename:
         """The rule that leads back."""
         return Rename(self.ours, self.theirs)
 
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        body = re.sub(r"\\\{(\w+)\\\}", r"(?P<hole_\1>[^.]+)", re.escape(self.theirs))
-        return re.compile(body + r"\.(?P<leaf>weight|bias)")
+
+@lru_cache(maxsize=4096)
+def _pattern(theirs: str) -> re.Pattern[str]:
+    body = re.sub(r"\\\{(\w+)\\\}", r"(?P<hole_\1>[^.]+)", re.escape(theirs))
+    return re.compile(body + r"\.(?P<leaf>weight|bias)")
 
 
 def under(theirs: str, ours: str, table: Mapping[str, str]) -> Iterator[Rename]:
@@ -57,10 +58,12 @@ def rename(
         WeightMismatchError: a name matches no rule, or several, or two tensors get the same name.
     """
     plain: dict[str, list[Rename]] = {}
-    holed = []
+    # By the number of parts, which a hole does not change, and by the first of them, "" where a hole is in it.
+    holed: dict[tuple[int, str], list[Rename]] = {}
     for rule in rules:
         if HOLE.search(rule.theirs):
-            holed.append(rule)
+            first = rule.theirs.partition(".")[0]
+            holed.setdefault((rule.theirs.count("."), "" if HOLE.search(first) else first), []).append(rule)
         else:
             plain.setdefault(rule.theirs, []).append(rule)
     renamed: dict[str, Tensor] = {}
@@ -68,7 +71,9 @@ def rename(
     for key, tensor in tensors.items():
         if ignored is not None and key in ignored:
             continue
-        candidates = [*plain.get(key.rpartition(".")[0], ()), *holed]
+        module = key.rpartition(".")[0]
+        parts, first = module.count("."), module.partition(".")[0]
+        candidates = [*plain.get(module, ()), *holed.get((parts, first), ()), *holed.get((parts, ""), ())]
         names = [name for rule in candidates if (name := rule.apply(key)) is not None]
         if len(names) != 1:
             found = "no rule" if not names else f"{len(names)} rules ({', '.join(names)})"
