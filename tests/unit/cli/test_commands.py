@@ -1,7 +1,6 @@
 """The commands, run as a person runs them."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -66,39 +65,6 @@ def test_generate_guides_in_other_ways_and_replays(tiny: Pipeline, tiny_folder: 
     assert capsys.readouterr().out.endswith("identical: every pixel is the same\n")
     assert main([*call, "--guidance-scale", "1", "--guidance-rescale", "0.7"]) == 2
     assert "wants guidance" in capsys.readouterr().err
-
-
-def test_generate_leads_to_a_text_through_the_network_and_replays(tiny_folder: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "out.png"
-    call = ["generate", "fox", "--model", str(tiny_folder), "--seed", "7", "--steps", "3", "--out", str(out)]
-    flags = [
-        "--guidance-similarity",
-        "a blue car",
-        "--guidance-similarity-scale",
-        "2",
-        "--guidance-similarity-low",
-        "0.1",
-    ]
-    assert main([*call, *flags, "--guidance-colour", "0.1", "0.9", "0.5", "--guidance-exact"]) == 0
-    said = capsys.readouterr().err
-    assert re.match(r"exact guidance keeps about [\d,]+ MiB of activations", said)
-    assert said.index("exact guidance") < said.index("0/3"), "before the first step"
-    options = {"similarity": "a blue car", "similarity_scale": 2.0, "similarity_low": 0.1}
-    assert read(out)["guidance_options"] == options | {"colour": [0.1, 0.9, 0.5], "exact": True}
-    assert main(["info", str(out)]) == 0
-    assert '"similarity": "a blue car"' in capsys.readouterr().out
-    assert main(["replay", str(out), "--model", str(tiny_folder)]) == 0
-    assert capsys.readouterr().out.endswith("identical: every pixel is the same\n")
-    assert main([*call, "--guidance-exact"]) == 2
-    assert "without colour or similarity" in capsys.readouterr().err
-    for wrong, says in (
-        (("--guidance-similarity-scale", "nan"), "is nan"),
-        (("--guidance-similarity", " "), "give a text"),
-    ):
-        assert main([*call, *flags, *wrong]) == 2
-        assert says in capsys.readouterr().err
-    assert main([*call, *flags, "--quiet"]) == 0
-    assert capsys.readouterr().err == ""
 
 
 def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_path: Path, capsys) -> None:

@@ -11,8 +11,8 @@ from diffuscope.recipes import classifier as recipes
 
 
 @pytest.fixture
-def files(corpus_file, teacher_file, tiny_folder):
-    given = {"corpus": corpus_file, "teacher": teacher_file, "model": tiny_folder, "device": "cpu"}
+def files(corpus_file, teacher_file, quick_folder):
+    given = {"corpus": corpus_file, "teacher": teacher_file, "model": quick_folder, "device": "cpu"}
     return [f"--{name}={value}" for name, value in given.items()]
 
 
@@ -46,11 +46,11 @@ def test_mistakes_are_told_before_any_work(files, wrong, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_a_sheet_shows_a_picture_for_each_prompt(tiny, tiny_folder, tmp_path):
+def test_a_sheet_shows_a_picture_for_each_prompt(quick, quick_folder, tmp_path):
     path = tmp_path / "sheet.png"
-    assert main(["eval", "sheet", f"--model={tiny_folder}", f"--out={path}", "--device=cpu"]) == 0
+    assert main(["eval", "sheet", f"--model={quick_folder}", f"--out={path}", "--device=cpu"]) == 0
     sheet = Image.open(path)
-    expected = tiny(PROMPTS[1], seed=SEED + 1).images[0].resize((192, 192), Image.Resampling.LANCZOS)
+    expected = quick(PROMPTS[1], seed=SEED + 1).images[0].resize((192, 192), Image.Resampling.LANCZOS)
     found = sheet.crop((224, 16, 416, 208))
     worst = max(abs(a - b) for a, b in zip(found.tobytes(), expected.tobytes(), strict=True))
     assert worst <= 2

@@ -11,17 +11,17 @@ from diffuscope.evaluate.scores import REAL, THROUGH_VAE, evaluate, sources, thr
 
 
 @pytest.fixture(scope="module")
-def document(tiny, material, teacher):
+def document(quick, material, teacher):
     from diffuscope.evaluate.judges import Judges, galleries
 
-    return evaluate(tiny, Judges(material, teacher, *galleries(material, teacher), encode=lambda texts: texts), 8)
+    return evaluate(quick, Judges(material, teacher, *galleries(material, teacher), encode=lambda texts: texts), 8)
 
 
-def test_the_document_holds_every_measure_and_how_it_came_about(document, material, tiny):
+def test_the_document_holds_every_measure_and_how_it_came_about(document, material, quick):
     again = json.loads(json.dumps(document))
     assert again == document
     assert again["split"] == material.split.hash
-    assert again["model"]["weights"] == tiny.weights
+    assert again["model"]["weights"] == quick.weights
     measures = {entry["measure"] for entry in again["scores"]}
     judged_elsewhere = {m for m in report.TITLES if "towers" in m or "classifier" in m}
     assert measures == set(report.TITLES) - judged_elsewhere

@@ -1,6 +1,7 @@
 """Losses as options: each is ``loss_guidance``, cheap or exact, is in the receipt, is replayed; bad ones are named."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope import similarity as judges
+from diffuscope.cli import main
 from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.images import read_texts, write_png
@@ -177,3 +179,36 @@ def test_a_replay_wants_the_same_judge(tiny: Pipeline, tmp_path: Path) -> None:
     write_png(path, result.images[0], read_texts(path) | {JSON_KEY: json.dumps(receipt)})
     with pytest.raises(InputError, match=r"other weights than this installation has; install diffuscope \d"):
         ds.replay(path, model=tiny)
+
+
+def test_the_command_leads_to_a_text_through_the_network_and_replays(tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out.png"
+    call = ["generate", "fox", "--model", str(tiny_folder), "--seed", "7", "--steps", "3", "--out", str(out)]
+    flags = [
+        "--guidance-similarity",
+        "a blue car",
+        "--guidance-similarity-scale",
+        "2",
+        "--guidance-similarity-low",
+        "0.1",
+    ]
+    assert main([*call, *flags, "--guidance-colour", "0.1", "0.9", "0.5", "--guidance-exact"]) == 0
+    said = capsys.readouterr().err
+    assert re.match(r"exact guidance keeps about [\d,]+ MiB of activations", said)
+    assert said.index("exact guidance") < said.index("0/3"), "before the first step"
+    options = {"similarity": "a blue car", "similarity_scale": 2.0, "similarity_low": 0.1}
+    assert read(out)["guidance_options"] == options | {"colour": [0.1, 0.9, 0.5], "exact": True}
+    assert main(["info", str(out)]) == 0
+    assert '"similarity": "a blue car"' in capsys.readouterr().out
+    assert main(["replay", str(out), "--model", str(tiny_folder)]) == 0
+    assert capsys.readouterr().out.endswith("identical: every pixel is the same\n")
+    assert main([*call, "--guidance-exact"]) == 2
+    assert "without colour or similarity" in capsys.readouterr().err
+    for wrong, says in (
+        (("--guidance-similarity-scale", "nan"), "is nan"),
+        (("--guidance-similarity", " "), "give a text"),
+    ):
+        assert main([*call, *flags, *wrong]) == 2
+        assert says in capsys.readouterr().err
+    assert main([*call, *flags, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
