@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,19 @@ def diffusers_folder(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -
 def folder(diffusers_folder: Path, tmp_path: Path) -> Path:
     """A copy of it for one test, to be changed."""
     return shutil.copytree(diffusers_folder, tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def quick(tiny: Pipeline) -> Pipeline:
+    """The tiny model with one step a picture: what is measured, and how, does not depend on the number."""
+    config = replace(tiny.config, preset=replace(tiny.config.preset, steps=1))
+    return Pipeline(replace(tiny.components, config=config))
+
+
+@pytest.fixture(scope="session")
+def quick_folder(quick: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It in our layout. Not to be written to."""
+    return quick.save(tmp_path_factory.mktemp("model") / "tiny", layout="own")
 
 
 def svg(thing: int, style: int, fill: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import secrets
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 from diffuscope import loading
@@ -84,9 +85,14 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         "tokenizer_class": "CLIPTokenizer",
     }
     merges = "".join(f"{first} {second}\n" for first, second in tokenizer.merges)
-    vocabulary = {token: i for i, token in enumerate(tokenizer.tokens)}
     folder.mkdir()
-    files.write_text(folder / "vocab.json", json.dumps(vocabulary, ensure_ascii=False))
+    files.write_text(folder / "vocab.json", _vocabulary(tokenizer.tokens))
     files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
     files.write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))
     files.write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
+
+
+@lru_cache(maxsize=1)
+def _vocabulary(tokens: tuple[str, ...]) -> str:
+    """The text of ``vocab.json``, which a model with two tokenizers holds twice."""
+    return json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False)

@@ -1,6 +1,5 @@
-"""Judges over the corpus of shapes, and a model that paints for them at once."""
+"""Judges over the corpus of shapes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ import torch
 from diffuscope.evaluate.judges import Judges, galleries
 from diffuscope.evaluate.material import Material
 from diffuscope.models.efficientnet import EfficientNet
-from diffuscope.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
@@ -25,16 +23,3 @@ def judges(material: Material, teacher: EfficientNet) -> Judges:
 
     tower = torch.randn(26, 1280, generator=torch.Generator().manual_seed(2))
     return Judges(material, teacher, *galleries(material, teacher), encode=letters, tower=tower)
-
-
-@pytest.fixture(scope="session")
-def quick(tiny: Pipeline) -> Pipeline:
-    """The tiny model with one step a picture: what is measured, and how, does not depend on the number."""
-    config = replace(tiny.config, preset=replace(tiny.config.preset, steps=1))
-    return Pipeline(replace(tiny.components, config=config))
-
-
-@pytest.fixture(scope="session")
-def quick_folder(quick: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return quick.save(tmp_path_factory.mktemp("model") / "tiny", layout="own")

@@ -1,0 +1,29 @@
+"""A judge of its own, trained, and then asked by the commands that score."""
+
+import json
+from dataclasses import replace
+
+import torch
+
+from diffuscope.cli import main
+from diffuscope.evaluate import report
+from diffuscope.evaluate.material import Material
+from diffuscope.recipes import classifier as recipes
+
+
+def test_the_judge_is_trained_and_judges(corpus_file, teacher_file, quick_folder, tmp_path, capsys):
+    files = [f"--corpus={corpus_file}", f"--teacher={teacher_file}", f"--model={quick_folder}", "--device=cpu"]
+    material = Material.load(corpus_file, torch.device("cpu"), size=32, processes=1)
+    folder, out, preset = tmp_path / "judge", tmp_path / "scores.json", tmp_path / "preset.json"
+    recipe = replace(recipes.classifier(seconds=0.1, batch=8), channels=(8, 16))
+    recipes.train_classifier(recipe, material, folder)
+    judge = f"--classifier={folder / 'classifier.safetensors'}"
+    assert main(["eval", *files, judge, "--count=4", f"--out={out}"]) == 0
+    document = report.read(out)
+    assert capsys.readouterr().out == report.table(document)
+    measures = {entry["measure"] for entry in document["scores"]}
+    assert {"held_out.classifier", "held_out.classifier_ratio", "seen.classifier"} <= measures
+    assert len(document["judges"]["classifier"]) == 64
+    small = ["--count=3", "--calls", "2", "--guidance-scale", "1.0", "--sampler", "ddim", "euler"]
+    assert main(["eval", "preset", *files, judge, *small, f"--out={preset}"]) == 0
+    assert {row["sampler"] for row in json.loads(preset.read_text())} == {"ddim", "euler"}
