@@ -16,7 +16,7 @@ image: .venv/installed  ## Write OUT from PROMPT with the shipped model
 	$(BIN)/diffuscope generate "$(PROMPT)" --out "$(OUT)"
 
 test: lint  ## Everything that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/ruff format --check .
