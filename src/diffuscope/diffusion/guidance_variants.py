@@ -42,6 +42,22 @@ def joined_in_one(both: Denoiser, rule: Rule) -> Denoiser:
     return denoise
 
 
+def each_by(rules: Sequence[Rule]) -> Rule:
+    """A Rule that joins image k by rule k: as many ways in one batch, such as to compare them from one noise.
+
+    Raises:
+        InputError: when called, with another number of images than rules.
+    """
+
+    def rule(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
+        if len(x) != len(rules):
+            raise InputError(f"{len(rules)} rules for {len(x)} images; give one rule for each image")
+        rows = zip(rules, uncond.split(1), cond.split(1), x.split(1), strict=True)
+        return torch.cat([one(u, t, own, sigma) for one, u, t, own in rows])
+
+    return rule
+
+
 def norm_rescale(scale: float, kind: Norm, prediction: Prediction = "epsilon") -> Rule:
     """Guidance whose prediction keeps the length of the unconditional one (fast.ai's course, lesson 11).
 

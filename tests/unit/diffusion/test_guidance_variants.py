@@ -8,6 +8,7 @@ import torch
 from diffuscope.diffusion.guidance import guided
 from diffuscope.diffusion.guidance_variants import (
     composed,
+    each_by,
     falling,
     guided_by,
     interval,
@@ -72,6 +73,18 @@ def test_lengths_are_those_of_the_prediction_that_is_named():
     found = joined(cond, uncond, norm_rescale(7.5, "whole", "v"))(X, SIGMA)
     velocities = [target_of("v", x0, noise(x0), SIGMA) for x0 in (found, uncond(X, SIGMA))]
     torch.testing.assert_close(*map(lengths, velocities))
+
+
+def test_each_image_is_joined_by_its_own_rule_as_if_it_were_alone():
+    rules = [norm_rescale(7.5, "whole"), norm_rescale(0.2, "update"), rescaled(7.5)]
+    found = joined(cond, uncond, each_by(rules))(X, SIGMA)
+    for k, rule in enumerate(rules):
+        torch.testing.assert_close(found[k], joined(cond, uncond, rule)(X, SIGMA)[k], rtol=0, atol=0)
+
+
+def test_rules_are_as_many_as_images():
+    with pytest.raises(InputError, match="1 rules for 3 images; give one rule for each"):
+        joined(cond, uncond, each_by([rescaled(7.5)]))(X, SIGMA)
 
 
 @pytest.mark.parametrize("rule", [norm_rescale(0.2, "both"), rescaled(7.5)])
