@@ -20,7 +20,7 @@ FLAGS = {
     "replay": "model family vae image mask lora-dir embedding models-dir allow-pickle out",
     "explain": "model family vae seed steps guidance-scale sampler out",
     "data build": "folder out attribution",
-    "train": "corpus teacher out vae start seconds stop-after scenes device",
+    "train": "corpus teacher out vae initial seconds stop-after scenes device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",
     "eval sheet": "model out device dtype",
     "eval preset": "corpus teacher model classifier count calls guidance-scale sampler out device dtype",
@@ -50,3 +50,11 @@ def test_it_starts(start: list[str], tmp_path: Path):
     done = subprocess.run([*start, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert re.fullmatch(r"diffuscope \d+\.\d+\.\d+\S*\n", done.stdout)
     assert done.stderr == ""
+
+
+def test_torchrun_leaves_the_flags_of_train_to_it():
+    """It takes any beginning of its own options for the option, even behind the module's name: --start, for one."""
+    from torch.distributed.run import get_args_parser
+
+    given = ["train", "unet", *(part for flag in FLAGS["train"].split() for part in (f"--{flag}", "x"))]
+    assert get_args_parser().parse_args(["--standalone", "-m", "diffuscope", *given]).training_script_args == given

@@ -24,7 +24,7 @@ def train(
     teacher: Path,
     out: Path,
     vae: Path | None = None,
-    start: Path | None = None,
+    initial: Path | None = None,
     seconds: float | None = None,
     stop_after: float | None = None,
     scenes: int | None = None,
@@ -40,7 +40,7 @@ def train(
         teacher: EfficientNet-Lite0's weights.
         out: folder of the run.
         vae: autoencoder to use instead of the one in OUT; `settle` starts from it.
-        start: model folder whose U-Net and text encoder the stage unet goes on from, instead of new ones.
+        initial: model folder whose U-Net and text encoder the stage unet goes on from, instead of new ones.
         seconds: length of the last stage named, instead of the recipe's.
         stop_after: seconds after which the stage unet saves itself and stops.
         scenes: pictures to learn from, instead of the recipe's.
@@ -55,7 +55,7 @@ def train(
 
     if not stages:
         raise InputError("no stage is named; give one or more of vae, settle, text, unet")
-    _check(corpus, teacher, vae, start)
+    _check(corpus, teacher, vae, initial)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
@@ -81,7 +81,7 @@ def train(
         if "text" in stages:
             run.train_text(emoji.text(**(length if last == "text" else {})), examples, out / "text")
         if "unet" in stages:
-            _train_unet(emoji.unet(**length), examples, autoencoder, out, start, stop_after)
+            _train_unet(emoji.unet(**length), examples, autoencoder, out, initial, stop_after)
 
 
 def _train_unet(
@@ -89,17 +89,17 @@ def _train_unet(
     examples: "tuple[Examples, Examples]",
     autoencoder: Path,
     out: Path,
-    start: Path | None,
+    initial: Path | None,
     stop_after: float | None,
 ) -> None:
     from diffuscope.recipes import emoji, ship
     from diffuscope.recipes import stages as run
     from diffuscope.training.unet import Painter
 
-    if start is None:
+    if initial is None:
         painter = run.new_painter(recipe, run.load_towers(recipe, out / "text" / "towers.safetensors"))
     else:
-        painter = ship.shipped_painter(start)
+        painter = ship.shipped_painter(initial)
     vae = run.load_vae(emoji.settle(), autoencoder).state_dict()
     seen = ship.seen_tokens(examples[0].ids, recipe.model.text_encoder.vocabulary)
 
@@ -110,9 +110,9 @@ def _train_unet(
     run.train_unet(recipe, examples, painter, out / "unet", stop_after, saved)
 
 
-def _check(corpus: Path, teacher: Path, vae: Path | None, start: Path | None) -> None:
+def _check(corpus: Path, teacher: Path, vae: Path | None, initial: Path | None) -> None:
     for path in (corpus, teacher, vae):
         if path is not None and not path.is_file():
             raise InputError(f"no file {path}; see `diffuscope train --help`")
-    if start is not None and not start.is_dir():
-        raise InputError(f"no folder {start}; give a model folder such as OUT/model of an earlier run")
+    if initial is not None and not initial.is_dir():
+        raise InputError(f"no folder {initial}; give a model folder such as OUT/model of an earlier run")
