@@ -112,3 +112,4 @@ def test_only_tokens_of_the_texts_are_shipped(run):
     unseen[seen] = False
     assert table[seen].abs().sum(1).gt(0).all()
     assert not table[unseen].any()
+    assert torch.equal(ship.known_tokens(painter), seen)

@@ -40,7 +40,7 @@ def train(
         teacher: EfficientNet-Lite0's weights.
         out: folder of the run.
         vae: autoencoder to use instead of the one in OUT; `settle` starts from it.
-        initial: model folder whose U-Net and text encoder the stage unet goes on from, instead of new ones.
+        initial: model folder whose U-Net and text encoder the stage unet goes on from, by a shorter recipe.
         seconds: length of the last stage named, instead of the recipe's.
         stop_after: seconds after which the stage unet saves itself and stops.
         scenes: pictures to learn from, instead of the recipe's.
@@ -71,7 +71,8 @@ def train(
                     autoencoder = out / stage / "vae.safetensors"
         if not {"text", "unet"} & set(stages):
             return
-        drawn = emoji.examples() if scenes is None else replace(emoji.examples(), scenes=scenes)
+        drawn = emoji.examples() if initial is None else emoji.examples(seed=2)
+        drawn = drawn if scenes is None else replace(drawn, scenes=scenes)
         source = run.made_from(drawn, corpus, autoencoder)
         examples = run.kept_examples(out, place, source)
         if examples is None:
@@ -81,7 +82,8 @@ def train(
         if "text" in stages:
             run.train_text(emoji.text(**(length if last == "text" else {})), examples, out / "text")
         if "unet" in stages:
-            _train_unet(emoji.unet(**length), examples, autoencoder, out, initial, stop_after)
+            part = emoji.unet if initial is None else emoji.finish
+            _train_unet(part(**length), examples, autoencoder, out, initial, stop_after)
 
 
 def _train_unet(
@@ -92,16 +94,19 @@ def _train_unet(
     initial: Path | None,
     stop_after: float | None,
 ) -> None:
+    import torch
+
     from diffuscope.recipes import emoji, ship
     from diffuscope.recipes import stages as run
     from diffuscope.training.unet import Painter
 
+    seen = ship.seen_tokens(examples[0].ids, recipe.model.text_encoder.vocabulary)
     if initial is None:
         painter = run.new_painter(recipe, run.load_towers(recipe, out / "text" / "towers.safetensors"))
     else:
         painter = ship.shipped_painter(initial)
+        seen = torch.cat([seen, ship.known_tokens(painter)]).unique()  # a rare word learned before is kept
     vae = run.load_vae(emoji.settle(), autoencoder).state_dict()
-    seen = ship.seen_tokens(examples[0].ids, recipe.model.text_encoder.vocabulary)
 
     def saved(average: "torch.nn.Module") -> None:
         assert isinstance(average, Painter)

@@ -58,3 +58,9 @@ def seen_tokens(ids: Tensor, vocabulary: int) -> Tensor:
     counts = torch.bincount(ids.flatten(), minlength=vocabulary).float()
     ranks.share_mean([counts])
     return counts.nonzero()[:, 0].cpu()
+
+
+def known_tokens(painter: Painter) -> Tensor:
+    """[R] sorted ids whose row of the table is not zero: in a folder that was shipped, those of its training."""
+    table: Tensor = painter.towers.text_encoder.token.weight
+    return table.detach().abs().sum(1).nonzero()[:, 0].cpu()
