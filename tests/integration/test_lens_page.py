@@ -8,7 +8,7 @@ import pytest
 import diffuscope
 from diffuscope.pipeline import Pipeline
 
-PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "use-the-lens.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-lens.md"
 
 
 def test_the_examples_run(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
