@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.packages import EMOJI_STYLES
-from diffuscope.data.palette import SHARE, WORDS
+from diffuscope.data.palette import WORDS
 from diffuscope.data.split import EVERYDAY, Split, colour_key, has_colour, without_colour
+from diffuscope.errors import InputError
 
 GROUP_WEIGHTS = {
     "animals-nature": 3.0,
@@ -96,15 +97,26 @@ class Catalogue:
     """Only sprites that can be recoloured."""
 
 
-def catalogue(corpus: Corpus, split: Split, tones: NDArray[np.float32], *, train: bool = True) -> Catalogue:
+def catalogue(
+    corpus: Corpus, split: Split, tones: NDArray[np.float32], takes: NDArray[np.bool_], *, train: bool = True
+) -> Catalogue:
     """The catalogue of ``corpus``.
 
     Args:
         corpus: all pictures.
         split: what to leave out.
         tones: [N,4] of ``colours.measure``.
+        takes: [N,12] of ``colours.takes``: a caption names a colour only where it can be seen.
         train: leave out every held-out (concept, style) and (colour, concept).
+
+    Raises:
+        InputError: ``tones`` or ``takes`` do not belong to ``corpus``.
     """
+    if not len(tones) == len(takes) == len(corpus.pictures):
+        raise InputError(
+            f"{len(tones)} tones and {len(takes)} rows of colours for {len(corpus.pictures)} pictures; "
+            "measure the pictures of this corpus"
+        )
     words = _telling_words(corpus)
     concepts: dict[str, list[Sprite]] = defaultdict(list)
     groups: dict[str, str] = {}
@@ -114,9 +126,9 @@ def catalogue(corpus: Corpus, split: Split, tones: NDArray[np.float32], *, train
         groups[picture.concept] = picture.group
         bare = without_colour(picture.name)
         held = split.colours if train else frozenset()
-        can = tones[row, 3] >= SHARE and picture.group not in _NO_COLOUR_GROUPS and not has_colour(bare)
+        can = takes[row] & (picture.group not in _NO_COLOUR_GROUPS and not has_colour(bare))
         key = colour_key(picture.name)
-        colours = tuple(i for i, colour in enumerate(WORDS) if can and (colour, key) not in held)
+        colours = tuple(i for i, colour in enumerate(WORDS) if can[i] and (colour, key) not in held)
         mirror = picture.group not in ("flags", "symbols", "icon") and not _ONE_WAY.search(picture.name.lower())
         tone = tuple(tones[row].tolist())
         tags = tuple(tag for tag in picture.tags if not has_colour(tag))

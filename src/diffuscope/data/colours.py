@@ -12,7 +12,20 @@ from torch import Tensor
 
 from diffuscope.data.palette import COLOURS, SHARE, TO_CONE, TO_LAB, WORDS
 
-__all__ = ["COLOURS", "SHARE", "WORDS", "measure", "oklab", "polar", "recolour", "srgb", "targets"]
+__all__ = [
+    "COLOURS",
+    "SHARE",
+    "WORDS",
+    "leading_word",
+    "measure",
+    "nearest_word",
+    "oklab",
+    "polar",
+    "recolour",
+    "srgb",
+    "takes",
+    "targets",
+]
 
 _GRAY_SHARE = 0.4  # a gray leads only where it has this share: most pictures have some white or black
 _GRAY = 0.045  # chroma below which a pixel has no hue to speak of
@@ -82,8 +95,49 @@ def measure(sprites: Tensor, chunk: int = 256) -> Tensor:
         Chroma 0 means a shade of gray, which leads only where no hue reaches the share ``SHARE``; a share of 0
         means that no colour leads.
     """
+    return torch.cat([_measure(part.float() / 255).cpu() for part in _thinned(sprites).split(chunk)])
+
+
+def takes(sprites: Tensor, tones: Tensor, chunk: int = 256) -> Tensor:
+    """Which colour words each picture takes: recoloured to the word, it is led by a colour that the word is nearest to.
+
+    Others would teach a wrong name: a palm tree with a black crown is a brown thing, because of its trunk.
+
+    Args:
+        sprites: [N,4,H,W] uint8 RGBA.
+        tones: [N,4] what ``measure`` says of them.
+        chunk: pictures at a time.
+
+    Returns:
+        [N,12] bool on the CPU, in the order of ``WORDS``; all False for a picture that no colour leads.
+    """
+    found = torch.zeros(len(sprites), len(WORDS), dtype=torch.bool)
+    led = (tones[:, 3] >= SHARE).nonzero()[:, 0]
+    for rows in led.split(chunk):
+        rgba, tone = _thinned(sprites[rows.to(sprites.device)]).float() / 255, tones[rows].to(sprites.device)
+        for word, target in enumerate(targets(tone)):
+            rgb = recolour(rgba[:, :3], tone, target.expand(len(rows), 3))
+            found[rows, word] = (leading_word(_measure(torch.cat([rgb, rgba[:, 3:]], 1))) == word).cpu()
+    return found
+
+
+def leading_word(tone: Tensor) -> Tensor:
+    """[N] index of the colour word nearest to each tone [N,4] of ``measure``; -1 where no colour leads."""
+    light, chroma, hue, share = tone.unbind(1)
+    found = nearest_word(torch.stack([light, chroma * hue.cos(), chroma * hue.sin()], 1))
+    return torch.where(share > 0, found, -1)
+
+
+def nearest_word(lab: Tensor) -> Tensor:
+    """[N] index of the colour word nearest in OKLab (Euclidean) to each colour ``lab`` [N,3]."""
+    words = torch.tensor(list(COLOURS.values()), dtype=torch.float64) / 255
+    return torch.cdist(lab.double(), oklab(words).to(lab.device)).argmin(1)
+
+
+def _thinned(sprites: Tensor) -> Tensor:
+    """Every so manieth pixel of [N,4,H,W] uint8: enough to tell a colour from."""
     step = max(1, sprites.shape[-1] // 64)
-    return torch.cat([_measure(part[:, :, ::step, ::step].float() / 255).cpu() for part in sprites.split(chunk)])
+    return sprites[:, :, ::step, ::step]
 
 
 def _measure(rgba: Tensor) -> Tensor:

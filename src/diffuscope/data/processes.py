@@ -10,12 +10,13 @@ Out = TypeVar("Out")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    """How many cores this process may use, when those that torchrun started beside it use as many."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return max(1, found // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def in_order(work: Callable[[In], Out], items: Sequence[In], processes: int | None) -> Iterator[Out]:
-    """``map(work, items)`` over ``processes`` (None: one per core); in this process where one is enough.
+    """``map(work, items)`` over ``processes`` (None: one for each of ``cores``); in this process where one is enough.
 
     Processes are spawned, never forked: a fork of a process that has threads or a CUDA context may hang. ``work`` and
     ``items`` must therefore be picklable, and a script that calls this needs its ``__main__`` guard.

@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, Caption, Thing, say
-from diffuscope.data.catalogue import Catalogue, Sprite, Weighted, catalogue
-from diffuscope.data.corpus import Corpus
+from diffuscope.data.catalogue import Catalogue, Sprite, Weighted
 from diffuscope.data.palette import COLOURS, SHARE, WORDS, oklab
 from diffuscope.data.processes import in_order
-from diffuscope.data.split import Split
 from diffuscope.errors import InputError
 
 SLOTS = 4
@@ -127,39 +125,30 @@ class Scene:
 
 
 def draw_scenes(
-    corpus: Corpus,
-    split: Split,
-    tones: NDArray[np.float32],
+    stock: Catalogue,
     count: int,
     seed: int,
     *,
     kind: Literal["text", "vae"] = "text",
-    train: bool = True,
     processes: int | None = None,
 ) -> Scenes:
     """``count`` random scenes. Scene i depends on ``seed`` and i alone, whatever the number of processes.
 
     Args:
-        corpus: all pictures.
-        split: the held-out pairs.
-        tones: [N,4] of ``colours.measure`` for the rendered corpus.
+        stock: what they are drawn from.
         count: how many scenes.
         seed: any integer of at least 0.
         kind: "text" draws captioned scenes, "vae" denser ones without captions, half of them on coloured backgrounds.
-        train: draw no held-out pair.
         processes: how many to use; None is one per core.
 
     Returns:
         The scenes, in order.
 
     Raises:
-        InputError: ``tones`` do not belong to ``corpus``, or ``count`` or ``seed`` is negative.
+        InputError: ``count`` or ``seed`` is too small.
     """
-    if len(tones) != len(corpus.pictures):
-        raise InputError(f"{len(tones)} tones for {len(corpus.pictures)} pictures; measure the pictures of this corpus")
     if count < 1 or seed < 0:
         raise InputError(f"count {count}, seed {seed}; give a count of at least 1 and a seed of at least 0")
-    stock = catalogue(corpus, split, tones, train=train)
     spans = [(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     return joined(list(in_order(partial(_draw_span, stock, kind, seed), spans, processes)))
 

@@ -4,17 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffuscope.data.colours import measure, oklab
-from diffuscope.data.palette import COLOURS
+from diffuscope.data.colours import leading_word, measure, nearest_word, oklab
 
 NEAR = 0.08
 """OKLab distance under which a pixel may belong to the background."""
-
-
-def nearest_word(lab: Tensor) -> Tensor:
-    """[N] index of the colour word nearest in OKLab (Euclidean) to each colour ``lab`` [N,3]."""
-    words = torch.tensor(list(COLOURS.values()), dtype=torch.float64) / 255
-    return torch.cdist(lab.double(), oklab(words).to(lab.device)).argmin(1)
 
 
 def border(pictures: Tensor) -> Tensor:
@@ -54,7 +47,5 @@ def thing_word(pictures: Tensor, chunk: int = 128) -> Tensor:
     for part in pictures.split(chunk):
         mask = thing(part)
         rgba = torch.cat([part, mask[:, None].to(torch.uint8) * 255], 1)
-        light, chroma, hue, share = measure(rgba).unbind(1)
-        found = nearest_word(torch.stack([light, chroma * hue.cos(), chroma * hue.sin()], 1))
-        words.append(torch.where(share > 0, found, -1).to(pictures.device))
+        words.append(leading_word(measure(rgba)).to(pictures.device))
     return torch.cat(words)

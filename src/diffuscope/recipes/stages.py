@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffuscope.data.colours import measure
+from diffuscope.data.catalogue import catalogue
+from diffuscope.data.colours import measure, takes
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.processes import in_order
@@ -47,18 +48,23 @@ class Stock:
     corpus: Corpus
     split: Split
     canvas: Canvas
+    takes: Tensor
+    """[N,12] of ``colours.takes``."""
 
     @classmethod
     def load(cls, path: Path, device: torch.device, size: int = 128) -> "Stock":
         """Render every picture of a corpus file."""
         corpus = Corpus.load(path)
         sprites = torch.from_numpy(render_all(corpus, size)).permute(0, 3, 1, 2).contiguous().to(device)
-        return cls(corpus, split(corpus), Canvas.on(device, sprites, measure(sprites)))
+        tones = measure(sprites)
+        return cls(corpus, split(corpus), Canvas.on(device, sprites, tones), takes(sprites, tones))
 
     def scenes(self, count: int, seed: int, kind: Literal["text", "vae"], *, train: bool = True) -> Scenes:
         """``count`` random scenes of this corpus."""
         tones = self.canvas.tones.cpu().numpy()
-        return draw_scenes(self.corpus, self.split, tones, count, seed, kind=kind, train=train)
+        return draw_scenes(
+            catalogue(self.corpus, self.split, tones, self.takes.numpy(), train=train), count, seed, kind=kind
+        )
 
     def held_out(self, count: int) -> Tensor:
         """[count,3,size,size] in [-1,1]: held-out sprites by themselves, every other one on a coloured background."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from diffuscope.data import packages
 from diffuscope.data.colours import measure
+from diffuscope.data.colours import takes as takes_of
 from diffuscope.data.corpus import Corpus, collect
 from diffuscope.data.render import render_all
 
@@ -123,3 +124,8 @@ def sprites(corpus: Corpus) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def tones(sprites: torch.Tensor) -> NDArray[np.float32]:
     return measure(sprites).numpy()
+
+
+@pytest.fixture(scope="session")
+def takes(sprites: torch.Tensor, tones: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return takes_of(sprites, torch.from_numpy(tones)).numpy()

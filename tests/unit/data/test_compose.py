@@ -3,6 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffuscope.data.catalogue import catalogue
 from diffuscope.data.compose import Canvas, compose, weights
 from diffuscope.data.scenes import blank, draw_scenes
 from diffuscope.data.split import split
@@ -57,9 +58,9 @@ def test_mirror_is_the_flip(canvas):
     torch.testing.assert_close(mirrored, plain.flip(2), atol=1e-5, rtol=0)
 
 
-def test_a_batch_is_its_scenes_one_by_one(corpus, canvas, tones):
+def test_a_batch_is_its_scenes_one_by_one(corpus, canvas, tones, takes):
     """Fast and slow twin: the batch against single scenes, within float32 rounding of the matrix products."""
-    scenes = draw_scenes(corpus, split(corpus), tones, 48, seed=3, processes=1)
+    scenes = draw_scenes(catalogue(corpus, split(corpus), tones, takes), 48, seed=3, processes=1)
     together = compose(canvas, scenes)
     alone = torch.cat([compose(canvas, scenes.take([i])) for i in range(48)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
@@ -92,8 +93,8 @@ def test_wrong_sprites(sprites, tones):
         Canvas.on("cpu", sprites.permute(0, 2, 3, 1), torch.from_numpy(tones))
 
 
-def test_autocast_changes_nothing(corpus, canvas, tones):
-    scenes = draw_scenes(corpus, split(corpus), tones, 8, seed=3, processes=1)
+def test_autocast_changes_nothing(corpus, canvas, tones, takes):
+    scenes = draw_scenes(catalogue(corpus, split(corpus), tones, takes), 8, seed=3, processes=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = compose(canvas, scenes)
     assert torch.equal(under, compose(canvas, scenes))

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 
 from diffuscope.data.captions import Reader, say
+from diffuscope.data.catalogue import catalogue
 from diffuscope.data.palette import COLOURS, WORDS
+from diffuscope.data.processes import cores
 from diffuscope.data.scenes import Scenes, draw_scenes, joined
 from diffuscope.data.split import Split, colour_key, without_colour
 from diffuscope.errors import InputError
@@ -12,8 +14,8 @@ COUNT = 3000
 
 
 @pytest.fixture(scope="module")
-def scenes(corpus, tones) -> Scenes:
-    return draw_scenes(corpus, HELD, tones, COUNT, seed=5, processes=1)
+def scenes(corpus, tones, takes) -> Scenes:
+    return draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=5, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_left_is_left_and_above_is_above(scenes, reader, corpus):
     assert len(seen) == 5
 
 
-def test_what_is_held_out_is_never_drawn(corpus, tones, scenes):
+def test_what_is_held_out_is_never_drawn(corpus, tones, takes, scenes):
     def pairs(drawn: Scenes) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
         styles, colours = set(), set()
         for sprite, colour in zip(drawn.sprite.ravel(), drawn.colour.ravel(), strict=True):
@@ -78,12 +80,12 @@ def test_what_is_held_out_is_never_drawn(corpus, tones, scenes):
                     colours.add((WORDS[colour], colour_key(picture.name)))
         return styles, colours
 
-    vae = draw_scenes(corpus, HELD, tones, COUNT, seed=6, kind="vae", processes=1)
+    vae = draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=6, kind="vae", processes=1)
     for drawn in (scenes, vae):
         styles, colours = pairs(drawn)
         assert not styles & HELD.styles
         assert not colours & HELD.colours
-    styles, colours = pairs(draw_scenes(corpus, HELD, tones, COUNT, seed=5, train=False, processes=1))
+    styles, colours = pairs(draw_scenes(catalogue(corpus, HELD, tones, takes, train=False), COUNT, seed=5, processes=1))
     assert styles > HELD.styles
     assert colours > HELD.colours
 
@@ -98,34 +100,45 @@ def test_every_form_and_colour_occurs(scenes, reader):
     assert any(thing.name == "puppy" for c in read for thing in c.things)
 
 
+def test_a_colour_is_given_only_where_it_can_be_seen(corpus, tones, takes):
+    """Nothing takes green here: it is drawn before, and never after."""
+    green = WORDS.index("green")
+    less = takes.copy()
+    less[:, green] = False
+    for allowed, found in ((takes, True), (less, False)):
+        drawn = draw_scenes(catalogue(corpus, HELD, tones, allowed), COUNT, seed=5, processes=1)
+        assert (drawn.colour == green).any() == found
+        assert (drawn.colour >= 0).any()
+
+
 def test_white_things_do_not_stand_on_white(scenes):
     white = (scenes.colour == WORDS.index("white")).any(1)
     assert not (white & (scenes.background == 255).all(1)).any()
 
 
-def test_flags_are_not_mirrored(corpus, tones):
-    vae = draw_scenes(corpus, HELD, tones, COUNT, seed=1, kind="vae", processes=1)
+def test_flags_are_not_mirrored(corpus, tones, takes):
+    vae = draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=1, kind="vae", processes=1)
     assert vae.mirror.any()
     flags = [i for i, p in enumerate(corpus.pictures) if p.group == "flags"]
     assert np.isin(vae.sprite, flags).any()
     assert not vae.mirror[np.isin(vae.sprite, flags)].any()
 
 
-def test_half_of_the_vae_scenes_are_coloured(corpus, tones):
-    vae = draw_scenes(corpus, HELD, tones, COUNT, seed=1, kind="vae", processes=1)
+def test_half_of_the_vae_scenes_are_coloured(corpus, tones, takes):
+    vae = draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=1, kind="vae", processes=1)
     assert vae.captions == []
     assert 0.45 < (vae.background != 255).any(1).mean() < 0.55
 
 
-def test_scene_i_depends_on_seed_and_i_alone(corpus, tones):
+def test_scene_i_depends_on_seed_and_i_alone(corpus, tones, takes):
     def drawn(count: int, processes: int) -> Scenes:
-        return draw_scenes(corpus, HELD, tones, count, seed=9, processes=processes)
+        return draw_scenes(catalogue(corpus, HELD, tones, takes), count, seed=9, processes=processes)
 
     long, short = drawn(5000, 2), drawn(4200, 1)
     for name in ("sprite", "x", "y", "size", "colour", "mirror", "background"):
         np.testing.assert_array_equal(getattr(long, name)[:4200], getattr(short, name))
     assert long.captions[:4200] == short.captions
-    other = draw_scenes(corpus, HELD, tones, 100, seed=10, processes=1)
+    other = draw_scenes(catalogue(corpus, HELD, tones, takes), 100, seed=10, processes=1)
     assert other.captions != long.captions[:100]
 
 
@@ -137,10 +150,22 @@ def test_take_and_join(scenes):
     assert scenes.take([3, 1]).captions == [scenes.captions[3], scenes.captions[1]]
 
 
-def test_bad_arguments(corpus, tones):
-    with pytest.raises(InputError, match="tones for"):
-        draw_scenes(corpus, HELD, tones[1:], 4, seed=1)
+def test_bad_arguments(corpus, tones, takes):
+    with pytest.raises(InputError, match="tones and"):
+        catalogue(corpus, HELD, tones[1:], takes)
+    with pytest.raises(InputError, match="rows of colours for"):
+        catalogue(corpus, HELD, tones, takes[1:])
     with pytest.raises(InputError, match="count of at least 1"):
-        draw_scenes(corpus, HELD, tones, 0, seed=1)
+        draw_scenes(catalogue(corpus, HELD, tones, takes), 0, seed=1)
     with pytest.raises(InputError, match="seed"):
-        draw_scenes(corpus, HELD, tones, 4, seed=-1)
+        draw_scenes(catalogue(corpus, HELD, tones, takes), 4, seed=-1)
+
+
+def test_processes_share_the_cores(monkeypatch):
+    """Two that torchrun started take half each, and one is left where there are more processes than cores."""
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = cores()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert cores() == max(1, alone // 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(alone + 1))
+    assert cores() == 1
