@@ -106,7 +106,7 @@ def catalogue(
         corpus: all pictures.
         split: what to leave out.
         tones: [N,4] of ``colours.measure``.
-        takes: [N,12] of ``colours.takes``: a caption names a colour only where it can be seen.
+        takes: [N,12] of ``things.takes``: a caption names a colour only where it can be seen.
         train: leave out every held-out (concept, style) and (colour, concept).
 
     Raises:

@@ -23,7 +23,6 @@ __all__ = [
     "polar",
     "recolour",
     "srgb",
-    "takes",
     "targets",
 ]
 
@@ -95,30 +94,8 @@ def measure(sprites: Tensor, chunk: int = 256) -> Tensor:
         Chroma 0 means a shade of gray, which leads only where no hue reaches the share ``SHARE``; a share of 0
         means that no colour leads.
     """
-    return torch.cat([_measure(part.float() / 255).cpu() for part in _thinned(sprites).split(chunk)])
-
-
-def takes(sprites: Tensor, tones: Tensor, chunk: int = 256) -> Tensor:
-    """Which colour words each picture takes: recoloured to the word, it is led by a colour that the word is nearest to.
-
-    Others would teach a wrong name: a palm tree with a black crown is a brown thing, because of its trunk.
-
-    Args:
-        sprites: [N,4,H,W] uint8 RGBA.
-        tones: [N,4] what ``measure`` says of them.
-        chunk: pictures at a time.
-
-    Returns:
-        [N,12] bool on the CPU, in the order of ``WORDS``; all False for a picture that no colour leads.
-    """
-    found = torch.zeros(len(sprites), len(WORDS), dtype=torch.bool)
-    led = (tones[:, 3] >= SHARE).nonzero()[:, 0]
-    for rows in led.split(chunk):
-        rgba, tone = _thinned(sprites[rows.to(sprites.device)]).float() / 255, tones[rows].to(sprites.device)
-        for word, target in enumerate(targets(tone)):
-            rgb = recolour(rgba[:, :3], tone, target.expand(len(rows), 3))
-            found[rows, word] = (leading_word(_measure(torch.cat([rgb, rgba[:, 3:]], 1))) == word).cpu()
-    return found
+    step = max(1, sprites.shape[-1] // 64)
+    return torch.cat([_measure(part[:, :, ::step, ::step].float() / 255).cpu() for part in sprites.split(chunk)])
 
 
 def leading_word(tone: Tensor) -> Tensor:
@@ -132,12 +109,6 @@ def nearest_word(lab: Tensor) -> Tensor:
     """[N] index of the colour word nearest in OKLab (Euclidean) to each colour ``lab`` [N,3]."""
     words = torch.tensor(list(COLOURS.values()), dtype=torch.float64) / 255
     return torch.cdist(lab.double(), oklab(words).to(lab.device)).argmin(1)
-
-
-def _thinned(sprites: Tensor) -> Tensor:
-    """Every so manieth pixel of [N,4,H,W] uint8: enough to tell a colour from."""
-    step = max(1, sprites.shape[-1] // 64)
-    return sprites[:, :, ::step, ::step]
 
 
 def _measure(rgba: Tensor) -> Tensor:

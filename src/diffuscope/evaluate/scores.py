@@ -11,7 +11,8 @@ from torch import Tensor
 
 from diffuscope.data.palette import COLOURS, WORDS
 from diffuscope.data.split import draw
-from diffuscope.evaluate import colour, questions
+from diffuscope.data.things import background_word, thing_word
+from diffuscope.evaluate import questions
 from diffuscope.evaluate.intervals import Score, mean, proportion, ratio
 from diffuscope.evaluate.judges import Judges
 from diffuscope.evaluate.material import WHITE, Material
@@ -177,10 +178,10 @@ def colours_right(pictures: Tensor, asked: Sequence[Question]) -> dict[str, Tens
     right: dict[str, Tensor] = {}
     if asked[0].colour is not None:
         wanted = torch.tensor([WORDS.index(question.colour or "") for question in asked], device=pictures.device)
-        right["thing"] = colour.thing_word(pictures) == wanted
+        right["thing"] = thing_word(pictures) == wanted
     if asked[0].background is not None:
         wanted = torch.tensor([WORDS.index(question.background or "") for question in asked], device=pictures.device)
-        right["background"] = colour.background_word(pictures) == wanted
+        right["background"] = background_word(pictures) == wanted
     if len(right) == 2:
         right["both"] = right["thing"] & right["background"]
     return right

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffuscope.data.catalogue import catalogue
-from diffuscope.data.colours import measure, takes
+from diffuscope.data.colours import measure
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.processes import in_order
 from diffuscope.data.render import render_all
 from diffuscope.data.scenes import Scenes, blank, draw_scenes
 from diffuscope.data.split import Split, split
+from diffuscope.data.things import takes
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -49,7 +50,7 @@ class Stock:
     split: Split
     canvas: Canvas
     takes: Tensor
-    """[N,12] of ``colours.takes``."""
+    """[N,12] of ``things.takes``."""
 
     @classmethod
     def load(cls, path: Path, device: torch.device, size: int = 128) -> "Stock":

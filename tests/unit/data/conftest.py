@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from diffuscope.data import packages
 from diffuscope.data.colours import measure
-from diffuscope.data.colours import takes as takes_of
 from diffuscope.data.corpus import Corpus, collect
 from diffuscope.data.render import render_all
+from diffuscope.data.things import takes as takes_of
 
 EMOJIS = [
     ("1F98A", "🦊", "fox", ["animal", "vixen"], 3, 10),

@@ -1,0 +1,103 @@
+import pytest
+import torch
+
+from diffuscope.data.colours import measure
+from diffuscope.data.palette import COLOURS, SHARE, WORDS
+from diffuscope.data.things import background_word, takes, thing, thing_word
+
+CONTRASTS = [
+    ("red", "white"),
+    ("white", "blue"),
+    ("black", "yellow"),
+    ("gray", "purple"),
+    ("brown", "cyan"),
+    ("cyan", "white"),
+]
+
+
+def picture(inside: str, outside: str, side: int = 64) -> torch.Tensor:
+    pixels = torch.tensor(COLOURS[outside], dtype=torch.uint8).view(1, 3, 1, 1).repeat(1, 1, side, side)
+    pixels[:, :, 16:48, 16:48] = torch.tensor(COLOURS[inside], dtype=torch.uint8).view(3, 1, 1)
+    return pixels
+
+
+@pytest.mark.parametrize(("inside", "outside"), CONTRASTS)
+def test_words_of_thing_and_background(inside, outside):
+    shown = picture(inside, outside)
+    assert WORDS[background_word(shown)[0]] == outside
+    assert WORDS[thing_word(shown)[0]] == inside
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_every_word_is_found_as_a_background(word):
+    assert WORDS[background_word(picture("red", word))[0]] == word
+
+
+def test_a_few_odd_pixels_at_the_border_change_nothing():
+    shown = picture("red", "blue")
+    shown[:, :, 0, :20] = 255
+    assert WORDS[background_word(shown)[0]] == "blue"
+
+
+def test_a_hole_of_the_backgrounds_colour_belongs_to_the_thing():
+    shown = picture("red", "white")
+    shown[:, :, 28:36, 28:36] = 250
+    mask = thing(shown)
+    assert mask[0, 16:48, 16:48].all()
+    assert mask.sum() == 32 * 32
+
+
+def test_a_gap_lets_the_background_in():
+    shown = picture("red", "white")
+    shown[:, :, 20:24, 16:40] = 250
+    assert not thing(shown)[0, 20:24, 16:40].any()
+
+
+def test_an_empty_picture_has_no_thing():
+    assert thing_word(picture("white", "white")).item() == -1
+
+
+def test_pictures_are_judged_each_by_itself():
+    shown = torch.cat([picture(*pair) for pair in CONTRASTS])
+    assert thing_word(shown, chunk=2).tolist() == [thing_word(picture(*pair)).item() for pair in CONTRASTS]
+
+
+def sprite(left: str, right: str, hole: int = 0, side: int = 64) -> torch.Tensor:
+    """[1,4,side,side] uint8 RGBA: a square of two colours, with a transparent hole in its middle."""
+    quarter = side // 4
+    rgba = torch.zeros(1, 4, side, side, dtype=torch.uint8)
+    for columns, word in ((slice(quarter, side // 2), left), (slice(side // 2, 3 * quarter), right)):
+        rgba[0, :3, :, columns] = torch.tensor(COLOURS[word], dtype=torch.uint8).view(3, 1, 1)
+    rgba[0, 3, quarter : 3 * quarter, quarter : 3 * quarter] = 255
+    rgba[0, 3, side // 2 - hole : side // 2 + hole, side // 2 - hole : side // 2 + hole] = 0
+    return rgba
+
+
+def test_a_palm_with_a_black_crown_is_a_brown_thing():
+    """Half green crown, half brown trunk: a far hue can lead it; black, white and gray never do, as the trunk stays."""
+    palm = sprite("green", "brown")
+    found = takes(palm, measure(palm))[0]
+    assert not found[[WORDS.index(word) for word in ("black", "white", "gray")]].any()
+    assert found[[WORDS.index(word) for word in ("green", "blue", "purple", "cyan")]].all()
+
+
+@pytest.mark.parametrize("word", ["red", "blue", "gray", "black"])
+@pytest.mark.parametrize("side", [32, 64, 128])
+def test_a_thing_of_one_colour_takes_every_word(word, side):
+    whole = sprite(word, word, side=side)
+    assert takes(whole, measure(whole)).all()
+
+
+def test_a_ring_is_as_white_as_the_paper_that_it_holds():
+    ring = sprite("red", "red", hole=15)
+    assert takes(ring, measure(ring))[0].nonzero()[:, 0].tolist() == [WORDS.index("white")]
+
+
+def test_nothing_is_taken_where_no_colour_leads():
+    many = torch.cat([sprite("red", "red"), sprite("red", "blue")])
+    tones = measure(many)
+    tones[1, 3] = 0.9 * SHARE
+    found = takes(many, tones)
+    assert found[0].all()
+    assert not found[1].any()
+    assert torch.equal(found, takes(many, tones, chunk=1))
