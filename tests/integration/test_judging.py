@@ -1,13 +1,15 @@
-"""A judge of its own, trained, and then asked by the commands that score."""
+"""A judge of its own, trained, and then asked by the commands that score; and the sheet for the eye."""
 
 import json
 from dataclasses import replace
 
 import torch
+from PIL import Image
 
 from diffuscope.cli import main
 from diffuscope.evaluate import report
 from diffuscope.evaluate.material import Material
+from diffuscope.evaluate.sheet import PROMPTS, SEED
 from diffuscope.recipes import classifier as recipes
 
 
@@ -27,3 +29,13 @@ def test_the_judge_is_trained_and_judges(corpus_file, teacher_file, quick_folder
     small = ["--count=3", "--calls", "2", "--guidance-scale", "1.0", "--sampler", "ddim", "euler"]
     assert main(["eval", "preset", *files, judge, *small, f"--out={preset}"]) == 0
     assert {row["sampler"] for row in json.loads(preset.read_text())} == {"ddim", "euler"}
+
+
+def test_a_sheet_shows_a_picture_for_each_prompt(quick, quick_folder, tmp_path):
+    path = tmp_path / "sheet.png"
+    assert main(["eval", "sheet", f"--model={quick_folder}", f"--out={path}", "--device=cpu"]) == 0
+    sheet = Image.open(path)
+    expected = quick(PROMPTS[1], seed=SEED + 1).images[0].resize((192, 192), Image.Resampling.LANCZOS)
+    found = sheet.crop((224, 16, 416, 208))
+    worst = max(abs(a - b) for a, b in zip(found.tobytes(), expected.tobytes(), strict=True))
+    assert worst <= 2

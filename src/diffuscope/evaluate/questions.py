@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diffuscope.data.captions import Caption, Thing, say
 from diffuscope.data.packages import EMOJI_STYLES
@@ -133,6 +133,14 @@ def captions(material: Material, style: str | None) -> list[str]:
     """What is said of each of ``split.concepts``, in that order, in one style."""
     names = [material.pictures[material.rows[concept][0]].name for concept in material.split.concepts]
     return [say(Caption(things=(Thing(name),), style=style)) for name in names]
+
+
+def in_every_style(material: Material, question: Question) -> list[Question]:
+    """``question`` once for each emoji picture of its thing; where it asks for a colour, of those that one leads."""
+    rows = _emoji_rows(material, material.pictures[question.row].concept)
+    if question.colour is not None:
+        rows = [row for row in rows if material.canvas.tones[row, 3].item() >= SHARE]
+    return [replace(question, row=row) for row in rows]
 
 
 def _styled(material: Material, row: int) -> Question:

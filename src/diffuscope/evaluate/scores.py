@@ -22,7 +22,7 @@ from diffuscope.models.fidelity import fidelity
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 
-FORMAT = 1
+FORMAT = 2
 """Version of the document; it changes when a measure's definition does."""
 
 REAL, THROUGH_VAE = "real", "through the VAE"
@@ -106,15 +106,18 @@ def evaluate(
 
 
 def make_exam(material: Material, name: str, pictures: int) -> Exam:
-    """The exam ``name``. A question of colours is asked only where its real picture is judged to be right.
+    """The exam ``name``. A question of colours is asked only where its real pictures are judged right in every style.
 
-    Where it is not (a landscape that hides its background) the measure would be scored, not the model.
+    Where they are not (a landscape that hides its background, a palm tree whose trunk is more than its crown) the
+    measure would be scored, or the style that the model happened to choose.
     """
     is_coloured = name in ("colours", "backgrounds", "both")
 
     def answerable(asked: Sequence[Question]) -> Sequence[bool]:
-        right = colours_right(real_pictures(material, asked), asked)
-        return torch.stack(list(right.values())).all(0).tolist()
+        every = [questions.in_every_style(material, question) for question in asked]
+        shown = [question for part in every for question in part]
+        right = torch.stack(list(colours_right(real_pictures(material, shown), shown).values())).all(0)
+        return [bool(part.all()) for part in right.split([len(part) for part in every])]
 
     return questions.exam(EXAMS[name](material), pictures, answerable if is_coloured else None)
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -92,6 +93,19 @@ def test_real_pictures_answer_every_question_of_colour(material, name):
     ]
     changed = colours_right(real_pictures(material, wrong), exam.questions)
     assert all(value.float().mean() < 0.5 for value in changed.values())
+
+
+def test_a_question_of_colour_is_right_in_every_style(material):
+    """A sprite whose leading hue is given wrongly keeps its colours: nobody is asked for others of its thing."""
+    question = make_exam(material, "colours", 20).questions[0]
+    every = questions.in_every_style(material, question)
+    assert len({material.pictures[one.row].style for one in every}) == len(every) > 1
+    tones = material.canvas.tones.clone()
+    tones[next(one.row for one in every if one.row != question.row), 2] += math.pi
+    changed = replace(material, canvas=replace(material.canvas, tones=tones))
+    asked = make_exam(changed, "colours", 20).questions
+    assert asked
+    assert question.prompt not in {one.prompt for one in asked}
 
 
 def test_real_pictures_are_those_that_training_sees(material):

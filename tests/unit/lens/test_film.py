@@ -1,72 +1,37 @@
-"""Films: an MP4 holds the frames given and is what players read; notebooks show it; bad input is said first."""
+"""Films and records show and hear a run."""
 
-import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import pytest
+import torch
 from PIL import Image
 
 from diffuscope.errors import InputError, OutputError
-from diffuscope.lens.film import Clip, save_gif, save_mp4
-
-COLOURS = ("#d22", "#2a4", "#26c", "#fd3")
-FILM = [Image.new("RGB", (64, 32), colour) for colour in COLOURS]
+from diffuscope.lens.film import Record, frames, kept, save_gif
+from diffuscope.pipeline import Pipeline
 
 
-def decoded(path: Path, rate: float = 12) -> list[Image.Image]:
-    """The frames that ffmpeg reads back."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    data = subprocess.run(command, capture_output=True, check=True).stdout
-    size = 64 * 32 * 3
-    return [Image.frombytes("RGB", (64, 32), data[at : at + size]) for at in range(0, len(data), size)]
+def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> None:
+    steps = kept(tiny.steps("a fox", seed=1))
+    film = frames(tiny, steps)
+    assert [frame.size for frame in film] == [(64, 32)] * 4
+    assert film[1].crop((32, 0, 64, 32)).tobytes() == tiny.decode(steps[1].x0)[0].tobytes()
+    path = save_gif(film, tmp_path / "run.gif")
+    with Image.open(path) as stored:
+        assert stored.n_frames == 4
+        assert stored.info["duration"] == 83 // 10 * 10  # GIF counts hundredths
+    for wrong, kind in ((tmp_path / "run.mp4", InputError), (tmp_path / "none" / "run.gif", OutputError)):
+        with pytest.raises(kind):
+            save_gif(film, wrong)
+    with pytest.raises(InputError, match="no steps"):
+        frames(tiny, [])
 
 
-def test_an_mp4_holds_the_frames_in_order(tmp_path: Path) -> None:
-    path = save_mp4(FILM, tmp_path / "run.mp4")
-    assert path.read_bytes()[4:8] == b"ftyp"
-    found = decoded(path)
-    assert len(found) == len(FILM)
-    for given, kept in zip(FILM, found, strict=True):
-        gaps = [abs(a - b) for a, b in zip(given.getpixel((20, 10)), kept.getpixel((20, 10)), strict=True)]
-        assert max(gaps) <= 6
-    assert path.read_bytes() == save_mp4(FILM, tmp_path / "again.mp4").read_bytes()
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["again.mp4", "run.mp4"]
-
-
-@pytest.mark.parametrize(
-    ("film", "name", "rate", "message"),
-    [
-        ([], "run.mp4", 12, "0 frames"),
-        (FILM, "run.avi", 12, "name.mp4"),
-        (FILM, "run.mp4", 0, "at 0 a second"),
-        ([*FILM, Image.new("RGB", (32, 32))], "run.mp4", 12, "give one size"),
-        ([Image.new("RGB", (33, 32))], "run.mp4", 12, "even"),
-    ],
-)
-def test_bad_films_are_refused(tmp_path: Path, film, name, rate, message) -> None:
-    with pytest.raises(InputError, match=message):
-        save_mp4(film, tmp_path / name, rate=rate)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_film_without_a_place_or_ffmpeg_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
-        save_mp4(FILM, tmp_path / "none" / "run.mp4")
-    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "false")
-    with pytest.raises(OutputError, match="ffmpeg could not write"):
-        save_mp4(FILM, tmp_path / "run.mp4")
-    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
-    with pytest.raises(InputError, match=r"diffuscope\[video\]"):
-        save_mp4(FILM, tmp_path / "run.mp4")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_clip_carries_its_file(tmp_path: Path) -> None:
-    moving = Clip(save_gif(FILM, tmp_path / "run.gif"), width=300)._repr_html_()
-    assert moving.startswith('<img width="300"')
-    assert "data:image/gif;base64,R0lGOD" in moving
-    assert "data:video/mp4;base64," in Clip(save_mp4(FILM, tmp_path / "run.mp4"))._repr_html_()
-    for wrong in (tmp_path / "none.gif", tmp_path / "run.txt"):
-        with pytest.raises(InputError, match="no film"):
-            Clip(wrong)
+def test_a_record_has_every_estimate_and_changes_nothing(tiny: Pipeline) -> None:
+    record = Record()
+    led = tiny("a fox", seed=1, sampler="euler", guidance=record)
+    assert torch.equal(led.latents, tiny("a fox", seed=1, sampler="euler").latents)
+    steps = kept(tiny.steps("a fox", seed=1, sampler="euler"))
+    assert [torch.equal(x0, step.x0) for x0, step in zip(record.x0, steps, strict=True)] == [True] * 4
+    for x, x0, noise, sigma in zip(record.x, record.x0, record.noise, record.sigmas, strict=True):
+        torch.testing.assert_close(x0 + sigma * noise, x)

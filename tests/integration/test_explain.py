@@ -1,4 +1,4 @@
-"""The page is whole in itself and safe from what a prompt holds; films and records show and hear a run."""
+"""The page is whole in itself and safe from what a prompt holds, and tells what the run did."""
 
 import re
 from html.parser import HTMLParser
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from diffuscope.cli import main
 from diffuscope.diffusion.prediction import x0_from
-from diffuscope.errors import InputError, OutputError
+from diffuscope.errors import InputError
 from diffuscope.lens.explain import explain
-from diffuscope.lens.film import Record, frames, kept, save_gif
+from diffuscope.lens.film import Record
 from diffuscope.lens.watch import Watch
 from diffuscope.pipeline import Pipeline
 
@@ -60,32 +59,6 @@ def test_without_guidance_there_is_none_to_show(tiny: Pipeline) -> None:
         explain(tiny, "a fox", tap={})
     with pytest.raises(InputError, match="prompt is a list; a page explains one text"):
         explain(tiny, ["a fox"])
-
-
-def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> None:
-    steps = kept(tiny.steps("a fox", seed=1))
-    film = frames(tiny, steps)
-    assert [frame.size for frame in film] == [(64, 32)] * 4
-    assert film[1].crop((32, 0, 64, 32)).tobytes() == tiny.decode(steps[1].x0)[0].tobytes()
-    path = save_gif(film, tmp_path / "run.gif")
-    with Image.open(path) as stored:
-        assert stored.n_frames == 4
-        assert stored.info["duration"] == 83 // 10 * 10  # GIF counts hundredths
-    for wrong, kind in ((tmp_path / "run.mp4", InputError), (tmp_path / "none" / "run.gif", OutputError)):
-        with pytest.raises(kind):
-            save_gif(film, wrong)
-    with pytest.raises(InputError, match="no steps"):
-        frames(tiny, [])
-
-
-def test_a_record_has_every_estimate_and_changes_nothing(tiny: Pipeline) -> None:
-    record = Record()
-    led = tiny("a fox", seed=1, sampler="euler", guidance=record)
-    assert torch.equal(led.latents, tiny("a fox", seed=1, sampler="euler").latents)
-    steps = kept(tiny.steps("a fox", seed=1, sampler="euler"))
-    assert [torch.equal(x0, step.x0) for x0, step in zip(record.x0, steps, strict=True)] == [True] * 4
-    for x, x0, noise, sigma in zip(record.x, record.x0, record.noise, record.sigmas, strict=True):
-        torch.testing.assert_close(x0 + sigma * noise, x)
 
 
 def test_the_command_writes_the_page(tiny_folder: Path, tmp_path: Path, capsys) -> None:

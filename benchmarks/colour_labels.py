@@ -1,0 +1,93 @@
+"""How often does training name a colour that the scores' measure finds, with and without asking it beforehand?
+
+python benchmarks/colour_labels.py --corpus corpus.jsonl.xz --out benchmarks/results/colour_labels.json
+
+Draws coloured things as training does, each filling a white canvas, and judges them as the scores do: from the whole
+corpus, and for the questions of held-out colours, of which each is drawn in every style that it may have.
+"""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+
+from diffuscope.data.catalogue import Catalogue, Sprite, catalogue
+from diffuscope.data.compose import compose
+from diffuscope.data.palette import SHARE, WORDS
+from diffuscope.data.scenes import blank
+from diffuscope.data.split import colour_key
+from diffuscope.data.things import thing_word
+from diffuscope.evaluate import questions
+from diffuscope.evaluate.intervals import proportion
+from diffuscope.evaluate.material import Material
+from diffuscope.loading import choose_device
+from diffuscope.recipes.stages import Stock
+from diffuscope.weights.files import write_text
+
+WHITE = WORDS.index("white")
+
+
+def right(stock: Stock, pairs: list[tuple[Sprite, int]]) -> torch.Tensor:
+    """[N] whether each sprite, given its colour and drawn alone on white, is judged to have it."""
+    found = []
+    for start in range(0, len(pairs), 256):
+        part = pairs[start : start + 256]
+        scenes = blank(len(part))
+        scenes.sprite[:, 0] = [sprite.row for sprite, _ in part]
+        scenes.colour[:, 0] = [colour for _, colour in part]
+        pictures = ((compose(stock.canvas, scenes) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        found.append(thing_word(pictures).cpu() == torch.from_numpy(scenes.colour[:, 0].astype(np.int64)))
+    return torch.cat(found)
+
+
+def drawn(stock: Catalogue, count: int) -> list[tuple[Sprite, int]]:
+    """``count`` things and colours as training draws them."""
+    random = Random(0)
+    pairs = []
+    while len(pairs) < count:
+        sprite = stock.coloured.draw(random).draw(random)
+        colour = random.choice(sprite.colours)
+        if colour != WHITE:
+            pairs.append((sprite, colour))
+    return pairs
+
+
+def asked(stock: Catalogue, material: Material) -> list[tuple[Sprite, int]]:
+    """The questions of held-out colours, each in every style that it may be painted in."""
+    wanted = {
+        (question.colour, colour_key(material.pictures[question.row].name)) for question in questions.colours(material)
+    }
+    sprites = [sprite for concept in stock.coloured.items for sprite in concept.items if sprite.named < 0.9]
+    return [(s, i) for s in sprites for i in s.colours if (WORDS[i], colour_key(s.name)) in wanted]
+
+
+def main() -> None:
+    """Read the arguments, draw, judge, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=4000)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    device = choose_device(arguments.device)
+    stock, material = Stock.load(arguments.corpus, device), Material.load(arguments.corpus, device)
+    tones, takes = stock.canvas.tones.cpu().numpy(), stock.takes.numpy()
+    every = np.repeat(tones[:, 3:] >= SHARE, len(WORDS), axis=1)
+    results = {}
+    for name, allowed in (("every word", every), ("words that are taken", takes)):
+        seen = catalogue(stock.corpus, stock.split, tones, allowed)
+        whole = catalogue(stock.corpus, stock.split, tones, allowed, train=False)
+        for what, pairs in (("drawn", drawn(seen, arguments.count)), ("held out", asked(whole, material))):
+            score = proportion(right(stock, pairs)[:, None])
+            results[f"{what}, {name}"] = asdict(score)
+            print(f"{what}, {name}: {score.value:.3f} ({score.low:.3f} to {score.high:.3f}) of {score.pictures}")
+    if arguments.out is not None:
+        write_text(arguments.out, json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
