@@ -20,13 +20,13 @@ SLOTS = 4
 """Most sprites in one scene."""
 
 FORMS = {
-    "plain": 0.16,
-    "background": 0.10,
-    "colour": 0.24,
-    "both": 0.16,
-    "pair": 0.12,
-    "count": 0.07,
-    "place": 0.06,
+    "plain": 0.24,
+    "background": 0.12,
+    "colour": 0.14,
+    "both": 0.12,
+    "pair": 0.14,
+    "count": 0.08,
+    "place": 0.07,
     "tags": 0.09,
 }
 """Form of a captioned scene -> how often it is drawn."""
