@@ -3,7 +3,7 @@
 python benchmarks/colour_labels.py --corpus corpus.jsonl.xz --out benchmarks/results/colour_labels.json
 
 Draws coloured things as training does, each filling a white canvas, and judges them as the scores do: from the whole
-corpus, and for the questions of held-out colours, of which each is drawn in every style that it may have.
+corpus, and for the questions of held-out colours, of which each is drawn in every emoji style of its thing.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 
 from diffuscope.data.catalogue import Catalogue, Sprite, catalogue
 from diffuscope.data.compose import compose
+from diffuscope.data.packages import EMOJI_STYLES
 from diffuscope.data.palette import SHARE, WORDS
 from diffuscope.data.scenes import blank
 from diffuscope.data.split import colour_key
@@ -57,11 +58,11 @@ def drawn(stock: Catalogue, count: int) -> list[tuple[Sprite, int]]:
 
 
 def asked(stock: Catalogue, material: Material) -> list[tuple[Sprite, int]]:
-    """The questions of held-out colours, each in every style that it may be painted in."""
+    """The questions of held-out colours, each in every emoji style of its thing."""
     wanted = {
         (question.colour, colour_key(material.pictures[question.row].name)) for question in questions.colours(material)
     }
-    sprites = [sprite for concept in stock.coloured.items for sprite in concept.items if sprite.named < 0.9]
+    sprites = [sprite for concept in stock.coloured.items for sprite in concept.items if sprite.style in EMOJI_STYLES]
     return [(s, i) for s in sprites for i in s.colours if (WORDS[i], colour_key(s.name)) in wanted]
 
 
