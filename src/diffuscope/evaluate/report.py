@@ -23,6 +23,7 @@ TITLES = {
     "seen.towers": "seen (concept, style), own towers, R@1",
     "seen.classifier": "seen (concept, style), independent classifier, top-1",
     "colours.thing": "held-out (colour, concept), colour right",
+    "colours_of_one_style.thing": "the same, asking whatever a real picture in one style answers",
     "backgrounds.background": "background colour right",
     "both.both": "colour on colour, both right",
     "both.thing": "colour on colour, thing right",

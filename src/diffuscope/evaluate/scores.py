@@ -33,6 +33,7 @@ EXAMS: dict[str, Callable[[Material], list[Question]]] = {
     "held_out": questions.held_out,
     "seen": questions.seen,
     "colours": questions.colours,
+    "colours_of_one_style": questions.colours,
     "backgrounds": questions.backgrounds,
     "both": questions.both,
     "words": questions.tag_words,
@@ -109,12 +110,16 @@ def make_exam(material: Material, name: str, pictures: int) -> Exam:
     """The exam ``name``. A question of colours is asked only where its real pictures are judged right in every style.
 
     Where they are not (a landscape that hides its background, a palm tree whose trunk is more than its crown) the
-    measure would be scored, or the style that the model happened to choose.
+    measure would be scored, or the style that the model happened to choose. "colours_of_one_style" asks more: whatever
+    the one real picture of the question answers.
     """
-    is_coloured = name in ("colours", "backgrounds", "both")
+    is_coloured = name in ("colours", "colours_of_one_style", "backgrounds", "both")
 
     def answerable(asked: Sequence[Question]) -> Sequence[bool]:
-        every = [questions.in_every_style(material, question) for question in asked]
+        if name == "colours_of_one_style":
+            every = [[question] for question in asked]
+        else:
+            every = [questions.in_every_style(material, question) for question in asked]
         shown = [question for part in every for question in part]
         right = torch.stack(list(colours_right(real_pictures(material, shown), shown).values())).all(0)
         return [bool(part.all()) for part in right.split([len(part) for part in every])]

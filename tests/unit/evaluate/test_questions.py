@@ -81,7 +81,7 @@ def test_what_cannot_be_judged_is_not_asked(material):
     assert all("green" in question.prompt for question in exam.questions)
 
 
-@pytest.mark.parametrize("name", ["colours", "backgrounds", "both"])
+@pytest.mark.parametrize("name", ["colours", "colours_of_one_style", "backgrounds", "both"])
 def test_real_pictures_answer_every_question_of_colour(material, name):
     exam = make_exam(material, name, 20)
     assert exam.questions
@@ -106,6 +106,7 @@ def test_a_question_of_colour_is_right_in_every_style(material):
     asked = make_exam(changed, "colours", 20).questions
     assert asked
     assert question.prompt not in {one.prompt for one in asked}
+    assert question in make_exam(changed, "colours_of_one_style", 20).questions
 
 
 def test_real_pictures_are_those_that_training_sees(material):
