@@ -67,7 +67,7 @@ def diffusers_rows(name: str) -> Iterator[tuple[str, str, Errors]]:
 def k_diffusion_rows(name: str) -> Iterator[tuple[str, str, Errors]]:
     def errors(prediction: str, spacing: str, zero_snr: bool = False) -> Errors:
         def run(steps: int) -> list[float] | None:
-            if steps not in k_diffusion.steps_of(name):
+            if steps not in k_diffusion.steps_of(name, zero_snr):
                 return None
             return k_diffusion.compare(name, prediction, steps, spacing, zero_snr)
 

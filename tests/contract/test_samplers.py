@@ -182,6 +182,23 @@ def test_float32_holds_at_zero_terminal_snr(name):
     assert (single - double).abs().max() <= 1e-4 * double.abs().max()
 
 
+@each_sampler
+def test_pure_noise_becomes_data(name):
+    """From an infinite level, of which 4096 takes the place, a step that compares slopes would go anywhere."""
+    sigmas = (4096.0, 22.6, 9.5, 5.4, 3.5, 2.4, 1.8, 1.3, 1.0, 0.7, 0.5, 0.3, 0.0)  # 12 of the emoji model's
+    x = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(1)) * sigmas[0]
+
+    def denoise(x, sigma):
+        """Exact for pictures of one brightness, drawn from N(0, 1), and details ~ N(0, STD^2)."""
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return mean / (1 + sigma**2 / x[0].numel()) + gaussian(x - mean, sigma)
+
+    made = final(SAMPLERS[name](denoise, x, sigmas, noise=PerImageNoise(range(len(x)))))
+    brightness = made.mean((1, 2, 3), keepdim=True)
+    assert brightness.abs().max() < 3
+    assert 0.25 < (made - brightness).std() < 0.75
+
+
 @pytest.mark.parametrize("name", DRAWING)
 def test_drawing_without_noise_is_an_error_at_the_call(name):
     with pytest.raises(InputError, match="pass noise"):

@@ -11,7 +11,7 @@ import torch
 
 from diffuscope.config import ScheduleConfig
 from diffuscope.diffusion.prediction import denoiser
-from diffuscope.diffusion.samplers import SAMPLERS
+from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.diffusion.schedules import Schedule
 from parity.schedulers import RAMPS, STEPS, TIMES, draws, network, relative_errors
 
@@ -36,8 +36,10 @@ TAKES_NOISE = {name for name in FUNCTIONS if "ancestral" in name or "sde" in nam
 CHURNING = ("euler", "heun", "kdpm2")
 
 
-def steps_of(name):
-    """Numbers of steps to compare; see quirks for why some of the reference cannot make one."""
+def steps_of(name, zero_snr=False):
+    """Numbers of steps to compare; see quirks for why some of the reference cannot make one, and some no more."""
+    if zero_snr and TABLE[name].euler_from_noise:
+        return STEPS[:1]
     return STEPS[1:] if "m_sde" in name else STEPS
 
 

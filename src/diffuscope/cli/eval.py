@@ -115,7 +115,8 @@ def preset(
 
     _check(count, corpus, teacher, classifier)
     pipe, judges = _load(model, corpus, teacher, classifier, None, device, dtype)
-    choices = choose(pipe, judges, list(grid(calls, guidance_scale, sampler)), count, _notice)
+    settings = list(grid(calls, guidance_scale, sampler, pipe.config.schedule.zero_snr))
+    choices = choose(pipe, judges, settings, count, _notice)
     if out is not None:
         write_text(out, json.dumps(as_json(choices), indent=1) + "\n")
     sys.stdout.write(as_table(choices))

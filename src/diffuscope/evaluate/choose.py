@@ -41,14 +41,16 @@ def grid(
     calls: Sequence[int] = CALLS,
     guidances: Sequence[float] = GUIDANCES,
     samplers: Sequence[str] = SAMPLERS,
+    from_noise: bool = False,
 ) -> Iterator[tuple[str, int, int, float]]:
     """(sampler, steps, calls, guidance) of every setting, at equal calls.
 
-    Heun calls the network twice a step but once in the last, so it makes (calls + 1) // 2 steps.
+    Heun calls the network twice a step, but once in the last and, ``from_noise`` of zero terminal SNR, in the first.
     """
+    single = 2 if from_noise else 1
     for sampler, wanted, guidance in product(samplers, calls, guidances):
-        steps = (wanted + 1) // 2 if sampler == "heun" else wanted
-        yield sampler, steps, 2 * steps - 1 if sampler == "heun" else steps, guidance
+        steps = (wanted + single) // 2 if sampler == "heun" else wanted
+        yield sampler, steps, 2 * steps - single if sampler == "heun" else steps, guidance
 
 
 def choose(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffuscope.config import SDXL_SIZES, SIZE_WIDTH, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.samplers.euler import PURE_NOISE
 from diffuscope.diffusion.samplers.restart import further_calls
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
@@ -80,8 +81,10 @@ def network_calls(request: Request) -> int:
     last = 1 if sigmas[-1] == 0 else info.calls
     options: dict[str, Any] = dict(request.sampler_options)
     repeated = further_calls(sigmas, **options) if info.name == "restart" else 0
-    starting = min(info.further_steps, sum(sigma > 0 for sigma in sigmas[1:])) if steps > 1 else 0
-    return (steps - 1) * info.calls + last + info.further_calls * starting + repeated
+    above = sum(sigma >= PURE_NOISE for sigma in sigmas[:-1])
+    starting = min(info.further_steps, sum(sigma > 0 for sigma in sigmas[1:]) - above) if steps > 1 else 0
+    saved = min(above, steps - 1) * (info.calls - 1) if info.euler_from_noise else 0
+    return (steps - 1) * info.calls - saved + last + info.further_calls * starting + repeated
 
 
 def shapes(

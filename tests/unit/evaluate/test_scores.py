@@ -116,6 +116,8 @@ def test_the_grid_compares_samplers_at_equal_calls():
         ("heun", 4, 7, 3.0),
         ("heun", 5, 9, 3.0),
     ]
+    from_noise = list(grid((8, 9), (3.0,), ("heun",), from_noise=True))
+    assert from_noise == [("heun", 5, 8, 3.0), ("heun", 5, 8, 3.0)]
 
 
 def test_settings_are_measured_and_put_in_order(tiny, judges):

@@ -1,5 +1,7 @@
 """Capture: what is stored is what ran, reduced exactly, counted before it starts, and nothing is changed by it."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -131,18 +133,18 @@ def test_calls_of_one_part_alone_are_watched_too(tiny: Pipeline) -> None:
     assert watch["text_encoder.layer.0"].shape == (2, 77, 32)
 
 
-@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize(
+    "length", [{"num_inference_steps": 1}, {"num_inference_steps": 5}, {"sigmas": (4096.0, 30.0, 5.0, 1.0, 0.3, 0.0)}]
+)
 @pytest.mark.parametrize(
     ("sampler", "options"),
     [*((name, {}) for name in TABLE), ("restart", {"times": 3, "low": 0.5, "high": 9.0})],
 )
 def test_network_calls_are_counted_before_the_run(
-    tiny: Pipeline, sampler: str, options: dict[str, float], steps: int
+    tiny: Pipeline, sampler: str, options: dict[str, float], length: dict[str, Any]
 ) -> None:
     watch = Watch("unet.out", reduce="last")
-    run = tiny.steps(
-        "a", seed=1, sampler=sampler, sampler_options=options, num_inference_steps=steps, guidance_scale=1.0, tap=watch
-    )
+    run = tiny.steps("a", seed=1, sampler=sampler, sampler_options=options, guidance_scale=1.0, tap=watch, **length)
     for _ in run:
         pass
     assert watch.call + 1 == watch.calls

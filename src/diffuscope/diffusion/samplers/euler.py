@@ -9,6 +9,13 @@ from torch import Tensor
 from diffuscope.diffusion.samplers.churn import Churn
 from diffuscope.types import Denoiser, Noise, Step
 
+PURE_NOISE = 1000.0
+"""Noise level from which on nothing of a picture is left, as at the start of models with zero terminal SNR.
+
+That level stands for an infinite one, so a slope in sigma says nothing about a step that begins there: methods that
+compare slopes within a step make Euler's there, which goes straight to the clean estimate.
+"""
+
 
 def euler(
     denoise: Denoiser,

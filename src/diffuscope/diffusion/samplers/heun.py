@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.churn import Churn
+from diffuscope.diffusion.samplers.euler import PURE_NOISE
 from diffuscope.types import Denoiser, Noise, Step
 
 
@@ -21,10 +22,10 @@ def heun(
     s_tmax: float = math.inf,
     s_noise: float = 1.0,
 ) -> Iterator[Step]:
-    """Second-order solver: Karras et al. 2022, Algorithm 2. The step to level 0, if any, is Euler's.
+    """Second-order solver: Karras et al. 2022, Algorithm 2. Steps to level 0 and from pure noise, if any, are Euler's.
 
     Args:
-        denoise: estimates clean latents; called twice a step.
+        denoise: estimates clean latents; called twice a step, and once in one of Euler's.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per step that churns. Not used where ``s_churn`` is 0.
@@ -57,7 +58,7 @@ def heun_step(denoise: Denoiser, x: Tensor, sigma: float, sigma_next: float) -> 
     """One of Heun's steps: the latents at ``sigma_next``, and the clean estimate at ``sigma``."""
     x0 = denoise(x, sigma)
     x_next = x0 + (x - x0) * (sigma_next / sigma)
-    if sigma_next > 0:
+    if sigma_next > 0 and sigma < PURE_NOISE:
         slope = (x - x0) / sigma
         slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
         x_next = x_next + (slope_next - slope) * ((sigma_next - sigma) / 2)

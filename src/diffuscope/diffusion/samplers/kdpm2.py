@@ -9,6 +9,7 @@ from torch import Tensor
 from diffuscope.diffusion.samplers.ancestral import split
 from diffuscope.diffusion.samplers.checks import check_eta, check_noise
 from diffuscope.diffusion.samplers.churn import Churn
+from diffuscope.diffusion.samplers.euler import PURE_NOISE
 from diffuscope.types import Denoiser, Noise, Step
 
 
@@ -54,12 +55,14 @@ def kdpm2_ancestral(
 ) -> Iterator[Step]:
     """``kdpm2`` to below the next level, then fresh noise up to it, as in ``euler_ancestral``.
 
+    The step from pure noise, if any, is Euler's: it goes so far down that a slope in its middle would lead away.
+
     Args:
         denoise: estimates clean latents; called twice a step.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per step to a level above 0. Needed unless ``eta`` is 0.
-        eta: how much noise is fresh. 0 is ``kdpm2``.
+        eta: how much noise is fresh. 0 is ``kdpm2``, but in a step from pure noise.
 
     Yields:
         One Step per interval. The last one's ``x`` is the sample.
@@ -86,7 +89,11 @@ def _ancestral(
 ) -> Iterator[Step]:
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         sigma_down, sigma_up = split(sigma, sigma_next, eta)
-        x_next, x0 = _midpoint(denoise, x, sigma, sigma_down)
+        if sigma >= PURE_NOISE:
+            x0 = denoise(x, sigma)
+            x_next = x0 + (x - x0) * (sigma_down / sigma)
+        else:
+            x_next, x0 = _midpoint(denoise, x, sigma, sigma_down)
         if noise is not None and sigma_up > 0:
             x_next = x_next + noise(x, sigma, sigma_next) * sigma_up
         step = Step(i, sigma_next, x_next, x0)

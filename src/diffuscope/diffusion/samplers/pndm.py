@@ -8,6 +8,7 @@ from itertools import islice, pairwise
 from torch import Tensor
 
 from diffuscope.diffusion.clock import log_sigma_at, time_at
+from diffuscope.diffusion.samplers.euler import PURE_NOISE
 from diffuscope.types import Denoiser, Noise, Step
 
 _OLDER = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
@@ -85,12 +86,19 @@ def ipndm(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise
 
 
 def _pseudo(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], start: _Start, starting: int) -> Iterator[Step]:
-    """The multistep method, but ``start`` in the first ``starting`` steps of several that end above level 0."""
+    """The multistep method, but ``start`` in the first ``starting`` steps of several that end above level 0.
+
+    All that comes after steps from pure noise, which are Euler's and leave no slope behind.
+    """
+    starting += sum(sigma >= PURE_NOISE for sigma in sigmas)
     slopes: deque[Tensor] = deque(maxlen=len(_OLDER))  # newest first
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
-        slopes.appendleft((x - x0) / sigma)
-        if i < starting and sigma_next > 0 and len(sigmas) > 2:
+        if sigma < PURE_NOISE:
+            slopes.appendleft((x - x0) / sigma)
+        if sigma >= PURE_NOISE:
+            x_next = _euler(x, x0, sigma, sigma_next)
+        elif i < starting and sigma_next > 0 and len(sigmas) > 2:
             x_next = start(denoise, x, x0, sigma, sigma_next)
         else:
             # The weights add up to 1: Euler's step, exact at level 0, plus what the older slopes correct.

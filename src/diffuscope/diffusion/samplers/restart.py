@@ -7,6 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.checks import check_noise
+from diffuscope.diffusion.samplers.euler import PURE_NOISE
 from diffuscope.diffusion.samplers.heun import heun_step
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser, Noise, Step
@@ -49,9 +50,9 @@ def restart(
 
 
 def further_calls(sigmas: Sequence[float], *, times: int = 1, low: float = 0.1, high: float = 2.0) -> int:
-    """How many network calls the restarts add to those of ``heun``: two for each interval of the stretch, each time."""
+    """How many network calls the restarts add to those of ``heun``: those of every repeated step, each time."""
     top, bottom = _stretch(sigmas, low, high)
-    return 2 * times * (bottom - top)
+    return times * sum(1 if sigma >= PURE_NOISE else 2 for sigma in sigmas[top:bottom])
 
 
 def _stretch(sigmas: Sequence[float], low: float, high: float) -> tuple[int, int]:

@@ -27,8 +27,13 @@ class SamplerInfo:
     """Global order of convergence of its deterministic part."""
     calls: int = 1
     """Network calls per step; the step to noise level zero needs only one."""
+    euler_from_noise: bool = False
+    """Whether a step from pure noise (``euler.PURE_NOISE``) is Euler's, and needs only one as well."""
     further_calls: int = 0
-    """Network calls beyond those, in each of the first ``further_steps`` steps of several that end above level 0."""
+    """Network calls beyond those, in each of the first ``further_steps`` steps of several that end above level 0.
+
+    Steps from pure noise are none of these.
+    """
     further_steps: int = 1
     """How many first steps have ``further_calls``."""
     draws_noise: bool = False
@@ -71,6 +76,7 @@ TABLE: dict[str, SamplerInfo] = {
             label="Heun",
             order=2,
             calls=2,
+            euler_from_noise=True,
             aliases=("HeunDiscreteScheduler", "sample_heun", "k_heun"),
         ),
         SamplerInfo(
@@ -117,6 +123,7 @@ TABLE: dict[str, SamplerInfo] = {
             label="DPM2 a",
             order=2,
             calls=2,
+            euler_from_noise=True,
             draws_noise=True,
             aliases=("KDPM2AncestralDiscreteScheduler", "sample_dpm_2_ancestral", "k_dpm_2_a", "DPM2 ancestral"),
         ),
@@ -231,6 +238,7 @@ TABLE: dict[str, SamplerInfo] = {
             label="Restart",
             order=2,
             calls=2,  # and as many in each repeated step
+            euler_from_noise=True,
             draws_noise=True,
             aliases=("restart_sampler",),
         ),
