@@ -345,7 +345,7 @@ EMOJI = ModelConfig(
     # colours back with one huge value per picture (a bright droplet).
     vae=VAEConfig(channels=(32, 64, 128, 192), norm_groups=8, scale=1.0),
     schedule=ScheduleConfig(prediction="v", spacing="trailing", zero_snr=True),
-    preset=Preset(steps=12, guidance_scale=5.0, sampler="dpmpp_2m", height=128, width=128, upscale=4),
+    preset=Preset(steps=12, guidance_scale=2.5, sampler="dpmpp_2m", height=128, width=128, upscale=4),
 )
 
 TINY = ModelConfig(

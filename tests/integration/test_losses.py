@@ -61,12 +61,16 @@ def test_an_option_is_loss_guidance(
     assert ds.replay(path, model=tiny).identical
 
 
-def test_the_picture_comes_nearer_to_the_text(tiny: Pipeline, similarity: Similarity) -> None:
-    def of(options: dict[str, Any]) -> float:
-        with torch.no_grad():
-            return float(similarity(Decoder(tiny)(tiny("a red fox", guidance_options=options, **CALL).latents), TEXT))
+def test_pictures_come_nearer_to_the_text(similarity: Similarity) -> None:
+    """With the shipped model, whose pictures the judge knows: on average of four, told of a bird and led to green."""
+    pipe, text = ds.load("emoji", device="cpu"), "a green bird"
 
-    assert of({"similarity": TEXT, "similarity_scale": 3}) > of({})
+    def nearness(options: dict[str, Any]) -> float:
+        call = CALL | {"num_images_per_prompt": 4, "guidance_scale": 1.0, "guidance_options": options}
+        with torch.no_grad():
+            return float(similarity(Decoder(pipe)(pipe("a bird", **call).latents), text).mean())
+
+    assert nearness({"similarity": text, "exact": True}) > nearness({}) + 0.03
 
 
 def test_an_image_does_not_feel_its_batch_mates(tiny: Pipeline) -> None:
