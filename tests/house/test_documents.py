@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from diffuscope.evaluate import report
 from house.places import ROOT, SOURCE, documents, tracked
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,6 +86,13 @@ def test_the_number_of_lines_is_about_right():
     found = re.search(r"^core +([\d,]+)$", counted, re.MULTILINE)
     assert found is not None
     assert int(stated[1].replace(",", "")) == pytest.approx(int(found[1].replace(",", "")), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/model-card.md"])
+def test_scores_are_those_that_were_measured(name):
+    """``python benchmarks/fill_scores.py benchmarks/results/emoji.json docs/model-card.md README.md`` writes them."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert report.fill(text, report.read(ROOT / "benchmarks" / "results" / "emoji.json")) == text
 
 
 def test_every_row_of_what_opens_is_held_by_a_test():
