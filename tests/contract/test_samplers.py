@@ -182,10 +182,14 @@ def test_float32_holds_at_zero_terminal_snr(name):
     assert (single - double).abs().max() <= 1e-4 * double.abs().max()
 
 
+@pytest.mark.parametrize(
+    "sigmas",  # the emoji model's for 4 and 12 steps
+    [(4096.0, 5.4, 1.8, 0.7, 0.0), (4096.0, 22.6, 9.5, 5.4, 3.5, 2.4, 1.8, 1.3, 1.0, 0.7, 0.5, 0.3, 0.0)],
+    ids=len,
+)
 @each_sampler
-def test_pure_noise_becomes_data(name):
+def test_pure_noise_becomes_data(name, sigmas):
     """From an infinite level, of which 4096 takes the place, a step that compares slopes would go anywhere."""
-    sigmas = (4096.0, 22.6, 9.5, 5.4, 3.5, 2.4, 1.8, 1.3, 1.0, 0.7, 0.5, 0.3, 0.0)  # 12 of the emoji model's
     x = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(1)) * sigmas[0]
 
     def denoise(x, sigma):
@@ -196,7 +200,7 @@ def test_pure_noise_becomes_data(name):
     made = final(SAMPLERS[name](denoise, x, sigmas, noise=PerImageNoise(range(len(x)))))
     brightness = made.mean((1, 2, 3), keepdim=True)
     assert brightness.abs().max() < 3
-    assert 0.25 < (made - brightness).std() < 0.75
+    assert 0.2 < (made - brightness).std() < 0.75
 
 
 @pytest.mark.parametrize("name", DRAWING)

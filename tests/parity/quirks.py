@@ -162,7 +162,7 @@ QUIRKS = (
         "test_k_diffusion_cannot_make_one_step",
     ),
     Quirk(
-        "sample_heun, sample_dpm_2_ancestral (k-diffusion)",
+        "sample_heun, sample_dpm_2, sample_dpm_2_ancestral (k-diffusion)",
         "zero terminal SNR",
         "the step from pure noise, whose sigma is 4096 for an infinite one, follows slopes in sigma: it leads far away "
         "from the data",

@@ -115,7 +115,7 @@ CALLS: dict[str, Bad] = {
     ),
     "threshold outside its range": Bad({"thresholding": {"ratio": 1.5}}, InputError, ("1.5 is outside 0 to 1",)),
     "strength 0": Bad({"image": "in.png", "strength": 0.0}, InputError, ("(0, 1]",), ("--strength", "0")),
-    "strength above 1": Bad({"image": "in.png", "strength": 1.5}, InputError, ("1.5",), ("--strength", "1.5")),
+    "strength above 1, of no image": Bad({"strength": 1.5}, InputError, ("1.5",), ("--strength", "1.5")),
     "strength is not a number": Bad({"image": "in.png", "strength": NAN}, InputError, ("nan",), ("--strength", "nan")),
     "strength leaves no step": Bad({"image": "in.png", "strength": 0.1}, InputError, ("leaves none",)),
     "no such image": Bad({"image": "gone.png"}, ImageError, ("gone.png does not exist",), ("--image", "gone.png")),

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,6 +27,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 
+OPTIONS = {
+    "num_inference_steps": "--steps",
+    "num_images_per_prompt": "--count",
+    "guidance_scale": "--guidance-scale",
+    "negative_prompt": "--negative-prompt",
+    "mask_image": "--mask",
+    "phi": "--guidance-rescale",
+}
+"""Argument of the library -> option, where the names differ."""
+
 OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -44,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name, rest = _split(arguments)
         return _run(name, rest)
     except DiffuscopeError as error:
-        _say(f"error: {error}", sys.stderr)
+        _say(f"error: {_in_options(str(error))}", sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         _say("stopped", sys.stderr)
@@ -56,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         _say("this is a fault of diffuscope's own, not yours; please report it with the lines above", sys.stderr)
         return OUR_FAULT
+
+
+def _in_options(text: str) -> str:
+    """``text`` with the library's arguments called as they are on the command line."""
+    return re.sub(rf"\b({'|'.join(OPTIONS)})\b", lambda found: OPTIONS[found[0]], text)
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:

@@ -89,7 +89,7 @@ def preset(
     classifier: Path | None = None,
     count: int = 500,
     calls: tuple[int, ...] = (6, 8, 10, 12, 16, 25),
-    guidance_scale: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0, 7.5),
+    guidance_scale: tuple[float, ...] = (2.0, 2.5, 3.0, 4.0, 5.0, 7.5),
     sampler: tuple[str, ...] = ("dpmpp_2m", "ddim", "euler", "heun"),
     out: Path | None = None,
     device: str = "auto",

@@ -170,6 +170,12 @@ class Schedule:
         )
 
 
+def check_strength(strength: float) -> None:
+    """Raise InputError unless ``strength``, the part of a run that is done on an image, is in (0, 1]."""
+    if not 0 < strength <= 1:
+        raise InputError(f"strength {strength} is outside (0, 1]: near 0 keeps the image, 1 forgets it")
+
+
 def tail(levels: Levels, strength: float) -> Levels:
     """The last ``strength`` of a run, for image-to-image: int(steps * strength) of its steps, as diffusers has it.
 
@@ -178,8 +184,7 @@ def tail(levels: Levels, strength: float) -> Levels:
     Raises:
         InputError: ``strength`` is outside (0, 1], or so small that no step is left.
     """
-    if not 0 < strength <= 1:
-        raise InputError(f"strength {strength} is outside (0, 1]: near 0 keeps the image, 1 forgets it")
+    check_strength(strength)
     steps = len(levels.sigmas) - 1
     kept = min(int(steps * strength), steps)
     if kept == 0:

@@ -18,7 +18,7 @@ from diffuscope.evaluate.scores import real_pictures
 from diffuscope.pipeline import Pipeline
 
 CALLS = (6, 8, 10, 12, 16, 25)
-GUIDANCES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.5)
+GUIDANCES = (2.0, 2.5, 3.0, 4.0, 5.0, 7.5)
 SAMPLERS = ("dpmpp_2m", "ddim", "euler", "heun")
 
 
@@ -50,7 +50,7 @@ def grid(
     single = 2 if from_noise else 1
     for sampler, wanted, guidance in product(samplers, calls, guidances):
         steps = (wanted + single) // 2 if sampler == "heun" else wanted
-        yield sampler, steps, 2 * steps - single if sampler == "heun" else steps, guidance
+        yield sampler, steps, max(1, 2 * steps - single) if sampler == "heun" else steps, guidance
 
 
 def choose(

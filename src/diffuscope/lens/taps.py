@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -77,14 +78,12 @@ class PlannedTap:
 def network_calls(request: Request) -> int:
     """How often a run calls the U-Net: as the samplers' table has it, and in the steps that "restart" repeats."""
     info, sigmas = TABLE[request.sampler], request.levels.sigmas
-    steps = len(sigmas) - 1
-    last = 1 if sigmas[-1] == 0 else info.calls
     options: dict[str, Any] = dict(request.sampler_options)
     repeated = further_calls(sigmas, **options) if info.name == "restart" else 0
-    above = sum(sigma >= PURE_NOISE for sigma in sigmas[:-1])
-    starting = min(info.further_steps, sum(sigma > 0 for sigma in sigmas[1:]) - above) if steps > 1 else 0
-    saved = min(above, steps - 1) * (info.calls - 1) if info.euler_from_noise else 0
-    return (steps - 1) * info.calls - saved + last + info.further_calls * starting + repeated
+    whole = [sigma < PURE_NOISE and after > 0 for sigma, after in pairwise(sigmas)]  # no step of Euler's
+    single = [after == 0 or (info.euler_from_noise and sigma >= PURE_NOISE) for sigma, after in pairwise(sigmas)]
+    starting = min(info.further_steps, sum(whole)) if len(whole) > 1 else 0
+    return sum(1 if one else info.calls for one in single) + info.further_calls * starting + repeated
 
 
 def shapes(

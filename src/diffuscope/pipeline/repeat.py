@@ -220,7 +220,9 @@ def _check_given(old: Receipt, key: str, given: object) -> None:
         if given is not None:
             raise InputError(f"a {what} is given, but the picture was made without one; leave it out")
     elif given is None:
-        raise InputError(f"the picture was made from a {what}, of which the receipt has only the hash; give it")
+        raise InputError(
+            f"the picture was made from a {what}, of which the receipt has only the hash; give it as {key}"
+        )
 
 
 def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:

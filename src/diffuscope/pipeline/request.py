@@ -13,7 +13,7 @@ from diffuscope.config import REFINER_SIZES, ModelConfig
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.samplers.table import Final
-from diffuscope.diffusion.schedules import Schedule, section, tail
+from diffuscope.diffusion.schedules import Schedule, check_strength, section, tail
 from diffuscope.errors import InputError
 from diffuscope.pipeline import guiding
 from diffuscope.types import Levels
@@ -250,7 +250,8 @@ class Asked:
     final_sigma: object
     thresholding: object
     strength: object
-    """None without a start image."""
+    from_image: bool
+    """Whether there is a start image; without, ``strength`` is checked and not used."""
     denoising_start: object
     denoising_end: object
     masked: bool
@@ -273,7 +274,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         raise InputError(f"{prompts} prompts x {per_text} = {images} images; make at most {MAX_IMAGES} in one call")
     preset = config.preset
     first, last = _handed_over(asked)
-    strength = None if asked.strength is None or first is not None else number(asked.strength, "strength")
+    strength = _strength(asked) if first is None else None
     name, spacing = _solver(config, asked)
     wanted = preset.steps if asked.steps is None and isinstance(spacing, str) else asked.steps
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
@@ -320,6 +321,13 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
         guided=guided,
         **_sizes(config, asked, (height, width)),
     )
+
+
+def _strength(asked: Asked) -> float | None:
+    """The part of the run that is done on a start image; None without one, but checked all the same."""
+    part = number(asked.strength, "strength")
+    check_strength(part)
+    return part if asked.from_image else None
 
 
 def _handed_over(asked: Asked) -> tuple[float | None, float | None]:

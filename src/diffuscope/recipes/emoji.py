@@ -58,7 +58,8 @@ def vae(seconds: float = 390.0) -> VAERecipe:
 def settle(seconds: float = 60.0) -> VAERecipe:
     """Autoencoder, second part, from the weights of the first: ten times the KL, and no spikes in the decoder.
 
-    35.0 dB and a largest activation of 11.7 standard deviations after 643 steps (one H200); ``assets/emoji``.
+    After 643 steps (one H200) 35.0 dB and, of the pictures that training validates on, a largest activation of 11.7
+    standard deviations (14.2 of all held-out sprites); ``assets/emoji``.
     """
     loss = VAELoss(kl=5e-3, spikes=2e-5, features_from=0.0)
     loop = LoopConfig(lr=7e-4, seconds=seconds, warmup=50, hold=0.2, validate_every=60.0, save_every=600.0, seed=1)

@@ -134,7 +134,13 @@ def test_calls_of_one_part_alone_are_watched_too(tiny: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    "length", [{"num_inference_steps": 1}, {"num_inference_steps": 5}, {"sigmas": (4096.0, 30.0, 5.0, 1.0, 0.3, 0.0)}]
+    "length",
+    [
+        *({"num_inference_steps": steps} for steps in (1, 5)),
+        *({"sigmas": above} for above in ((4096.0, 30.0), (4096.0, 2000.0, 0.0), (4096.0, 2000.0, 1100.0, 0.5))),
+        {"sigmas": (4096.0, 30.0, 5.0, 1.0, 0.3, 0.0)},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize(
     ("sampler", "options"),

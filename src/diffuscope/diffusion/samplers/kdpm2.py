@@ -26,11 +26,11 @@ def kdpm2(
 ) -> Iterator[Step]:
     """Second-order solver: the slope at the geometric mean of two levels carries the whole step.
 
-    After DPM-Solver-2 (Lu et al. 2022, Algorithm 1) and Karras et al. 2022, Algorithm 2. The step to level 0, if any,
-    is Euler's.
+    After DPM-Solver-2 (Lu et al. 2022, Algorithm 1) and Karras et al. 2022, Algorithm 2. Steps to level 0
+    and from pure noise, if any, are Euler's.
 
     Args:
-        denoise: estimates clean latents; called twice a step.
+        denoise: estimates clean latents; called twice a step, and once in one of Euler's.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per step that churns. Not used where ``s_churn`` is 0.
@@ -55,14 +55,12 @@ def kdpm2_ancestral(
 ) -> Iterator[Step]:
     """``kdpm2`` to below the next level, then fresh noise up to it, as in ``euler_ancestral``.
 
-    The step from pure noise, if any, is Euler's: it goes so far down that a slope in its middle would lead away.
-
     Args:
-        denoise: estimates clean latents; called twice a step.
+        denoise: estimates clean latents; called twice a step, and once in one of Euler's.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per step to a level above 0. Needed unless ``eta`` is 0.
-        eta: how much noise is fresh. 0 is ``kdpm2``, but in a step from pure noise.
+        eta: how much noise is fresh. 0 is ``kdpm2``.
 
     Yields:
         One Step per interval. The last one's ``x`` is the sample.
@@ -89,11 +87,7 @@ def _ancestral(
 ) -> Iterator[Step]:
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         sigma_down, sigma_up = split(sigma, sigma_next, eta)
-        if sigma >= PURE_NOISE:
-            x0 = denoise(x, sigma)
-            x_next = x0 + (x - x0) * (sigma_down / sigma)
-        else:
-            x_next, x0 = _midpoint(denoise, x, sigma, sigma_down)
+        x_next, x0 = _midpoint(denoise, x, sigma, sigma_down)
         if noise is not None and sigma_up > 0:
             x_next = x_next + noise(x, sigma, sigma_next) * sigma_up
         step = Step(i, sigma_next, x_next, x0)
@@ -104,8 +98,8 @@ def _ancestral(
 def _midpoint(denoise: Denoiser, x: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
     """The latents at ``sigma_next``, and the clean estimate at ``sigma``."""
     x0 = denoise(x, sigma)
-    if sigma_next == 0:
-        return x0, x0
+    if sigma_next == 0 or sigma >= PURE_NOISE:
+        return x0 + (x - x0) * (sigma_next / sigma), x0
     middle = math.sqrt(sigma * sigma_next)
     x_middle = x0 + (x - x0) * (middle / sigma)
     slope = (x_middle - denoise(x_middle, middle)) / middle

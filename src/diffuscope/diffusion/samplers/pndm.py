@@ -27,7 +27,7 @@ def pndm(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise 
     second slope forgotten, and orders 2 to 4 follow.
 
     Args:
-        denoise: estimates clean latents; called once a step, and twice in the first.
+        denoise: estimates clean latents; called once a step, and twice in the first that is not from pure noise.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: not used.
@@ -53,7 +53,8 @@ def f_pndm(
     and a run of one step are done without.
 
     Args:
-        denoise: estimates clean latents; called once a step, and four times in each of the first three.
+        denoise: estimates clean latents; called once a step, and four times in each of the first three that are not
+            from pure noise.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: not used.

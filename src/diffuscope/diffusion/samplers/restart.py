@@ -29,7 +29,7 @@ def restart(
     through the same levels. All of it belongs to the step that reaches the low level.
 
     Args:
-        denoise: estimates clean latents; called twice a step, and so in every repeated one.
+        denoise: estimates clean latents; called as by ``heun``, in every repeated step too.
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per restart. Needed unless ``times`` is 0.

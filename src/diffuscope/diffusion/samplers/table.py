@@ -116,6 +116,7 @@ TABLE: dict[str, SamplerInfo] = {
             label="DPM2",
             order=2,
             calls=2,
+            euler_from_noise=True,
             aliases=("KDPM2DiscreteScheduler", "sample_dpm_2", "k_dpm_2"),
         ),
         SamplerInfo(
@@ -237,7 +238,7 @@ TABLE: dict[str, SamplerInfo] = {
             name="restart",
             label="Restart",
             order=2,
-            calls=2,  # and as many in each repeated step
+            calls=2,  # and so in each repeated step
             euler_from_noise=True,
             draws_noise=True,
             aliases=("restart_sampler",),
