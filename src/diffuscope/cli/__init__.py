@@ -31,11 +31,8 @@ OPTIONS = {
     "num_inference_steps": "--steps",
     "num_images_per_prompt": "--count",
     "guidance_scale": "--guidance-scale",
-    "negative_prompt": "--negative-prompt",
-    "mask_image": "--mask",
-    "phi": "--guidance-rescale",
 }
-"""Argument of the library -> option, where the names differ."""
+"""Argument of the library -> option, where an error begins with the argument's name and the names differ."""
 
 OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -70,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _in_options(text: str) -> str:
-    """``text`` with the library's arguments called as they are on the command line."""
-    return re.sub(rf"\b({'|'.join(OPTIONS)})\b", lambda found: OPTIONS[found[0]], text)
+    """``text`` that begins "ARGUMENT is ..." with the option in the argument's place; another as it stands."""
+    return re.sub(rf"^({'|'.join(OPTIONS)})(?= is )", lambda found: OPTIONS[found[0]], text)
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:

@@ -106,7 +106,7 @@ def rescaled(scale: float, phi: float = 0.7, prediction: Prediction = "epsilon")
     """
     _finite(scale)
     if not 0 <= phi <= 1:
-        raise InputError(f"phi {phi} is outside [0, 1]: 0 is plain guidance, 0.7 is usual")
+        raise InputError(f"phi {phi}, the share of rescaling, is outside [0, 1]: 0 is plain guidance, 0.7 is usual")
 
     def rule(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
         guided_x0 = torch.lerp(uncond, cond, scale)

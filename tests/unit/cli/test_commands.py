@@ -248,3 +248,18 @@ def test_generate_and_replay_with_a_folder_of_loras(tiny: Pipeline, tiny_folder:
     assert "identical: every pixel is the same" in capsys.readouterr().out
     assert main(["replay", str(out), *model]) == 2
     assert "no LoRA 'ink' is loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--steps", "0"), "error: --steps is 0"),
+        (("--count", "0"), "error: --count is 0"),
+        (("--guidance-scale", "nan"), "error: --guidance-scale is nan"),
+        (("--model", "num_inference_steps is"), "'num_inference_steps is'"),  # a person's own words stay
+    ],
+)
+def test_mistakes_are_told_by_the_names_of_options(wrong, said, tmp_path, capsys):
+    assert main(["generate", "a fox", f"--out={tmp_path / 'fox.png'}", *wrong]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
