@@ -16,6 +16,7 @@ __all__ = [
     "COLOURS",
     "SHARE",
     "WORDS",
+    "coloured",
     "leading_word",
     "measure",
     "nearest_word",
@@ -30,7 +31,9 @@ _GRAY_SHARE = 0.4  # a gray leads only where it has this share: most pictures ha
 _GRAY = 0.045  # chroma below which a pixel has no hue to speak of
 _NEAR_HUE = math.radians(32)  # half width of one hue
 _NEAR_LIGHT = 0.22  # half width of one shade of gray
-_SHADE = 0.85  # how much of the lightness differences inside the picture stays
+_SHADE = 0.85  # how much of the lightness differences inside the leading colour stays
+_SHADE_WHOLE = 0.6  # the same where all hues turn into one, which are of more different lightness
+_LEAD = 0.6  # part of the leading colour's area that is enough for it to lead clearly
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -72,11 +75,16 @@ def _turn(hue: Tensor) -> Tensor:
     return torch.remainder(hue + math.pi, 2 * math.pi) - math.pi
 
 
+def _colourful(chroma: Tensor) -> Tensor:
+    """In [0,1]: how much pixels have a hue. Soft at the border."""
+    return ((chroma - 0.7 * _GRAY) / (0.5 * _GRAY)).clamp(0, 1)
+
+
 def _belongs(light: Tensor, chroma: Tensor, hue: Tensor, tone: Tensor) -> Tensor:
     """[B,...] in [0,1]: how much each pixel belongs to the ``tone`` [B,4] of its picture. Soft at the borders."""
     shape = (-1,) + (1,) * (light.ndim - 1)
     own_light, own_chroma, own_hue = (tone[:, i].view(shape) for i in range(3))
-    colourful = ((chroma - 0.7 * _GRAY) / (0.5 * _GRAY)).clamp(0, 1)
+    colourful = _colourful(chroma)
     by_hue = ((1.5 - _turn(hue - own_hue).abs() / _NEAR_HUE) / 0.5).clamp(0, 1) * colourful
     by_light = ((1.5 - (light - own_light).abs() / _NEAR_LIGHT) / 0.5).clamp(0, 1) * (1 - colourful)
     return torch.where(own_chroma > 0, by_hue, by_light)
@@ -154,7 +162,38 @@ def _peak(value: Tensor, weight: Tensor, *, bins: int, around: bool) -> Tensor:
     return ((sums + 0.9 * (left + right)).argmax(1, keepdim=True) + 0.5) / bins
 
 
-def recolour(rgb: Tensor, tone: Tensor, target: Tensor) -> Tensor:
+def coloured(sprites: Tensor, tone: Tensor, word: Tensor) -> Tensor:
+    """Sprites as things of a colour: the leading colour replaced and, where the word hardly leads then, every hue.
+
+    A palm tree with a black crown is led by its brown trunk, a gray tiger by its red mouth: there all turns. The word
+    hardly leads if it would not with ``_LEAD`` of its area.
+
+    Args:
+        sprites: [B,4,H,W] sRGB and alpha in [0,1]. Not modified.
+        tone: [B,4] what ``measure`` says of them.
+        word: [B] index of the colour word.
+
+    Returns:
+        [B,3,H,W] sRGB in [0,1].
+    """
+    rgb, alpha, target = sprites[:, :3], sprites[:, 3:], targets(tone)[word]
+    own = _belongs(*polar(oklab(rgb)), tone)[:, None]
+    found = recolour(rgb, tone, target)
+    weak = (~_leads(word, found, alpha * (1 - (1 - _LEAD) * own))).nonzero()[:, 0]
+    if len(weak):
+        every = recolour(rgb[weak], tone[weak], target[weak], whole=True)
+        better = _leads(word[weak], every, alpha[weak])
+        found[weak[better]] = every[better]
+    return found
+
+
+def _leads(word: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
+    """[B] whether each picture's leading colour has the name ``word`` [B]."""
+    tone = measure((torch.cat([rgb, alpha], 1) * 255).round().byte())
+    return leading_word(tone).to(word.device) == word
+
+
+def recolour(rgb: Tensor, tone: Tensor, target: Tensor, *, whole: bool = False) -> Tensor:
     """Pictures with their leading colour replaced.
 
     Light and shade inside the colour stay, as differences of lightness and ratios of chroma; other colours stay as they
@@ -164,6 +203,7 @@ def recolour(rgb: Tensor, tone: Tensor, target: Tensor) -> Tensor:
         rgb: [B,3,H,W] sRGB in [0,1]. Not modified.
         tone: [B,4] what ``measure`` says of them.
         target: [B,3] lightness, chroma and hue to come.
+        whole: other hues are replaced too, as if they were shades of the leading one; grays stay.
 
     Returns:
         [B,3,H,W] sRGB in [0,1].
@@ -172,10 +212,13 @@ def recolour(rgb: Tensor, tone: Tensor, target: Tensor) -> Tensor:
     light, chroma, hue = polar(lab)
     own_light, own_chroma, own_hue = (tone[:, i].view(-1, 1, 1) for i in range(3))
     new_light, new_chroma, new_hue = (target[:, i].view(-1, 1, 1) for i in range(3))
-    mask = _belongs(light, chroma, hue, tone)[:, None]
-    light = (new_light + (light - own_light) * _SHADE).clamp(0, 1)
+    mask = _belongs(light, chroma, hue, tone)
+    if whole:
+        mask = mask.maximum(_colourful(chroma))
+    light = (new_light + (light - own_light) * (_SHADE_WHOLE if whole else _SHADE)).clamp(0, 1)
     ratio = torch.where(own_chroma > 0, chroma / own_chroma.clamp(min=1e-6), torch.ones_like(chroma)).clamp(max=1.6)
-    hue = new_hue + torch.where(own_chroma > 0, 0.4 * _turn(hue - own_hue), torch.zeros_like(hue))
+    turn = _turn(hue - own_hue).clamp(-1.5 * _NEAR_HUE, 1.5 * _NEAR_HUE)  # no farther than any pixel that belongs
+    hue = new_hue + torch.where(own_chroma > 0, 0.4 * turn, torch.zeros_like(hue))
     chroma = new_chroma * ratio
     new = torch.stack([light, chroma * hue.cos(), chroma * hue.sin()], 1)
-    return srgb(torch.lerp(lab, new, mask))
+    return srgb(torch.lerp(lab, new, mask[:, None]))

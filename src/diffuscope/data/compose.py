@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffuscope.data.colours import recolour, targets
+from diffuscope.data.colours import coloured
 from diffuscope.data.scenes import SLOTS, Scenes
 from diffuscope.errors import InputError
 
@@ -23,8 +23,6 @@ class Canvas:
     """[N,4,P,P] uint8 RGBA."""
     tones: Tensor
     """[N,4] of ``colours.measure``."""
-    targets: Tensor
-    """[12,3] of ``colours.targets``."""
 
     @classmethod
     def on(cls, device: str | torch.device, sprites: Tensor, tones: Tensor) -> "Canvas":
@@ -34,8 +32,7 @@ class Canvas:
                 f"sprites are {tuple(sprites.shape)} {sprites.dtype}, [N,4,P,P] uint8 is wanted; "
                 "permute what render_all gives"
             )
-        tones = tones.to(device)
-        return cls(sprites.to(device), tones, targets(tones))
+        return cls(sprites.to(device), tones.to(device))
 
 
 def compose(canvas: Canvas, scenes: Scenes) -> Tensor:
@@ -82,9 +79,8 @@ def _layer(canvas: Canvas, scenes: Scenes, used: NDArray[np.int64], slot: int) -
     painted = np.flatnonzero(colour >= 0)
     if len(painted):
         tone = canvas.tones[send(index[painted].astype(np.int64))]
-        target = canvas.targets[send(colour[painted].astype(np.int64))]
         rows = send(painted)
-        sprites[rows, :3] = recolour(sprites[rows, :3], tone, target)
+        sprites[rows, :3] = coloured(sprites[rows], tone, send(colour[painted].astype(np.int64)))
     layer = torch.cat([sprites[:, :3] * sprites[:, 3:], sprites[:, 3:]], 1)
 
     x, y, size = scenes.x[used, slot], scenes.y[used, slot], scenes.size[used, slot]

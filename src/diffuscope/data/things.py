@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffuscope.data.colours import leading_word, measure, nearest_word, oklab, recolour, targets
+from diffuscope.data.colours import coloured, leading_word, measure, nearest_word, oklab
 from diffuscope.data.palette import SHARE, WORDS
 
 NEAR = 0.08
@@ -64,10 +64,10 @@ def thing_word(pictures: Tensor, chunk: int = 128) -> Tensor:
 
 
 def takes(sprites: Tensor, tones: Tensor, chunk: int = 256) -> Tensor:
-    """Which colour words each sprite takes: recoloured to the word, it is a thing of that colour.
+    """Which colour words each sprite takes: ``coloured`` so, it is a thing of that colour.
 
-    Others would teach a wrong name: a palm tree with a black crown is a brown thing, because of its trunk, and a gray
-    pair of scales on white paper is a white one. So the word must be nearest to what leads both the sprite by itself
+    Others would teach a wrong name: a night sky turned blue is a black thing, because of its houses, and a gray pair of
+    scales on white paper is a white one. So the word must be nearest to what leads both the sprite by itself
     and, but for white, the thing that it is on white.
 
     Args:
@@ -81,8 +81,8 @@ def takes(sprites: Tensor, tones: Tensor, chunk: int = 256) -> Tensor:
     found = torch.zeros(len(sprites), len(WORDS), dtype=torch.bool)
     for rows in (tones[:, 3] >= SHARE).nonzero()[:, 0].split(chunk):
         rgba, tone = _small(sprites[rows.to(sprites.device)]), tones[rows].to(sprites.device)
-        for word, target in enumerate(targets(tone)):
-            rgb = recolour(rgba[:, :3], tone, target.expand(len(rows), 3))
+        for word in range(len(WORDS)):
+            rgb = coloured(rgba, tone, torch.full_like(tone[:, 0], word, dtype=torch.long))
             bare = (torch.cat([rgb, rgba[:, 3:]], 1) * 255).round().byte()
             on_white = ((1 - (1 - rgb) * rgba[:, 3:]) * 255).round().byte()
             fits = leading_word(measure(bare)) == word

@@ -22,7 +22,7 @@ from diffuscope.models.fidelity import fidelity
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 
-FORMAT = 2
+FORMAT = 3
 """Version of the document; it changes when a measure's definition does."""
 
 REAL, THROUGH_VAE = "real", "through the VAE"
@@ -109,8 +109,8 @@ def evaluate(
 def make_exam(material: Material, name: str, pictures: int) -> Exam:
     """The exam ``name``. A question of colours is asked only where its real pictures are judged right in every style.
 
-    Where they are not (a landscape that hides its background, a palm tree whose trunk is more than its crown) the
-    measure would be scored, or the style that the model happened to choose. "colours_of_one_style" asks more: whatever
+    Where they are not (a landscape that hides its background, a comet that is clear as the paper) the measure would be
+    scored, or the style that the model happened to choose. "colours_of_one_style" asks more: whatever
     the one real picture of the question answers.
     """
     is_coloured = name in ("colours", "colours_of_one_style", "backgrounds", "both")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from diffuscope.data import palette
-from diffuscope.data.colours import leading_word, measure, oklab, polar, recolour, srgb, targets
+from diffuscope.data.colours import coloured, leading_word, measure, oklab, polar, recolour, srgb, targets
 from diffuscope.data.palette import COLOURS, WORDS
 
 
@@ -87,3 +87,37 @@ def test_leading_word():
     assert leading_word(tones).tolist() == list(range(len(WORDS)))
     tones[3, 3] = 0
     assert leading_word(tones).tolist()[3] == -1
+
+
+def two(left: str, right: str, part: int) -> torch.Tensor:
+    """[1,4,8,8] RGBA in [0,1]: ``part`` columns of one colour, the others of the other."""
+    rgb = flat(*COLOURS[left]).float().clone()
+    rgb[..., part:] = flat(*COLOURS[right]).float()[..., part:]
+    return torch.cat([rgb, torch.ones_like(rgb[:, :1])], 1)
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_colour_given_leads_and_light_and_shade_stay(word):
+    given = two("green", "yellow", 5)
+    before = given.clone()
+    tone = measure((given * 255).round().byte())
+    after = coloured(given, tone, torch.tensor([WORDS.index(word)]))
+    assert torch.equal(given, before)
+    assert leading_word(measure(sprite(after))).tolist() == [WORDS.index(word)]
+    if word in ("black", "gray", "white", "brown"):  # the yellow would lead: it turns too, and stays the lighter part
+        light, chroma, _ = polar(oklab(after))
+        assert chroma.max() < 0.1
+        assert light[..., -1].min() >= light[..., 0].max()
+
+
+def test_a_small_part_of_another_colour_stays_where_the_word_leads_clearly():
+    given = two("green", "yellow", 7)
+    after = coloured(given, measure((given * 255).round().byte()), torch.tensor([WORDS.index("blue")]))
+    torch.testing.assert_close(after[..., 7], given[:, :3, :, 7], atol=1e-3, rtol=0)
+
+
+def test_pictures_are_coloured_each_by_itself():
+    given = torch.cat([two("green", "yellow", 7), two("green", "yellow", 5), two("red", "blue", 4)])
+    tone, word = measure((given * 255).round().byte()), torch.tensor([9, 9, 3])
+    alone = [coloured(*(value[i : i + 1] for value in (given, tone, word))) for i in range(3)]
+    assert torch.equal(coloured(given, tone, word), torch.cat(alone))

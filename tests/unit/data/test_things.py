@@ -73,12 +73,21 @@ def sprite(left: str, right: str, hole: int = 0, side: int = 64) -> torch.Tensor
     return rgba
 
 
-def test_a_palm_with_a_black_crown_is_a_brown_thing():
-    """Half green crown, half brown trunk: a far hue can lead it; black, white and gray never do, as the trunk stays."""
+def test_a_palm_takes_every_word_with_its_trunk():
+    """Half green crown, half brown trunk: where the crown's colour alone would not lead, the trunk turns too."""
     palm = sprite("green", "brown")
-    found = takes(palm, measure(palm))[0]
-    assert not found[[WORDS.index(word) for word in ("black", "white", "gray")]].any()
-    assert found[[WORDS.index(word) for word in ("green", "blue", "purple", "cyan")]].all()
+    assert takes(palm, measure(palm)).all()
+    under = sprite("blue", "gray")  # gray has no hue to turn: half the thing stays as it is, but does not lead
+    assert takes(under, measure(under))[0, WORDS.index("red")]
+
+
+def test_a_thing_that_stays_gray_takes_no_colour():
+    """A fifth of it is blue and turns, which is too little to lead."""
+    bicycle = sprite("gray", "gray")
+    bicycle[0, :3, 16:48, 16:21] = torch.tensor(COLOURS["blue"], dtype=torch.uint8).view(3, 1, 1)
+    tone = measure(bicycle)
+    tone[:, :3] = measure(sprite("blue", "blue"))[:, :3]
+    assert takes(bicycle, tone)[0].nonzero()[:, 0].tolist() == [WORDS.index("gray")]
 
 
 @pytest.mark.parametrize("word", ["red", "blue", "gray", "black"])
