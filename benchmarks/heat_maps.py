@@ -63,6 +63,7 @@ def main() -> None:
     document = {
         "model": arguments.model,
         "unet": pipe.weights["unet"],
+        "dtype": str(pipe.dtype).removeprefix("torch."),
         "seed": arguments.seed,
         "torch": torch.__version__,
         "machine": machine(pipe.device),

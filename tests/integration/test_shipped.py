@@ -25,4 +25,4 @@ def test_the_scores_are_of_the_weights_and_the_preset_that_ship() -> None:
     assert pipe.weights == scores["model"]["weights"]
     assert scores["preset"] == asdict(Sampling.of(pipe.config.preset))
     heat = json.loads((RESULTS / "heat_maps.json").read_text(encoding="utf-8"))
-    assert heat["unet"] == ds.load("emoji", device="cpu", dtype="float32").weights["unet"]
+    assert heat["unet"] == ds.load("emoji", device="cpu", dtype=heat["dtype"]).weights["unet"]
