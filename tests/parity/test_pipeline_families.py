@@ -76,7 +76,8 @@ def mask() -> Image.Image:
 def off(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     assert ours.shape == theirs.shape
     assert theirs.abs().max() > 0.5
-    return (ours - theirs).abs().max().item()
+    # Some of these random networks make latents of deviation 10, whose rounding is ten times as large.
+    return ((ours - theirs).abs().max() / theirs.std().clamp(min=1)).item()
 
 
 def drawn() -> list[torch.Generator]:
@@ -211,8 +212,9 @@ def test_a_saved_model_is_the_same_model(saved: Any, family: str, tmp_path: Path
         assert again.config == ours.config
         assert again.weights == ours.weights
         told, before = again.encode_prompt(PROMPT), ours.encode_prompt(PROMPT)
-        assert torch.equal(told.embeddings, before.embeddings)
-        assert torch.equal(told.pooled, before.pooled)
+        # The weights are the same to the bit; where they lie in memory decides on some processors how sums are rounded.
+        torch.testing.assert_close(told.embeddings, before.embeddings, atol=1e-5, rtol=0)
+        torch.testing.assert_close(told.pooled, before.pooled, atol=1e-5, rtol=0)
         assert torch.equal(told.ids, before.ids)
 
 

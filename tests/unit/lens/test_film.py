@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,7 +16,9 @@ def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> N
     steps = kept(tiny.steps("a fox", seed=1))
     film = frames(tiny, steps)
     assert [frame.size for frame in film] == [(64, 32)] * 4
-    assert film[1].crop((32, 0, 64, 32)).tobytes() == tiny.decode(steps[1].x0)[0].tobytes()
+    right = np.asarray(film[1].crop((32, 0, 64, 32)), dtype=int)
+    alone = np.asarray(tiny.decode(steps[1].x0)[0], dtype=int)
+    assert np.abs(right - alone).max() <= 1  # frames are decoded together, which some processors round otherwise
     path = save_gif(film, tmp_path / "run.gif")
     with Image.open(path) as stored:
         assert stored.n_frames == 4
