@@ -14,6 +14,7 @@ from diffuscope.data.palette import COLOURS, SHARE, TO_CONE, TO_LAB, WORDS
 
 __all__ = [
     "COLOURS",
+    "RULE",
     "SHARE",
     "WORDS",
     "coloured",
@@ -26,6 +27,9 @@ __all__ = [
     "srgb",
     "targets",
 ]
+
+RULE = 2
+"""Version of ``coloured``: what is made by another rule is made anew."""
 
 _GRAY_SHARE = 0.4  # a gray leads only where it has this share: most pictures have some white or black
 _GRAY = 0.045  # chroma below which a pixel has no hue to speak of
@@ -165,8 +169,9 @@ def _peak(value: Tensor, weight: Tensor, *, bins: int, around: bool) -> Tensor:
 def coloured(sprites: Tensor, tone: Tensor, word: Tensor) -> Tensor:
     """Sprites as things of a colour: the leading colour replaced and, where the word hardly leads then, every hue.
 
-    A palm tree with a black crown is led by its brown trunk, a gray tiger by its red mouth: there all turns. The word
-    hardly leads if it would not with ``_LEAD`` of its area.
+    A palm tree with a black crown is led by its brown trunk, a brown cable car by its cyan windows: there all turns.
+    The word hardly leads if it would not with ``_LEAD`` of its area. Where it does not lead either after all has
+    turned, the leading colour alone is replaced. Grays that do not lead always stay.
 
     Args:
         sprites: [B,4,H,W] sRGB and alpha in [0,1]. Not modified.

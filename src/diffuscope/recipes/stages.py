@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffuscope.data.catalogue import catalogue
-from diffuscope.data.colours import measure
+from diffuscope.data.colours import RULE, measure
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.processes import in_order
@@ -116,7 +116,7 @@ def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, star
 def made_from(recipe: ExamplesRecipe, corpus: Path, autoencoder: Path) -> str:
     """What examples depend on, as one line."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (corpus, autoencoder)]
-    return f"{recipe} corpus {digests[0]} autoencoder {digests[1]}"
+    return f"{recipe} corpus {digests[0]} autoencoder {digests[1]} recolouring {RULE}"
 
 
 def example_files(folder: Path) -> tuple[Path, Path]:

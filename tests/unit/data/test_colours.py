@@ -120,4 +120,14 @@ def test_pictures_are_coloured_each_by_itself():
     given = torch.cat([two("green", "yellow", 7), two("green", "yellow", 5), two("red", "blue", 4)])
     tone, word = measure((given * 255).round().byte()), torch.tensor([9, 9, 3])
     alone = [coloured(*(value[i : i + 1] for value in (given, tone, word))) for i in range(3)]
-    assert torch.equal(coloured(given, tone, word), torch.cat(alone))
+    torch.testing.assert_close(coloured(given, tone, word), torch.cat(alone), atol=1e-6, rtol=0)
+
+
+def test_a_large_part_of_another_colour_turns_although_the_word_would_just_lead():
+    """Blue has 35 parts of 64 and leads, with three fifths of them it would not: the green turns too."""
+    given = torch.cat([two("red", "green", 5)] * 7 + [two("red", "green", 0)], 2)
+    tone, blue = measure((given * 255).round().byte()), torch.tensor([WORDS.index("blue")])
+    some = recolour(given[:, :3], tone, targets(tone)[blue])
+    assert leading_word(measure(sprite(some))).tolist() == blue.tolist()
+    after = coloured(given, tone, blue)
+    assert (after[:, 2] > after[:, 1]).all()
