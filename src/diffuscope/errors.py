@@ -3,13 +3,57 @@
 The command line turns them into one screen and exit code 2; anything else is our own fault and exits with 1.
 """
 
+import reprlib
+
 
 class DiffuscopeError(Exception):
     """Base of every error that names a mistake a person can mend."""
 
 
+class Unquoted(str):
+    """Words that describe what an ``InputError`` got, shown without quotes."""
+
+    __slots__ = ()
+
+
 class InputError(DiffuscopeError, ValueError):
-    """An argument is outside what is possible: a size, a strength, a number of steps, a name."""
+    """An argument has a value that is not possible. The sentence is made from these parts.
+
+    Attributes:
+        argument: its name in Python, with dots for what lies within: "strength", "guidance_options.rescale".
+        got: the value as it was given; ``Unquoted`` where words describe it.
+        want: what is possible: "a number above 0, at most 1".
+        hint: what to do, where ``want`` does not say it.
+    """
+
+    def __init__(self, argument: str, got: object = Unquoted(""), want: str = "", hint: str = "") -> None:
+        super().__init__(argument, got, want, hint)
+        self.argument = argument
+        self.got = got
+        self.want = want
+        self.hint = hint
+
+    def sentence(self, name: str) -> str:
+        """The message, with ``name`` for the argument: a flag, or a field of a form."""
+        return f"{name}: got {shown(self.got)}, expected {self.want}" + (f". {self.hint}" if self.hint else "")
+
+    def __str__(self) -> str:
+        return self.sentence(self.argument) if self.want else self.argument
+
+
+def shown(value: object) -> str:
+    """A value within a sentence: at most 100 characters, without control characters."""
+    if isinstance(value, Unquoted):
+        return str(value)
+    if (shape := getattr(value, "shape", None)) is not None:
+        return f"a {type(value).__name__} of shape {list(shape)}"
+    if value is None or isinstance(value, bool | int | float | str | bytes | list | tuple | dict | set | frozenset):
+        return _SHORT.repr(value)
+    return f"a {type(value).__name__}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
 
 class ModelNotFoundError(DiffuscopeError, FileNotFoundError):
