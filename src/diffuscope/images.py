@@ -22,14 +22,14 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 1 << 26
 """Larger pictures (67 million pixels, 200 MB as RGB) are refused from their header, before anything is decoded."""
 
-Picture = str | os.PathLike[str] | bytes | Image.Image
+ImageSource = str | os.PathLike[str] | bytes | Image.Image
 """A path, a file's bytes, or a picture."""
 
-Pictures = Picture | list[Picture] | tuple[Picture, ...]
+ImageSources = ImageSource | list[ImageSource] | tuple[ImageSource, ...]
 """One or several."""
 
 
-def open_picture(source: Picture) -> Image.Image:
+def open_image(source: ImageSource) -> Image.Image:
     """The picture as RGB: upright as its EXIF orientation says, transparent parts over white; not ``source`` itself.
 
     Raises:
@@ -75,7 +75,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+def fit_to_size(image: Image.Image, width: int, height: int) -> Image.Image:
     """The picture scaled to cover ``width`` x ``height`` (Lanczos) and cut to it around the middle."""
     if image.size == (width, height):
         return image
@@ -86,18 +86,18 @@ def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
     """[B,3,H,W] float32 pixels in [-1, 1] of RGB pictures that share one size."""
     sizes = {picture.size for picture in pictures}
     if len(sizes) != 1:
-        raise InputError(f"pictures of sizes {sorted(sizes)}; they must share one size: scale them with `fitted`")
+        raise InputError(f"pictures of sizes {sorted(sizes)}; they must share one size: scale them with `fit_to_size`")
     array = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])  # [B,H,W,3]
     return torch.from_numpy(array).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def to_pictures(pixels: Tensor) -> list[Image.Image]:
+def to_images(pixels: Tensor) -> list[Image.Image]:
     """RGB pictures of pixels [B,3,H,W] in [-1, 1]; values beyond are clipped. Pixels must be finite."""
     array = pixels.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return [Image.fromarray(image) for image in array.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def picture_hash(picture: Image.Image) -> str:
+def image_hash(picture: Image.Image) -> str:
     """SHA-256 of size and RGB pixels, in hex: the same for every file that holds the same picture."""
     rgb = picture.convert("RGB")
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
@@ -138,14 +138,14 @@ def write_png(path: str | os.PathLike[str], picture: Image.Image, texts: Mapping
     return path
 
 
-def read_texts(path: str | os.PathLike[str]) -> dict[str, str]:
+def read_text_chunks(path: str | os.PathLike[str]) -> dict[str, str]:
     """The text chunks of a picture's file; empty where there are none.
 
     Raises:
         ImageError: not a picture that can be read.
     """
     path = Path(path)
-    open_picture(path)  # the same limits and errors; text may stand after the pixels
+    open_image(path)  # the same limits and errors; text may stand after the pixels
     with Image.open(path, formats=FORMATS) as image:
         image.load()
         return {key: str(value) for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str)}

@@ -15,7 +15,7 @@ from diffuscope import similarity as judges
 from diffuscope.cli import main
 from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError, ModelNotFoundError
-from diffuscope.images import read_texts, write_png
+from diffuscope.images import read_text_chunks, write_png
 from diffuscope.lens.parts import Decoder, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import JSON_KEY, read
@@ -180,7 +180,7 @@ def test_a_replay_wants_the_same_judge(tiny: Pipeline, tmp_path: Path) -> None:
     (path,) = result.save(tmp_path / "led.png")
     receipt = read(path)
     receipt["weights"]["similarity"] = "0" * 64
-    write_png(path, result.images[0], read_texts(path) | {JSON_KEY: json.dumps(receipt)})
+    write_png(path, result.images[0], read_text_chunks(path) | {JSON_KEY: json.dumps(receipt)})
     with pytest.raises(InputError, match=r"other weights than this installation has; install diffuscope \d"):
         ds.replay(path, model=tiny)
 

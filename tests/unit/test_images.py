@@ -8,28 +8,28 @@ import torch
 from PIL import Image
 
 from diffuscope.errors import ImageError
-from diffuscope.images import fitted, open_picture, picture_hash, read_texts, to_pictures, to_pixels, write_png
+from diffuscope.images import fit_to_size, image_hash, open_image, read_text_chunks, to_images, to_pixels, write_png
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "PA"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     picture = Image.new("RGB", (4, 4), "white").convert("RGBA" if mode == "PA" else "RGB")
     picture = Image.new("I;16", (4, 4), 65535) if mode == "I;16" else picture.convert(mode)
-    rgb = open_picture(picture)
+    rgb = open_image(picture)
     assert rgb.mode == "RGB"
     assert rgb.getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 128 * 257, 65535]], dtype=np.uint16)).save(tmp_path / "grey.png")
-    assert np.asarray(open_picture(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 128, 255]
+    assert np.asarray(open_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_transparent_parts_are_over_white() -> None:
     picture = Image.new("RGBA", (3, 1), (255, 0, 0, 0))
     picture.putpixel((1, 0), (255, 0, 0, 255))
     picture.putpixel((2, 0), (0, 0, 0, 51))
-    assert [open_picture(picture).getpixel((x, 0)) for x in range(3)] == [(255, 255, 255), (255, 0, 0), (204, 204, 204)]
+    assert [open_image(picture).getpixel((x, 0)) for x in range(3)] == [(255, 255, 255), (255, 0, 0), (204, 204, 204)]
     assert picture.mode == "RGBA"
 
 
@@ -41,11 +41,11 @@ def test_exif_orientation_is_applied(tmp_path: Path, format: str) -> None:
     exif[0x0112] = 6  # turn a quarter clockwise to be upright
     path = tmp_path / "turned"
     picture.save(path, format=format, exif=exif)
-    upright = open_picture(path)
+    upright = open_image(path)
     assert upright.size == (16, 32)
     assert upright.getpixel((8, 4))[0] > 200
     assert upright.getpixel((8, 28))[0] < 50
-    assert picture_hash(upright) == picture_hash(open_picture(path.read_bytes()))
+    assert image_hash(upright) == image_hash(open_image(path.read_bytes()))
 
 
 def test_a_truncated_file_is_an_error_or_the_whole_picture(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_truncated_file_is_an_error_or_the_whole_picture(tmp_path: Path) -> No
     refused = 0
     for length in range(len(whole)):
         try:
-            assert open_picture(whole[:length]).tobytes() == picture.tobytes()
+            assert open_image(whole[:length]).tobytes() == picture.tobytes()
         except ImageError:
             refused += 1
     assert refused > len(whole) - 40
@@ -68,29 +68,29 @@ def test_pixels_and_back_is_exact() -> None:
     assert pixels.dtype == torch.float32
     assert pixels.min() >= -1
     assert pixels.max() <= 1
-    assert all(image.tobytes() == picture.tobytes() for image in to_pictures(pixels))
-    assert to_pictures(torch.tensor([-9.0, 0.0, 9.0]).reshape(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 128, 255)
+    assert all(image.tobytes() == picture.tobytes() for image in to_images(pixels))
+    assert to_images(torch.tensor([-9.0, 0.0, 9.0]).reshape(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 128, 255)
 
 
 def test_fitted_covers_and_cuts_the_middle() -> None:
     picture = Image.new("RGB", (40, 20), "black")
     picture.paste("white", (10, 0, 30, 20))
-    assert fitted(picture, 20, 20).getextrema() == ((255, 255),) * 3
-    assert fitted(picture, 40, 20) is picture
+    assert fit_to_size(picture, 20, 20).getextrema() == ((255, 255),) * 3
+    assert fit_to_size(picture, 40, 20) is picture
 
 
 @pytest.mark.parametrize("text", ["plain", "lines\nand\ttabs", "狐 \N{FOX FACE}", "", "a\0b", "x" * 200_000])
 def test_texts_come_back(tmp_path: Path, text: str) -> None:
     path = write_png(tmp_path / "a.png", Image.new("RGB", (2, 2)), {"parameters": text})
-    assert read_texts(path) == {"parameters": text.replace("\0", "\N{REPLACEMENT CHARACTER}")}
+    assert read_text_chunks(path) == {"parameters": text.replace("\0", "\N{REPLACEMENT CHARACTER}")}
 
 
 def test_the_hash_is_of_what_is_seen(tmp_path: Path) -> None:
     picture = Image.effect_noise((8, 8), 50).convert("RGB")
     path = write_png(tmp_path / "a.png", picture, {"parameters": "text"})
     picture.save(tmp_path / "a.webp", lossless=True)
-    assert picture_hash(open_picture(path)) == picture_hash(picture) == picture_hash(open_picture(tmp_path / "a.webp"))
-    assert picture_hash(Image.new("RGB", (4, 2))) != picture_hash(Image.new("RGB", (2, 4)))
+    assert image_hash(open_image(path)) == image_hash(picture) == image_hash(open_image(tmp_path / "a.webp"))
+    assert image_hash(Image.new("RGB", (4, 2))) != image_hash(Image.new("RGB", (2, 4)))
 
 
 def test_a_written_file_has_ordinary_permissions(tmp_path: Path) -> None:

@@ -79,15 +79,15 @@ def _tensors(header: "Header", path: Path) -> list[str]:
 
 
 def _picture(path: Path) -> list[str]:
-    from diffuscope.images import open_picture, read_texts
+    from diffuscope.images import open_image, read_text_chunks
     from diffuscope.pipeline.receipt import JSON_KEY, TEXT_KEY, read
 
     try:
-        picture = open_picture(path)
+        picture = open_image(path)
     except ImageError as error:
         raise DiffuscopeError(f"{path} is neither a .safetensors file nor a picture: {error}") from error
     lines = [f"{path}: a picture of {picture.width}x{picture.height} pixels"]
-    texts = read_texts(path)
+    texts = read_text_chunks(path)
     if TEXT_KEY in texts:
         lines += ["", texts[TEXT_KEY]]
     if JSON_KEY in texts:

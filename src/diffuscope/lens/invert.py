@@ -13,7 +13,7 @@ from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.diffusion.schedules import tail
 from diffuscope.errors import InputError
-from diffuscope.images import Picture, open_picture
+from diffuscope.images import ImageSource, open_image
 from diffuscope.lens.parts import check_reads, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Conditioning, Denoiser, Levels
@@ -48,7 +48,7 @@ class Edited:
 
 @torch.no_grad()
 def invert(
-    pipe: Pipeline, image: Picture, told: Told = "", *, steps: int = 50, strength: float = 1.0, refine: int = 0
+    pipe: Pipeline, image: ImageSource, told: Told = "", *, steps: int = 50, strength: float = 1.0, refine: int = 0
 ) -> Inverted:
     """DDIM inversion of a picture, without guidance.
 
@@ -161,7 +161,7 @@ def difference_mask(
 
 def diffedit(
     pipe: Pipeline,
-    image: Picture,
+    image: ImageSource,
     source: Told,
     target: Told,
     *,
@@ -186,7 +186,7 @@ def diffedit(
         InputError: as ``invert`` and ``difference_mask``; both texts are one, or the mask has another size than the
             latents.
     """
-    picture, factor = open_picture(image), pipe.config.vae.factor
+    picture, factor = open_image(image), pipe.config.vae.factor
     _check_mask(mask, (picture.height // factor, picture.width // factor))
     if mask is None and isinstance(source, str) and source == target:
         raise InputError(f"both texts are {source!r}: give texts that differ, or a mask")

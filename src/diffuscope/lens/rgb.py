@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.errors import InputError
-from diffuscope.images import to_pictures
+from diffuscope.images import to_images
 
 
 def preview(latents: Tensor, low: float | None = None, high: float | None = None) -> list[Image.Image]:
@@ -23,7 +23,7 @@ def preview(latents: Tensor, low: float | None = None, high: float | None = None
     shown = latents[:, :3].float().cpu()
     bottom = float(shown.min()) if low is None else low
     top = float(shown.max()) if high is None else high
-    return to_pictures((shown - bottom) / max(top - bottom, 1e-12) * 2 - 1)
+    return to_images((shown - bottom) / max(top - bottom, 1e-12) * 2 - 1)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class LatentColours:
     def __call__(self, latents: Tensor) -> list[Image.Image]:
         """Pictures of one pixel a latent, of latents [B,C,h,w]."""
         values = latents.float().cpu()
-        return to_pictures(torch.einsum("rc,bchw->brhw", self.matrix, values) + self.offset[:, None, None])
+        return to_images(torch.einsum("rc,bchw->brhw", self.matrix, values) + self.offset[:, None, None])
 
 
 def fit_colours(latents: Tensor, pixels: Tensor) -> LatentColours:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.errors import InputError, NonFiniteError
-from diffuscope.images import to_pictures
+from diffuscope.images import to_images
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
 from diffuscope.types import Tap
@@ -74,13 +74,13 @@ def pictures(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
         NonFiniteError: the upscaler's answer is not finite.
     """
     if upscaler is None:
-        return to_pictures(pixels)
+        return to_images(pixels)
     found: list[Image.Image] = []
     for piece in _pieces(pixels, 4):
         large = upscaler(piece.clamp(-1, 1) / 2 + 0.5)  # the upscaler's pixels are in [0,1]
         if not large.isfinite().all():
             raise NonFiniteError("the upscaled pixels are not finite; use upscale=1")
-        found += to_pictures(large * 2 - 1)
+        found += to_images(large * 2 - 1)
     return found
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.errors import InputError
-from diffuscope.images import Picture, Pictures, fitted, open_picture
+from diffuscope.images import ImageSource, ImageSources, fit_to_size, open_image
 
 if TYPE_CHECKING:
     from diffuscope.config import ModelConfig
@@ -31,7 +31,7 @@ def check_image(config: "ModelConfig", image: object, mask_image: object) -> Non
         raise InputError(f"{config.name!r} is a model for inpainting; give `image` and `mask_image`")
 
 
-def start_images(image: Pictures, request: "Request") -> tuple[Image.Image, ...]:
+def start_images(image: ImageSources, request: "Request") -> tuple[Image.Image, ...]:
     """The picture that each image of the call starts from, RGB, of the request's size.
 
     Raises:
@@ -39,12 +39,14 @@ def start_images(image: Pictures, request: "Request") -> tuple[Image.Image, ...]
         ImageError: a picture cannot be read.
     """
     opened = [
-        fitted(open_picture(each), request.width, request.height) for each in _each(image, request, "start images")
+        fit_to_size(open_image(each), request.width, request.height) for each in _each(image, request, "start images")
     ]
     return _each_image(opened, request)
 
 
-def mask_images(mask_image: Pictures, image: Pictures, request: "Request", factor: int) -> tuple[Image.Image, ...]:
+def mask_images(
+    mask_image: ImageSources, image: ImageSources, request: "Request", factor: int
+) -> tuple[Image.Image, ...]:
     """The mask of each image of the call, of the request's size: white (255) is made anew, black (0) stays.
 
     Raises:
@@ -55,13 +57,13 @@ def mask_images(mask_image: Pictures, image: Pictures, request: "Request", facto
     masks, pictures = _each(mask_image, request, "masks"), _each(image, request, "start images")
     found = []
     for k in range(max(len(masks), len(pictures))):
-        mask, picture = open_picture(masks[k % len(masks)]), open_picture(pictures[k % len(pictures)])
+        mask, picture = open_image(masks[k % len(masks)]), open_image(pictures[k % len(pictures)])
         if mask.width * picture.height != mask.height * picture.width:
             raise InputError(
                 f"the mask is {mask.width}x{mask.height} and the picture {picture.width}x{picture.height}; "
                 "give a mask of the picture's size, white where it is to be made anew"
             )
-        grey = fitted(mask, request.width, request.height).convert("L")
+        grey = fit_to_size(mask, request.width, request.height).convert("L")
         binary = grey.point([255 * (level >= MIDDLE) for level in range(256)])
         if binary.getbbox() is None:
             raise InputError("the mask is black all over, so that nothing is made anew; paint white what is to change")
@@ -80,7 +82,7 @@ def mask_pixels(masks: Sequence[Image.Image]) -> Tensor:
     return torch.from_numpy(array).gt(0).float()[:, None]
 
 
-def _each(given: Pictures, request: "Request", what: str) -> list[Picture]:
+def _each(given: ImageSources, request: "Request", what: str) -> list[ImageSource]:
     pictures = [*given] if isinstance(given, list | tuple) else [given]
     prompts = len(request.prompt)
     if len(pictures) not in {1, prompts}:

@@ -15,7 +15,7 @@ from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
-from diffuscope.images import Pictures, fitted, open_picture, to_pixels
+from diffuscope.images import ImageSources, fit_to_size, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, receipt, saving, start
@@ -115,11 +115,11 @@ class Pipeline(Adapted):
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
-        image: Pictures | Tensor | None = None,
+        image: ImageSources | Tensor | None = None,
         strength: float = 0.8,
         denoising_start: float | None = None,
         denoising_end: float | None = None,
-        mask_image: Pictures | None = None,
+        mask_image: ImageSources | None = None,
         clip_skip: int = 0,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] | None = None,
@@ -183,11 +183,11 @@ class Pipeline(Adapted):
         height: int | None = None,
         width: int | None = None,
         num_images_per_prompt: int = 1,
-        image: Pictures | Tensor | None = None,
+        image: ImageSources | Tensor | None = None,
         strength: float = 0.8,
         denoising_start: float | None = None,
         denoising_end: float | None = None,
-        mask_image: Pictures | None = None,
+        mask_image: ImageSources | None = None,
         clip_skip: int = 0,
         original_size: tuple[int, int] | None = None,
         crops_coords_top_left: tuple[int, int] | None = None,
@@ -318,7 +318,7 @@ class Pipeline(Adapted):
     @torch.no_grad()
     def encode_image(
         self,
-        image: Pictures,
+        image: ImageSources,
         *,
         sample: bool = True,
         seed: int | Sequence[int] | None = None,
@@ -338,11 +338,11 @@ class Pipeline(Adapted):
             ImageError: a picture cannot be read.
             InputError: the sizes differ, or a side is shorter than the VAE's factor.
         """
-        pictures = [open_picture(each) for each in (image if isinstance(image, list | tuple) else [image])]
+        pictures = [open_image(each) for each in (image if isinstance(image, list | tuple) else [image])]
         factor, channels = self.config.vae.factor, self.config.vae.latent_channels
         if not pictures or min(min(picture.size) for picture in pictures) < factor:
             raise InputError(f"{len(pictures)} pictures; give at least one, each side at least {factor} pixels")
-        pictures = [fitted(p, p.width - p.width % factor, p.height - p.height % factor) for p in pictures]
+        pictures = [fit_to_size(p, p.width - p.width % factor, p.height - p.height % factor) for p in pictures]
         shape = (channels, pictures[0].height // factor, pictures[0].width // factor)
         noise = PerImageNoise(requests.seeds(seed, len(pictures))).draw(shape) if sample else None
         return codec.encode(self.vae, to_pixels(pictures), noise, chosen(tap, (self.vae,)), [])

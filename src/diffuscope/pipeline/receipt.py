@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffuscope.diffusion import samplers
 from diffuscope.errors import ImageError
-from diffuscope.images import read_texts
+from diffuscope.images import read_text_chunks
 from diffuscope.pipeline.request import Request
 
 Receipt = dict[str, Any]
@@ -169,7 +169,7 @@ def read(path: str | PathLike[str]) -> Receipt:
     Raises:
         ImageError: the file is no picture, has no receipt, or one that this version does not know.
     """
-    texts = read_texts(path)
+    texts = read_text_chunks(path)
     if JSON_KEY not in texts:
         raise ImageError(
             f"{Path(path)} has no diffuscope receipt; it was made by another program, saved without metadata, or "

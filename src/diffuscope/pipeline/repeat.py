@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffuscope import library
 from diffuscope.errors import InputError, ModelNotFoundError
-from diffuscope.images import Pictures, open_picture, picture_hash
+from diffuscope.images import ImageSources, image_hash, open_image
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.opening import load
@@ -86,8 +86,8 @@ def replay(
     path: str | PathLike[str],
     *,
     model: Pipeline | str | PathLike[str] | None = None,
-    image: Pictures | Tensor | None = None,
-    mask_image: Pictures | None = None,
+    image: ImageSources | Tensor | None = None,
+    mask_image: ImageSources | None = None,
     lora_dir: str | PathLike[str] | None = None,
     embeddings: Sequence[str | PathLike[str]] = (),
     **opening: Unpack[Opening],
@@ -136,7 +136,7 @@ def replay(
     picture = old["picture"]
     again = result.images[picture]
     return Replay(
-        identical=picture_hash(again) == picture_hash(open_picture(path)),
+        identical=image_hash(again) == image_hash(open_image(path)),
         first_difference=receipts.first_difference(old, result.receipt, picture),
         image=again,
         result=result,

@@ -18,7 +18,7 @@ from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.errors import InputError
-from diffuscope.images import picture_hash, to_pixels
+from diffuscope.images import image_hash, to_pixels
 from diffuscope.pipeline import codec, guiding
 from diffuscope.pipeline.pictures import mask_pixels
 from diffuscope.pipeline.receipt import JUDGE, checksums, dtype_name, of_request
@@ -141,10 +141,10 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt["device"] = pipe.device.type
     receipt["dtype"] = dtype_name(pipe.dtype)
     receipt["threads"] = torch.get_num_threads()
-    receipt["image"] = None if extras.image is None else [picture_hash(image) for image in extras.image]
+    receipt["image"] = None if extras.image is None else [image_hash(image) for image in extras.image]
     if extras.clean is not None:
         receipt["image"] = checksums(extras.clean)
-    receipt["mask_image"] = None if extras.mask is None else [picture_hash(mask) for mask in extras.mask]
+    receipt["mask_image"] = None if extras.mask is None else [image_hash(mask) for mask in extras.mask]
     receipt["edits"] = extras.edits
     receipt["checks"] = []
     texts = dict.fromkeys((*request.prompt, *request.negative_prompt))

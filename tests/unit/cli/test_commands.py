@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffuscope.cli import COMMANDS, main
-from diffuscope.images import open_picture, picture_hash, read_texts, write_png
+from diffuscope.images import image_hash, open_image, read_text_chunks, write_png
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
 from lora_files import kohya, layers, trained, write
@@ -41,7 +41,7 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
         upscale=4,
     )
     for k, image in enumerate(result.images):
-        assert picture_hash(open_picture(tmp_path / f"out-{k}.png")) == picture_hash(image)
+        assert image_hash(open_image(tmp_path / f"out-{k}.png")) == image_hash(image)
     assert read(tmp_path / "out-1.png") == result.receipt | {"picture": 1}
 
 
@@ -75,8 +75,8 @@ def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_
     assert main(["generate", "fox", *flags, "--preview", str(preview), "-o", str(out)]) == 0
     said = capsys.readouterr()
     assert said.out == said.err == ""
-    assert read_texts(out) == {}
-    assert open_picture(preview).size == open_picture(out).size == (32, 32)
+    assert read_text_chunks(out) == {}
+    assert open_image(preview).size == open_image(out).size == (32, 32)
 
 
 def test_generate_and_replay_with_a_mask(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
@@ -89,7 +89,7 @@ def test_generate_and_replay_with_a_mask(tiny: Pipeline, tiny_folder: Path, tmp_
     flags = ["--strength", "1", "--clip-skip", "1", "--seed", "3", "--quiet", "--out", str(out)]
     assert main(["generate", "fox", *given, *flags]) == 0
     result = tiny("fox", image=picture, mask_image=white, strength=1.0, clip_skip=1, seed=3)
-    assert picture_hash(open_picture(out)) == picture_hash(result.images[0])
+    assert image_hash(open_image(out)) == image_hash(result.images[0])
     assert main(["replay", str(out), *given]) == 0
     assert "identical: every pixel is the same" in capsys.readouterr().out
     assert main(["generate", "fox", "--model", str(tiny_folder), "--mask", str(mask), "--out", str(out)]) == 2
@@ -111,7 +111,7 @@ def test_replay(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> No
     again = tmp_path / "again.png"
     assert main(["replay", str(path), "--model", str(tiny_folder), "--out", str(again)]) == 0
     assert capsys.readouterr().out == "identical: every pixel is the same\n"
-    assert picture_hash(open_picture(again)) == picture_hash(open_picture(path))
+    assert image_hash(open_image(again)) == image_hash(open_image(path))
     assert main(["replay", str(path)]) == 2
     assert "no model 'tiny'" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffuscope.errors import InputError, NonFiniteError
-from diffuscope.images import open_picture, picture_hash, to_pixels
+from diffuscope.images import image_hash, open_image, to_pixels
 from diffuscope.pipeline import Pipeline
 
 BATCH_TOLERANCE = 1e-4
@@ -41,7 +41,7 @@ def test_same_seed_same_bits_and_a_random_seed_is_reported(tiny: Pipeline) -> No
     first = tiny("a red fox")
     again = tiny("a red fox", seed=first.seeds)
     assert torch.equal(first.latents, again.latents)
-    assert picture_hash(first.images[0]) == picture_hash(again.images[0])
+    assert image_hash(first.images[0]) == image_hash(again.images[0])
     assert not torch.equal(first.latents, tiny("a red fox", seed=first.seeds[0] + 1).latents)
 
 
@@ -217,5 +217,5 @@ def test_a_picture_can_start_from_a_path(tiny: Pipeline, tmp_path) -> None:
     path = tmp_path / "in.png"
     Image.new("RGBA", (64, 64), (255, 0, 0, 128)).save(path)
     by_path = tiny("a", image=path, seed=1)
-    by_picture = tiny("a", image=open_picture(path), seed=1)
+    by_picture = tiny("a", image=open_image(path), seed=1)
     assert torch.equal(by_path.latents, by_picture.latents)
