@@ -27,7 +27,7 @@ from diffuscope.evaluate.intervals import proportion
 from diffuscope.evaluate.material import Material
 from diffuscope.loading import choose_device
 from diffuscope.recipes.stages import Stock
-from diffuscope.weights.files import write_text
+from diffuscope.weights.store.files import write_text
 
 WHITE = WORDS.index("white")
 

@@ -14,7 +14,7 @@ from diffuscope.data.captions import Caption, Thing, say
 from diffuscope.evaluate.intervals import Score, proportion
 from diffuscope.evaluate.scores import machine
 from diffuscope.lens.heat import HeatWatch
-from diffuscope.weights.files import write_text
+from diffuscope.weights.store.files import write_text
 
 WORDS = (
     "apple", "ball", "banana", "bear", "bus", "car", "cat", "clock", "cow", "dog", "fish", "fox", "frog",

@@ -22,8 +22,8 @@ from diffuscope.config import PRESETS, ModelConfig
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights import original
-from diffuscope.weights.files import write_text
+from diffuscope.weights.layout import ldm
+from diffuscope.weights.store.files import write_text
 
 FAMILY = "sd15"
 
@@ -58,13 +58,13 @@ print(json.dumps({"seconds": seconds, "resident": status("VmHWM") - base, "alloc
 
 def make(path: Path, config: ModelConfig) -> None:
     """Write a file with the names and shapes of a model in float16, of small random numbers."""
-    prefixes = original.prefixes(config)
+    prefixes = ldm.prefixes(config)
     with torch.device("meta"):
         networks = {"text_encoder": TextEncoder(config.text_encoder), "unet": UNet(config.unet), "vae": VAE(config.vae)}
     table: dict[str, object] = {}
     position = 0
     for part, network in networks.items():
-        for name, tensor in original.to_original(network.half().state_dict(), getattr(config, part)).items():
+        for name, tensor in ldm.to_ldm(network.half().state_dict(), getattr(config, part)).items():
             offsets = [position, position + tensor.nbytes]
             table[prefixes[part] + name] = {"dtype": "F16", "shape": list(tensor.shape), "data_offsets": offsets}
             position += tensor.nbytes

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffuscope.errors import WeightsError
-from diffuscope.weights.families import identify
-from diffuscope.weights.files import read_header
+from diffuscope.weights.identify.families import identify
+from diffuscope.weights.store.files import read_header
 
 SLACK = 64 << 20
 """Bytes of memory that reading may take beyond the file's size."""

@@ -30,8 +30,8 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.saving import write_tokenizer
-from diffuscope.weights import configs, folders
-from diffuscope.weights.layouts import to_diffusers
+from diffuscope.weights.layout import diffusers_folder, network_config
+from diffuscope.weights.layout.diffusers import to_diffusers
 
 PROMPT, NEGATIVE = "a red fox, sitting on a hill", "blue"
 
@@ -54,7 +54,7 @@ def ours_of(config: ModelConfig, device: str) -> Pipeline:
 def theirs_of(ours: Pipeline, device: str) -> Any:
     """The pipeline of diffusers around the very same tensors."""
     config, parts = ours.config, ours.components
-    unet, vae = configs.unet_to_json(config.unet), configs.vae_to_json(config.vae)
+    unet, vae = network_config.unet_to_json(config.unet), network_config.vae_to_json(config.vae)
     side = {"sample_size": config.preset.height // config.vae.factor}
     with torch.device("meta"):
         found: dict[str, Any] = {
@@ -63,15 +63,15 @@ def theirs_of(ours: Pipeline, device: str) -> Any:
         }
         for name, encoder in zip(("text_encoder", "text_encoder_2"), config.text_encoders, strict=False):
             kind = "CLIPTextModel" if encoder.projection is None else "CLIPTextModelWithProjection"
-            document = transformers.CLIPTextConfig(**configs.text_encoder_to_json(encoder))
-            found[folders.place(config, name)] = getattr(transformers, kind)(document)
+            document = transformers.CLIPTextConfig(**network_config.text_encoder_to_json(encoder))
+            found[diffusers_folder.place(config, name)] = getattr(transformers, kind)(document)
     with tempfile.TemporaryDirectory() as folder:
         for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), parts.towers, strict=False):
-            place = folders.place(config, name).replace("text_encoder", "tokenizer")
+            place = diffusers_folder.place(config, name).replace("text_encoder", "tokenizer")
             write_tokenizer(tokenizer, Path(folder) / place)
             found[place] = transformers.CLIPTokenizer.from_pretrained(Path(folder) / place)
     for name, network in parts.networks.items():
-        theirs = found[folders.place(config, name)]
+        theirs = found[diffusers_folder.place(config, name)]
         tensors = to_diffusers(network.state_dict(), network.config)
         if type(theirs) is transformers.CLIPTextModel:
             tensors = {key.removeprefix("text_model."): tensor for key, tensor in tensors.items()}
@@ -80,7 +80,7 @@ def theirs_of(ours: Pipeline, device: str) -> Any:
             if hasattr(module, "position_ids"):  # made on the meta device, and in no file
                 module.position_ids = torch.arange(module.position_ids.shape[-1], device=device)[None]
     found["scheduler"] = scheduler_of(config)
-    pipeline = getattr(diffusers, folders.pipeline_class(config))
+    pipeline = getattr(diffusers, diffusers_folder.pipeline_class(config))
     options = {"requires_safety_checker": False, "force_zeros_for_empty_prompt": config.zero_negative}
     known = inspect.signature(pipeline.__init__).parameters
     absent = {name: None for name, parameter in known.items() if parameter.default is inspect.Parameter.empty}
@@ -136,7 +136,7 @@ def main() -> None:
 
 def is_plain(model: ModelConfig) -> bool:
     """Whether diffusers' own class makes pictures of it from text alone."""
-    return folders.pipeline_class(model) in ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+    return diffusers_folder.pipeline_class(model) in ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
 
 
 if __name__ == "__main__":

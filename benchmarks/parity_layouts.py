@@ -23,8 +23,8 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.nn.embeddings import scale_waves
 from diffuscope.pipeline.saving import save
-from diffuscope.weights import folders
-from diffuscope.weights.files import write_text
+from diffuscope.weights.layout import diffusers_folder
+from diffuscope.weights.store.files import write_text
 
 HEAD = """# Parity of the layouts
 
@@ -75,7 +75,7 @@ def difference(ours: Components, theirs: diffusers.DiffusionPipeline) -> str:
     x, config = torch.randn(1, 4, 8, 8), ours.config
     context, extra = torch.randn(1, 7, config.unet.context_dim), added(config)
     for part, network in ours.networks.items():
-        found = getattr(theirs, folders.place(config, part))
+        found = getattr(theirs, diffusers_folder.place(config, part))
         if isinstance(network, TextEncoder):
             mine, other = network(ids).hidden_states[-2], found(ids, output_hidden_states=True).hidden_states[-2]
         elif isinstance(network, VAE):
@@ -113,7 +113,7 @@ def row(name: str, folder: Path) -> str:
     save(ours, own, "own")
     save(ours, theirs, "diffusers")
     save(ours, single, "single")
-    kind = getattr(diffusers, folders.pipeline_class(ours.config))
+    kind = getattr(diffusers, diffusers_folder.pipeline_class(ours.config))
     opened = kind.from_pretrained(theirs, local_files_only=True)
     cells = [name, same(ours, own), same(ours, theirs), difference(ours, opened), same(ours, single)]
     if name in NOT_CONVERTED:

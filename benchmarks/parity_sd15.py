@@ -23,9 +23,9 @@ from diffuscope.config import SD15
 from diffuscope.models.text_encoder import END_OF_TEXT, TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights import configs
-from diffuscope.weights.assign import load_into
-from diffuscope.weights.layouts import from_diffusers
+from diffuscope.weights.layout import network_config
+from diffuscope.weights.layout.diffusers import from_diffusers
+from diffuscope.weights.store.assign import load_into
 
 
 def errors(ours: Tensor, theirs: Tensor) -> dict[str, float]:
@@ -50,7 +50,9 @@ def ours_from(theirs: nn.Module, make: Callable[[Any], nn.Module], config: Any) 
 
 def text_encoder() -> dict[str, dict[str, float]]:
     config = SD15.text_encoder
-    theirs = transformers.CLIPTextModel(transformers.CLIPTextConfig(**configs.text_encoder_to_json(config))).eval()
+    theirs = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(**network_config.text_encoder_to_json(config))
+    ).eval()
     ours = ours_from(theirs, TextEncoder, config)
     ids = torch.randint(0, 49406, (2, config.positions))
     ids[:, 0], ids[0, 9:], ids[1, 60:] = 49406, END_OF_TEXT, END_OF_TEXT
@@ -63,14 +65,14 @@ def text_encoder() -> dict[str, dict[str, float]]:
 
 def unet(size: int) -> dict[str, dict[str, float]]:
     config = SD15.unet
-    theirs = diffusers.UNet2DConditionModel.from_config(configs.unet_to_json(config)).eval()
+    theirs = diffusers.UNet2DConditionModel.from_config(network_config.unet_to_json(config)).eval()
     ours = ours_from(theirs, UNet, config)
     x, context = torch.randn(1, 4, size, size), torch.randn(1, 77, config.context_dim)
     return {f"unet.time_{t}": errors(ours(x, t, context), theirs(x, t, context).sample) for t in (1, 981)}
 
 
 def vae(size: int) -> dict[str, dict[str, float]]:
-    theirs = diffusers.AutoencoderKL.from_config(configs.vae_to_json(SD15.vae)).eval()
+    theirs = diffusers.AutoencoderKL.from_config(network_config.vae_to_json(SD15.vae)).eval()
     ours = ours_from(theirs, VAE, SD15.vae)
     pixels, latents = torch.rand(1, 3, 8 * size, 8 * size) * 2 - 1, torch.randn(1, 4, size, size)
     found, expected = ours.encode(pixels), theirs.encode(pixels).latent_dist

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files
-from diffuscope.weights.layouts import to_diffusers
-from diffuscope.weights.original import to_original
+from diffuscope.weights.layout.diffusers import to_diffusers
+from diffuscope.weights.layout.ldm import to_ldm
+from diffuscope.weights.store import files
 
 Tensors = dict[str, Tensor]
 RANK, ALPHA = 3, 2.0
@@ -44,7 +44,7 @@ def layers(pipe: Pipeline, *, dora: bool = False, wanted: Callable[[str], bool] 
             continue
         tensors = network.state_dict()
         ours = {id(tensor): name for name, tensor in tensors.items()}
-        original = to_original(tensors, network.config) if part == "unet" else {}
+        original = to_ldm(tensors, network.config) if part == "unet" else {}
         originals = {ours[id(tensor)]: name for name, tensor in original.items()}
         for key, tensor in to_diffusers(tensors, network.config).items():
             name, _, leaf = key.rpartition(".")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError
-from diffuscope.weights import folders
+from diffuscope.weights.layout import diffusers_folder
 
 _ID = re.compile(
     r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<file>(/\w[\w.-]*)+)?(@(?P<revision>[\w./-]+))?"
@@ -75,7 +75,7 @@ def needed(names: Iterable[str]) -> list[str]:
             f"it has no model_index.json; single files in it: {files}. Give owner/name/FILE for one of them"
         )
     wanted = [name for name in names if _SMALL.fullmatch(name)]
-    for path in folders.WEIGHTS.values():
+    for path in diffusers_folder.WEIGHTS.values():
         wanted += _weights(path, names)
     return wanted
 
@@ -110,10 +110,10 @@ def _is_whole(folder: Path, file: str | None) -> bool:
     if file is not None:
         return (folder / file).is_file()
     try:
-        config = folders.read_config(folder)
+        config = diffusers_folder.read_config(folder)
         parts = ("text_encoder", "text_encoder_2")[: len(config.text_encoders)]
         for part in (*parts, "unet", "vae"):
-            folders.find_weights(folder, folders.place(config, part))
+            diffusers_folder.find_weights(folder, diffusers_folder.place(config, part))
     except DiffuscopeError:
         return False
     return True

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from diffuscope.errors import ImageError, InputError, OutputError
-from diffuscope.weights.files import replacing
+from diffuscope.weights.store.files import replacing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What is read. Other decoders are a larger door than they are worth."""

@@ -21,9 +21,12 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.weights import alone, families, folders, layouts, packing, single
-from diffuscope.weights.assign import blank, load_into
-from diffuscope.weights.stores import Store, open_store
+from diffuscope.weights.identify import families, one_network
+from diffuscope.weights.layout import diffusers_folder, single_file
+from diffuscope.weights.layout.diffusers import from_diffusers
+from diffuscope.weights.store import packing
+from diffuscope.weights.store.assign import blank, load_into
+from diffuscope.weights.store.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
 CONFIG = "config.json"
@@ -110,12 +113,12 @@ def load_components(
     for part, network in networks.items():
         target = torch.float32 if _overflows(network, dtype) else dtype
         if store is not None:
-            tensors = single.read_part(store, part, config, dtype=target, device=device)
+            tensors = single_file.read_part(store, part, config, dtype=target, device=device)
         else:
             tensors = {}
             for path in paths[part]:
                 tensors |= _read(open_store(path, allow_pickle=allow_pickle), target, device)
-            tensors = tensors if is_own(place) else layouts.from_diffusers(tensors, network.config)
+            tensors = tensors if is_own(place) else from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part][0] if store is None else place))
         _ready(network, device, target)
     tokenizers = {
@@ -214,7 +217,9 @@ def load_network(
     target = torch.float32 if _overflows(network, dtype) else dtype
     store = open_store(Path(path), allow_pickle=allow_pickle)
     is_packed = packing.is_packed(store.header)
-    tensors = _read(store, target, device) if is_packed else alone.read(store, config, dtype=target, device=device)
+    tensors = (
+        _read(store, target, device) if is_packed else one_network.read(store, config, dtype=target, device=device)
+    )
     load_into(network, tensors, source=str(path))
     _ready(network, device, target)
     return network
@@ -279,8 +284,8 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def folder_config(folder: Path) -> ModelConfig:
-    """The config of a model's folder in either layout; errors as ``read_config`` and ``folders.read_config``."""
-    return read_config(folder) if is_own(folder) else folders.read_config(folder)
+    """The config of a model's folder in either layout."""
+    return read_config(folder) if is_own(folder) else diffusers_folder.read_config(folder)
 
 
 def single_config(store: Store, family: str | None = None) -> ModelConfig:
@@ -290,7 +295,7 @@ def single_config(store: Store, family: str | None = None) -> ModelConfig:
         InputError: there is no such family, or the file fits several.
         WeightsError: the file holds no whole model, or one of another family.
     """
-    document = store.header.metadata.get(single.CONFIG_KEY)
+    document = store.header.metadata.get(single_file.CONFIG_KEY)
     if family is not None or document is None:
         return families.choose(store.header, family, str(store.path))
     try:
@@ -314,8 +319,11 @@ def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = Fals
         WeightsError: there is a pickled one only, which is not allowed.
     """
     if not is_own(folder):
-        places = {part: folders.place(config, part) for part in parts(config)}
-        return {part: folders.find_weights(folder, place, allow_pickle=allow_pickle) for part, place in places.items()}
+        places = {part: diffusers_folder.place(config, part) for part in parts(config)}
+        return {
+            part: diffusers_folder.find_weights(folder, place, allow_pickle=allow_pickle)
+            for part, place in places.items()
+        }
     paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
@@ -382,6 +390,6 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None
 def _tokenizer(folder: Path, part: str, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a text encoder; CLIP's own merges where the folder holds none."""
     encoder: TextEncoderConfig = getattr(config, part)
-    place = part if is_own(folder) else folders.place(config, part)
+    place = part if is_own(folder) else diffusers_folder.place(config, part)
     merges = folder / place.replace("text_encoder", "tokenizer") / "merges.txt"
     return Tokenizer(merges if merges.is_file() else None, length=encoder.positions, pad=encoder.pad)

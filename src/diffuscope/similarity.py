@@ -22,7 +22,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.prompt import what_was_cut
 from diffuscope.prompt.places import unseen
 from diffuscope.teacher import load_efficientnet, shipped
-from diffuscope.weights import packing
+from diffuscope.weights.store import packing
 
 SMALLEST = 0.7
 """Side of the smallest cut, as a share of the picture's."""

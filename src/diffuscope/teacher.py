@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.models.efficientnet import STAGES, EfficientNet
-from diffuscope.weights import files, packing
+from diffuscope.weights.store import files, packing
 
 NORM_EPS = 1e-3
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffuscope.weights.folders import OWN
+from diffuscope.weights.layout.diffusers_folder import OWN
 from house.places import ROOT
 from narrow import SD1, random_model
 

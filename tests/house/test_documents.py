@@ -40,13 +40,14 @@ def tree() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {"": set()}
     folder = ""
     for line in block.splitlines()[1:]:
-        if entry := re.match(r"[├└]── (\S+)", line):
-            folder = entry[1].rstrip("/") if entry[1].endswith("/") else ""
-            found[""].add(entry[1])
+        if entry := re.match(r"(│   )?[├└]── (\S+)", line):
+            parent = folder.partition("/")[0] if entry[1] else ""
+            found[parent].add(entry[2])
+            folder = f"{parent}/{entry[2]}".strip("/") if entry[2].endswith("/") else ""
             if folder:
                 found[folder] = set()
         elif (folder and " · " in line) or re.fullmatch(r"│? +[\w/]+", line):
-            found[folder] |= set(re.split(r" · ", line.strip("│ ")))
+            found[folder] |= set(line.strip("│ ").split(" · "))
     return found
 
 

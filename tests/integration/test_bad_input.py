@@ -26,7 +26,7 @@ from diffuscope.errors import (
 from diffuscope.images import MAX_PIXELS
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Conditioning
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 
 @dataclass(frozen=True)

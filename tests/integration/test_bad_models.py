@@ -1,7 +1,6 @@
 """Model files and folders that are damaged, foreign or hostile: each a typed error that names file and rule.
 
-Headers by themselves are in ``weights/test_files.py``, sets of shards in ``weights/test_shards.py``, pickles in
-``test_pickles.py``.
+Headers are in ``weights/store/test_files.py``, shards in ``test_shards.py`` there, pickles in ``test_pickles.py``.
 """
 
 import json
@@ -24,7 +23,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import load
-from diffuscope.weights import single
+from diffuscope.weights.layout import single_file
 
 Tensors = dict[str, Tensor]
 MODEL = "model.diffusion_model."
@@ -43,7 +42,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Tensors:
             "vae": VAE(config.vae),
         }
     path = tmp_path_factory.mktemp("whole") / "model.safetensors"
-    single.write(path, {part: each.state_dict() for part, each in networks.items()}, config, config_to_json(config))
+    single_file.write(
+        path, {part: each.state_dict() for part, each in networks.items()}, config, config_to_json(config)
+    )
     return load_file(path)
 
 
@@ -151,7 +152,7 @@ METADATA = {
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_that_describe_no_model(whole: Tensors, tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.safetensors"
-    save_file({STEM: whole[STEM]}, path, {single.CONFIG_KEY: METADATA[name]})
+    save_file({STEM: whole[STEM]}, path, {single_file.CONFIG_KEY: METADATA[name]})
     with pytest.raises(WeightsError, match=r"model\.safetensors has a config in its metadata that describes no model"):
         load_components(path, "cpu")
 

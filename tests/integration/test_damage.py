@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffuscope.errors import WeightsError
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 TOOL = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "mutated_headers.py"))
 COUNT = 20_000

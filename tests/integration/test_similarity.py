@@ -16,7 +16,7 @@ from diffuscope.lens.parts import gradient_memory
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.similarity import PICTURE, TOWERS, Similarity, great_circle, load_similarity
-from diffuscope.weights import packing
+from diffuscope.weights.store import packing
 
 
 @pytest.fixture(scope="module")

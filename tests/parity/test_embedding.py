@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 TOLERANCE = 1e-5
 """Text states in float32, largest absolute difference."""

@@ -2,7 +2,8 @@
 
 Where it does not: it drops kohya's ``dora_scale`` with a warning and, in text encoders, PEFT's magnitudes, so that
 these DoRAs run as plain LoRAs there; it refuses ``.lora.down`` beside a text encoder and ComfyUI's names; and it reads
-the original names for SDXL alone. ``tests/unit/weights/test_lora.py`` holds that all dialects mean the same here.
+the original names for SDXL alone. That all dialects mean the same here is tested in
+``tests/unit/weights/adapter/test_lora.py``.
 """
 
 import copy

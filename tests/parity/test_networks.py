@@ -11,9 +11,9 @@ from diffuscope.config import EMOJI, TINY, TextEncoderConfig, UNetConfig, VAECon
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights import configs
-from diffuscope.weights.assign import load_into
-from diffuscope.weights.layouts import from_diffusers, to_diffusers
+from diffuscope.weights.layout import network_config
+from diffuscope.weights.layout.diffusers import from_diffusers, to_diffusers
+from diffuscope.weights.store.assign import load_into
 
 TOLERANCE = 1e-5  # largest absolute difference, float32 on the CPU
 
@@ -104,7 +104,7 @@ def test_text_encoder_equals_transformers(name):
     config = TEXT_ENCODERS[name]
     projected = config.projection is not None
     theirs = (CLIPTextModelWithProjection if projected else CLIPTextModel)(
-        CLIPTextConfig(**configs.text_encoder_to_json(config))
+        CLIPTextConfig(**network_config.text_encoder_to_json(config))
     )
     theirs = shaken(theirs)
     network = ours_from(theirs, TextEncoder, config)
@@ -125,7 +125,7 @@ def test_text_encoder_equals_transformers(name):
 def test_unet_equals_diffusers(name):
     torch.manual_seed(0)
     config = UNETS[name]
-    theirs = shaken(UNet2DConditionModel.from_config(configs.unet_to_json(config)))
+    theirs = shaken(UNet2DConditionModel.from_config(network_config.unet_to_json(config)))
     network = ours_from(theirs, UNet, config)
     assert_same_eps(network, theirs)
     assert_round_trip(network, theirs)
@@ -145,7 +145,7 @@ def test_unet_equals_diffusers(name):
 def test_vae_equals_diffusers(name):
     torch.manual_seed(0)
     config = VAES[name]
-    theirs = shaken(AutoencoderKL.from_config(configs.vae_to_json(config)))
+    theirs = shaken(AutoencoderKL.from_config(network_config.vae_to_json(config)))
     network = ours_from(theirs, VAE, config)
     assert_same_eps(network, theirs)
     assert_round_trip(network, theirs)
@@ -158,7 +158,7 @@ def test_vae_equals_diffusers(name):
 
 
 def test_old_attention_names_of_the_autoencoder_are_read():
-    theirs = AutoencoderKL.from_config(configs.vae_to_json(TINY.vae)).state_dict()
+    theirs = AutoencoderKL.from_config(network_config.vae_to_json(TINY.vae)).state_dict()
     old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     renamed = {}
     for name, tensor in theirs.items():

@@ -13,7 +13,8 @@ from diffuscope.config import FAMILIES, ModelConfig
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights import configs, layouts, schedulers
+from diffuscope.weights.layout import network_config, scheduler_config
+from diffuscope.weights.layout.diffusers import PartConfig, from_diffusers
 
 FOUR_LEVELS = {
     "act_fn": "silu",
@@ -111,14 +112,14 @@ def shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
-def theirs_under_our_names(theirs: torch.nn.Module, config: layouts.PartConfig) -> dict[str, torch.Size]:
-    renamed = layouts.from_diffusers(theirs.state_dict(), config)
+def theirs_under_our_names(theirs: torch.nn.Module, config: PartConfig) -> dict[str, torch.Size]:
+    renamed = from_diffusers(theirs.state_dict(), config)
     return {name: tensor.shape for name, tensor in renamed.items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_the_published_unet_is_the_family(family: ModelConfig) -> None:
-    assert configs.unet_from_json(UNETS[family.name]) == family.unet
+    assert network_config.unet_from_json(UNETS[family.name]) == family.unet
 
 
 @pytest.mark.parametrize("family", ["sd15-inpaint", "sd15-lcm", "sd21", "sdxl", "sdxl-refiner"])
@@ -132,7 +133,7 @@ def test_the_full_size_unet_has_every_tensor(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_the_published_text_encoders_are_the_family(family: ModelConfig) -> None:
     for encoder, document in zip(family.text_encoders, TOWERS[family.name], strict=True):
-        found = configs.text_encoder_from_json(document)
+        found = network_config.text_encoder_from_json(document)
         for name in ("width", "layers", "heads", "hidden", "activation", "projection", "positions", "vocabulary"):
             assert getattr(found, name) == getattr(encoder, name), name
 
@@ -157,7 +158,7 @@ def test_the_published_autoencoders() -> None:
         "force_upcast": True,
         "scaling_factor": 0.13025,
     }
-    assert configs.vae_from_json(document) == FAMILIES["sdxl"].vae
+    assert network_config.vae_from_json(document) == FAMILIES["sdxl"].vae
     with torch.device("meta"):
         theirs, ours = diffusers.AutoencoderKL.from_config(document), VAE(FAMILIES["sdxl"].vae)
     assert theirs_under_our_names(theirs, ours.config) == shapes(ours)
@@ -177,7 +178,7 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("family", SCHEDULERS)
 def test_the_published_scheduler_is_the_family(family: str) -> None:
-    schedule, preset = schedulers.from_json(SCHEDULERS[family])
+    schedule, preset = scheduler_config.from_json(SCHEDULERS[family])
     assert schedule == FAMILIES[family].schedule
     assert preset["sigmas"] == "model"
     if family.startswith(("sd-", "sdxl")):

@@ -19,7 +19,8 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import saving
-from diffuscope.weights import configs, layouts, original, single
+from diffuscope.weights.layout import ldm, network_config, single_file
+from diffuscope.weights.layout.diffusers import from_diffusers, to_diffusers
 
 CONVERTED = ["tiny-sd15", "tiny-sd15-inpaint", "tiny-sd21-v", "tiny-sdxl", "tiny-sdxl-refiner"]
 """One of each shape; diffusers' conversion passes over the guidance embedding of LCM."""
@@ -54,7 +55,7 @@ def small(name: str) -> ModelConfig:
 def written(config: ModelConfig, path: Path) -> dict[str, dict[str, Tensor]]:
     """A model of random weights in a single file; its tensors by part under our names."""
     tensors = {part: network.state_dict() for part, network in networks_of(config).items()}
-    single.write(path, tensors, config, config_to_json(config))
+    single_file.write(path, tensors, config, config_to_json(config))
     return tensors
 
 
@@ -73,16 +74,16 @@ def test_a_single_file_gives_back_the_model(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", CONVERTED)
 def test_diffusers_converts_the_unet(tmp_path: Path, name: str) -> None:
     config = small(name)
-    ours = layouts.to_diffusers(written(config, tmp_path / "m.safetensors")["unet"], config.unet)
-    document = configs.unet_to_json(config.unet)
+    ours = to_diffusers(written(config, tmp_path / "m.safetensors")["unet"], config.unet)
+    document = network_config.unet_to_json(config.unet)
     same(single_file_utils.convert_ldm_unet_checkpoint(load_file(tmp_path / "m.safetensors"), document), ours)
 
 
 @pytest.mark.parametrize("name", ["tiny-sd15", "tiny-sdxl"])
 def test_diffusers_converts_the_vae(tmp_path: Path, name: str) -> None:
     config = small(name)
-    ours = layouts.to_diffusers(written(config, tmp_path / "m.safetensors")["vae"], config.vae)
-    document = configs.vae_to_json(config.vae)
+    ours = to_diffusers(written(config, tmp_path / "m.safetensors")["vae"], config.vae)
+    document = network_config.vae_to_json(config.vae)
     same(single_file_utils.convert_ldm_vae_checkpoint(load_file(tmp_path / "m.safetensors"), document), ours)
 
 
@@ -92,13 +93,13 @@ def test_diffusers_converts_the_text_encoders(tmp_path: Path, name: str) -> None
     tensors = written(config, tmp_path / "m.safetensors")
     file = load_file(tmp_path / "m.safetensors")
     for part, encoder in zip(("text_encoder", "text_encoder_2"), config.text_encoders, strict=False):
-        prefix = original.prefixes(config)[part]
-        if original.is_open_clip(encoder):
-            tower = CLIPTextModelWithProjection(CLIPTextConfig(**configs.text_encoder_to_json(encoder)))
+        prefix = ldm.prefixes(config)[part]
+        if ldm.is_open_clip(encoder):
+            tower = CLIPTextModelWithProjection(CLIPTextConfig(**network_config.text_encoder_to_json(encoder)))
             theirs = single_file_utils.convert_open_clip_checkpoint(tower, file, prefix)
         else:
             theirs = single_file_utils.convert_ldm_clip_checkpoint(file)
-        same(theirs, layouts.to_diffusers(tensors[part], encoder))
+        same(theirs, to_diffusers(tensors[part], encoder))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_diffusers_opens_a_single_file_with_local_configs(tmp_path: Path, name: 
         path, config=str(folder), local_files_only=True, safety_checker=None, torch_dtype=torch.float32
     )
     for part, network in networks.items():
-        found = layouts.from_diffusers(getattr(theirs, part).state_dict(), getattr(config, part))
+        found = from_diffusers(getattr(theirs, part).state_dict(), getattr(config, part))
         same(found, network.state_dict())
 
 
@@ -160,8 +161,8 @@ def test_the_published_page_holds_every_family_and_is_green() -> None:
     page = (Path(__file__).parents[2] / "docs/reference/parity-layouts.md").read_text(encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in page.splitlines() if re.match(r"\| s\w", line)]
     assert {row[0] for row in rows} == set(FAMILIES)
-    for name, own, folder, in_diffusers, single_file, converted in rows:
-        assert (own, folder, single_file) == ("equal", "equal", "equal"), name
+    for name, own, folder, in_diffusers, in_file, converted in rows:
+        assert (own, folder, in_file) == ("equal", "equal", "equal"), name
         assert float(in_diffusers) <= 1e-5, name
         assert name == "sd15-lcm" or float(converted) <= 1e-5, name  # diffusers drops the guidance embedding
 

@@ -20,7 +20,7 @@ from diffuscope.loading import (
     parts,
 )
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files, packing
+from diffuscope.weights.store import files, packing
 from narrow import made
 
 

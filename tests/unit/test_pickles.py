@@ -16,7 +16,7 @@ from diffuscope.cli import main
 from diffuscope.errors import WeightsError
 from diffuscope.loading import load_components
 from diffuscope.pipeline import Pipeline, load
-from diffuscope.weights.stores import open_store
+from diffuscope.weights.store.stores import open_store
 
 
 class Hostile:

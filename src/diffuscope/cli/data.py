@@ -18,7 +18,7 @@ def build(*, folder: Path | None = None, out: Path = Path("corpus.jsonl.xz"), at
         attribution: where to write the list of works and licences, made from the packages' own words.
     """
     from diffuscope.data import corpus, packages
-    from diffuscope.weights.files import write_text
+    from diffuscope.weights.store.files import write_text
 
     for path in (out, attribution):
         if path is not None and not path.absolute().parent.is_dir():

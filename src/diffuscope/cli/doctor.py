@@ -76,7 +76,7 @@ def _models() -> Iterator[tuple[str, str]]:
     from diffuscope.errors import DiffuscopeError
     from diffuscope.loading import load_upscaler, read_config, shipped_models, weight_files
     from diffuscope.models.tokenizer import Tokenizer
-    from diffuscope.weights.files import read_header
+    from diffuscope.weights.store.files import read_header
 
     models = shipped_models()
     if not models:

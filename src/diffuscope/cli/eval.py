@@ -45,7 +45,7 @@ def evaluate(
     from diffuscope.evaluate.judges import file_hash
     from diffuscope.evaluate.sheet import paint_sheet
     from diffuscope.images import check_output, write_png
-    from diffuscope.weights.files import write_text
+    from diffuscope.weights.store.files import write_text
 
     _check(count, corpus, teacher, classifier, towers)
     if sheet is not None:
@@ -111,7 +111,7 @@ def preset(
         dtype: auto, float32, bfloat16 or float16.
     """
     from diffuscope.evaluate.choose import as_json, as_table, choose, grid
-    from diffuscope.weights.files import write_text
+    from diffuscope.weights.store.files import write_text
 
     _check(count, corpus, teacher, classifier)
     pipe, judges = _load(model, corpus, teacher, classifier, None, device, dtype)

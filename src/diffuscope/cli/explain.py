@@ -41,7 +41,7 @@ def explain(
 
     from diffuscope.lens.explain import explain as page
     from diffuscope.pipeline import load
-    from diffuscope.weights.files import replacing
+    from diffuscope.weights.store.files import replacing
 
     text = page(
         load(model, family=family, vae=vae),

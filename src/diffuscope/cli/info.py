@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from diffuscope.errors import DiffuscopeError, ImageError, ModelNotFoundError
 
 if TYPE_CHECKING:
-    from diffuscope.weights.files import Header
+    from diffuscope.weights.store.files import Header
 
 
 WEIGHTS = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
@@ -45,8 +45,8 @@ def _visible(text: str) -> str:
 
 
 def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
-    from diffuscope.weights.families import article, identify
-    from diffuscope.weights.stores import open_store
+    from diffuscope.weights.identify.families import article, identify
+    from diffuscope.weights.store.stores import open_store
 
     if not path.is_file():
         raise ModelNotFoundError(f"no weight file {path}; give one that exists")
@@ -98,9 +98,9 @@ def _picture(path: Path) -> list[str]:
 def _model(name: str, allow_pickle: bool) -> list[str]:
     from diffuscope import loading
     from diffuscope.config import PRESETS
-    from diffuscope.weights.families import judged
-    from diffuscope.weights.signatures import Signature
-    from diffuscope.weights.stores import open_store
+    from diffuscope.weights.identify.families import judged
+    from diffuscope.weights.identify.signatures import Signature
+    from diffuscope.weights.store.stores import open_store
 
     folder = loading.find(name)
     is_own, config = loading.is_own(folder), loading.folder_config(folder)

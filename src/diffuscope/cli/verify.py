@@ -83,7 +83,7 @@ def verify(
         0 when nothing is wrong, 1 when something is.
     """
     from diffuscope.pipeline import load
-    from diffuscope.weights.files import make_folder
+    from diffuscope.weights.store.files import make_folder
 
     make_folder(out)
     wrong = 0

@@ -16,8 +16,8 @@ from diffuscope.evaluate.questions import Exam, captions
 from diffuscope.evaluate.retrieval import Gallery, features, tower_similarity, within
 from diffuscope.models.classifier import Classifier, ClassifierConfig
 from diffuscope.models.efficientnet import EfficientNet
-from diffuscope.weights import files, packing
-from diffuscope.weights.assign import load_into
+from diffuscope.weights.store import files, packing
+from diffuscope.weights.store.assign import load_into
 
 PICTURE_TOWER = "picture.weight"
 """Name of the picture tower's matrix [P,F] in ``towers.safetensors``."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffuscope.errors import InputError, OutputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Denoiser, Step
-from diffuscope.weights.files import replacing
+from diffuscope.weights.store.files import replacing
 
 
 @dataclass

@@ -19,7 +19,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.pipeline.request import Request
 from diffuscope.pipeline.taps import matching
 from diffuscope.types import Tap
-from diffuscope.weights.assign import blank, load_into
+from diffuscope.weights.store.assign import blank, load_into
 
 Config = TextEncoderConfig | UNetConfig | VAEConfig
 

@@ -23,8 +23,8 @@ from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
 from diffuscope.types import Denoiser, Step
-from diffuscope.weights import lora
-from diffuscope.weights.lora import Layer, Lora
+from diffuscope.weights.adapter import lora
+from diffuscope.weights.adapter.lora import Layer, Lora
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from diffuscope.errors import InputError
 from diffuscope.loading import Components
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline.pipeline import Pipeline
-from diffuscope.weights import folders
+from diffuscope.weights.layout import diffusers_folder
 
 SCHEDULE = ("prediction", "zero_snr")
 """What a file of weights cannot tell of its schedule."""
@@ -88,7 +88,7 @@ def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle:
         WeightsError: it is damaged, holds something else, or does not fit the model.
     """
     weight = components.unet.stem.weight
-    file, config = folders.find_vae(Path(path), components.config.vae, allow_pickle=allow_pickle)
+    file, config = diffusers_folder.find_vae(Path(path), components.config.vae, allow_pickle=allow_pickle)
     vae = loading.load_network(file, config, weight.device, weight.dtype, allow_pickle=allow_pickle)
     assert isinstance(vae, VAE)
     return replace(components, vae=vae, vae_name=Path(path).name, config=replace(components.config, vae=config))

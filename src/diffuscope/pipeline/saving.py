@@ -10,7 +10,9 @@ from diffuscope import loading
 from diffuscope.errors import InputError, OutputError
 from diffuscope.loading import Components
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.weights import files, folders, layouts, single
+from diffuscope.weights.layout import diffusers_folder, single_file
+from diffuscope.weights.layout.diffusers import to_diffusers
+from diffuscope.weights.store import files
 
 LAYOUTS = ("diffusers", "own", "single")
 
@@ -50,7 +52,7 @@ def _single(components: Components, path: Path) -> Path:
     if path.exists():
         raise OutputError(f"{path} is there already; give a new file")
     networks = {name: network.state_dict() for name, network in components.networks.items()}
-    single.write(path, networks, components.config, loading.config_to_json(components.config))
+    single_file.write(path, networks, components.config, loading.config_to_json(components.config))
     return path
 
 
@@ -63,12 +65,16 @@ def _own(components: Components, folder: Path) -> None:
 
 
 def _diffusers(components: Components, folder: Path) -> None:
-    folders.write_config(folder, components.config)
+    diffusers_folder.write_config(folder, components.config)
     for name, network in components.networks.items():
-        tensors = layouts.to_diffusers(network.state_dict(), network.config)
-        files.write(folder / folders.WEIGHTS[folders.place(components.config, name)], tensors, {"format": "pt"})
+        tensors = to_diffusers(network.state_dict(), network.config)
+        files.write(
+            folder / diffusers_folder.WEIGHTS[diffusers_folder.place(components.config, name)],
+            tensors,
+            {"format": "pt"},
+        )
     for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), components.towers, strict=False):
-        place = folders.place(components.config, name).replace("text_encoder", "tokenizer")
+        place = diffusers_folder.place(components.config, name).replace("text_encoder", "tokenizer")
         write_tokenizer(tokenizer, folder / place)
 
 

@@ -9,8 +9,8 @@ import torch
 from diffuscope.errors import InputError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.weights import embeddings
-from diffuscope.weights.embeddings import Embedding
+from diffuscope.weights.adapter import textual_inversion
+from diffuscope.weights.adapter.textual_inversion import Embedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Words:
     def load(self, path: str | PathLike[str], word: str | None, *, allow_pickle: bool) -> EmbeddingReport:
         """Add the word at ``path``; one that is spelled so is replaced."""
         widths = {encoder.component: encoder.config.width for _, encoder in self.towers}
-        found = embeddings.read(str(path), widths, word=word, allow_pickle=allow_pickle)
+        found = textual_inversion.read(str(path), widths, word=word, allow_pickle=allow_pickle)
         self._settle({**self._loaded, found.word: found})
         return EmbeddingReport(word=found.word, vectors=found.length)
 

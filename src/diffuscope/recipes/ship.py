@@ -12,8 +12,8 @@ from diffuscope.models.unet import UNet
 from diffuscope.training import ranks
 from diffuscope.training.text import Towers
 from diffuscope.training.unet import Painter
-from diffuscope.weights import files, packing
-from diffuscope.weights.assign import load_into
+from diffuscope.weights.store import files, packing
+from diffuscope.weights.store.assign import load_into
 
 TOWERS = "towers.safetensors"
 TOKENS = "token.weight"

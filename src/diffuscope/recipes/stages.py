@@ -34,8 +34,8 @@ from diffuscope.training.start import quiet
 from diffuscope.training.text import TextTask, Towers
 from diffuscope.training.unet import Painter, UNetTask
 from diffuscope.training.vae import VAETask, standardise
-from diffuscope.weights import files, packing
-from diffuscope.weights.assign import load_into
+from diffuscope.weights.store import files, packing
+from diffuscope.weights.store.assign import load_into
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from diffuscope.training.muon import MuonAdamW
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 
 @dataclass

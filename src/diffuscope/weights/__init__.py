@@ -1,4 +1,4 @@
-"""Weights as data: files and what may stand in them, names in other layouts, small packing. No network is known here.
+"""Weights as data: files, their layouts, what they are, and adapters. No network is known here.
 
 safetensors only. Each tensor is matched by exactly one rule and each parameter is given exactly once, or loading
 fails.

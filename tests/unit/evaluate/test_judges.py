@@ -10,7 +10,7 @@ from diffuscope.evaluate import questions
 from diffuscope.evaluate.judges import classes, load_classifier, load_tower, save_classifier
 from diffuscope.evaluate.scores import real_pictures
 from diffuscope.models.classifier import Classifier, ClassifierConfig
-from diffuscope.weights import packing
+from diffuscope.weights.store import packing
 
 CPU = torch.device("cpu")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.models.efficientnet import EfficientNet, SameConv2d
 from diffuscope.teacher import convert, layers, load_efficientnet
-from diffuscope.weights import packing
+from diffuscope.weights.store import packing
 
 # Strides of the 16 blocks, in the package's counting; a block whose shape does not change has a residual.
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1)

@@ -10,7 +10,7 @@ import diffuscope as ds
 from diffuscope.cli import main
 from diffuscope.errors import InputError, WeightMismatchError
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 
 @pytest.fixture

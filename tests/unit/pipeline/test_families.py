@@ -13,7 +13,7 @@ from diffuscope.config import PRESETS
 from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
 from diffuscope.nn.embeddings import scale_waves
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import folders
+from diffuscope.weights.layout import diffusers_folder
 from narrow import made
 
 PICTURE = Image.effect_noise((32, 32), 60).convert("RGB")
@@ -131,32 +131,32 @@ def test_scale_waves() -> None:
 
 
 def test_a_folder_that_lacks_a_text_encoder_is_refused(tmp_path: Path) -> None:
-    folders.write_config(tmp_path, PRESETS["tiny-sdxl"])
+    diffusers_folder.write_config(tmp_path, PRESETS["tiny-sdxl"])
     index = json.loads((tmp_path / "model_index.json").read_text())
     (tmp_path / "text_encoder_2" / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"text_encoder_2.config\.json is missing"):
-        folders.read_config(tmp_path)
+        diffusers_folder.read_config(tmp_path)
     alone = index | {"text_encoder_2": [None, None]}
     (tmp_path / "model_index.json").write_text(json.dumps(alone))
     with pytest.raises(WeightsError, match="reads text of width 64, the encoder writes 32"):
-        folders.read_config(tmp_path)
+        diffusers_folder.read_config(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps(alone | {"text_encoder": None}))
     with pytest.raises(WeightsError, match="names no text encoder"):
-        folders.read_config(tmp_path)
+        diffusers_folder.read_config(tmp_path)
 
 
 def test_pooled_text_of_another_width_is_refused(tmp_path: Path) -> None:
-    folders.write_config(tmp_path, PRESETS["tiny-sdxl"])
+    diffusers_folder.write_config(tmp_path, PRESETS["tiny-sdxl"])
     path = tmp_path / "text_encoder_2" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"projection_dim": 48}))
     with pytest.raises(WeightsError, match="with pooled text of width 48 it must be 1584, or for a refiner 1328"):
-        folders.read_config(tmp_path)
+        diffusers_folder.read_config(tmp_path)
 
 
 @pytest.mark.parametrize(("token", "pad"), [("!", 0), ("<|endoftext|>", 49407), ({"content": "!"}, 0), (None, 0)])
 def test_the_padding_is_the_tokenizers(tmp_path: Path, token: object, pad: int) -> None:
     """Where its files do not say, it is that of the text encoder's kind."""
-    folders.write_config(tmp_path, PRESETS["tiny-sd21"])
+    diffusers_folder.write_config(tmp_path, PRESETS["tiny-sd21"])
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"pad_token": token}))
-    assert folders.read_config(tmp_path).text_encoder.pad == pad
+    assert diffusers_folder.read_config(tmp_path).text_encoder.pad == pad

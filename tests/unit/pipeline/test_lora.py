@@ -16,7 +16,7 @@ from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchErro
 from diffuscope.images import read_text_chunks
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import lora
+from diffuscope.weights.adapter import lora
 from lora_files import kohya, layers, peft, trained, write
 
 

@@ -15,8 +15,8 @@ from diffuscope.images import read_text_chunks
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.opening import with_vae
-from diffuscope.weights import files
-from diffuscope.weights.original import to_original
+from diffuscope.weights.layout.ldm import to_ldm
+from diffuscope.weights.store import files
 from narrow import made
 
 
@@ -30,7 +30,7 @@ def other() -> VAE:
 @pytest.fixture
 def vae_file(other: VAE, tmp_path: Path) -> Path:
     """As the released ones are: the names of the original code."""
-    files.write(tmp_path / "better.safetensors", to_original(other.state_dict(), TINY.vae))
+    files.write(tmp_path / "better.safetensors", to_ldm(other.state_dict(), TINY.vae))
     return tmp_path / "better.safetensors"
 
 

@@ -14,10 +14,12 @@ from diffuscope.errors import InputError, WeightsError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights import files, layouts, original
-from diffuscope.weights.families import article, choose, identify
-from diffuscope.weights.files import Header, TensorInfo
-from diffuscope.weights.stores import FORMATS
+from diffuscope.weights.identify.families import article, choose, identify
+from diffuscope.weights.layout import ldm
+from diffuscope.weights.layout.diffusers import to_diffusers
+from diffuscope.weights.store import files
+from diffuscope.weights.store.files import Header, TensorInfo
+from diffuscope.weights.store.stores import FORMATS
 
 SHAPED = {
     "sd15": ("sd15",),
@@ -51,11 +53,11 @@ def header_of(tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 
 @cache
 def single(name: str) -> dict[str, Tensor]:
-    config, prefixes = PRESETS[name], original.prefixes(PRESETS[name])
+    config, prefixes = PRESETS[name], ldm.prefixes(PRESETS[name])
     return {
         prefixes[part] + key: tensor
         for part, tensors in networks(name).items()
-        for key, tensor in original.to_original(tensors, getattr(config, part)).items()
+        for key, tensor in ldm.to_ldm(tensors, getattr(config, part)).items()
     }
 
 
@@ -77,7 +79,7 @@ def test_single_file(name: str) -> None:
 def test_unet_by_itself(name: str, layout: str) -> None:
     tensors, config = networks(name)["unet"], PRESETS[name].unet
     if layout != "own":
-        tensors = (layouts.to_diffusers if layout == "diffusers" else original.to_original)(tensors, config)
+        tensors = (to_diffusers if layout == "diffusers" else ldm.to_ldm)(tensors, config)
     found = identify(header_of(tensors))
     assert (found.kind, found.layout, found.families) == ("unet", layout, SHAPED[name])
 
@@ -86,7 +88,7 @@ def test_unet_by_itself(name: str, layout: str) -> None:
 def test_vae_by_itself(layout: str) -> None:
     tensors, config = networks("sd15")["vae"], PRESETS["sd15"].vae
     if layout != "own":
-        tensors = (layouts.to_diffusers if layout == "diffusers" else original.to_original)(tensors, config)
+        tensors = (to_diffusers if layout == "diffusers" else ldm.to_ldm)(tensors, config)
     found = identify(header_of(tensors))
     assert (found.kind, found.layout) == ("vae", layout)
     assert {"sd15", "sdxl"} <= set(found.families)
@@ -98,7 +100,7 @@ def test_vae_by_itself(layout: str) -> None:
 )
 def test_text_encoder_by_itself(name: str, part: str) -> None:
     tensors, config = networks(name)[part], getattr(PRESETS[name], part)
-    for each in (tensors, layouts.to_diffusers(tensors, config), original.to_original(tensors, config)):
+    for each in (tensors, to_diffusers(tensors, config), ldm.to_ldm(tensors, config)):
         found = identify(header_of(each))
         assert found.kind == "text encoder"
         assert name in found.families
@@ -141,7 +143,7 @@ def test_a_stranger_is_compared_with_the_nearest_family() -> None:
     with torch.device("meta"):
         unet = UNet(config.unet).state_dict()
     tensors = single("sd15") | {
-        f"model.diffusion_model.{name}": tensor for name, tensor in original.to_original(unet, config.unet).items()
+        f"model.diffusion_model.{name}": tensor for name, tensor in ldm.to_ldm(unet, config.unet).items()
     }
     with pytest.raises(
         WeightsError, match="nearest family is sd15, from which it differs in in_channels 8 instead of 4"

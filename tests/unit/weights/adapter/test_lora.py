@@ -11,8 +11,9 @@ from torch import Tensor
 from diffuscope.config import TINY
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files, lora, lora_scale
-from diffuscope.weights.lora import Factors, Lora, Network
+from diffuscope.weights.adapter import lora, lora_scale
+from diffuscope.weights.adapter.lora import Factors, Lora, Network
+from diffuscope.weights.store import files
 from lora_files import ALPHA, DIALECTS, RANK, Tensors, attention_only, kohya, layers, peft, trained, wrapped, write
 
 MODEL = ("unet", "text_encoder")

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from diffuscope.config import ModelConfig
 from diffuscope.errors import WeightMismatchError
-from diffuscope.weights import files, original
-from diffuscope.weights.layouts import PartConfig
-from diffuscope.weights.stores import Store
+from diffuscope.weights.layout import ldm
+from diffuscope.weights.layout.diffusers import PartConfig
+from diffuscope.weights.store import files
+from diffuscope.weights.store.stores import Store
 
 CONFIG_KEY = "diffuscope.config"
 """Of the metadata: the config, in the files that are written here."""
@@ -43,10 +44,10 @@ def read_part(
         WeightMismatchError: a tensor of the file belongs to no part, or to the part but to no layer of it.
     """
     own: PartConfig = getattr(config, part)
-    layout, _ = original.original_layout(own)
+    layout, _ = ldm.ldm_layout(own)
     names = {name: full for name, full in _split(store, config)[part].items() if name not in layout.ignored}
     read = store.read(names.values(), dtype=dtype, device=device)
-    return original.from_original({name: read[full] for name, full in names.items()}, own)
+    return ldm.from_ldm({name: read[full] for name, full in names.items()}, own)
 
 
 def write(path: str | Path, networks: Mapping[str, Mapping[str, Tensor]], config: ModelConfig, document: str) -> None:
@@ -61,11 +62,11 @@ def write(path: str | Path, networks: Mapping[str, Mapping[str, Tensor]], config
     Raises:
         OutputError: there is no such folder, no permission or no space.
     """
-    prefixes = original.prefixes(config)
+    prefixes = ldm.prefixes(config)
     tensors = {
         prefixes[part] + name: tensor
         for part, own in networks.items()
-        for name, tensor in original.to_original(own, getattr(config, part)).items()
+        for name, tensor in ldm.to_ldm(own, getattr(config, part)).items()
     }
     metadata = {
         "format": "pt",
@@ -78,7 +79,7 @@ def write(path: str | Path, networks: Mapping[str, Mapping[str, Tensor]], config
 
 def _split(store: Store, config: ModelConfig) -> dict[str, dict[str, str]]:
     """Part -> name in the part -> name in the file."""
-    prefixes = original.prefixes(config)
+    prefixes = ldm.prefixes(config)
     ignored = [re.compile(pattern) for pattern in IGNORED]
     split: dict[str, dict[str, str]] = {part: {} for part in prefixes}
     for name in store.header.tensors:

@@ -12,9 +12,10 @@ from torch import Tensor
 import diffuscope as ds
 from diffuscope.errors import WeightMismatchError, WeightsError
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files, lora
-from diffuscope.weights.families import identify
-from diffuscope.weights.lycoris import Adapter
+from diffuscope.weights.adapter import lora
+from diffuscope.weights.adapter.lycoris import Adapter
+from diffuscope.weights.identify.families import identify
+from diffuscope.weights.store import files
 
 LINEAR = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 CONV = "lora_unet_down_blocks_0_resnets_0_conv1"

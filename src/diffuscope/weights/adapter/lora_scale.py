@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from diffuscope.errors import WeightsError
-from diffuscope.weights.files import Header
+from diffuscope.weights.store.files import Header
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

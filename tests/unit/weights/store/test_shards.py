@@ -10,7 +10,8 @@ from diffuscope.config import TINY
 from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightsError
 from diffuscope.loading import load_components
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files, folders, shards
+from diffuscope.weights.layout import diffusers_folder
+from diffuscope.weights.store import files, shards
 
 NAME = "diffusion_pytorch_model"
 
@@ -90,7 +91,7 @@ def test_a_torn_set_is_refused(folder: Path, name: str) -> None:
     tear, error, words = TORN[name]
     tear(split(folder))
     with pytest.raises(error, match=words) as caught:
-        folders.find_weights(folder, "unet")
+        diffusers_folder.find_weights(folder, "unet")
     assert isinstance(caught.value, DiffuscopeError)
 
 

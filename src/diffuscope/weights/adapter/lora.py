@@ -18,12 +18,12 @@ from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.weights import lora_scale, lycoris
-from diffuscope.weights.files import Header
-from diffuscope.weights.layouts import to_diffusers
-from diffuscope.weights.lora_names import Role, other_adapter, place_of, table
-from diffuscope.weights.original import to_original
-from diffuscope.weights.stores import Store, open_store
+from diffuscope.weights.adapter import lora_scale, lycoris
+from diffuscope.weights.adapter.lora_names import Role, other_adapter, place_of, table
+from diffuscope.weights.layout.diffusers import to_diffusers
+from diffuscope.weights.layout.ldm import to_ldm
+from diffuscope.weights.store.files import Header
+from diffuscope.weights.store.stores import Store, open_store
 
 Layer = tuple[str, str]
 """A network's part and the name of its parameter."""
@@ -47,7 +47,7 @@ class Network:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], config: TextEncoderConfig | UNetConfig) -> "Network":
         """What there is to know of the network with these tensors, by our names; only their shapes are looked at."""
-        layouts = [to_diffusers, to_original] if isinstance(config, UNetConfig) else [to_diffusers]
+        layouts = [to_diffusers, to_ldm] if isinstance(config, UNetConfig) else [to_diffusers]
         ours = {id(tensor): name for name, tensor in tensors.items()}
         return cls(
             shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()},

@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.weights.files import Header
-from diffuscope.weights.stores import open_store
+from diffuscope.weights.store.files import Header
+from diffuscope.weights.store.stores import open_store
 
 PAIR = ("clip_l", "clip_g")
 NAMELESS = {*PAIR, "emb_params", "string_to_param.*", "*"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.weights.rules import Rename, rename
+from diffuscope.weights.layout.rules import Rename, rename
 
 PartConfig = TextEncoderConfig | UNetConfig | VAEConfig
 

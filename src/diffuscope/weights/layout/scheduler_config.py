@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from diffuscope.config import BetaKind, Prediction, Preset, ScheduleConfig, TimeSpacing
-from diffuscope.weights.configs import Json, checked, only, refuse
+from diffuscope.weights.layout.network_config import Json, checked, only, refuse
 
 WHAT = "scheduler/scheduler_config.json"
 

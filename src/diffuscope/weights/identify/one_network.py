@@ -5,10 +5,10 @@ from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig
 from diffuscope.errors import WeightsError
-from diffuscope.weights import layouts, original
-from diffuscope.weights.families import article, identify, reasons
-from diffuscope.weights.layouts import PartConfig
-from diffuscope.weights.stores import Store
+from diffuscope.weights.identify.families import article, identify, reasons
+from diffuscope.weights.layout import ldm
+from diffuscope.weights.layout.diffusers import PartConfig, diffusers_layout, from_diffusers
+from diffuscope.weights.store.stores import Store
 
 PREFIXES = ("first_stage_model.", "model.diffusion_model.", "cond_stage_model.transformer.", "cond_stage_model.model.")
 """Of files that were cut out of a single file and keep its names."""
@@ -39,15 +39,15 @@ def read(
     wanted = _kind(config)
     if found.kind != wanted or found.layout is None:
         raise WeightsError(f"{store.path} is {article(found.kind)}, wanted {article(wanted)}: {reasons(found)}")
-    layout, ignored = found.layout, layouts.diffusers_layout(config).ignored
+    layout, ignored = found.layout, diffusers_layout(config).ignored
     if layout.startswith("original"):
-        ignored = original.original_layout(config)[0].ignored
+        ignored = ldm.ldm_layout(config)[0].ignored
     names = {name: full for name, full in names.items() if name not in ignored}
     tensors = store.read(names.values(), dtype=dtype, device=device)
     renamed = {name: tensors[full] for name, full in names.items()}
     if layout == "own":
         return renamed
-    return (original.from_original if layout.startswith("original") else layouts.from_diffusers)(renamed, config)
+    return (ldm.from_ldm if layout.startswith("original") else from_diffusers)(renamed, config)
 
 
 def _bare(name: str) -> str:

@@ -12,9 +12,9 @@ from math import prod
 
 from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction
 from diffuscope.errors import InputError, WeightsError
-from diffuscope.weights.files import Header
-from diffuscope.weights.lycoris import ROLES, inputs
-from diffuscope.weights.signatures import UNETS, Shapes, Signature, differences, fitting, signature
+from diffuscope.weights.adapter.lycoris import ROLES, inputs
+from diffuscope.weights.identify.signatures import UNETS, Shapes, Signature, differences, fitting, signature
+from diffuscope.weights.store.files import Header
 
 PARTS = {
     "unet": "model.diffusion_model.",

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from diffuscope.errors import OutputError, WeightsError
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 
 def container(header, data=b"", *, length=None):

@@ -1,6 +1,6 @@
 """A diffusers folder: where things lie in it, and its JSON files as one config.
 
-The names inside its weight files are a matter of ``layouts``.
+The names inside its weight files are a matter of ``layout.diffusers``.
 """
 
 import json
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.weights import configs, files, schedulers, shards
-from diffuscope.weights.configs import Json
+from diffuscope.weights.layout import network_config, scheduler_config
+from diffuscope.weights.layout.network_config import Json
+from diffuscope.weights.store import files, shards
 
 WEIGHTS = {
     "text_encoder": "text_encoder/model.safetensors",
@@ -61,9 +62,9 @@ def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
     index = _read_json(folder / "model_index.json")
     _check_classes(folder / "model_index.json", index)
     json_of_unet = _read_json(folder / "unet/config.json")
-    unet = configs.unet_from_json(json_of_unet)
-    vae = configs.vae_from_json(_read_json(folder / "vae/config.json"))
-    schedule, preset = schedulers.from_json(_read_json(folder / SCHEDULER))
+    unet = network_config.unet_from_json(json_of_unet)
+    vae = network_config.vae_from_json(_read_json(folder / "vae/config.json"))
+    schedule, preset = scheduler_config.from_json(_read_json(folder / SCHEDULER))
     towers = [_read_tower(folder, index, name) for name in ("text_encoder", "text_encoder_2")]
     encoders = [tower for tower in towers if tower is not None]
     large = unet.extra_dim is not None  # SDXL, whose classes read other states, and heed `force_upcast`
@@ -97,16 +98,16 @@ def write_config(folder: str | Path, config: ModelConfig) -> None:
         WeightsError: the config has no equal in diffusers.
     """
     folder = Path(folder)
-    unet = configs.unet_to_json(config.unet) | {"sample_size": config.preset.height // config.vae.factor}
-    scheduler = schedulers.to_json(config.schedule, config.preset)
+    unet = network_config.unet_to_json(config.unet) | {"sample_size": config.preset.height // config.vae.factor}
+    scheduler = scheduler_config.to_json(config.schedule, config.preset)
     documents = {
         "model_index.json": model_index(config, scheduler["_class_name"]),
         "unet/config.json": unet,
-        "vae/config.json": configs.vae_to_json(config.vae) | {"sample_size": config.preset.height},
+        "vae/config.json": network_config.vae_to_json(config.vae) | {"sample_size": config.preset.height},
         SCHEDULER: scheduler,
     }
     for part, encoder in zip(("text_encoder", "text_encoder_2"), config.text_encoders, strict=False):
-        documents[f"{place(config, part)}/config.json"] = configs.text_encoder_to_json(encoder)
+        documents[f"{place(config, part)}/config.json"] = network_config.text_encoder_to_json(encoder)
     for path, document in documents.items():
         files.make_folder((folder / path).parent)
         files.write_text(folder / path, json.dumps(document, indent=2) + "\n")
@@ -189,7 +190,7 @@ def _read_tower(folder: Path, index: Json, name: str) -> TextEncoderConfig | Non
     entry = index.get(name, [None, None] if name == "text_encoder_2" else name)
     if entry is None or entry == [None, None]:
         return None
-    config = configs.text_encoder_from_json(_read_json(folder / name / "config.json"))
+    config = network_config.text_encoder_from_json(_read_json(folder / name / "config.json"))
     pad = _pad(folder / name.replace("text_encoder", "tokenizer"))
     if pad is None:
         pad = 0 if config.activation == "gelu" else END_OF_TEXT  # OpenCLIP's towers, and OpenAI's
@@ -267,7 +268,7 @@ def find_vae(path: str | Path, config: VAEConfig, *, allow_pickle: bool = False)
         found = _whole(base / PICKLED[name])
     if found is None:
         raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name} in it")
-    vae = configs.vae_from_json(_read_json(base / "config.json"))
+    vae = network_config.vae_from_json(_read_json(base / "config.json"))
     if not math.isclose(vae.scale, config.scale):
         raise WeightMismatchError(
             f"the VAE in {path} is for latents times {vae.scale:g}, and this model's U-Net reads latents times "

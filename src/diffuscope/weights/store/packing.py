@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError, WeightMismatchError, WeightsError
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons

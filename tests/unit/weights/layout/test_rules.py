@@ -9,9 +9,8 @@ from diffuscope.errors import WeightMismatchError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights.assign import blank, load_into
-from diffuscope.weights.layouts import diffusers_layout, from_diffusers, to_diffusers
-from diffuscope.weights.rules import (
+from diffuscope.weights.layout.diffusers import diffusers_layout, from_diffusers, to_diffusers
+from diffuscope.weights.layout.rules import (
     Rename,
     bare,
     fused,
@@ -21,6 +20,7 @@ from diffuscope.weights.rules import (
     reshape_back,
     transposed,
 )
+from diffuscope.weights.store.assign import blank, load_into
 
 ONE = torch.ones(1)
 RULES = [Rename("conv_in", "stem"), Rename("down_blocks.{i}.resnets.{j}.conv1", "down.{i}.res.{j}.conv_in")]

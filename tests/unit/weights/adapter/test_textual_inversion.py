@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.weights import files
-from diffuscope.weights.embeddings import read
+from diffuscope.weights.adapter.textual_inversion import read
+from diffuscope.weights.store import files
 
 ONE = {"text_encoder": 32}
 TWO = {"text_encoder": 32, "text_encoder_2": 48}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from diffuscope.weights.lycoris import ROLES
+from diffuscope.weights.adapter.lycoris import ROLES
 
 Role = str
 """Of a factor in its layer: "down", "up", "mid", "alpha", "magnitude", or one of ``lycoris.ROLES``."""

@@ -1,7 +1,7 @@
 """The layout of the original single files as tables: each network's module names there, and ours.
 
 The names are those of the code that trained Stable Diffusion 1, 2 and XL. One file holds every network, each under a
-prefix of its own; ``single`` takes such a file apart.
+prefix of its own; ``single_file`` takes such a file apart.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor
 
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.weights.layouts import TEXT, TRANSFORMER, Layout, PartConfig
-from diffuscope.weights.rules import (
+from diffuscope.weights.layout.diffusers import TEXT, TRANSFORMER, Layout, PartConfig
+from diffuscope.weights.layout.rules import (
     Rename,
     Reshape,
     bare,
@@ -67,31 +67,31 @@ def is_open_clip(config: TextEncoderConfig) -> bool:
     return config.activation == "gelu"
 
 
-def from_original(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
+def from_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
     """The tensors of one network of a single file, without their prefix, under our names; views where possible.
 
     Raises:
         WeightMismatchError: a tensor is not matched by exactly one rule, or two mean the same.
     """
-    layout, reshapes = original_layout(config)
+    layout, reshapes = ldm_layout(config)
     special = {rule.theirs for rule in reshapes}
     plain = {name: tensor for name, tensor in tensors.items() if name not in special}
     return reshape(tensors, reshapes) | rename(plain, (*layout.rules, *layout.also_read), layout.ignored)
 
 
-def to_original(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
+def to_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
     """Our tensors under the names of a single file, without the prefix.
 
     Raises:
         WeightMismatchError: a tensor is not matched by exactly one rule.
     """
-    layout, reshapes = original_layout(config)
+    layout, reshapes = ldm_layout(config)
     special = {name for rule in reshapes for name in rule.ours}
     plain = {name: tensor for name, tensor in tensors.items() if name not in special}
     return reshape_back(tensors, reshapes) | rename(plain, [rule.inverse() for rule in layout.rules])
 
 
-def original_layout(config: PartConfig) -> tuple[Layout, tuple[Reshape, ...]]:
+def ldm_layout(config: PartConfig) -> tuple[Layout, tuple[Reshape, ...]]:
     """The tables for the network that ``config`` describes."""
     if isinstance(config, UNetConfig):
         return Layout(rules=tuple(_unet(config))), ()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from diffuscope.errors import ModelNotFoundError, WeightsError
-from diffuscope.weights import files
+from diffuscope.weights.store import files
 
 INDICES = ("{}.index.json", "{}.index.fp16.json")
 """Names of an index, of the name that the whole file would have."""

@@ -13,7 +13,9 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights import files, layouts, original
+from diffuscope.weights.layout import ldm
+from diffuscope.weights.layout.diffusers import to_diffusers
+from diffuscope.weights.store import files
 
 OPEN_CLIP = replace(PRESETS["tiny-sdxl-refiner"].text_encoder, vocabulary=64)
 NETWORKS = {
@@ -24,8 +26,8 @@ NETWORKS = {
 }
 LAYOUTS = {
     "own": lambda tensors, _: tensors,
-    "diffusers": layouts.to_diffusers,
-    "original": original.to_original,
+    "diffusers": to_diffusers,
+    "original": ldm.to_ldm,
 }
 
 
@@ -44,7 +46,7 @@ def test_every_network_in_every_layout(tmp_path: Path, name: str, layout: str) -
 
 
 def test_a_vae_that_keeps_the_prefix_of_a_single_file_and_its_training(tiny: Pipeline, tmp_path: Path) -> None:
-    tensors = original.to_original(tiny.vae.state_dict(), TINY.vae)
+    tensors = ldm.to_ldm(tiny.vae.state_dict(), TINY.vae)
     kept = {f"first_stage_model.{name}": tensor for name, tensor in tensors.items()}
     files.write(tmp_path / "vae.safetensors", kept | {"loss.discriminator.main.0.weight": torch.ones(1)})
     vae = load_network(tmp_path / "vae.safetensors", TINY.vae, "cpu")
@@ -54,7 +56,7 @@ def test_a_vae_that_keeps_the_prefix_of_a_single_file_and_its_training(tiny: Pip
 
 def test_something_else_is_refused(tiny: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    files.write(path, original.to_original(tiny.vae.state_dict(), TINY.vae))
+    files.write(path, ldm.to_ldm(tiny.vae.state_dict(), TINY.vae))
     with pytest.raises(WeightsError, match=r"a\.safetensors is a VAE, wanted a U-Net: its widest layer has 32"):
         load_network(path, TINY.unet, "cpu")
     with pytest.raises(WeightMismatchError, match="the network"):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import WeightsError
-from diffuscope.weights import files
-from diffuscope.weights.files import Header, TensorInfo
+from diffuscope.weights.store import files
+from diffuscope.weights.store.files import Header, TensorInfo
 
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80")
 

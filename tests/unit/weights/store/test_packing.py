@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffuscope.errors import InputError, WeightMismatchError, WeightsError
-from diffuscope.weights import files, packing
+from diffuscope.weights.store import files, packing
 
 
 def tensors():

@@ -1,0 +1,1 @@
+"""LoRA, LyCORIS and textual inversion files."""

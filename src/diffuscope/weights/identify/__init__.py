@@ -1,0 +1,1 @@
+"""Recognising a weight file by the names and shapes in its header."""

@@ -1,0 +1,1 @@
+"""Other formats' names for our tensors and configs, as tables that work both ways."""

@@ -1,0 +1,1 @@
+"""Files of tensors: checked before they are read, sharded, packed, and put into a network."""
