@@ -115,7 +115,7 @@ def preset(
 
     _check(count, corpus, teacher, classifier)
     pipe, judges = _load(model, corpus, teacher, classifier, None, device, dtype)
-    settings = list(grid(calls, guidance_scale, sampler, pipe.config.schedule.zero_snr))
+    settings = list(grid(pipe.schedule, calls, guidance_scale, sampler))
     choices = choose(pipe, judges, settings, count, _notice)
     if out is not None:
         write_text(out, json.dumps(as_json(choices), indent=1) + "\n")

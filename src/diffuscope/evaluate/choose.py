@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from diffuscope.diffusion.samplers import SAMPLERS as SOLVERS
+from diffuscope.diffusion.samplers import find, network_calls
+from diffuscope.diffusion.schedules import Schedule
 from diffuscope.evaluate import questions
 from diffuscope.evaluate.frechet import frechet_distance
 from diffuscope.evaluate.intervals import proportion
@@ -38,19 +41,19 @@ class Choice:
 
 
 def grid(
+    schedule: Schedule,
     calls: Sequence[int] = CALLS,
     guidances: Sequence[float] = GUIDANCES,
     samplers: Sequence[str] = SAMPLERS,
-    from_noise: bool = False,
 ) -> Iterator[tuple[str, int, int, float]]:
-    """(sampler, steps, calls, guidance) of every setting, at equal calls.
-
-    Heun calls the network twice a step, but once in the last and, ``from_noise`` of zero terminal SNR, in the first.
-    """
-    single = 2 if from_noise else 1
+    """(sampler, steps, calls, guidance) of every setting: as many steps as fit into the network calls."""
     for sampler, wanted, guidance in product(samplers, calls, guidances):
-        steps = (wanted + single) // 2 if sampler == "heun" else wanted
-        yield sampler, steps, max(1, 2 * steps - single) if sampler == "heun" else steps, guidance
+        for steps in range(wanted, 0, -1):
+            sigmas = schedule.levels(steps, sampler=sampler).sigmas
+            used = sum(network_calls(SOLVERS[find(sampler).info.name], sigmas))
+            if used <= wanted or steps == 1:
+                yield sampler, steps, used, guidance
+                break
 
 
 def choose(

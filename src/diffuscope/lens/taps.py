@@ -2,17 +2,14 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope.config import SDXL_SIZES, SIZE_WIDTH, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.diffusion.samplers import TABLE
-from diffuscope.diffusion.samplers.euler import PURE_NOISE
-from diffuscope.diffusion.samplers.restart import further_calls
+from diffuscope.diffusion import samplers
+from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
@@ -33,7 +30,7 @@ class PlannedTap:
     Attributes:
         names: the inner values that it wants.
         call: which call of the U-Net it is, from 0; -1 before the first.
-        calls: how many there will be; 1 where no request is known. The samplers' table says how many a step takes.
+        calls: how many there will be; 1 where no request is known.
         images: how many pictures are made. In a guided run the U-Net's last ``images`` rows are the conditional ones.
     """
 
@@ -76,14 +73,9 @@ class PlannedTap:
 
 
 def network_calls(request: Request) -> int:
-    """How often a run calls the U-Net: as the samplers' table has it, and in the steps that "restart" repeats."""
-    info, sigmas = TABLE[request.sampler], request.levels.sigmas
-    options: dict[str, Any] = dict(request.sampler_options)
-    repeated = further_calls(sigmas, **options) if info.name == "restart" else 0
-    whole = [sigma < PURE_NOISE and after > 0 for sigma, after in pairwise(sigmas)]  # no step of Euler's
-    single = [after == 0 or (info.euler_from_noise and sigma >= PURE_NOISE) for sigma, after in pairwise(sigmas)]
-    starting = min(info.further_steps, sum(whole)) if len(whole) > 1 else 0
-    return sum(1 if one else info.calls for one in single) + info.further_calls * starting + repeated
+    """How often a run calls the U-Net."""
+    steps = len(request.levels.sigmas) - 1  # of those planned: a run may hand over to another model
+    return sum(samplers.network_calls(SAMPLERS[request.sampler], request.planned, **request.sampler_options)[:steps])
 
 
 def shapes(

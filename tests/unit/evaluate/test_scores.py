@@ -3,6 +3,8 @@ import json
 import pytest
 import torch
 
+from diffuscope.config import EMOJI, ScheduleConfig
+from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
 from diffuscope.evaluate import report
 from diffuscope.evaluate.choose import as_json, as_table, choose, grid
@@ -110,18 +112,18 @@ def test_scores_are_read_back_or_refused(document, tmp_path):
 
 
 def test_the_grid_compares_samplers_at_equal_calls():
-    assert list(grid((8, 9), (3.0,), ("ddim", "heun"))) == [
+    assert list(grid(Schedule(ScheduleConfig()), (8, 9), (3.0,), ("ddim", "heun"))) == [
         ("ddim", 8, 8, 3.0),
         ("ddim", 9, 9, 3.0),
         ("heun", 4, 7, 3.0),
         ("heun", 5, 9, 3.0),
     ]
-    from_noise = list(grid((8, 9), (3.0,), ("heun",), from_noise=True))
+    from_noise = list(grid(Schedule(EMOJI.schedule), (8, 9), (3.0,), ("heun",)))
     assert from_noise == [("heun", 5, 8, 3.0), ("heun", 5, 8, 3.0)]
 
 
 def test_settings_are_measured_and_put_in_order(tiny, judges):
-    settings = list(grid((2, 3), (1.0, 4.0), ("ddim", "heun")))
+    settings = list(grid(tiny.schedule, (2, 3), (1.0, 4.0), ("ddim", "heun")))
     choices = choose(tiny, judges, settings, pictures=6)
     assert len(choices) == len(settings)
     assert [choice.r1 for choice in choices] == sorted((choice.r1 for choice in choices), reverse=True)

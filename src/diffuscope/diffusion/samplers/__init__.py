@@ -5,13 +5,10 @@ which the caller may assign; the history of a multistep sampler keeps its earlie
 """
 
 import inspect
-from collections import deque
-from collections.abc import Callable, Iterator
-
-from torch import Tensor
 
 from diffuscope.diffusion.samplers.ancestral import ddim, ddpm, euler_ancestral
 from diffuscope.diffusion.samplers.consistency import lcm, tcd
+from diffuscope.diffusion.samplers.contract import Sampler, final, network_calls
 from diffuscope.diffusion.samplers.deis import deis
 from diffuscope.diffusion.samplers.dpmpp_multistep import (
     dpmpp_2m,
@@ -30,13 +27,8 @@ from diffuscope.diffusion.samplers.pndm import f_pndm, ipndm, pndm
 from diffuscope.diffusion.samplers.restart import restart
 from diffuscope.diffusion.samplers.table import TABLE, Found, SamplerInfo, find
 from diffuscope.diffusion.samplers.unipc import unipc
-from diffuscope.errors import InputError
-from diffuscope.types import Step
 
-__all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "find", "options"]
-
-Sampler = Callable[..., Iterator[Step]]
-"""``(denoise, x [B,C,H,W], sigmas, *, noise=None)`` -> one Step per interval of ``sigmas``. Options are keywords."""
+__all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "find", "network_calls", "options"]
 
 SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
@@ -71,15 +63,3 @@ def options(name: str) -> dict[str, float | str]:
     """The options of the sampler of that name with their defaults: keywords of ``SAMPLERS[name]`` such as ``eta``."""
     parameters = inspect.signature(SAMPLERS[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("noise", "table")}
-
-
-def final(steps: Iterator[Step]) -> Tensor:
-    """The latents [B,C,H,W] after the last step: runs a sampler to its end.
-
-    Raises:
-        InputError: the sampler made no step.
-    """
-    last = deque(steps, maxlen=1)
-    if not last:
-        raise InputError("the sampler made no step: give at least two noise levels")
-    return last[0].x

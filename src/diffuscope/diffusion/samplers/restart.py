@@ -7,7 +7,6 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.checks import check_noise
-from diffuscope.diffusion.samplers.euler import PURE_NOISE
 from diffuscope.diffusion.samplers.heun import heun_step
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser, Noise, Step
@@ -47,12 +46,6 @@ def restart(
         raise InputError(f"{times} restarts from {low} to {high}: give at least 0, and 0 < low < high")
     check_noise(noise, times, "times")
     return _restart(denoise, x, sigmas, noise if times else None, (times, low, high))
-
-
-def further_calls(sigmas: Sequence[float], *, times: int = 1, low: float = 0.1, high: float = 2.0) -> int:
-    """How many network calls the restarts add to those of ``heun``: those of every repeated step, each time."""
-    top, bottom = _stretch(sigmas, low, high)
-    return times * sum(1 if sigma >= PURE_NOISE else 2 for sigma in sigmas[top:bottom])
 
 
 def _stretch(sigmas: Sequence[float], low: float, high: float) -> tuple[int, int]:
