@@ -19,8 +19,8 @@ from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchErro
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.prompt import what_was_cut
-from diffuscope.prompt.places import unseen
+from diffuscope.prompt import truncation_notice
+from diffuscope.prompt.positions import untrained_words
 from diffuscope.teacher import load_efficientnet, shipped
 from diffuscope.weights.store import packing
 
@@ -68,8 +68,8 @@ class Similarity:
 
     def notes(self, text: str) -> list[str]:
         """A sentence for each thing about ``text`` that the judge cannot take in: words it never saw, a cut end."""
-        unknown = ", ".join(map(repr, unseen(text, self.tokenizer, self.text_encoder.token.weight)))
-        cut = what_was_cut(text, self.tokenizer, "the text of similarity")
+        unknown = ", ".join(map(repr, untrained_words(text, self.tokenizer, self.text_encoder.token.weight)))
+        cut = truncation_notice(text, self.tokenizer, "the text of similarity")
         found = [f"the judge of similarity has never seen {unknown}; say it in other words"] if unknown else []
         return found + ([cut] if cut else [])
 

@@ -13,7 +13,7 @@ from diffuscope.lens.heat import smoothed
 from diffuscope.lens.parts import denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.taps import matching
-from diffuscope.prompt.places import positions_of
+from diffuscope.prompt.positions import token_positions
 from diffuscope.types import Denoiser, Levels, Step
 
 SCALE = 20.0
@@ -93,7 +93,7 @@ class Excite:
         """
         if not words or steps < 1 or stride < 1:
             raise InputError(f"{len(words)} words, {steps} steps, stride {stride}; give at least one of each")
-        self.positions = [position for word in words for position in positions_of(word, prompt, pipe.tokenizer)]
+        self.positions = [position for word in words for position in token_positions(word, prompt, pipe.tokenizer)]
         self.stride = stride
         self.seen = seen
         led = [sigma for sigma in levels.sigmas if sigma > 0][:steps]

@@ -18,7 +18,7 @@ from diffuscope.lens.heat import CROSS
 from diffuscope.lens.taps import PlannedTap
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.request import Request
-from diffuscope.prompt.places import places
+from diffuscope.prompt.positions import word_tokens
 
 SELF = "unet.*.self.weights"
 
@@ -143,7 +143,7 @@ class Reweight(PlannedTap):
         """Set the factors.
 
         Args:
-            factors: token position -> factor, -2 to 2 in the paper; ``prompt.places.positions_of`` finds them.
+            factors: token position -> factor, -2 to 2 in the paper; ``prompt.positions.token_positions`` finds them.
             images: which pictures of the run; None is all.
 
         Raises:
@@ -183,7 +183,7 @@ def replacement(source: str, edit: str, tokenizer: Tokenizer) -> Tensor:
     Raises:
         InputError: the prompts have different numbers of words.
     """
-    first, second = places(source, tokenizer), places(edit, tokenizer)
+    first, second = word_tokens(source, tokenizer), word_tokens(edit, tokenizer)
     if len(first) != len(second):
         raise InputError(
             f"{source!r} has {len(first)} words and {edit!r} {len(second)}; to swap words give as many, or use Refine"

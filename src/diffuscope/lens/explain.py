@@ -109,12 +109,12 @@ def _section(title: str, note: str, body: str) -> str:
 
 def _tokens(told: Debugged) -> str:
     rows = ["<tr><th>word<th>pieces<th>ids<th>positions<th>landed"]
-    for word, place in zip(told.words, told.places, strict=True):
+    for word, tokens in zip(told.words, told.tokens, strict=True):
         cells = (
             word.word + (" (unknown to this model)" if word.word in told.unknown else ""),
             " + ".join(word.pieces),
-            " ".join(map(str, place.ids)),
-            " ".join(map(str, place.positions)) or "cut",
+            " ".join(map(str, tokens.ids)),
+            " ".join(map(str, tokens.positions)) or "cut",
             f"{told.landed[word.word]:.2f}" if word.word in told.landed else "",
         )
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells))

@@ -17,7 +17,7 @@ from diffuscope.errors import InputError
 from diffuscope.lens.watch import Watch
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.request import Request
-from diffuscope.prompt.places import places, positions_of
+from diffuscope.prompt.positions import token_positions, word_tokens
 
 CROSS = "unet.*.cross.weights"
 
@@ -108,12 +108,12 @@ class HeatMaps:
         Raises:
             InputError: the word is not in the prompt, or was cut; the message names the nearest.
         """
-        return self.tokens[list(positions_of(word, self.prompt, self.tokenizer))].mean(0)
+        return self.tokens[list(token_positions(word, self.prompt, self.tokenizer))].mean(0)
 
     def words(self) -> dict[str, Tensor]:
         """Every word of the prompt that the model saw, in order, with its map [h,w]."""
-        line = places(self.prompt, self.tokenizer)
-        return {place.word: self.word(place.word) for place in line if place.positions}
+        line = word_tokens(self.prompt, self.tokenizer)
+        return {word.word: self.word(word.word) for word in line if word.positions}
 
     def landed(self) -> dict[str, float]:
         """How far each word landed: the largest value of its map, relative to the mean of all words' largest.

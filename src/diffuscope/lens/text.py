@@ -11,8 +11,8 @@ from diffuscope.errors import InputError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer, WordTrace
 from diffuscope.pipeline import Pipeline
-from diffuscope.prompt import what_was_cut
-from diffuscope.prompt.places import Place, places, unseen
+from diffuscope.prompt import truncation_notice
+from diffuscope.prompt.positions import WordTokens, untrained_words, word_tokens
 from diffuscope.types import Conditioning
 
 
@@ -87,7 +87,7 @@ class Debugged:
     prompt: str
     words: tuple[WordTrace, ...]
     """Each word, with the merges that made its tokens."""
-    places: tuple[Place, ...]
+    tokens: tuple[WordTokens, ...]
     """Each word's positions; none where it was cut."""
     room: int
     """Tokens that fit."""
@@ -105,12 +105,12 @@ class Debugged:
         return [word for word, score in self.landed.items() if score < below]
 
     def __str__(self) -> str:
-        used = sum(len(place.ids) for place in self.places)
+        used = sum(len(tokens.ids) for tokens in self.tokens)
         lines = [f"{self.prompt!r}: {used} tokens of {self.room}"]
-        for word, place in zip(self.words, self.places, strict=True):
-            at = ",".join(map(str, place.positions)) or "cut"
-            line = f"{at:>8}  {word.word:<16} {' + '.join(word.pieces)}  {list(place.ids)}"
-            factors = {self.weights.get(position, 1.0) for position in place.positions}
+        for word, tokens in zip(self.words, self.tokens, strict=True):
+            at = ",".join(map(str, tokens.positions)) or "cut"
+            line = f"{at:>8}  {word.word:<16} {' + '.join(word.pieces)}  {list(tokens.ids)}"
+            factors = {self.weights.get(position, 1.0) for position in tokens.positions}
             line += "".join(f"  weight {factor:g}" for factor in sorted(factors) if factor != 1.0)
             line += f"  landed {self.landed[word.word]:.2f}" if word.word in self.landed else ""
             lines.append(line + ("  unknown to this model" if word.word in self.unknown else ""))
@@ -130,16 +130,16 @@ def debug(
     Args:
         pipe: the model.
         prompt: one text.
-        weights: position -> weight in force, as given to ``prompt.mixing.stronger``.
+        weights: position -> weight in force, as given to ``prompt.mixing.weight_tokens``.
         landed: after a picture is made, ``HeatMaps.landed()`` of it.
     """
     return Debugged(
         prompt=prompt,
         words=tuple(pipe.tokenizer.trace(prompt)),
-        places=tuple(places(prompt, pipe.tokenizer)),
+        tokens=tuple(word_tokens(prompt, pipe.tokenizer)),
         room=pipe.tokenizer.length - 2,
-        cut=what_was_cut(prompt, pipe.tokenizer),
+        cut=truncation_notice(prompt, pipe.tokenizer),
         weights=dict(weights or {}),
-        unknown=unseen(prompt, pipe.tokenizer, pipe.text_encoder.token.weight),
+        unknown=untrained_words(prompt, pipe.tokenizer, pipe.text_encoder.token.weight),
         landed=dict(landed or {}),
     )

@@ -8,7 +8,7 @@ from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.loading import Components
 from diffuscope.pipeline.adapters import Adapters, LoraReport
 from diffuscope.pipeline.words import EmbeddingReport, Words
-from diffuscope.prompt.tags import take_apart
+from diffuscope.prompt.lora_tags import parse_lora_tags
 
 
 class Adapted:
@@ -131,7 +131,7 @@ def untagged(prompts: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, floa
     Raises:
         InputError: a tag is not possible, or prompts of one call ask for different ones.
     """
-    tagged = [take_apart(prompt) for prompt in prompts]
+    tagged = [parse_lora_tags(prompt) for prompt in prompts]
     if any(each.loras != tagged[0].loras for each in tagged):
         raise InputError("the prompts of one call name different LoRAs, which change the whole network; call once each")
     return tuple(each.text for each in tagged), tagged[0].loras
@@ -143,5 +143,5 @@ def refuse_tags(negative_prompts: Sequence[str]) -> None:
     Raises:
         InputError: one does.
     """
-    if any(take_apart(prompt).loras for prompt in negative_prompts):
+    if any(parse_lora_tags(prompt).loras for prompt in negative_prompts):
         raise InputError("a negative prompt names a LoRA, which has no meaning there; name it in the prompt")

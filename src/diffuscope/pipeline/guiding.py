@@ -26,7 +26,7 @@ from diffuscope.diffusion.guidance_variants import (
 )
 from diffuscope.diffusion.loss_guidance import HIGHEST, Decode, Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError
-from diffuscope.prompt.tags import take_apart
+from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.types import Denoiser
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _text(value: object) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise InputError(f"guidance option {TEXT} is {value!r}, with half of a character; give valid Unicode") from None
-    if take_apart(value).loras:
+    if parse_lora_tags(value).loras:
         raise InputError(f"guidance option {TEXT} names a LoRA, which the judge does not have; name it in the prompt")
     return value
 

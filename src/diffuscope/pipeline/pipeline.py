@@ -36,7 +36,7 @@ from diffuscope.pipeline.request import Asked
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.taps import TapArgument, chosen
-from diffuscope.prompt import encode_in_all
+from diffuscope.prompt import encode_all
 from diffuscope.similarity import Similarity, load_similarity
 from diffuscope.types import Conditioning
 
@@ -313,7 +313,7 @@ class Pipeline(Adapted):
         texts, loras = untagged(requests.texts(prompt, "prompt"))
         with self.adapters.encoding(self.adapters.wanted(loras)):
             towers = self.components.towers
-            return encode_in_all(texts, towers, chosen(tap, [encoder for _, encoder in towers]), skip=clip_skip)
+            return encode_all(texts, towers, chosen(tap, [encoder for _, encoder in towers]), skip=clip_skip)
 
     @torch.no_grad()
     def encode_image(

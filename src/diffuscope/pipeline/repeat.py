@@ -19,7 +19,7 @@ from diffuscope.pipeline.opening import load
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
-from diffuscope.prompt.tags import take_apart
+from diffuscope.prompt.lora_tags import parse_lora_tags
 
 PICTURES = {"image": "start image", "mask_image": "mask"}
 """What a receipt holds only the hashes of, by their names in a call."""
@@ -178,7 +178,7 @@ def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
 
 
 def _check_words(old: Receipt, pipe: Pipeline) -> None:
-    used = pipe.words.used(take_apart(text).text for text in [*old["prompt"], *old["negative_prompt"]])
+    used = pipe.words.used(parse_lora_tags(text).text for text in [*old["prompt"], *old["negative_prompt"]])
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:
         raise InputError(

@@ -25,7 +25,7 @@ from diffuscope.pipeline.receipt import JUDGE, checksums, dtype_name, of_request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.told import denoisers_of, told
-from diffuscope.prompt import what_was_cut
+from diffuscope.prompt import truncation_notice
 from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _receipt(pipe: Pipeline, request: Request, extras: Extras) -> Receipt:
     receipt["checks"] = []
     texts = dict.fromkeys((*request.prompt, *request.negative_prompt))
     receipt["notes"] = pipe.adapters.notes(extras.loras)
-    receipt["notes"] += [note for text in texts if (note := what_was_cut(text, pipe.tokenizer))]
+    receipt["notes"] += [note for text in texts if (note := truncation_notice(text, pipe.tokenizer))]
     return receipt
 
 

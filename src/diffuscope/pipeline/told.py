@@ -13,7 +13,7 @@ from diffuscope.diffusion.guidance import guided, guided_in_one
 from diffuscope.diffusion.prediction import denoiser
 from diffuscope.errors import InputError
 from diffuscope.pipeline import guiding
-from diffuscope.prompt import encode_in_all
+from diffuscope.prompt import encode_all
 from diffuscope.types import Conditioning, Denoiser, Tap
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def told(
     rows = len(negative)
     uncond = None
     if negative or prompts:
-        states = encode_in_all([*negative, *prompts], pipe.components.towers, tap, skip=request.clip_skip)
+        states = encode_all([*negative, *prompts], pipe.components.towers, tap, skip=request.clip_skip)
         if negative:
             uncond = _part(states, slice(rows))
         if conditioning is None:

@@ -1,5 +1,5 @@
-"""From texts to what the U-Net is told: each text encoded once, and what did not fit said word by word."""
+"""Prompts to Conditioning: encoding, LoRA tags, token positions, token surgery and prompt mixing."""
 
-from diffuscope.prompt.encode import Tower, encode, encode_in_all, what_was_cut
+from diffuscope.prompt.encoding import Tower, encode, encode_all, truncation_notice
 
-__all__ = ["Tower", "encode", "encode_in_all", "what_was_cut"]
+__all__ = ["Tower", "encode", "encode_all", "truncation_notice"]

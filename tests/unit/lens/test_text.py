@@ -10,7 +10,7 @@ from diffuscope.lens.heat import HeatWatch
 from diffuscope.lens.text import debug, layer_conditioning, layers, nearest
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.pipeline import Pipeline
-from diffuscope.prompt.surgery import vector_of
+from diffuscope.prompt.embeddings import word_embedding
 
 
 def test_the_last_layer_is_what_the_unet_is_told_and_the_first_the_embeddings(tiny: Pipeline) -> None:
@@ -28,7 +28,9 @@ def test_the_last_layer_is_what_the_unet_is_told_and_the_first_the_embeddings(ti
 
 
 def test_a_words_vector_is_nearest_to_itself(tiny: Pipeline) -> None:
-    found = nearest(vector_of("puppy", tiny.tokenizer, tiny.text_encoder) * 3, tiny.tokenizer, tiny.text_encoder, 3)
+    found = nearest(
+        word_embedding("puppy", tiny.tokenizer, tiny.text_encoder) * 3, tiny.tokenizer, tiny.text_encoder, 3
+    )
     assert found[0].token == "puppy</w>"
     assert found[0].id == 6829
     assert found[0].cosine == pytest.approx(1.0, abs=1e-5)
@@ -56,7 +58,7 @@ def test_a_prompt_is_taken_apart(tiny: Pipeline) -> None:
     tiny(prompt, seed=1, tap=watch)
     told = debug(tiny, prompt, weights={1: 1.3}, landed=watch.maps(tiny.tokenizer).landed())
     assert [word.word for word in told.words] == ["a", "hippopotamus", "-", "like", "fox"]
-    assert [i for place in told.places for i in place.ids] == tiny.tokenizer.tokenize(prompt)
+    assert [i for word in told.tokens for i in word.ids] == tiny.tokenizer.tokenize(prompt)
     assert told.cut is None
     assert told.unknown == ()
     assert set(told.landed) == {word.word for word in told.words}

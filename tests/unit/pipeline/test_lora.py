@@ -255,7 +255,7 @@ def test_what_is_saved_is_what_runs(pipe: Pipeline, folder: Path, tmp_path: Path
     ("prompt", "negative", "says"),
     [
         ("a <lora:imk:1> fox", "", "did you mean 'ink'"),
-        ("a <lora:ink:x> fox", "", "no number"),
+        ("a <lora:ink:x> fox", "", "got '<lora:ink:x>', expected a number"),
         ("a fox", "<lora:ink:1>", "negative prompt"),
         (["a <lora:ink:1> fox", "a fox"], "", "call once each"),
     ],

@@ -5,45 +5,49 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
-from diffuscope.prompt.mixing import batch, between, blend, slerp, stronger
-from diffuscope.prompt.places import places, positions_of
-from diffuscope.prompt.surgery import put, read_vectors, vector_of, with_vector
+from diffuscope.prompt.embeddings import encode_embeddings, encode_with_embedding, replace_embeddings, word_embedding
+from diffuscope.prompt.mixing import batch, blend, interpolate, slerp, weight_tokens
+from diffuscope.prompt.positions import token_positions, word_tokens
 from diffuscope.types import Conditioning
+from refusals import refused
 
 PROMPT = "A picture of a puppy"
 
 
-def test_places_are_the_encoded_positions(tiny: Pipeline) -> None:
+def test_word_positions_are_the_encoded_positions(tiny: Pipeline) -> None:
     text = "Two red foxes, a hippopotamus & a cat's hat"
     ids = tiny.tokenizer.encode(text)[0].tolist()
-    line = places(text, tiny.tokenizer)
-    assert [i for place in line for i in place.ids] == tiny.tokenizer.tokenize(text)
-    for place in line:
-        assert tuple(ids[position] for position in place.positions) == place.ids
-    assert positions_of("RED foxes", text, tiny.tokenizer) == (2, 3)
-    assert positions_of("a", text, tiny.tokenizer) == tuple(
-        p for place in line if place.word == "a" for p in place.positions
+    line = word_tokens(text, tiny.tokenizer)
+    assert [i for word in line for i in word.ids] == tiny.tokenizer.tokenize(text)
+    for word in line:
+        assert tuple(ids[position] for position in word.positions) == word.ids
+    assert token_positions("RED foxes", text, tiny.tokenizer) == (2, 3)
+    assert token_positions("a", text, tiny.tokenizer) == tuple(
+        p for word in line if word.word == "a" for p in word.positions
     )
-    assert positions_of("puppy", PROMPT, tiny.tokenizer) == (5,)
+    assert token_positions("puppy", PROMPT, tiny.tokenizer) == (5,)
 
 
 def test_a_word_that_is_not_there_is_named_with_the_nearest(tiny: Pipeline) -> None:
-    with pytest.raises(InputError, match=r"'pupy' is not in the prompt .* nearest first: puppy"):
-        positions_of("pupy", PROMPT, tiny.tokenizer)
-    with pytest.raises(InputError, match="75 tokens that fit"):
-        positions_of("fox", "cat " * 75 + "fox", tiny.tokenizer)
-    with pytest.raises(InputError, match="no token"):
-        positions_of(" ", PROMPT, tiny.tokenizer)
+    with refused("word", "pupy") as caught:
+        token_positions("pupy", PROMPT, tiny.tokenizer)
+    assert caught.value.hint.endswith(": puppy")
+    with refused("word") as caught:
+        token_positions("fox", "cat " * 75 + "fox", tiny.tokenizer)
+    assert "first 75 tokens" in caught.value.want
+    with refused("word", " "):
+        token_positions(" ", PROMPT, tiny.tokenizer)
+    with refused("word", " "):
+        word_embedding(" ", tiny.tokenizer, tiny.text_encoder)
 
 
 def test_only_positions_from_the_swap_on_change(tiny: Pipeline) -> None:
     """The lesson's rows 15-19: token 6829 by 2368 at position 5."""
     plain = tiny.encode_prompt(PROMPT)
     cat = tiny.text_encoder.token.weight[2368]
-    assert torch.equal(cat, vector_of("cat", tiny.tokenizer, tiny.text_encoder))
-    swapped = with_vector(PROMPT, "puppy", cat, tiny.tokenizer, tiny.text_encoder)
+    assert torch.equal(cat, word_embedding("cat", tiny.tokenizer, tiny.text_encoder))
+    swapped = encode_with_embedding(PROMPT, "puppy", cat, tiny.tokenizer, tiny.text_encoder)
     assert torch.equal(swapped.embeddings[:, :5], plain.embeddings[:, :5])
     changed = (swapped.embeddings - plain.embeddings).abs().amax(-1)[0]
     assert bool((changed[5:] > 0).all())
@@ -51,29 +55,33 @@ def test_only_positions_from_the_swap_on_change(tiny: Pipeline) -> None:
 
 
 def test_a_word_by_itself_changes_nothing(tiny: Pipeline) -> None:
-    own = vector_of("puppy", tiny.tokenizer, tiny.text_encoder)
-    again = with_vector(PROMPT, "puppy", own, tiny.tokenizer, tiny.text_encoder)
+    own = word_embedding("puppy", tiny.tokenizer, tiny.text_encoder)
+    again = encode_with_embedding(PROMPT, "puppy", own, tiny.tokenizer, tiny.text_encoder)
     assert torch.equal(again.embeddings, tiny.encode_prompt(PROMPT).embeddings)
     embeddings = tiny.text_encoder.embed(tiny.tokenizer.encode(PROMPT))
     before = embeddings.clone()
-    put(embeddings, [5], own * 2, tiny.text_encoder)
+    replace_embeddings(embeddings, [5], own * 2, tiny.text_encoder)
     assert torch.equal(embeddings, before)
 
 
 def test_the_pipeline_takes_what_surgery_makes(tiny: Pipeline) -> None:
-    vectors = [vector_of(word, tiny.tokenizer, tiny.text_encoder) for word in ("puppy", "skunk")]
-    told = with_vector(PROMPT, "puppy", 0.5 * vectors[0] + 0.5 * vectors[1], tiny.tokenizer, tiny.text_encoder)
+    vectors = [word_embedding(word, tiny.tokenizer, tiny.text_encoder) for word in ("puppy", "skunk")]
+    told = encode_with_embedding(
+        PROMPT, "puppy", 0.5 * vectors[0] + 0.5 * vectors[1], tiny.tokenizer, tiny.text_encoder
+    )
     blended = tiny(conditioning=told, seed=1).latents
     assert not torch.equal(blended, tiny(PROMPT, seed=1).latents)
-    own = with_vector(PROMPT, "puppy", vectors[0], tiny.tokenizer, tiny.text_encoder)
+    own = encode_with_embedding(PROMPT, "puppy", vectors[0], tiny.tokenizer, tiny.text_encoder)
     assert torch.equal(tiny(conditioning=own, seed=1).latents, tiny(PROMPT, seed=1).latents)
 
 
-@pytest.mark.parametrize(("positions", "width"), [([77], 32), ([-1], 32), ([1], 31)])
-def test_impossible_surgery_is_refused(tiny: Pipeline, positions: list[int], width: int) -> None:
+@pytest.mark.parametrize(
+    ("argument", "positions", "width"), [("positions", [77], 32), ("positions", [-1], 32), ("vector", [1], 31)]
+)
+def test_impossible_surgery_is_refused(tiny: Pipeline, argument: str, positions: list[int], width: int) -> None:
     embeddings = tiny.text_encoder.embed(tiny.tokenizer.encode(PROMPT))
-    with pytest.raises(InputError):
-        put(embeddings, positions, torch.zeros(width), tiny.text_encoder)
+    with refused(argument):
+        replace_embeddings(embeddings, positions, torch.zeros(width), tiny.text_encoder)
 
 
 def test_blending_is_the_weighted_sum(tiny: Pipeline) -> None:
@@ -82,19 +90,21 @@ def test_blending_is_the_weighted_sum(tiny: Pipeline) -> None:
     torch.testing.assert_close(chimera.embeddings, 0.35 * mouse.embeddings + 0.65 * leopard.embeddings)
     torch.testing.assert_close(chimera.pooled, 0.35 * mouse.pooled + 0.65 * leopard.pooled)
     assert torch.equal(blend([mouse, leopard], [1.0, 0.0]).embeddings, mouse.embeddings)
-    with pytest.raises(InputError, match="one finite weight for each"):
+    with refused("weights", [1.0]):
         blend([mouse, leopard], [1.0])
-    with pytest.raises(InputError, match="one shape"):
+    with refused("texts"):
         blend([mouse, replace(leopard, embeddings=leopard.embeddings[:, :5])], [0.5, 0.5])
 
 
-@pytest.mark.parametrize("way", ["lerp", "slerp"])
-def test_ways_between_prompts_end_at_the_prompts(tiny: Pipeline, way: str) -> None:
+@pytest.mark.parametrize("method", ["lerp", "slerp"])
+def test_interpolation_ends_at_the_prompts(tiny: Pipeline, method: str) -> None:
     start, end = tiny.encode_prompt("spring"), tiny.encode_prompt("winter")
-    torch.testing.assert_close(between(start, end, 0.0, way).embeddings, start.embeddings)
-    torch.testing.assert_close(between(start, end, 1.0, way).embeddings, end.embeddings)
-    with pytest.raises(InputError, match="share"):
-        between(start, end, float("nan"), way)
+    torch.testing.assert_close(interpolate(start, end, 0.0, method).embeddings, start.embeddings)
+    torch.testing.assert_close(interpolate(start, end, 1.0, method).embeddings, end.embeddings)
+    with refused("fraction"):
+        interpolate(start, end, float("nan"), method)
+    with refused("method", "cubic"):
+        interpolate(start, end, 0.5, "cubic")
 
 
 def test_slerp_turns_evenly_and_keeps_the_length() -> None:
@@ -108,19 +118,19 @@ def test_slerp_turns_evenly_and_keeps_the_length() -> None:
 
 def test_weights_scale_their_positions_alone(tiny: Pipeline) -> None:
     text = tiny.encode_prompt(PROMPT)
-    louder = stronger(text, {5: 1.5, 2: 0.0})
+    louder = weight_tokens(text, {5: 1.5, 2: 0.0})
     expected = text.embeddings.clone()
     expected[:, 5] *= 1.5
     expected[:, 2] = 0
     assert torch.equal(louder.embeddings, expected)
-    assert torch.equal(stronger(text, {5: 1.0}).embeddings, text.embeddings)
-    with pytest.raises(InputError, match="position 77"):
-        stronger(text, {77: 1.0})
+    assert torch.equal(weight_tokens(text, {5: 1.0}).embeddings, text.embeddings)
+    with refused("weights", {77: 1.0}):
+        weight_tokens(text, {77: 1.0})
 
 
 def test_reading_vectors_is_the_rest_of_the_network(tiny: Pipeline) -> None:
     ids = tiny.tokenizer.encode([PROMPT, "a cat"])
-    told = read_vectors(tiny.text_encoder.embed(ids), ids, tiny.text_encoder)
+    told = encode_embeddings(tiny.text_encoder.embed(ids), ids, tiny.text_encoder)
     states = tiny.text_encoder(ids)
     assert torch.equal(told.embeddings, states.last_hidden_state)
     assert torch.equal(told.pooled, states.pooled)
@@ -141,5 +151,5 @@ def test_a_batch_has_the_rows_of_all(tiny: Pipeline) -> None:
     drawn = tiny(conditioning=both, seed=[3, 3, 3], **call).latents
     torch.testing.assert_close(drawn[2:], tiny("a car", seed=3, **call).latents, atol=1e-4, rtol=1e-4)
     for wrong in ([], [texts[1], bare], [bare, Conditioning(bare.embeddings[:, :5])]):
-        with pytest.raises(InputError, match="give texts of one kind"):
+        with refused("texts"):
             batch(wrong)

@@ -3,7 +3,7 @@
 import torch
 
 from diffuscope.pipeline import Pipeline
-from diffuscope.prompt import encode, what_was_cut
+from diffuscope.prompt import encode, truncation_notice
 
 
 def test_rows_are_their_texts(tiny: Pipeline) -> None:
@@ -29,6 +29,6 @@ def test_rows_are_their_texts(tiny: Pipeline) -> None:
 
 
 def test_nothing_is_said_of_what_fits(tiny: Pipeline) -> None:
-    assert what_was_cut("", tiny.tokenizer) is None
-    assert what_was_cut("cat " * 75, tiny.tokenizer) is None
-    assert "'cat'" in str(what_was_cut("cat " * 76, tiny.tokenizer))
+    assert truncation_notice("", tiny.tokenizer) is None
+    assert truncation_notice("cat " * 75, tiny.tokenizer) is None
+    assert "'cat'" in str(truncation_notice("cat " * 76, tiny.tokenizer))

@@ -1,0 +1,87 @@
+"""Token surgery: edit the text encoder's input vector by vector, then encode it.
+
+The encoder is causal: an edit at one position changes the states from there on, and none before.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffuscope.errors import InputError
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.prompt.positions import token_positions
+from diffuscope.types import Conditioning, Tap
+
+
+def word_embedding(word: str, tokenizer: Tokenizer, text_encoder: TextEncoder) -> Tensor:
+    """[D] the token embedding of a word, without a position; the mean over a word's several tokens.
+
+    Raises:
+        InputError: the word has no token.
+    """
+    ids = tokenizer.tokenize(word)
+    if not ids:
+        raise InputError("word", word, "at least one letter, digit or mark")
+    return text_encoder.vectors(torch.tensor(ids, device=text_encoder.token.weight.device)).detach().mean(0)
+
+
+def replace_embeddings(
+    embeddings: Tensor, positions: Sequence[int], vector: Tensor, text_encoder: TextEncoder
+) -> Tensor:
+    """[B,T,D] a copy of ``embeddings`` with ``vector`` for the tokens at ``positions``; position embeddings stay.
+
+    Args:
+        embeddings: [B,T,D] token plus position embeddings: ``text_encoder.embed(ids)``.
+        positions: 0 is the start of text.
+        vector: [D] a token embedding: of a word, a blend of several, or learned.
+        text_encoder: has the position embeddings.
+
+    Raises:
+        InputError: a position outside of the text, or a vector of another width.
+    """
+    length, width = embeddings.shape[1:]
+    if any(not 0 <= position < length for position in positions):
+        raise InputError("positions", list(positions), f"positions from 0 to {length - 1}")
+    if vector.shape != (width,):
+        raise InputError("vector", vector, f"a token embedding of shape [{width}]")
+    edited, index = embeddings.clone(), list(positions)
+    edited[:, index] = vector.to(embeddings) + text_encoder.position.weight[index].to(embeddings)
+    return edited
+
+
+@torch.no_grad()
+def encode_embeddings(
+    embeddings: Tensor, ids: Tensor, text_encoder: TextEncoder, tap: Tap | None = None, *, skip: int = 0
+) -> Conditioning:
+    """The Conditioning of edited ``embeddings`` [B,T,D].
+
+    Args:
+        embeddings: as ``replace_embeddings`` returns them.
+        ids: [B,T] mark where each text ends.
+        text_encoder: runs on them.
+        tap: reads or replaces activations.
+        skip: layers left out at the end, as ``clip_skip``.
+    """
+    device = text_encoder.token.weight.device
+    states = text_encoder.encode(embeddings.to(device), ids.to(device), tap)
+    return Conditioning(text_encoder.read(states, skip), ids, states.pooled)
+
+
+@torch.no_grad()
+def encode_with_embedding(
+    text: str, word: str, vector: Tensor, tokenizer: Tokenizer, text_encoder: TextEncoder
+) -> Conditioning:
+    """The Conditioning of ``text`` with ``vector`` [D] for each token of ``word``.
+
+    Swap words with ``word_embedding("cat", ...)``, blend two with ``0.5 * word_embedding("puppy", ...) + 0.5 *
+    word_embedding("skunk", ...)``, or use a learned embedding.
+
+    Raises:
+        InputError: the word is not in the text, or the vector has another width.
+    """
+    ids = tokenizer.encode(text)
+    embeddings = text_encoder.embed(ids.to(text_encoder.token.weight.device))
+    embeddings = replace_embeddings(embeddings, token_positions(word, text, tokenizer), vector, text_encoder)
+    return encode_embeddings(embeddings, ids, text_encoder)
