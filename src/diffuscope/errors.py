@@ -3,7 +3,9 @@
 The command line turns them into one screen and exit code 2; anything else is our own fault and exits with 1.
 """
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 
 
 class DiffuscopeError(Exception):
@@ -49,7 +51,13 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} of shape {list(shape)}"
     if value is None or isinstance(value, bool | int | float | str | bytes | list | tuple | dict | set | frozenset):
         return _SHORT.repr(value)
-    return f"a {type(value).__name__}"
+    return str(value) if type(value).__name__ in ("dtype", "device") else f"a {type(value).__name__}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint: "Did you mean 'x'?" for the most similar of the known names, or "" where none is similar."""
+    close = difflib.get_close_matches(name, [*known], n=1)
+    return f"Did you mean {close[0]!r}?" if close else ""
 
 
 _SHORT = reprlib.Repr()

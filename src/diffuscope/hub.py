@@ -35,15 +35,14 @@ def fetch(name: str) -> Path:
     """
     match = _ID.fullmatch(name)
     if match is None:
-        raise InputError(f"{name!r} is no hub id; give owner/name, owner/name@revision or owner/name/file.safetensors")
+        raise InputError("name_or_path", name, "owner/name, owner/name@revision or owner/name/file.safetensors")
     repository, revision = match["repository"], match["revision"]
     file = None if match["file"] is None else match["file"].lstrip("/")
     try:
         from huggingface_hub import constants
     except ImportError as error:
         raise InputError(
-            f"there is no folder {name!r} here, and hub ids want an extra: pip install 'diffuscope[hub]'; or give the "
-            "folder of a model"
+            "name_or_path", name, "a file or folder that exists", "For hub ids: pip install 'diffuscope[hub]'"
         ) from error
     cached = _cached(repository, revision)
     if cached is not None and _is_whole(cached, file):
@@ -58,7 +57,7 @@ def fetch(name: str) -> Path:
     return folder if file is None else folder / file
 
 
-def needed(names: Iterable[str]) -> list[str]:
+def needed(repository: str, names: Iterable[str]) -> list[str]:
     """Those of a repository's files that a model in the layout of diffusers is read from.
 
     Configurations, the tokenizers' merges, and of each network one set of safetensors: in full precision where there
@@ -72,7 +71,10 @@ def needed(names: Iterable[str]) -> list[str]:
         single = [name for name in names if name.endswith(".safetensors")]
         files = ", ".join(single[:5]) or "no safetensors at all"
         raise InputError(
-            f"it has no model_index.json; single files in it: {files}. Give owner/name/FILE for one of them"
+            "name_or_path",
+            repository,
+            "a repository with model_index.json, or one of its files as owner/name/FILE",
+            f"It has {files}",
         )
     wanted = [name for name in names if _SMALL.fullmatch(name)]
     for path in diffusers_folder.WEIGHTS.values():
@@ -126,10 +128,7 @@ def _download(repository: str, revision: str | None, file: str | None) -> Path:
         names = HfApi().list_repo_files(repository, revision=revision)
         if file is not None and file not in names:
             raise ModelNotFoundError(f"{repository} has no file {file!r}; it has {', '.join(names[:5])} ...")
-        try:
-            wanted = needed(names) if file is None else [file]
-        except InputError as error:
-            raise InputError(f"{repository} is no model: {error}") from error
+        wanted = needed(repository, names) if file is None else [file]
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except DiffuscopeError:
         raise

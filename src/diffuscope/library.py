@@ -1,13 +1,12 @@
 """A folder of models that another program keeps, used in place: AUTOMATIC1111's web UI's ``models``, ComfyUI's."""
 
-import difflib
 import re
 from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from diffuscope.errors import InputError, ModelNotFoundError
+from diffuscope.errors import InputError, ModelNotFoundError, nearest
 
 Kind = Literal["model", "lora", "embedding", "vae"]
 
@@ -66,11 +65,11 @@ def find(place: str | PathLike[str], name: str, kind: Kind = "model") -> Path:
         return there[name]
     near = {each: path for each, path in there.items() if name in {path.name, path.stem, each.rpartition(".")[0]}}
     if len(near) > 1:
-        raise InputError(f"{name!r} may be {' or '.join(near)} in {place}; write it in full")
+        argument = "name_or_path" if kind == "model" else kind
+        raise InputError(argument, name, f"the full name: {' or '.join(near)} in {place}")
     if not near:
-        close = difflib.get_close_matches(name, [*there, *(path.stem for path in there.values())], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ModelNotFoundError(f"none of the {len(there)} {kind}s in {place} is called {name!r}{hint}")
+        hint = nearest(name, [*there, *(path.stem for path in there.values())])
+        raise ModelNotFoundError(f"no {kind} {name!r} among the {len(there)} in {place}. {hint}".rstrip())
     return next(iter(near.values()))
 
 

@@ -1,6 +1,5 @@
 """From a name, a folder or a file to the parts of a model: which device, which dtype, which files, which networks."""
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from diffuscope import hub, library
 from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
+from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
@@ -106,7 +105,7 @@ def load_components(
     place = find(name_or_path, models_dir)
     store = open_store(place, allow_pickle=allow_pickle) if place.is_file() else None
     if store is None and family is not None:
-        raise InputError(f"family is {family!r}, but a folder says itself what it is; leave family out")
+        raise InputError("family", family, "None for a folder, which has its own configuration")
     config = folder_config(place) if store is None else single_config(store, family)
     paths = weight_files(place, config, allow_pickle=allow_pickle) if store is None else {}
     networks = _networks(place, config)
@@ -165,11 +164,9 @@ def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | No
         if isinstance(name_or_path, str) and hub.is_id(name_or_path):
             return hub.fetch(name_or_path)
         there = ", ".join(map(repr, shipped)) or "none yet"
-        near = difflib.get_close_matches(str(name_or_path), shipped, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ModelNotFoundError(
-            f"no model {str(name_or_path)!r}: neither a file or folder here nor a shipped model ({there}).{hint} "
-            "Give a path, or a hub id as owner/name"
+            f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({there}). "
+            f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
         )
     if not any((path / name).is_file() for name in (CONFIG, "model_index.json")):
         raise ModelNotFoundError(
@@ -256,12 +253,12 @@ def choose_device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"{device!r} is no device; give auto, {', '.join(DEVICES)} or one such as cuda:1") from error
+        raise InputError("device", device, f"auto, {', '.join(DEVICES)}, or one such as cuda:1") from error
     available = [name for name in DEVICES if there[name]]
     if not there.get(chosen.type, False):
-        raise InputError(f"device {device!r} is not on this machine; it has {', '.join(available)}. Or give auto")
+        raise InputError("device", str(device), f"auto or a device of this machine: {', '.join(available)}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {device!r} is not on this machine; it has {torch.cuda.device_count()} cuda devices")
+        raise InputError("device", str(device), f"one of this machine's {torch.cuda.device_count()} cuda devices")
     return chosen
 
 
@@ -280,7 +277,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    raise InputError(f"dtype {dtype!r} is not possible; give auto, {', '.join(DTYPES)}")
+    raise InputError("dtype", dtype, f"auto, {', '.join(DTYPES)}")
 
 
 def folder_config(folder: Path) -> ModelConfig:

@@ -312,10 +312,10 @@ LOADS: dict[str, tuple[dict[str, object], type[DiffuscopeError], tuple[str, ...]
     "a single file": ({"name_or_path": "single.safetensors"}, WeightsError, ("single.safetensors", "truncated")),
     "an empty folder": ({"name_or_path": "empty"}, ModelNotFoundError, ("is no model",)),
     "no such device": ({"device": "tpu"}, InputError, ("'tpu'", "cpu")),
-    "no device at all": ({"device": "meta"}, InputError, ("'meta'", "not on this machine")),
+    "no device at all": ({"device": "meta"}, InputError, ("'meta'", "device of this machine")),
     "no such dtype": ({"dtype": "float8"}, InputError, ("'float8'", "bfloat16")),
     "a dtype that is no float": ({"dtype": torch.int8}, InputError, ("torch.int8",)),
-    "a family": ({"family": "sd15"}, InputError, ("'sd15'", "leave family out")),
+    "a family": ({"family": "sd15"}, InputError, ("'sd15'", "None for a folder")),
 }
 
 

@@ -3,7 +3,6 @@
 Nothing of a tensor is read. A family is a set of presets whose networks have exactly the shapes that stand in the file.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction
-from diffuscope.errors import InputError, WeightsError
+from diffuscope.errors import InputError, WeightsError, nearest
 from diffuscope.weights.adapter.lycoris import ROLES, inputs
 from diffuscope.weights.identify.signatures import UNETS, Shapes, Signature, differences, fitting, signature
 from diffuscope.weights.store.files import Header
@@ -111,9 +110,7 @@ def choose(header: Header, family: str | None, source: str) -> ModelConfig:
         WeightsError: the file holds no whole model, or one of another family.
     """
     if family is not None and family not in PRESETS:
-        near = difflib.get_close_matches(family, FAMILIES, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"no family {family!r}; {hint}There are: {', '.join(FAMILIES)}")
+        raise InputError("family", family, f"one of {', '.join(FAMILIES)}", nearest(family, FAMILIES))
     identity = identify(header)
     if identity.kind != "model":
         raise WeightsError(f"{source} is {article(identity.kind)}, not a whole model ({reasons(identity)})")
@@ -127,8 +124,10 @@ def choose(header: Header, family: str | None, source: str) -> ModelConfig:
     likely = {PRESETS[name].schedule.prediction for name in identity.families}
     if family is None and identity.prediction is None and len(likely) > 1:
         raise InputError(
-            f"{source} may be {' or '.join(identity.families)}, which predict different things of equal shapes, and "
-            f"the file does not say which; give family={identity.families[0]!r} or another of these"
+            "family",
+            family,
+            f"one of {', '.join(identity.families)} for {source}",
+            "Their networks have equal shapes but predict different things, and the file does not say which",
         )
     if family is None and identity.prediction is not None and identity.prediction != config.schedule.prediction:
         config = replace(config, schedule=replace(config.schedule, prediction=identity.prediction))

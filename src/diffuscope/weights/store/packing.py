@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuscope.errors import InputError, WeightMismatchError, WeightsError
+from diffuscope.errors import InputError, Unquoted, WeightMismatchError, WeightsError
 from diffuscope.weights.store import files
 
 FORMAT = "diffuscope packed 1"
@@ -54,17 +54,17 @@ def pack(
     """
     seen = {} if seen is None else seen
     if unknown := seen.keys() - tensors.keys():
-        raise InputError(f"`seen` names tensors that are not given: {sorted(unknown)}")
+        raise InputError("seen", sorted(unknown), "names of the tensors")
     packed: dict[str, Tensor] = {}
     entries: dict[str, Entry] = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not tensor.isfinite().all():
-            raise InputError(f"tensor {name!r} holds numbers that are not finite floats; only finite floats are packed")
+            raise InputError("tensors", Unquoted(f"{name!r} with other values"), "finite floats")
         values = tensor.detach().cpu().float()
         if name in seen:
             rows = seen[name].cpu().long().unique()
             if len(rows) and not 0 <= int(rows[0]) <= int(rows[-1]) < len(values):
-                raise InputError(f"`seen` of {name!r} names rows outside 0 to {len(values) - 1}")
+                raise InputError("seen", Unquoted(f"rows of {name!r} beyond its ends"), f"0 to {len(values) - 1}")
             packed[name + ROWS] = rows.int()
             values = values[rows]
         entries[name] = Entry(tuple(tensor.shape), tensor.ndim > 1 and tensor.numel() >= minimum, name in seen)

@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from diffuscope.errors import InputError, WeightMismatchError, WeightsError
+from diffuscope.errors import WeightMismatchError, WeightsError
 from diffuscope.weights.store import files, packing
+from refusals import refused
 
 
 def tensors():
@@ -90,17 +91,17 @@ def test_input_is_not_modified():
 
 
 @pytest.mark.parametrize(
-    ("given", "seen", "message"),
+    ("given", "seen", "argument"),
     [
-        ({"a": torch.tensor([float("nan")])}, {}, "not finite"),
-        ({"a": torch.ones(3, dtype=torch.int64)}, {}, "only finite floats"),
-        ({"a": torch.ones(3, 2)}, {"b": torch.tensor([0])}, r"not given: \['b'\]"),
-        ({"a": torch.ones(3, 2)}, {"a": torch.tensor([3])}, "outside 0 to 2"),
-        ({"a": torch.ones(3, 2)}, {"a": torch.tensor([-1])}, "outside 0 to 2"),
+        ({"a": torch.tensor([float("nan")])}, {}, "tensors"),
+        ({"a": torch.ones(3, dtype=torch.int64)}, {}, "tensors"),
+        ({"a": torch.ones(3, 2)}, {"b": torch.tensor([0])}, "seen"),
+        ({"a": torch.ones(3, 2)}, {"a": torch.tensor([3])}, "seen"),
+        ({"a": torch.ones(3, 2)}, {"a": torch.tensor([-1])}, "seen"),
     ],
 )
-def test_what_cannot_be_packed_is_an_error(given, seen, message):
-    with pytest.raises(InputError, match=message):
+def test_what_cannot_be_packed_is_an_error(given, seen, argument):
+    with refused(argument):
         packing.pack(given, seen=seen)
 
 
