@@ -1,6 +1,7 @@
-"""Where things are, for the tests of the house."""
+"""Where things are, and one way to fail, for the tests of the house."""
 
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,3 +18,15 @@ def tracked() -> list[Path]:
 def documents() -> list[Path]:
     """The Markdown files that people read."""
     return [path for path in tracked() if path.suffix == ".md"]
+
+
+def name_of(path: Path) -> str:
+    """A file's path in the repository."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def assert_none(offenders: Iterable[str]) -> None:
+    """A rule of the house holds; otherwise fail with every offender, one a line."""
+    lines = list(offenders)
+    if lines:
+        raise AssertionError("\n".join([f"{len(lines)} offenders", *lines]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffuscope.cli import COMMANDS, main
+from house.places import assert_none
 
 FLAGS = {
     "generate": "model negative-prompt steps guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape "
@@ -30,26 +31,27 @@ FLAGS = {
 """A new flag is added here too, on purpose; one that is gone breaks somebody's script."""
 
 
-def test_commands_are_those_that_were_agreed():
-    assert list(COMMANDS) == list(FLAGS)
-
-
-@pytest.mark.parametrize("command", FLAGS)
-def test_flags_are_those_that_were_agreed(command: str, capsys, monkeypatch: pytest.MonkeyPatch):
+def test_commands_and_flags_are_those_that_were_agreed(capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "200")
-    assert main([*command.split(), "--help"]) == 0
-    said = capsys.readouterr().out
-    found = re.findall(r"^[^\w-]*(?:-\w(?: \S+)?, )?--([a-z][a-z-]*)", said, re.MULTILINE)
-    assert [flag for flag in found if flag != "help"] == FLAGS[command].split()
+    assert list(COMMANDS) == list(FLAGS)
+    flags = {}
+    for command in FLAGS:
+        assert main([*command.split(), "--help"]) == 0
+        page = capsys.readouterr().out
+        names = re.findall(r"^[^\w-]*(?:-\w(?: \S+)?, )?--([a-z][a-z-]*)", page, re.MULTILINE)
+        flags[command] = " ".join(name for name in names if name != "help")
+    assert_none(
+        f"{command}: the help lists {flags[command]!r}, agreed was {agreed!r}"
+        for command, agreed in FLAGS.items()
+        if flags[command] != agreed
+    )
 
 
-@pytest.mark.parametrize(
-    "start", [[str(Path(sys.executable).with_name("diffuscope"))], [sys.executable, "-m", "diffuscope"]]
-)
-def test_it_starts(start: list[str], tmp_path: Path):
-    done = subprocess.run([*start, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"diffuscope \d+\.\d+\.\d+\S*\n", done.stdout)
-    assert done.stderr == ""
+def test_the_command_starts_as_a_script_and_as_a_module(tmp_path: Path):
+    for start in ([str(Path(sys.executable).with_name("diffuscope"))], [sys.executable, "-m", "diffuscope"]):
+        done = subprocess.run([*start, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert re.fullmatch(r"diffuscope \d+\.\d+\.\d+\S*\n", done.stdout), start
+        assert done.stderr == "", start
 
 
 def test_torchrun_leaves_the_flags_of_train_to_it():

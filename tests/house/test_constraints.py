@@ -7,7 +7,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from house.places import ROOT
+from house.places import ROOT, assert_none
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LINES = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -25,30 +25,33 @@ def requirements() -> list[Requirement]:
 
 
 def needed() -> dict[str, str]:
-    """Name -> installed version of everything that ``requirements`` leads to."""
+    """Name -> installed version of ``requirements`` and of all that they require."""
     found: dict[str, str] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     waiting = requirements()
     while waiting:
-        wish = waiting.pop()
-        key = canonicalize_name(wish.name), frozenset(wish.extras)
+        requirement = waiting.pop()
+        key = canonicalize_name(requirement.name), frozenset(requirement.extras)
         if key in seen:
             continue
         seen.add(key)
-        package = metadata.distribution(wish.name)
+        package = metadata.distribution(requirement.name)
         found[key[0]] = package.version
         for line in package.requires or ():
             below = Requirement(line)
             if below.name.startswith(ACCELERATORS):
                 continue
-            if below.marker is None or any(below.marker.evaluate({"extra": e}) for e in ("", *wish.extras)):
+            if below.marker is None or any(below.marker.evaluate({"extra": e}) for e in ("", *requirement.extras)):
                 waiting.append(below)
     return found
 
 
 def test_each_line_is_one_exact_pin():
-    for line in LINES:
-        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line), f"{line!r}: NAME==VERSION, without a +local part"
+    assert_none(
+        f"{line!r}: expected NAME==VERSION, without a +local part"
+        for line in LINES
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line)
+    )
     assert len(PINS) == len(LINES)
     assert sorted(LINES, key=str.lower) == LINES
 
@@ -58,15 +61,14 @@ def test_torch_is_the_version_that_everything_was_measured_with():
 
 
 def test_everything_needed_is_pinned_at_what_is_installed():
-    wrong = {
-        name: (version, PINS.get(name))
+    assert_none(
+        f"{name}: installed {version}, pinned {PINS.get(name)}"
         for name, version in needed().items()
         if PINS.get(name) != version.partition("+")[0]
-    }
-    assert not wrong, f"name: (installed, pinned) {wrong}"
+    )
 
 
-def test_direct_wishes_of_every_group_are_pinned():
+def test_direct_requirements_of_every_group_are_pinned():
     groups = [line for lines in PROJECT["dependency-groups"].values() for line in lines]
     names = {canonicalize_name(Requirement(line).name) for line in groups + PROJECT["build-system"]["requires"]}
-    assert names <= PINS.keys()
+    assert_none(f"{name} is not pinned" for name in sorted(names - PINS.keys()))

@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from diffuscope.weights.layout.diffusers_folder import OWN
-from house.places import ROOT
+from house.places import ROOT, assert_none
 from narrow import SD1, random_model
 
 PAGES = sorted((ROOT / "docs" / "deep-dive").glob("*.md"))
@@ -87,23 +89,28 @@ def test_a_page_runs_with_stable_diffusion_1(path: Path, sd1: str, tmp_path: Pat
     run(path, sd1)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=stem)
-def test_a_page_is_a_notebook_that_takes_any_model(path: Path):
-    text = text_of(path)
-    assert text.startswith(HEADER)
-    assert text.count("```{code-cell}") == len(cells(path)) > 1
-    assert cells(path)[0].replace("\n\n", "\n") == FIRST
-    for code in cells(path):
-        assert len(code.splitlines()) <= LONGEST, f"a cell is one idea:\n{code}"
+def faults(path: Path) -> Iterator[str]:
+    """Where a page is not a notebook that opens any model and has one idea a cell."""
+    text, code = text_of(path), cells(path)
+    if not text.startswith(HEADER):
+        yield "it does not start with the header of a notebook"
+    if not text.count("```{code-cell}") == len(code) > 1:
+        yield "it has fewer than two cells, or a cell that is not Python"
+    if not code or code[0].replace("\n\n", "\n") != FIRST:
+        yield "its first cell is not the one that opens MODEL"
+    for cell in code:
+        if len(cell.splitlines()) > LONGEST:
+            yield f"a cell has more than {LONGEST} lines; it begins {cell.splitlines()[0]!r}"
 
 
-def test_the_pages_are_numbered_without_a_gap():
+def test_every_page_is_a_notebook_that_takes_any_model():
+    assert_none(f"{path.name}: {fault}" for path in PAGES for fault in faults(path))
+
+
+def test_pages_are_numbered_without_a_gap_and_labels_are_unique():
     assert [int(path.name[:2]) for path in PAGES] == list(range(1, len(PAGES) + 1))
-
-
-def test_a_label_stands_once():
-    labels = [label for path in PAGES for label in LABEL.findall(text_of(path))]
-    assert len(labels) == len(set(labels)), sorted(label for label in labels if labels.count(label) > 1)
+    labels = Counter(label for path in PAGES for label in LABEL.findall(text_of(path)))
+    assert_none(f"({label})= stands {count} times" for label, count in labels.items() if count > 1)
 
 
 def test_the_map_leads_to_every_experiment():
@@ -113,7 +120,10 @@ def test_the_map_leads_to_every_experiment():
         r"^\| (\d+) \| \[[^\]]+\]\(([\w.-]*)#([\w-]+)\) \| (\d+)\. (.+) \|$", text_of(PAGES[0]), re.MULTILINE
     )
     assert [int(row) for row, *_ in table] == sorted(int(label.removeprefix("row-")) for label in there) == ROWS
-    for row, place, label, number, title in table:
-        page = there[label]
-        assert (label, place, int(number)) == (f"row-{row}", page.name, int(page.name[:2]))
-        assert f"\n# {title}\n" in text_of(page)
+    assert_none(
+        f"row {row} links {name}#{label} as page {number}, {title!r}; it is on {page.name}"
+        for row, name, label, number, title in table
+        for page in [there[label]]
+        if (label, name, int(number)) != (f"row-{row}", page.name, int(page.name[:2]))
+        or f"\n# {title}\n" not in text_of(page)
+    )

@@ -2,24 +2,19 @@
 
 import ast
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from diffuscope.evaluate import report
-from house.places import ROOT, SOURCE, documents, tracked
+from house.places import ROOT, SOURCE, assert_none, documents, name_of, tracked
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```(?:\{code-cell\} )?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 TEXT = {".py", ".md", ".toml", ".txt", ".json", ".yml", ".yaml", ".cfg", ".sh", ""}
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def python_blocks(path: Path) -> list[str]:
@@ -64,69 +59,63 @@ def below(folder: Path) -> set[str]:
 
 def test_the_tree_is_the_real_one():
     stated = tree()
-    top = {path.name for path in SOURCE.glob("*.py")} | {name for name in below(SOURCE) if name.endswith("/")}
-    assert stated.pop("") == top
+    real = {folder: below(SOURCE / folder) for folder in stated if folder}
+    real[""] = {path.name for path in SOURCE.glob("*.py")} | {name for name in below(SOURCE) if name.endswith("/")}
     stated.pop("assets", None)
-    for folder, names in stated.items():
-        assert names == below(SOURCE / folder), folder
+    assert_none(
+        f"src/diffuscope/{folder}: {', '.join(sorted(names ^ real[folder]))} is only in the tree, or only in the folder"
+        for folder, names in stated.items()
+        if names != real[folder]
+    )
+    top = {path.relative_to(ROOT).parts[0] for path in tracked() if path.parent != ROOT} - {"src", ".ci"}
+    assert_none(f"{name}/ is not in the tree" for name in top if not re.search(rf"^{name}/ ", README, re.MULTILINE))
 
 
-def test_the_tree_names_every_folder_of_the_repository():
-    first = {path.relative_to(ROOT).parts[0] for path in tracked() if len(path.relative_to(ROOT).parts) > 1}
-    for name in first - {"src", ".ci"}:
-        assert re.search(rf"^{name}/ ", README, re.MULTILINE), f"README's tree lacks {name}/"
-
-
-def test_the_number_of_lines_is_about_right():
-    """Within one in ten; ``python benchmarks/lines.py README.md`` writes it anew."""
-    stated = re.search(r"<!-- lines -->([\d,]+)<!-- /lines -->", README)
-    assert stated is not None
-    counted = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "lines.py"], capture_output=True, text=True, check=True
-    ).stdout
-    found = re.search(r"^core +([\d,]+)$", counted, re.MULTILINE)
-    assert found is not None
-    assert int(stated[1].replace(",", "")) == pytest.approx(int(found[1].replace(",", "")), rel=0.1)
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/model-card.md"])
-def test_scores_are_those_that_were_measured(name):
+def test_scores_are_those_that_were_measured():
     """``python benchmarks/fill_scores.py benchmarks/results/emoji.json docs/model-card.md README.md`` writes them."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert report.fill(text, report.read(ROOT / "benchmarks" / "results" / "emoji.json")) == text
+    scores = report.read(ROOT / "benchmarks" / "results" / "emoji.json")
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/model-card.md")}
+    assert_none(f"{name} states other scores" for name, text in texts.items() if report.fill(text, scores) != text)
 
 
 def test_every_row_of_what_opens_is_held_by_a_test():
-    table = README[README.index("| what opens | held by |") :].split("\n\n")[0]
-    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
-    rows = table.splitlines()[2:]
+    rows = README[README.index("| what opens | held by |") :].split("\n\n")[0].splitlines()[2:]
     assert len(rows) >= 8
-    for row in rows:
-        named = re.findall(r"`([\w/]+\.py)`", row.rpartition("|")[0].rpartition("|")[2])
-        assert named, row
-        for name in named:
-            assert (ROOT / name).is_file() if "/" in name else name in tests, name
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {row: re.findall(r"`([\w/]+\.py)`", row.rpartition("|")[0].rpartition("|")[2]) for row in rows}
+    assert_none(f"no test in {row}" for row, names in named.items() if not names)
+    files = [name for names in named.values() for name in names]
+    assert_none(f"{name} is gone" for name in files if not ((ROOT / name).is_file() if "/" in name else name in tests))
 
 
-@pytest.mark.parametrize("path", documents(), ids=name_of)
-def test_links_lead_somewhere(path: Path):
-    prose = CODE.sub("", path.read_text(encoding="utf-8"))
-    for link in LINK.findall(prose):
+def broken_links(path: Path) -> Iterator[str]:
+    """Each link of a document to a file or heading that is not there."""
+    for link in LINK.findall(CODE.sub("", path.read_text(encoding="utf-8"))):
         if link.startswith(("https://", "http://", "mailto:")):
             continue
-        place, _, anchor = unquote(link).partition("#")
-        target = (path.parent / place).resolve() if place else path
+        name, _, anchor = unquote(link).partition("#")
+        target = (path.parent / name).resolve() if name else path
         if "docs/reference/generated" in target.as_posix():
             continue  # made by `make docs`, which fails where one is missing
-        assert target.exists(), f"{link} leads nowhere"
-        if anchor and target.suffix == ".md":
-            assert anchor in headings(target), f"{link}: no such heading"
+        if not target.exists():
+            yield f"{link}: no such file"
+        elif anchor and target.suffix == ".md" and anchor not in headings(target):
+            yield f"{link}: no such heading"
 
 
-@pytest.mark.parametrize("path", documents(), ids=name_of)
-def test_python_in_documents_parses(path: Path):
-    for code in python_blocks(path):
-        ast.parse(code)
+def test_links_lead_somewhere():
+    assert_none(f"{name_of(path)}: {fault}" for path in documents() for fault in broken_links(path))
+
+
+def test_python_in_documents_parses():
+    def faults(path: Path) -> Iterator[str]:
+        for code in python_blocks(path):
+            try:
+                ast.parse(code)
+            except SyntaxError as error:
+                yield f"{error.msg} in {(error.text or code).strip()!r}"
+
+    assert_none(f"{name_of(path)}: {fault}" for path in documents() for fault in faults(path))
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-picture.md"])
@@ -164,14 +153,14 @@ def test_decisions_are_short_and_numbered_without_a_gap():
     pages = sorted((ROOT / "docs/adr").glob("0*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
     index = (ROOT / "docs/adr/index.md").read_text(encoding="utf-8")
-    for page in pages:
-        assert len(page.read_text(encoding="utf-8").splitlines()) < 60, page.name
-        assert page.stem in index
+    lengths = {page.name: len(page.read_text(encoding="utf-8").splitlines()) for page in pages}
+    assert_none(f"{name} has {length} lines" for name, length in lengths.items() if length >= 60)
+    assert_none(f"{page.stem} is not in the index" for page in pages if page.stem not in index)
 
 
-@pytest.mark.parametrize("path", [path for path in tracked() if path.suffix in TEXT], ids=name_of)
-def test_nothing_speaks_of_one_machine(path: Path):
-    text = path.read_text(encoding="utf-8")
-    for root in ("work", "tmp", "home", "root", "Users"):
-        found = re.search(rf"(?<![\w.\-/])/{root}/\w+", text)
-        assert found is None, f"{found and found[0]} is a path of one machine"
+def test_nothing_speaks_of_one_machine():
+    files = [path for path in tracked() if path.suffix in TEXT]
+    assert len(files) > 300
+    machine = re.compile(r"(?<![\w.\-/])/(?:work|tmp|home|root|Users)/\w+")
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    assert_none(f"{name_of(path)}: {place}" for path, text in texts.items() for place in machine.findall(text))

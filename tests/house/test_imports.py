@@ -1,6 +1,7 @@
 """Importing does nothing but define."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ NAMES = sorted(
 
 OTHERS = ["torch", "numpy", "matplotlib", "PIL.Image", "tyro", "tqdm", "regex", "safetensors.torch"]
 """Loaded first: what they do to warnings and the like is theirs."""
+
+INHERITED = {"HOME", "LD_LIBRARY_PATH", "MPLCONFIGDIR", "OMP_NUM_THREADS", "PATH", "PYTHONPATH", "XDG_CACHE_HOME"}
+"""Of the environment; a variable that an import of ours has set in this process would hide that it sets one."""
 
 PURE = """
 import importlib, json, logging, os, random, sys, warnings
@@ -35,7 +39,8 @@ assert not torch.cuda.is_initialized()
 
 
 def python(code: str, *arguments: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
+    clean = {name: value for name, value in os.environ.items() if name in INHERITED}
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, env=clean, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
