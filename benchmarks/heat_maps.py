@@ -13,7 +13,7 @@ import diffuscope as ds
 from diffuscope.data.captions import Caption, Thing, say
 from diffuscope.evaluate.intervals import Score, proportion
 from diffuscope.evaluate.scores import machine
-from diffuscope.lens.heat import HeatWatch
+from diffuscope.lens.attention_maps import AttentionCapture
 from diffuscope.weights.store.files import write_text
 
 WORDS = (
@@ -33,11 +33,14 @@ def pairs() -> list[tuple[str, str]]:
 
 def sides(pipe: ds.Pipeline, asked: list[tuple[str, str]], seed: int) -> list[tuple[float, float]]:
     """The centres of both words' maps, 0 at the left edge and 1 at the right one, of a picture each."""
-    watch = HeatWatch()
+    capture = AttentionCapture()
     prompts = [say(Caption(things=(Thing(left), Thing(right)), relation="side by side")) for left, right in asked]
-    pipe(prompts, seed=seed, tap=watch, upscale=1)
-    maps = [watch.maps(pipe.tokenizer, image) for image in range(len(asked))]
-    return [(each.side(left), each.side(right)) for each, (left, right) in zip(maps, asked, strict=True)]
+    pipe(prompts, seed=seed, tap=capture, upscale=1)
+    maps = [capture.maps(pipe.tokenizer, image) for image in range(len(asked))]
+    return [
+        (centres.horizontal_centre(left), centres.horizontal_centre(right))
+        for centres, (left, right) in zip(maps, asked, strict=True)
+    ]
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import torch
 
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, network_calls
-from diffuscope.lens.watch import Watch
+from diffuscope.lens.capture import Capture
 from diffuscope.pipeline import Pipeline
 
 OPTIONS = [
@@ -48,9 +48,9 @@ def test_calls_are_counted_as_the_real_sampler_makes_them(first: float) -> None:
 )
 @pytest.mark.parametrize("end", [None, 0.5])
 def test_a_tap_knows_the_calls_before_the_run(tiny: Pipeline, sampler: str, options: dict, end: float | None) -> None:
-    watch = Watch("unet.out", reduce="last")
+    capture = Capture("unet.out", reduce="last")
     call = {"seed": 1, "sampler": sampler, "num_inference_steps": 6, "guidance_scale": 1.0, **options}
-    run = tiny.steps("a", denoising_end=end, tap=watch, **call)
-    known = watch.calls
+    run = tiny.steps("a", denoising_end=end, tap=capture, **call)
+    known = capture.calls
     assert len(list(run)) == len(run.levels.sigmas) - 1
-    assert watch.call + 1 == known
+    assert capture.call + 1 == known

@@ -10,9 +10,9 @@ import torch
 from diffuscope.cli import main
 from diffuscope.diffusion.prediction import x0_from
 from diffuscope.errors import InputError
+from diffuscope.lens.animation import Record
+from diffuscope.lens.capture import Capture
 from diffuscope.lens.explain import explain
-from diffuscope.lens.film import Record
-from diffuscope.lens.watch import Watch
 from diffuscope.pipeline import Pipeline
 
 
@@ -43,7 +43,7 @@ def test_the_page_needs_nothing_else_and_escapes_the_prompt(tiny: Pipeline) -> N
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun"])
 def test_the_two_estimates_of_guidance_are_those_that_it_joins(tiny: Pipeline, sampler: str) -> None:
-    outputs, record = Watch("unet.out", reduce="all"), Record()
+    outputs, record = Capture("unet.out", reduce="all"), Record()
     tiny("a fox", seed=1, sampler=sampler, guidance_scale=3.0, tap=outputs, guidance=record)
     assert len(outputs["unet.out"]) == len(record.x0)
     for output, x, x0, sigma in zip(outputs["unet.out"], record.x, record.x0, record.sigmas, strict=True):

@@ -16,7 +16,7 @@ from diffuscope.cli import main
 from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.images import read_text_chunks, write_png
-from diffuscope.lens.parts import Decoder, denoiser
+from diffuscope.lens.functions import decoder, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import JSON_KEY, read
 from diffuscope.similarity import Similarity, load_similarity
@@ -37,7 +37,7 @@ def similarity() -> Similarity:
 def by_hand(pipe: Pipeline, losses: Sequence[tuple[Loss, float]], *, exact: bool) -> torch.Tensor:
     """The latents of a run that is led by functions in the place of options."""
     cond = denoiser(pipe, "a red fox", pipe.schedule.levels(3, sampler="euler"))
-    guidance = [loss_guidance(loss, Decoder(pipe), scale=scale, exact=exact and cond) for loss, scale in losses]
+    guidance = [loss_guidance(loss, decoder(pipe), scale=scale, exact=exact and cond) for loss, scale in losses]
     return pipe("a red fox", guidance=guidance, **CALL).latents
 
 
@@ -68,7 +68,7 @@ def test_pictures_come_nearer_to_the_text(similarity: Similarity) -> None:
     def nearness(options: dict[str, Any]) -> float:
         call = CALL | {"num_images_per_prompt": 4, "guidance_scale": 1.0, "guidance_options": options}
         with torch.no_grad():
-            return float(similarity(Decoder(pipe)(pipe("a bird", **call).latents), text).mean())
+            return float(similarity(decoder(pipe)(pipe("a bird", **call).latents), text).mean())
 
     assert nearness({"similarity": text, "exact": True}) > nearness({}) + 0.03
 

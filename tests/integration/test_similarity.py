@@ -11,8 +11,7 @@ from torch import Tensor
 
 from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.images import to_pixels
-from diffuscope.lens import similarity as in_lens
-from diffuscope.lens.parts import gradient_memory
+from diffuscope.lens.functions import gradient_memory
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.similarity import PICTURE, TOWERS, Similarity, great_circle, load_similarity
@@ -69,11 +68,6 @@ def test_great_circles_are_angles() -> None:
     first = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     angles = great_circle(first, torch.tensor([[1.0, 0.0]]))
     assert angles.tolist() == pytest.approx([0.0, math.pi / 2, math.pi], abs=1e-3)
-
-
-def test_the_lens_has_it_too() -> None:
-    assert in_lens.Similarity is Similarity
-    assert in_lens.load_similarity is load_similarity
 
 
 def test_the_memory_of_the_loss_is_counted(tiny: Pipeline, similarity: Similarity) -> None:

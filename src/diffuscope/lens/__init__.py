@@ -5,6 +5,6 @@ matters, ``cross`` and ``attend`` edit attention, ``invert`` goes from a picture
 draws, ``film`` shows a run step by step, and ``explain`` makes one page of all.
 """
 
-from diffuscope.lens.watch import Watch, together
+from diffuscope.lens.capture import Capture, compose
 
-__all__ = ["Watch", "together"]
+__all__ = ["Capture", "compose"]

@@ -12,10 +12,10 @@ from torch import Tensor
 from diffuscope.diffusion.prediction import x0_from
 from diffuscope.errors import InputError
 from diffuscope.lens import figures
-from diffuscope.lens.film import Record, kept
-from diffuscope.lens.heat import HeatWatch
-from diffuscope.lens.text import Debugged, debug
-from diffuscope.lens.watch import Watch, together
+from diffuscope.lens.animation import Record, snapshots
+from diffuscope.lens.attention_maps import AttentionCapture
+from diffuscope.lens.capture import Capture, compose
+from diffuscope.lens.text import PromptReport, debug
 from diffuscope.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
             "a page explains one picture and makes the taps itself; leave tap and num_images_per_prompt out"
         )
     figures.schedule(pipe.schedule.levels(2))  # says so now, if nothing can be drawn
-    heat, outputs, record = HeatWatch(), Watch("unet.out", reduce="all"), Record()
+    heat, outputs, record = AttentionCapture(), Capture("unet.out", reduce="all"), Record()
     further = call.pop("guidance", ())
     functions = (record, *((further,) if callable(further) else further))
-    run = pipe.steps(prompt, seed=seed, tap=together(heat, outputs), guidance=functions, **call)
-    steps = kept(run)
+    run = pipe.steps(prompt, seed=seed, tap=compose(heat, outputs), guidance=functions, **call)
+    steps = snapshots(run)
     result = run.result()
     maps = heat.maps(pipe.tokenizer)
-    told = debug(pipe, prompt, landed=maps.landed())
+    told = debug(pipe, prompt, peaks=maps.peaks())
     parts = [
         f"<h1>{escape(repr(prompt))}</h1>",
         _image(result.images[0], "the picture", "picture"),
@@ -107,7 +107,7 @@ def _section(title: str, note: str, body: str) -> str:
     return f"<h2>{title}</h2>\n<p class=note>{escape(note)}</p>\n{body}"
 
 
-def _tokens(told: Debugged) -> str:
+def _tokens(told: PromptReport) -> str:
     rows = ["<tr><th>word<th>pieces<th>ids<th>positions<th>landed"]
     for word, tokens in zip(told.words, told.tokens, strict=True):
         cells = (
@@ -115,7 +115,7 @@ def _tokens(told: Debugged) -> str:
             " + ".join(word.pieces),
             " ".join(map(str, tokens.ids)),
             " ".join(map(str, tokens.positions)) or "cut",
-            f"{told.landed[word.word]:.2f}" if word.word in told.landed else "",
+            f"{told.peaks[word.word]:.2f}" if word.word in told.peaks else "",
         )
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells))
     note = "" if told.cut is None else f"<p>{escape(told.cut)}</p>"

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from diffuscope.diffusion.guidance_variants import Scale
 from diffuscope.errors import InputError
-from diffuscope.lens.ablate import Effect
-from diffuscope.lens.drawing import BLUE, GREEN, GREY, MAP, ORANGE, PURPLE, WIDTH, axes, show
-from diffuscope.lens.heat import HeatMaps
-from diffuscope.lens.rgb import preview
+from diffuscope.lens.ablation import Effect
+from diffuscope.lens.attention_maps import AttentionMaps
+from diffuscope.lens.latent_preview import preview
+from diffuscope.lens.plotting import BLUE, GREEN, GREY, MAP, ORANGE, PURPLE, WIDTH, axes, show
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Levels, Step
 
@@ -95,13 +95,13 @@ def latent_channels(latents: Tensor) -> Figure:
     return figure
 
 
-def attention(maps: HeatMaps, picture: Image.Image, words: Sequence[str] | None = None) -> Figure:
+def attention(maps: AttentionMaps, picture: Image.Image, words: Sequence[str] | None = None) -> Figure:
     """The picture, then each word's map over it, brightest where the word was looked at, with how far it landed.
 
     Raises:
         InputError: a word that is not in the prompt.
     """
-    landed = maps.landed()
+    landed = maps.peaks()
     chosen = list(landed) if words is None else list(words)
     overlays = {word: maps.overlay(word, picture) for word in chosen}
     columns = min(len(chosen) + 1, 5)

@@ -36,7 +36,7 @@ def layer_conditioning(pipe: Pipeline, prompt: str | Sequence[str], layer: int) 
     return Conditioning(pipe.text_encoder.norm(states.hidden_states[layer]), ids, states.pooled)
 
 
-def layers(pipe: Pipeline, prompt: str) -> list[Conditioning]:
+def layer_conditionings(pipe: Pipeline, prompt: str) -> list[Conditioning]:
     """``layer_conditioning`` of each layer, the embeddings first: ``pipe(conditioning=...)`` paints each.
 
     Raises:
@@ -46,7 +46,7 @@ def layers(pipe: Pipeline, prompt: str) -> list[Conditioning]:
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearestToken:
     """A word of the vocabulary, and how near it is."""
 
     token: str
@@ -56,7 +56,9 @@ class Near:
 
 
 @torch.no_grad()
-def nearest(vector: Tensor, tokenizer: Tokenizer, text_encoder: TextEncoder, count: int = 5) -> list[Near]:
+def nearest_tokens(
+    vector: Tensor, tokenizer: Tokenizer, text_encoder: TextEncoder, count: int = 5
+) -> list[NearestToken]:
     """The ``count`` vocabulary entries whose embeddings lie nearest to ``vector`` [D], by the angle.
 
     Embeddings of zeros, such as a packed model's of words that it never saw, are no answer.
@@ -74,14 +76,14 @@ def nearest(vector: Tensor, tokenizer: Tokenizer, text_encoder: TextEncoder, cou
     cosines = cosines.masked_fill(table.norm(dim=1) == 0, -2.0)
     values, ids = cosines.topk(min(count, len(cosines)))
     return [
-        Near(tokenizer.tokens[i], i, value)
+        NearestToken(tokenizer.tokens[i], i, value)
         for i, value in zip(ids.tolist(), values.tolist(), strict=True)
         if value > -2 and i < len(tokenizer.tokens)
     ]
 
 
 @dataclass(frozen=True)
-class Debugged:
+class PromptReport:
     """What a model makes of a prompt's words. ``str()`` is a table."""
 
     prompt: str
@@ -97,12 +99,12 @@ class Debugged:
     """Position -> weight in force; a position that is not named has 1."""
     unknown: tuple[str, ...]
     """Words with a token that the model has no vector of: it sees zeros there."""
-    landed: Mapping[str, float] = field(default_factory=dict)
+    peaks: Mapping[str, float] = field(default_factory=dict)
     """Word -> how far it landed in the picture, 1 as an average word; empty before a picture is made."""
 
     def neglected(self, below: float = 0.5) -> list[str]:
         """Words that landed nowhere: less than ``below`` times as far as an average word."""
-        return [word for word, score in self.landed.items() if score < below]
+        return [word for word, score in self.peaks.items() if score < below]
 
     def __str__(self) -> str:
         used = sum(len(tokens.ids) for tokens in self.tokens)
@@ -112,7 +114,7 @@ class Debugged:
             line = f"{at:>8}  {word.word:<16} {' + '.join(word.pieces)}  {list(tokens.ids)}"
             factors = {self.weights.get(position, 1.0) for position in tokens.positions}
             line += "".join(f"  weight {factor:g}" for factor in sorted(factors) if factor != 1.0)
-            line += f"  landed {self.landed[word.word]:.2f}" if word.word in self.landed else ""
+            line += f"  peak {self.peaks[word.word]:.2f}" if word.word in self.peaks else ""
             lines.append(line + ("  unknown to this model" if word.word in self.unknown else ""))
         return "\n".join([*lines, self.cut] if self.cut else lines)
 
@@ -123,17 +125,17 @@ def debug(
     prompt: str,
     *,
     weights: Mapping[int, float] | None = None,
-    landed: Mapping[str, float] | None = None,
-) -> Debugged:
+    peaks: Mapping[str, float] | None = None,
+) -> PromptReport:
     """A prompt taken apart: tokens, merges, positions, what was cut, what the model does not know.
 
     Args:
         pipe: the model.
         prompt: one text.
         weights: position -> weight in force, as given to ``prompt.mixing.weight_tokens``.
-        landed: after a picture is made, ``HeatMaps.landed()`` of it.
+        peaks: after a picture is made, ``AttentionMaps.peaks()`` of it.
     """
-    return Debugged(
+    return PromptReport(
         prompt=prompt,
         words=tuple(pipe.tokenizer.trace(prompt)),
         tokens=tuple(word_tokens(prompt, pipe.tokenizer)),
@@ -141,5 +143,5 @@ def debug(
         cut=truncation_notice(prompt, pipe.tokenizer),
         weights=dict(weights or {}),
         unknown=untrained_words(prompt, pipe.tokenizer, pipe.text_encoder.token.weight),
-        landed=dict(landed or {}),
+        peaks=dict(peaks or {}),
     )

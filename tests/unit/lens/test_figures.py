@@ -8,9 +8,9 @@ from PIL import Image
 
 from diffuscope.errors import InputError
 from diffuscope.lens import figures
-from diffuscope.lens.ablate import Effect
-from diffuscope.lens.heat import HeatMaps
-from diffuscope.lens.rgb import fit_colours, preview
+from diffuscope.lens.ablation import Effect
+from diffuscope.lens.attention_maps import AttentionMaps
+from diffuscope.lens.latent_preview import fit_latent_rgb, preview
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Step
 
@@ -78,11 +78,11 @@ def test_each_latent_channel_is_shown() -> None:
 
 def test_attention_has_a_panel_for_each_word(tiny: Pipeline) -> None:
     tokens = torch.rand(77, 4, 4, generator=torch.Generator().manual_seed(0))
-    figure = figures.attention(HeatMaps(tokens, "a very small red fox", tiny.tokenizer), PICTURE)
+    figure = figures.attention(AttentionMaps(tokens, "a very small red fox", tiny.tokenizer), PICTURE)
     titles = [panel.get_title().split(" (")[0] for panel in figure.axes]
     assert titles == ["the picture", "a", "very", "small", "red", "fox"]
     drawn(figure)
-    assert len(figures.attention(HeatMaps(tokens, "a red fox", tiny.tokenizer), PICTURE, ["fox"]).axes) == 2
+    assert len(figures.attention(AttentionMaps(tokens, "a red fox", tiny.tokenizer), PICTURE, ["fox"]).axes) == 2
 
 
 def test_guidance_is_taken_apart() -> None:
@@ -150,14 +150,14 @@ def test_fitted_colours_are_exact_where_colours_are_linear() -> None:
     latents = torch.randn(2, 4, 5, 5, generator=generator)
     matrix, offset = torch.randn(3, 4, generator=generator) / 9, torch.tensor([0.1, -0.2, 0.0])
     small = torch.einsum("rc,bchw->brhw", matrix, latents) + offset[:, None, None]
-    found = fit_colours(latents, small.repeat_interleave(8, -1).repeat_interleave(8, -2))
+    found = fit_latent_rgb(latents, small.repeat_interleave(8, -1).repeat_interleave(8, -2))
     torch.testing.assert_close(found.matrix, matrix, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.offset, offset, atol=1e-5, rtol=0)
     assert found.error < 1e-5
     assert [picture.size for picture in found(latents)] == [(5, 5), (5, 5)]
     assert preview(latents)[0].size == (5, 5)
     with pytest.raises(InputError):
-        fit_colours(latents, small[:1])
+        fit_latent_rgb(latents, small[:1])
     with pytest.raises(InputError):
         preview(latents[:, :2])
 

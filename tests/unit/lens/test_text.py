@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from diffuscope.errors import InputError
-from diffuscope.lens.heat import HeatWatch
-from diffuscope.lens.text import debug, layer_conditioning, layers, nearest
+from diffuscope.lens.attention_maps import AttentionCapture
+from diffuscope.lens.text import debug, layer_conditioning, layer_conditionings, nearest_tokens
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt.embeddings import word_embedding
 
 
 def test_the_last_layer_is_what_the_unet_is_told_and_the_first_the_embeddings(tiny: Pipeline) -> None:
-    told = layers(tiny, "a red fox")
+    told = layer_conditionings(tiny, "a red fox")
     assert len(told) == 3
     assert torch.equal(told[-1].embeddings, tiny.encode_prompt("a red fox").embeddings)
     embeddings = tiny.text_encoder.embed(tiny.tokenizer.encode("a red fox"))
@@ -28,7 +28,7 @@ def test_the_last_layer_is_what_the_unet_is_told_and_the_first_the_embeddings(ti
 
 
 def test_a_words_vector_is_nearest_to_itself(tiny: Pipeline) -> None:
-    found = nearest(
+    found = nearest_tokens(
         word_embedding("puppy", tiny.tokenizer, tiny.text_encoder) * 3, tiny.tokenizer, tiny.text_encoder, 3
     )
     assert found[0].token == "puppy</w>"
@@ -37,7 +37,7 @@ def test_a_words_vector_is_nearest_to_itself(tiny: Pipeline) -> None:
     assert found[0].cosine > found[1].cosine >= found[2].cosine
     for vector in (torch.zeros(32), torch.ones(31)):
         with pytest.raises(InputError, match="give one of shape"):
-            nearest(vector, tiny.tokenizer, tiny.text_encoder)
+            nearest_tokens(vector, tiny.tokenizer, tiny.text_encoder)
 
 
 def test_zero_rows_are_no_answer_and_words_of_them_are_unknown(tiny: Pipeline) -> None:
@@ -47,26 +47,26 @@ def test_zero_rows_are_no_answer_and_words_of_them_are_unknown(tiny: Pipeline) -
         encoder = TextEncoder(config)
     with torch.no_grad():
         encoder.token.weight[10:] = 0
-    assert all(each.id < 10 for each in nearest(torch.ones(32), tiny.tokenizer, encoder, 20))
+    assert all(each.id < 10 for each in nearest_tokens(torch.ones(32), tiny.tokenizer, encoder, 20))
     pipe = Pipeline(replace(tiny.components, text_encoder=encoder))
     assert debug(pipe, "a fox").unknown == ("a", "fox")
 
 
 def test_a_prompt_is_taken_apart(tiny: Pipeline) -> None:
-    watch = HeatWatch()
+    capture = AttentionCapture()
     prompt = "a hippopotamus-like fox"
-    tiny(prompt, seed=1, tap=watch)
-    told = debug(tiny, prompt, weights={1: 1.3}, landed=watch.maps(tiny.tokenizer).landed())
+    tiny(prompt, seed=1, tap=capture)
+    told = debug(tiny, prompt, weights={1: 1.3}, peaks=capture.maps(tiny.tokenizer).peaks())
     assert [word.word for word in told.words] == ["a", "hippopotamus", "-", "like", "fox"]
     assert [i for word in told.tokens for i in word.ids] == tiny.tokenizer.tokenize(prompt)
     assert told.cut is None
     assert told.unknown == ()
-    assert set(told.landed) == {word.word for word in told.words}
+    assert set(told.peaks) == {word.word for word in told.words}
     assert told.neglected(0.0) == []
     assert len(told.neglected(100.0)) == 5
     text = str(told)
     assert "weight 1.3" in text
-    assert "landed" in text
+    assert "peak 1." in text
     long = debug(tiny, "cat " * 75 + "fox")
     assert "'fox'" in str(long.cut)
     assert "     cut  fox" in str(long)

@@ -12,7 +12,7 @@ import diffuscope as ds
 from diffuscope.diffusion.guidance_variants import Rule, falling, guided_by, interval, joined, norm_rescale, rescaled
 from diffuscope.diffusion.loss_guidance import colour_loss, loss_guidance
 from diffuscope.errors import InputError
-from diffuscope.lens.parts import Decoder, denoiser
+from diffuscope.lens.functions import decoder, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Denoiser
 
@@ -66,7 +66,7 @@ def test_an_option_is_the_function_of_its_name(tiny: Pipeline, tmp_path: Path, n
 
 def test_a_colour_leads_there_as_the_function_does(tiny: Pipeline, tmp_path: Path) -> None:
     colour = (0.9, 0.1, 0.2)
-    function = loss_guidance(colour_loss(*colour), Decoder(tiny), scale=4.0, low=0.5)
+    function = loss_guidance(colour_loss(*colour), decoder(tiny), scale=4.0, low=0.5)
     wanted = tiny("a red fox", guidance=function, **CALL)
     given = {"colour": colour, "colour_scale": 4, "colour_low": 0.5}
     found = tiny("a red fox", guidance_options=given, **CALL)

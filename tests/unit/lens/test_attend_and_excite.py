@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffuscope.errors import InputError
-from diffuscope.lens.attend import Excite, neglect
+from diffuscope.lens.attend_and_excite import AttendAndExcite, attend_and_excite_loss
 from diffuscope.pipeline import Pipeline
 from refusals import refused
 
@@ -14,8 +14,8 @@ PROMPT = "a red fox and a blue cat"
 def test_the_loss_is_of_the_most_neglected_word() -> None:
     weights = torch.full((1, 2, 4, 5), 0.01)
     weights[..., 2] = 0.3  # everywhere: its map is near 1, whatever is smoothed
-    assert float(neglect([weights], [2], (2, 2))) == pytest.approx(0.0, abs=1e-6)
-    assert float(neglect([weights], [2, 3], (2, 2))) == pytest.approx(1.0, abs=1e-6)
+    assert float(attend_and_excite_loss([weights], [2], (2, 2))) == pytest.approx(0.0, abs=1e-6)
+    assert float(attend_and_excite_loss([weights], [2, 3], (2, 2))) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_steps_go_down_the_loss(tiny: Pipeline) -> None:
@@ -23,7 +23,9 @@ def test_steps_go_down_the_loss(tiny: Pipeline) -> None:
     losses: list[torch.Tensor] = []
     asked: list[torch.Tensor] = []
     x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * levels.sigmas[2]
-    guide = Excite(tiny, PROMPT, ["fox", "cat"], levels, scale=0.5, stride=1, seen=lambda _, loss: losses.append(loss))
+    guide = AttendAndExcite(
+        tiny, PROMPT, ["fox", "cat"], levels, scale=0.5, stride=1, callback=lambda _, loss: losses.append(loss)
+    )
 
     def keep(x, sigma):
         asked.append(x)
@@ -43,7 +45,9 @@ def test_steps_go_down_the_loss(tiny: Pipeline) -> None:
 def test_it_leads_a_run_as_guidance(tiny: Pipeline) -> None:
     seen: list[float] = []
     levels = tiny.steps(PROMPT, seed=1).levels
-    guide = Excite(tiny, PROMPT, ["fox"], levels, steps=2, stride=1, seen=lambda sigma, _: seen.append(sigma))
+    guide = AttendAndExcite(
+        tiny, PROMPT, ["fox"], levels, steps=2, stride=1, callback=lambda sigma, _: seen.append(sigma)
+    )
     led = tiny(PROMPT, seed=1, guidance=guide).latents
     assert seen == list(levels.sigmas[:2])
     assert not torch.equal(led, tiny(PROMPT, seed=1).latents)
@@ -52,7 +56,9 @@ def test_it_leads_a_run_as_guidance(tiny: Pipeline) -> None:
 def test_it_moves_the_latents_between_steps(tiny: Pipeline) -> None:
     run = tiny.steps(PROMPT, seed=1)
     seen: list[float] = []
-    excite = Excite(tiny, PROMPT, ["fox"], run.levels, steps=3, stride=1, seen=lambda sigma, _: seen.append(sigma))
+    excite = AttendAndExcite(
+        tiny, PROMPT, ["fox"], run.levels, steps=3, stride=1, callback=lambda sigma, _: seen.append(sigma)
+    )
     for _ in excite.led(run):
         pass
     assert seen == list(run.levels.sigmas[1:3])
@@ -62,9 +68,9 @@ def test_it_moves_the_latents_between_steps(tiny: Pipeline) -> None:
 def test_what_cannot_be_is_refused(tiny: Pipeline) -> None:
     levels = tiny.schedule.levels(4)
     with refused("word", "foxx"):
-        Excite(tiny, PROMPT, ["foxx"], levels)
+        AttendAndExcite(tiny, PROMPT, ["foxx"], levels)
     with pytest.raises(InputError, match="0 words"):
-        Excite(tiny, PROMPT, [], levels)
-    guide = Excite(tiny, PROMPT, ["fox"], levels, stride=7)
+        AttendAndExcite(tiny, PROMPT, [], levels)
+    guide = AttendAndExcite(tiny, PROMPT, ["fox"], levels, stride=7)
     with pytest.raises(InputError, match="another stride"):
         guide(lambda x, _: x)(torch.zeros(1, 4, 16, 16), levels.sigmas[0])

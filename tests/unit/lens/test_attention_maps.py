@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from diffuscope.errors import InputError
-from diffuscope.lens.heat import CROSS, HeatMaps, HeatWatch, grid, heat, smoothed
-from diffuscope.lens.watch import Watch
+from diffuscope.lens.attention_maps import CROSS, AttentionCapture, AttentionMaps, grid, heat, smoothed
+from diffuscope.lens.capture import Capture
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt.positions import token_positions
 from refusals import refused
@@ -16,10 +16,10 @@ from refusals import refused
 def test_maps_are_the_mean_of_all_steps_layers_and_heads(tiny: Pipeline) -> None:
     """Against every weight of the run, averaged at the end; both layers of TINY that attend are as fine."""
     prompt = "a hippopotamus and a fox"
-    watch, every = HeatWatch("unet.[du]*.cross.weights"), Watch("unet.[du]*.cross.weights", reduce="all")
-    tiny(prompt, seed=1, tap=watch)
+    capture, every = AttentionCapture("unet.[du]*.cross.weights"), Capture("unet.[du]*.cross.weights", reduce="all")
+    tiny(prompt, seed=1, tap=capture)
     tiny(prompt, seed=1, tap=every)
-    maps = watch.maps(tiny.tokenizer)
+    maps = capture.maps(tiny.tokenizer)
     assert maps.tokens.shape == (77, 16, 16)
     slow = torch.stack([every[name][:, 1].mean((0, 1)) for name in every.keys()]).mean(0)  # noqa: SIM118
     torch.testing.assert_close(maps.tokens, slow.T.reshape(77, 16, 16), rtol=1e-5, atol=1e-6)
@@ -29,14 +29,14 @@ def test_maps_are_the_mean_of_all_steps_layers_and_heads(tiny: Pipeline) -> None
 
 
 def test_each_picture_has_its_own_maps_and_they_add_up_to_one(tiny: Pipeline) -> None:
-    watch = HeatWatch()
-    tiny(["a red fox", "two cats"], seed=1, num_images_per_prompt=2, tap=watch, height=24, width=40)
-    maps = [watch.maps(tiny.tokenizer, image) for image in range(4)]
+    capture = AttentionCapture()
+    tiny(["a red fox", "two cats"], seed=1, num_images_per_prompt=2, tap=capture, height=24, width=40)
+    maps = [capture.maps(tiny.tokenizer, image) for image in range(4)]
     assert [each.prompt for each in maps] == ["a red fox", "a red fox", "two cats", "two cats"]
     for each in maps:
         assert each.tokens.shape == (77, 12, 20)
         torch.testing.assert_close(each.tokens.sum(0), torch.ones(12, 20), atol=1e-4, rtol=0)
-    alone = HeatWatch()
+    alone = AttentionCapture()
     tiny("two cats", seed=3, tap=alone, height=24, width=40)
     torch.testing.assert_close(maps[2].tokens, alone.maps(tiny.tokenizer).tokens, atol=1e-4, rtol=0)
 
@@ -45,10 +45,10 @@ def test_a_map_made_by_hand_is_where_it_was_put(tiny: Pipeline) -> None:
     layer = torch.zeros(16, 77)
     layer[:, 0] = 0.9
     layer[3::4, 2] = 0.1  # the right column looks at "fox"
-    maps = HeatMaps(heat([layer], (32, 32)), "red fox", tiny.tokenizer)
-    assert maps.side("fox") > 0.8
-    assert maps.landed()["red"] == 0.0
-    assert maps.landed()["fox"] > 1.0
+    maps = AttentionMaps(heat([layer], (32, 32)), "red fox", tiny.tokenizer)
+    assert maps.horizontal_centre("fox") > 0.8
+    assert maps.peaks()["red"] == 0.0
+    assert maps.peaks()["fox"] > 1.0
     picture = Image.new("RGB", (8, 8), "white")
     array = np.asarray(maps.overlay("fox", picture, 1.0)).astype(int)
     assert array[:, -1].mean() > array[:, 0].mean()
@@ -61,18 +61,18 @@ def test_a_map_made_by_hand_is_where_it_was_put(tiny: Pipeline) -> None:
 
 
 def test_without_guidance_the_only_rows_are_the_prompts(tiny: Pipeline) -> None:
-    watch = HeatWatch()
-    tiny("a fox", seed=1, guidance_scale=1.0, tap=watch)
-    assert watch.maps(tiny.tokenizer).tokens.shape == (77, 16, 16)
+    capture = AttentionCapture()
+    tiny("a fox", seed=1, guidance_scale=1.0, tap=capture)
+    assert capture.maps(tiny.tokenizer).tokens.shape == (77, 16, 16)
     with pytest.raises(InputError, match="picture 1"):
-        watch.maps(tiny.tokenizer, 1)
+        capture.maps(tiny.tokenizer, 1)
 
 
 def test_what_is_no_cross_attention_is_refused(tiny: Pipeline) -> None:
     with pytest.raises(InputError, match="no cross-attention"):
-        tiny("a fox", tap=HeatWatch("unet.out"))
+        tiny("a fox", tap=AttentionCapture("unet.out"))
     with pytest.raises(InputError, match="nothing was watched"):
-        HeatWatch(CROSS).maps(tiny.tokenizer)
+        AttentionCapture(CROSS).maps(tiny.tokenizer)
 
 
 def test_grids_have_the_proportions_of_the_picture() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError
-from diffuscope.lens.taps import PlannedTap, shapes
+from diffuscope.lens.run_tap import RunTap, shapes
 from diffuscope.pipeline.request import Request
 from diffuscope.pipeline.taps import matching
 from diffuscope.types import Tap
@@ -23,8 +23,8 @@ _UNKNOWN = 1 << 31  # bytes, where the system does not tell how much is free
 _PER_HEAD = ("query", "key", "value", "weights", "mixed")
 
 
-class Watch(PlannedTap):
-    """A Tap that stores and changes nothing: ``pipe(..., tap=watch)``, then ``watch["unet.out"]``.
+class Capture(RunTap):
+    """A Tap that stores and changes nothing: ``pipe(..., tap=capture)``, then ``capture["unet.out"]``.
 
     Values are float32 on the CPU. A run starts with nothing stored; another run forgets the one before.
     """
@@ -37,7 +37,7 @@ class Watch(PlannedTap):
         heads: Literal["mean", "each"] = "each",
         budget: int | None = None,
     ) -> None:
-        """Watch the values of these names or globs; ``tap_points(component)`` lists them.
+        """Capture the values of these names or globs; ``tap_points(component)`` lists them.
 
         Args:
             names: one or several.
@@ -119,7 +119,7 @@ class Watch(PlannedTap):
             InputError: nothing of that name was stored.
         """
         if name not in self._counts:
-            stored = ", ".join(sorted(self._counts)[:4]) or "nothing yet: make a picture with tap=watch first"
+            stored = ", ".join(sorted(self._counts)[:4]) or "nothing yet: make a picture with tap=capture first"
             raise InputError(f"{name!r} is not stored; what is: {stored}")
         if self.reduce == "all":
             return torch.stack(self._all[name])
@@ -139,7 +139,7 @@ class Watch(PlannedTap):
         return torch.Size([shape[0], *shape[2:]]) if self._averages(name, shape) else shape
 
 
-class Together(PlannedTap):
+class ComposedTap(RunTap):
     """Several taps as one: each sees what the one before it left."""
 
     def __init__(self, taps: Sequence[Tap]) -> None:
@@ -150,7 +150,7 @@ class Together(PlannedTap):
     def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
         """Prepare each that has it."""
         for tap in self.taps:
-            if isinstance(tap, PlannedTap):
+            if isinstance(tap, RunTap):
                 tap.prepare(components, request)
 
     def wants(self, name: str) -> bool:
@@ -165,9 +165,9 @@ class Together(PlannedTap):
         return value
 
 
-def together(*taps: Tap) -> Together:
-    """Several taps as one, for ``pipe(..., tap=together(edit, watch))``: each sees what those before it left."""
-    return Together(taps)
+def compose(*taps: Tap) -> ComposedTap:
+    """Several taps as one, for ``pipe(..., tap=compose(edit, capture))``: each sees what those before it left."""
+    return ComposedTap(taps)
 
 
 def free_memory() -> int:

@@ -8,8 +8,8 @@ from diffuscope.diffusion.guidance import guided, guided_in_one
 from diffuscope.diffusion.loss_guidance import blue_loss, led_by_loss, loss_guidance
 from diffuscope.diffusion.samplers import SAMPLERS, final
 from diffuscope.errors import InputError
-from diffuscope.lens.invert import diffedit, difference_mask, invert, redraw
-from diffuscope.lens.parts import Decoder, counted, denoiser, gradient_memory
+from diffuscope.lens.functions import counted, decoder, denoiser, gradient_memory
+from diffuscope.lens.inversion import diffedit, difference_mask, invert, redraw
 from diffuscope.pipeline import Pipeline
 from narrow import made
 
@@ -42,13 +42,13 @@ def test_the_loop_by_hand_in_one_batch_is_the_pipeline_bit_for_bit(tiny: Pipelin
 @torch.no_grad()
 def test_decoding_is_the_pipelines(tiny: Pipeline) -> None:
     latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
-    pixels = Decoder(tiny)(latents).clamp(0, 1).mul(255).round().byte()
+    pixels = decoder(tiny)(latents).clamp(0, 1).mul(255).round().byte()
     for picture, values in zip(tiny.decode(latents), pixels, strict=True):
         assert picture.tobytes() == values.permute(1, 2, 0).contiguous().numpy().tobytes()
 
 
 def test_loss_guidance_works_in_a_call_and_between_steps(tiny: Pipeline) -> None:
-    decode, loss = Decoder(tiny), blue_loss(weight=5.0)
+    decode, loss = decoder(tiny), blue_loss(weight=5.0)
     plain = tiny("a fox", seed=1).latents
     for exact in (False, True):
         led = tiny("a fox", seed=1, guidance=loss_guidance(loss, decode, scale=0.01, exact=exact)).latents

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from diffuscope.errors import InputError
-from diffuscope.lens.ablate import Ablation, effects
-from diffuscope.lens.watch import Watch, together
+from diffuscope.lens.ablation import Ablation, effects
+from diffuscope.lens.capture import Capture, compose
 from diffuscope.pipeline import Pipeline
 
 CROSS = "unet.down.0.block.0.cross"
@@ -13,8 +13,8 @@ CROSS = "unet.down.0.block.0.cross"
 
 def watched(pipe: Pipeline, name: str, ablation: Ablation) -> tuple[torch.Tensor, torch.Tensor]:
     """The value at the first call before and after: [B,...] each."""
-    before, after = Watch(name, reduce="all"), Watch(name, reduce="all")
-    pipe("a red fox", seed=1, num_inference_steps=2, tap=together(before, ablation, after))
+    before, after = Capture(name, reduce="all"), Capture(name, reduce="all")
+    pipe("a red fox", seed=1, num_inference_steps=2, tap=compose(before, ablation, after))
     return before[name], after[name]
 
 

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from diffuscope.errors import InputError
-from diffuscope.lens import inner_figures as figures
-from diffuscope.lens.text import Near
+from diffuscope.lens import network_figures as figures
+from diffuscope.lens.text import NearestToken
 from diffuscope.models.tokenizer import Tokenizer
 
 TOKENS = ["<|startoftext|>", "a</w>", "tyran", "<|endoftext|>"]
@@ -67,14 +67,14 @@ def test_changes_are_shares_of_the_length() -> None:
     before = [random(1, 6, 8), random(1, 6, 8)]
     after = [each.clone() for each in before]
     after[1][:, 2:] *= 1.5
-    figure = figures.changed_states(before, after, TOKENS)
+    figure = figures.state_changes(before, after, TOKENS)
     assert image(figure)[0].tolist() == [0, 0, 0, 0]
     assert image(figure)[1].tolist() == pytest.approx([0, 0, 0.5, 0.5])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["embeddings", "layer 1"]
     drawn(figure)
     for wrong in ((before, after[:1]), ([], [])):
         with pytest.raises(InputError):
-            figures.changed_states(*wrong, TOKENS)
+            figures.state_changes(*wrong, TOKENS)
 
 
 def test_cosines_are_those_of_the_angles() -> None:
@@ -90,7 +90,10 @@ def test_cosines_are_those_of_the_angles() -> None:
 
 
 def test_nearest_words_have_a_bar_each() -> None:
-    found = {"fox": [Near("fox</w>", 1, 1.0), Near("wolf</w>", 2, 0.5)], "half": [Near("fox</w>", 1, 0.7)]}
+    found = {
+        "fox": [NearestToken("fox</w>", 1, 1.0), NearestToken("wolf</w>", 2, 0.5)],
+        "half": [NearestToken("fox</w>", 1, 0.7)],
+    }
     figure = figures.nearest_words(found)
     assert [bar.get_width() for bar in figure.axes[0].patches] == [1.0, 0.5]
     assert [panel.get_title() for panel in figure.axes] == ["fox", "half"]
@@ -102,12 +105,12 @@ def test_nearest_words_have_a_bar_each() -> None:
 
 def test_waves_have_a_column_for_each_time() -> None:
     features = random(9, 16).clamp(-1, 1)
-    figure = figures.waves(range(0, 900, 100), features)
+    figure = figures.time_features(range(0, 900, 100), features)
     assert (image(figure) == features.T.numpy()).all()
     drawn(figure)
     for wrong in (([1.0], features), ([], features[:0])):
         with pytest.raises(InputError, match="one row"):
-            figures.waves(*wrong)
+            figures.time_features(*wrong)
 
 
 def test_activations_are_lengths() -> None:
@@ -122,11 +125,11 @@ def test_activations_are_lengths() -> None:
 
 
 def test_levels_read_off_stand_against_those_there() -> None:
-    figure = figures.told_levels([1.0, 2.0], {"network": [1.1, 1.9]})
+    figure = figures.noise_readings([1.0, 2.0], {"network": [1.1, 1.9]})
     lines = figure.axes[0].get_lines()
     assert lines[0].get_xdata() == pytest.approx(lines[0].get_ydata())
     assert lines[1].get_ydata() == pytest.approx([1.1, 1.9])
     drawn(figure)
     for sigmas, told in (([], {}), ([1.0], {}), ([1.0], {"network": []})):
         with pytest.raises(InputError):
-            figures.told_levels(sigmas, told)
+            figures.noise_readings(sigmas, told)

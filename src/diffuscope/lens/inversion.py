@@ -14,7 +14,7 @@ from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.diffusion.schedules import tail
 from diffuscope.errors import InputError
 from diffuscope.images import ImageSource, open_image
-from diffuscope.lens.parts import check_reads, denoiser
+from diffuscope.lens.functions import check_reads, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Conditioning, Denoiser, Levels
 
@@ -22,7 +22,7 @@ Told = str | Conditioning
 
 
 @dataclass(frozen=True)
-class Inverted:
+class Inversion:
     """A picture's way up to noise."""
 
     path: tuple[Tensor, ...]
@@ -49,7 +49,7 @@ class Edited:
 @torch.no_grad()
 def invert(
     pipe: Pipeline, image: ImageSource, told: Told = "", *, steps: int = 50, strength: float = 1.0, refine: int = 0
-) -> Inverted:
+) -> Inversion:
     """DDIM inversion of a picture, without guidance.
 
     Args:
@@ -71,13 +71,13 @@ def invert(
     clean = pipe.encode_image(image, sample=False)
     climb = ddim_inversion(denoiser(pipe, told, levels), clean, levels.sigmas, refine=refine)
     path = [clean, *(step.x for step in climb)]
-    return Inverted(tuple(path[::-1]), levels)
+    return Inversion(tuple(path[::-1]), levels)
 
 
 @torch.no_grad()
 def redraw(
     pipe: Pipeline,
-    inverted: Inverted,
+    inverted: Inversion,
     told: Told,
     *,
     negative: Told = "",

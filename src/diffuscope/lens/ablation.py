@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError
-from diffuscope.lens.parts import Decoder
-from diffuscope.lens.taps import PlannedTap
+from diffuscope.lens.functions import decoder
+from diffuscope.lens.run_tap import RunTap
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.request import Request
 from diffuscope.pipeline.taps import matching
@@ -22,7 +22,7 @@ How = Literal["zero", "mean"] | float
 _PER_HEAD = ("query", "key", "value", "weights", "mixed")
 
 
-class Ablation(PlannedTap):
+class Ablation(RunTap):
     """A Tap that zeroes, averages or scales inner values: whole, or of one head, token or network call.
 
     "mean" is over the pixels of [B,C,H,W], the tokens of [B,T,D] and of [B,N,T,H], and the context tokens of attention
@@ -151,7 +151,7 @@ def effects(
     settings: dict[str, Any] = {"seed": 0, "upscale": 1, **call}
     if "tap" in settings:
         raise InputError("effects makes the taps itself; leave tap out")
-    decode = Decoder(pipe)
+    decode = decoder(pipe)
 
     @torch.no_grad()
     def run(tap: Ablation | None) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from diffuscope.config import PRESETS
 from diffuscope.errors import InputError
-from diffuscope.lens.taps import shapes
-from diffuscope.lens.watch import Watch, together
+from diffuscope.lens.capture import Capture, compose
+from diffuscope.lens.run_tap import shapes
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.nn.taps import tap_points
@@ -37,39 +37,39 @@ class Everything:
 @pytest.mark.parametrize("heads", ["mean", "each"])
 def test_reductions_on_the_fly_are_those_of_all_values(tiny: Pipeline, reduce: str, heads: str) -> None:
     name = "unet.down.0.block.0.cross.weights"
-    watch, every = Watch(name, reduce=reduce, heads=heads), Everything(name)
-    tiny("a red fox", seed=1, tap=together(watch, every))
+    capture, every = Capture(name, reduce=reduce, heads=heads), Everything(name)
+    tiny("a red fox", seed=1, tap=compose(capture, every))
     values = torch.stack(every.values)
-    assert len(values) == watch.calls == 4
+    assert len(values) == capture.calls == 4
     if heads == "mean":
         values = values.mean(2)
     expected = {"mean": values.mean(0), "sum": values.sum(0), "last": values[-1], "all": values}[reduce]
-    torch.testing.assert_close(watch[name], expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(capture[name], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_watching_changes_no_bit_but_for_weights_within_the_twins_tolerance(tiny: Pipeline) -> None:
     plain = tiny("a red fox", seed=1).latents
-    assert torch.equal(tiny("a red fox", seed=1, tap=Watch(["unet.out", "text_encoder.*.hidden"])).latents, plain)
-    watch = Watch(WEIGHTS)
-    watched = tiny("a red fox", seed=1, tap=watch).latents
+    assert torch.equal(tiny("a red fox", seed=1, tap=Capture(["unet.out", "text_encoder.*.hidden"])).latents, plain)
+    capture = Capture(WEIGHTS)
+    watched = tiny("a red fox", seed=1, tap=capture).latents
     assert (watched - plain).abs().max() < TOLERANCE * plain.abs().max()
-    assert all(torch.allclose(watch[name].sum(-1), torch.tensor(1.0), atol=1e-5) for name in watch.keys())  # noqa: SIM118
+    assert all(torch.allclose(capture[name].sum(-1), torch.tensor(1.0), atol=1e-5) for name in capture.keys())  # noqa: SIM118
 
 
 def test_a_run_forgets_the_one_before(tiny: Pipeline) -> None:
-    watch = Watch("unet.out", reduce="all")
-    tiny("a red fox", seed=1, tap=watch)
-    tiny("a red fox", seed=1, tap=watch, num_inference_steps=2)
-    assert watch["unet.out"].shape == (2, 2, 4, 16, 16)
-    assert watch.keys() == ["unet.out"]
-    assert len(watch) == 1
+    capture = Capture("unet.out", reduce="all")
+    tiny("a red fox", seed=1, tap=capture)
+    tiny("a red fox", seed=1, tap=capture, num_inference_steps=2)
+    assert capture["unet.out"].shape == (2, 2, 4, 16, 16)
+    assert capture.keys() == ["unet.out"]
+    assert len(capture) == 1
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "heun", "lms", "dpmpp_2m", "euler_ancestral"])
 def test_calls_are_counted_before_they_are_made(tiny: Pipeline, sampler: str) -> None:
-    watch = Watch("unet.out", reduce="all")
-    tiny("a fox", seed=1, sampler=sampler, tap=watch)
-    assert watch.calls == len(watch["unet.out"]) == watch.call + 1
+    capture = Capture("unet.out", reduce="all")
+    tiny("a fox", seed=1, sampler=sampler, tap=capture)
+    assert capture.calls == len(capture["unet.out"]) == capture.call + 1
 
 
 def test_shapes_are_those_of_the_run_and_draw_no_random_number(tiny: Pipeline) -> None:
@@ -81,7 +81,7 @@ def test_shapes_are_those_of_the_run_and_draw_no_random_number(tiny: Pipeline) -
     tiny(["a fox", "a cat"], seed=1, num_inference_steps=1, height=24, width=40, tap=look)
     seen: list[dict[str, torch.Size]] = []
 
-    class Ask(Watch):
+    class Ask(Capture):
         def prepare(self, components, request) -> None:
             super().prepare(components, request)
             seen.append(dict(shapes(components, request)))
@@ -96,38 +96,38 @@ def test_the_estimate_is_what_is_stored(tiny: Pipeline) -> None:
     for reduce, heads in (("all", "each"), ("mean", "mean")):
         asked: list[int] = []
 
-        class Ask(Watch):
+        class Ask(Capture):
             def estimate(self, components, request) -> int:
                 asked.append(super().estimate(components, request))  # noqa: B023
                 return asked[-1]  # noqa: B023
 
-        watch = Ask([WEIGHTS, "unet.out", "unet.*.weights"], reduce=reduce, heads=heads)
-        tiny("a fox", seed=1, tap=watch)
-        assert asked == [sum(watch[name].numel() * 4 for name in watch.keys())]  # noqa: SIM118
+        capture = Ask([WEIGHTS, "unet.out", "unet.*.weights"], reduce=reduce, heads=heads)
+        tiny("a fox", seed=1, tap=capture)
+        assert asked == [sum(capture[name].numel() * 4 for name in capture.keys())]  # noqa: SIM118
 
 
 def test_what_cannot_be_is_refused_before_the_first_call(tiny: Pipeline) -> None:
     called: list[str] = []
     with pytest.raises(InputError, match=r"nearest names are .*unet\.mid\.block\.0\.cross\.weights"):
-        tiny("a fox", tap=together(Watch("unet.mid.block.0.cross.weight"), Everything("unet.x")))
+        tiny("a fox", tap=compose(Capture("unet.mid.block.0.cross.weight"), Everything("unet.x")))
     with pytest.raises(InputError, match=r"would store [\d,]+ bytes in 4 network calls and 1,000"):
-        tiny("a fox", tap=Watch(WEIGHTS, budget=1000))
+        tiny("a fox", tap=Capture(WEIGHTS, budget=1000))
     with pytest.raises(InputError, match="nothing to watch"):
-        Watch([])
+        Capture([])
     with pytest.raises(InputError, match="reduce is 'median'"):
-        Watch("unet.out", reduce="median")
+        Capture("unet.out", reduce="median")
     with pytest.raises(InputError, match="budget of 0"):
-        Watch("unet.out", budget=0)
+        Capture("unet.out", budget=0)
     with pytest.raises(InputError, match="nothing yet"):
-        Watch("unet.out")["unet.out"]
+        Capture("unet.out")["unet.out"]
     assert called == []
 
 
 def test_calls_of_one_part_alone_are_watched_too(tiny: Pipeline) -> None:
-    watch = Watch("text_encoder.layer.*", reduce="last")
-    tiny.encode_prompt("a fox", tap=Watch("text_encoder.last_hidden_state"))
-    tiny.encode_prompt(["a fox", "a cat"], tap=watch)
-    assert watch["text_encoder.layer.0"].shape == (2, 77, 32)
+    capture = Capture("text_encoder.layer.*", reduce="last")
+    tiny.encode_prompt("a fox", tap=Capture("text_encoder.last_hidden_state"))
+    tiny.encode_prompt(["a fox", "a cat"], tap=capture)
+    assert capture["text_encoder.layer.0"].shape == (2, 77, 32)
 
 
 @pytest.mark.parametrize("name", ["tiny-sdxl", "tiny-sdxl-refiner", "tiny-sd15-lcm", "tiny-sd15-inpaint"])

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError
-from diffuscope.lens.watch import Watch
+from diffuscope.lens.capture import Capture
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.request import Request
 from diffuscope.prompt.positions import token_positions, word_tokens
@@ -22,11 +22,11 @@ from diffuscope.prompt.positions import token_positions, word_tokens
 CROSS = "unet.*.cross.weights"
 
 
-class HeatWatch(Watch):
-    """A Watch of all cross-attention, which makes word maps: ``pipe(prompt, tap=watch)``, then ``watch.maps()``."""
+class AttentionCapture(Capture):
+    """A Capture of all cross-attention: ``pipe(prompt, tap=capture)``, then ``capture.maps(pipe.tokenizer)``."""
 
     def __init__(self, names: str | Sequence[str] = CROSS, *, budget: int | None = None) -> None:
-        """Watch these layers' cross-attention; globs such as ``"unet.up.*.cross.weights"`` choose among them."""
+        """Capture these layers' cross-attention; globs such as ``"unet.up.*.cross.weights"`` choose among them."""
         super().__init__(names, reduce="mean", heads="mean", budget=budget)
         self._prompts: tuple[str, ...] = ()
         self._size = (0, 0)
@@ -45,7 +45,7 @@ class HeatWatch(Watch):
             self._size = request.height, request.width
             self._prompts = tuple(p for p in request.prompt for _ in range(request.num_images_per_prompt))
 
-    def maps(self, tokenizer: Tokenizer, image: int = 0) -> "HeatMaps":
+    def maps(self, tokenizer: Tokenizer, image: int = 0) -> "AttentionMaps":
         """The maps of one picture of the run.
 
         Args:
@@ -56,11 +56,11 @@ class HeatWatch(Watch):
             InputError: nothing was watched yet, or there is no such picture.
         """
         if not len(self):
-            raise InputError("nothing was watched: make a picture with tap=watch first")
+            raise InputError("nothing was watched: make a picture with tap=capture first")
         if not 0 <= image < self.images:
             raise InputError(f"picture {image} does not exist; the run made {self.images}")
         layers = [self.conditional(self[name])[image] for name in self.keys()]
-        return HeatMaps(heat(layers, self._size), self._prompts[image], tokenizer)
+        return AttentionMaps(heat(layers, self._size), self._prompts[image], tokenizer)
 
 
 def heat(layers: Sequence[Tensor], picture: tuple[int, int]) -> Tensor:
@@ -94,7 +94,7 @@ def grid(count: int, picture: tuple[int, int]) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class HeatMaps:
+class AttentionMaps:
     """Where each token of a prompt was looked at. All maps of one picture add up to 1 at every place."""
 
     tokens: Tensor
@@ -115,7 +115,7 @@ class HeatMaps:
         line = word_tokens(self.prompt, self.tokenizer)
         return {word.word: self.word(word.word) for word in line if word.positions}
 
-    def landed(self) -> dict[str, float]:
+    def peaks(self) -> dict[str, float]:
         """How far each word landed: the largest value of its map, relative to the mean of all words' largest.
 
         Chefer et al. 2023 (Attend-and-Excite) take a token whose map is large nowhere as neglected; well
@@ -125,7 +125,7 @@ class HeatMaps:
         mean = sum(peaks.values()) / max(len(peaks), 1)
         return {word: peak / mean if mean else 0.0 for word, peak in peaks.items()}
 
-    def side(self, word: str) -> float:
+    def horizontal_centre(self, word: str) -> float:
         """Where the word's map has its centre, from 0 at the left edge to 1 at the right one."""
         column = self.word(word).sum(0)
         at = (torch.arange(len(column)) + 0.5) / len(column)

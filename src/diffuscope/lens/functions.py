@@ -1,8 +1,9 @@
 """A Pipeline's parts as the functions that experiments are written with: Denoisers of a prompt, and a decoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from diffuscope.diffusion import prediction
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.errors import InputError
-from diffuscope.lens.taps import call_twin
+from diffuscope.lens.run_tap import call_twin
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline, codec
 from diffuscope.types import Conditioning, Denoiser, Levels, Tap
@@ -58,19 +59,12 @@ def check_reads(pipe: Pipeline) -> None:
         )
 
 
-class Decoder:
-    """Latents [N,C,h,w] in the U-Net's scale to pictures [N,3,H,W] in [0,1] up to the network's error.
+def decoder(pipe: Pipeline) -> Callable[[Tensor], Tensor]:
+    """The VAE's decoder: latents [N,C,h,w] in the U-Net's scale -> images [N,3,H,W] in [0,1], not clamped.
 
-    Differentiable, and so without the pipeline's pieces and repairs: for losses, and for looking at small batches.
+    Differentiable, and so without the pipeline's tiling and repairs: for losses, and for small batches.
     """
-
-    def __init__(self, pipe: Pipeline) -> None:
-        """Of this pipeline's VAE."""
-        self.vae = pipe.vae
-
-    def __call__(self, latents: Tensor) -> Tensor:
-        """[N,3,H,W]; not clamped."""
-        return codec.shares(self.vae, latents)
+    return partial(codec.shares, pipe.vae)
 
 
 @dataclass(frozen=True, slots=True)

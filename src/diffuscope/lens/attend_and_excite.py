@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError
-from diffuscope.lens.heat import smoothed
-from diffuscope.lens.parts import denoiser
+from diffuscope.lens.attention_maps import smoothed
+from diffuscope.lens.functions import denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.taps import matching
 from diffuscope.prompt.positions import token_positions
@@ -41,7 +41,7 @@ class Gathered:
         return value
 
 
-def neglect(weights: Sequence[Tensor], positions: Sequence[int], size: tuple[int, int]) -> Tensor:
+def attend_and_excite_loss(weights: Sequence[Tensor], positions: Sequence[int], size: tuple[int, int]) -> Tensor:
     """[B] the loss: 1 less the largest value of the most neglected token's map.
 
     Args:
@@ -56,7 +56,7 @@ def neglect(weights: Sequence[Tensor], positions: Sequence[int], size: tuple[int
     return (1 - peaks).amax(1)
 
 
-class Excite:
+class AttendAndExcite:
     """Moves latents so that every one of some words appears, at the first levels of a run.
 
     Each move is one step down the loss's gradient, whose size falls with the square root of a line from ``scale`` to
@@ -74,7 +74,7 @@ class Excite:
         scale: float = SCALE,
         steps: int = STEPS,
         stride: int = 2,
-        seen: Callable[[float, Tensor], None] | None = None,
+        callback: Callable[[float, Tensor], None] | None = None,
     ) -> None:
         """For one run.
 
@@ -86,7 +86,7 @@ class Excite:
             scale: step size, for latents scaled to unit variance.
             steps: how many of the run's levels are led.
             stride: attention of the picture at 1 / ``stride`` of the latents' size is read; the paper's is 4 (16x16).
-            seen: told the noise level and the loss [B] each time.
+            callback: gets the noise level and the loss [B] each time.
 
         Raises:
             InputError: no words or steps, or a word that is not in the prompt.
@@ -95,7 +95,7 @@ class Excite:
             raise InputError(f"{len(words)} words, {steps} steps, stride {stride}; give at least one of each")
         self.positions = [position for word in words for position in token_positions(word, prompt, pipe.tokenizer)]
         self.stride = stride
-        self.seen = seen
+        self.callback = callback
         led = [sigma for sigma in levels.sigmas if sigma > 0][:steps]
         self.sizes = {sigma: scale * (1 - 0.5 * i / max(len(led) - 1, 1)) ** 0.5 for i, sigma in enumerate(led)}
         self._names = matching("unet.*.cross.weights", [pipe.unet])
@@ -117,10 +117,10 @@ class Excite:
             self._denoiser(gathered)(leaf, sigma)
             if not gathered.weights:
                 raise InputError(f"no cross-attention over {size[0]}x{size[1]} places; give another stride")
-            loss = neglect(gathered.weights, self.positions, size)
+            loss = attend_and_excite_loss(gathered.weights, self.positions, size)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        if self.seen is not None:
-            self.seen(sigma, loss.detach())
+        if self.callback is not None:
+            self.callback(sigma, loss.detach())
         # The paper's latents have unit variance, z = x / r with r = sqrt(sigma^2 + 1): a step by dL/dz is r^2 dL/dx.
         return x - self.sizes[sigma] * (sigma**2 + 1) * gradient
 

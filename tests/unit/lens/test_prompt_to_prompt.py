@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from diffuscope.errors import InputError
-from diffuscope.lens.cross import CROSS, PromptToPrompt, Refine, Replace, Reweight, alignment, replacement
-from diffuscope.lens.watch import Watch, together
+from diffuscope.lens.capture import Capture, compose
+from diffuscope.lens.prompt_to_prompt import CROSS, PromptToPrompt, Refine, Replace, Reweight, alignment, replacement
 from diffuscope.pipeline import Pipeline
 
 SOURCE, SWAPPED, ADDED = "a cat on a bike", "a hippopotamus on a bike", "a small cat on a bike"
@@ -16,9 +16,9 @@ TOLERANCE = 1e-4
 
 def rows(pipe: Pipeline, prompts: list[str], tap: PromptToPrompt) -> torch.Tensor:
     """[calls,2,N,T,S] cross-attention of source and edit after the tap."""
-    watch = Watch(NAME, reduce="all")
-    pipe(prompts, seed=[7, 7], tap=together(tap, watch))
-    return watch[NAME][:, 2:]
+    capture = Capture(NAME, reduce="all")
+    pipe(prompts, seed=[7, 7], tap=compose(tap, capture))
+    return capture[NAME][:, 2:]
 
 
 @pytest.mark.parametrize("kind", [Replace, Refine])
@@ -42,7 +42,7 @@ def test_replaced_words_have_the_attention_of_those_they_replace(tiny: Pipeline)
     torch.testing.assert_close(edit[..., 2 : 2 + count].sum(-1), source[..., 2], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(edit[..., 2 + count], source[..., 3], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(edit.sum(-1), torch.ones_like(edit[..., 0]), atol=1e-5, rtol=0)
-    plain = Watch(NAME, reduce="all")
+    plain = Capture(NAME, reduce="all")
     tiny([SOURCE, SWAPPED], seed=[7, 7], tap=plain)
     assert (found[2:] - plain[NAME][2:, 2:]).abs().max() > 0  # the picture differs, but nothing is edited any more:
     assert (found[2, 1, ..., 2 : 2 + count].sum(-1) - found[2, 0, ..., 2]).abs().max() > 1e-6
@@ -50,7 +50,7 @@ def test_replaced_words_have_the_attention_of_those_they_replace(tiny: Pipeline)
 
 def test_refined_words_keep_theirs_and_new_ones_have_their_own(tiny: Pipeline) -> None:
     found = rows(tiny, [SOURCE, ADDED], Refine(tiny.tokenizer, cross_share=1, self_share=0))
-    plain = Watch(NAME, reduce="all")
+    plain = Capture(NAME, reduce="all")
     tiny([SOURCE, ADDED], seed=[7, 7], tap=plain)
     source, edit = found.unbind(1)
     assert torch.equal(edit[..., [0, 1, 3, 4]], source[..., [0, 1, 2, 3]])
@@ -70,10 +70,10 @@ def test_alignments_by_hand(tiny: Pipeline) -> None:
 
 
 def test_factors_of_one_are_the_identity_and_others_scale_their_columns(tiny: Pipeline) -> None:
-    plain = tiny(SOURCE, seed=7, tap=Watch(CROSS)).latents
+    plain = tiny(SOURCE, seed=7, tap=Capture(CROSS)).latents
     assert torch.equal(tiny(SOURCE, seed=7, tap=Reweight({2: 1.0, 5: 1.0})).latents, plain)
-    before, after = Watch(NAME, reduce="all"), Watch(NAME, reduce="all")
-    tiny([SOURCE, SWAPPED], seed=7, tap=together(before, Reweight({2: -0.5}, images=[1]), after))
+    before, after = Capture(NAME, reduce="all"), Capture(NAME, reduce="all")
+    tiny([SOURCE, SWAPPED], seed=7, tap=compose(before, Reweight({2: -0.5}, images=[1]), after))
     expected = before[NAME].clone()
     expected[:, 3, ..., 2] *= -0.5
     assert torch.equal(after[NAME], expected)

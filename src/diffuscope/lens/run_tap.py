@@ -24,7 +24,7 @@ CALL = "unet.x"
 """The first value of every U-Net call: a tap that wants it can count the calls."""
 
 
-class PlannedTap:
+class RunTap:
     """A Tap that knows the run: give it as ``tap=`` to a Pipeline, which tells it before any network runs.
 
     Attributes:

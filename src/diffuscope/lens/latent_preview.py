@@ -27,7 +27,7 @@ def preview(latents: Tensor, low: float | None = None, high: float | None = None
 
 
 @dataclass(frozen=True)
-class LatentColours:
+class LatentRGB:
     """A fitted map: colour = latents times matrix plus offset, place by place; as small as the latents."""
 
     matrix: Tensor
@@ -43,7 +43,7 @@ class LatentColours:
         return to_images(torch.einsum("rc,bchw->brhw", self.matrix, values) + self.offset[:, None, None])
 
 
-def fit_colours(latents: Tensor, pixels: Tensor) -> LatentColours:
+def fit_latent_rgb(latents: Tensor, pixels: Tensor) -> LatentRGB:
     """The linear map that comes nearest to the VAE's colours, by least squares.
 
     Args:
@@ -64,4 +64,4 @@ def fit_colours(latents: Tensor, pixels: Tensor) -> LatentColours:
     wanted = small.movedim(1, -1).flatten(0, -2)  # [places,3]
     found = torch.linalg.lstsq(rows, wanted).solution  # [C+1,3]
     error = float((rows @ found - wanted).square().mean().sqrt())
-    return LatentColours(found[:-1].T.contiguous(), found[-1], error)
+    return LatentRGB(found[:-1].T.contiguous(), found[-1], error)

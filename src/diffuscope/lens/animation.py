@@ -50,7 +50,7 @@ class Record:
         return heard
 
 
-def kept(steps: Iterator[Step]) -> list[Step]:
+def snapshots(steps: Iterator[Step]) -> list[Step]:
     """The steps of a run, each with tensors of its own: a sampler may go on with those that it yields."""
     return [Step(step.index, step.sigma, step.x.detach().clone(), step.x0.detach().clone()) for step in steps]
 
@@ -61,14 +61,14 @@ def frames(pipe: Pipeline, steps: Sequence[Step], *, image: int = 0) -> list[Ima
 
     Args:
         pipe: decodes.
-        steps: as ``kept`` makes them.
+        steps: as ``snapshots`` makes them.
         image: which row.
 
     Raises:
         InputError: no steps.
     """
     if not steps:
-        raise InputError("no steps to show: give kept(pipe.steps(...))")
+        raise InputError("no steps to show: give snapshots(pipe.steps(...))")
     pairs = [pipe.decode(torch.stack([step.x[image], step.x0[image]])) for step in steps]
     width, height = pairs[0][0].size
     film = []

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from diffuscope.errors import InputError, OutputError
-from diffuscope.lens.film import Record, frames, kept, save_gif
+from diffuscope.lens.animation import Record, frames, save_gif, snapshots
 from diffuscope.pipeline import Pipeline
 
 
 def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> None:
-    steps = kept(tiny.steps("a fox", seed=1))
+    steps = snapshots(tiny.steps("a fox", seed=1))
     film = frames(tiny, steps)
     assert [frame.size for frame in film] == [(64, 32)] * 4
     right = np.asarray(film[1].crop((32, 0, 64, 32)), dtype=int)
@@ -34,7 +34,7 @@ def test_a_record_has_every_estimate_and_changes_nothing(tiny: Pipeline) -> None
     record = Record()
     led = tiny("a fox", seed=1, sampler="euler", guidance=record)
     assert torch.equal(led.latents, tiny("a fox", seed=1, sampler="euler").latents)
-    steps = kept(tiny.steps("a fox", seed=1, sampler="euler"))
+    steps = snapshots(tiny.steps("a fox", seed=1, sampler="euler"))
     assert [torch.equal(x0, step.x0) for x0, step in zip(record.x0, steps, strict=True)] == [True] * 4
     for x, x0, noise, sigma in zip(record.x, record.x0, record.noise, record.sigmas, strict=True):
         torch.testing.assert_close(x0 + sigma * noise, x)

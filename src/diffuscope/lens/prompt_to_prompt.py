@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError
-from diffuscope.lens.heat import CROSS
-from diffuscope.lens.taps import PlannedTap
+from diffuscope.lens.attention_maps import CROSS
+from diffuscope.lens.run_tap import RunTap
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.request import Request
 from diffuscope.prompt.positions import word_tokens
@@ -23,7 +23,7 @@ from diffuscope.prompt.positions import word_tokens
 SELF = "unet.*.self.weights"
 
 
-class PromptToPrompt(PlannedTap):
+class PromptToPrompt(RunTap):
     """Carries attention weights from the first picture of a run over to the others.
 
     Cross-attention is edited by ``cross`` in the first share of the network calls. Self-attention is the source's in
@@ -132,11 +132,11 @@ class Refine(PromptToPrompt):
         return torch.where(partners >= 0, source[..., partners.clamp_min(0)], own)
 
 
-class Reweight(PlannedTap):
+class Reweight(RunTap):
     """Words stronger or weaker: their cross-attention is multiplied.
 
     Acts on every picture of a run; rows no longer add up to 1. All factors 1 changes nothing, to the bit. With
-    ``together(Refine(...), Reweight(...))`` it acts on the edited attention.
+    ``compose(Refine(...), Reweight(...))`` it acts on the edited attention.
     """
 
     def __init__(self, factors: Mapping[int, float], *, images: Sequence[int] | None = None) -> None:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuscope.errors import InputError
-from diffuscope.lens.drawing import BLUE, GREEN, MAP, ORANGE, PURPLE, SIGNED, WIDTH, axes
-from diffuscope.lens.text import Near
+from diffuscope.lens.plotting import BLUE, GREEN, MAP, ORANGE, PURPLE, SIGNED, WIDTH, axes
+from diffuscope.lens.text import NearestToken
 from diffuscope.models.tokenizer import END, START, WordTrace
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def token_attention(layers: Mapping[str, Tensor], tokens: Sequence[str]) -> Figu
     return figure
 
 
-def changed_states(before: Sequence[Tensor], after: Sequence[Tensor], tokens: Sequence[str]) -> Figure:
+def state_changes(before: Sequence[Tensor], after: Sequence[Tensor], tokens: Sequence[str]) -> Figure:
     """How far an edit of the embeddings moved the state of each position, layer by layer: ``||b - a|| / ||a||``.
 
     Args:
@@ -132,7 +132,7 @@ def cosines(vectors: Tensor, names: Sequence[str] = (), *, title: str = "Cosine 
     return figure
 
 
-def nearest_words(found: Mapping[str, Sequence[Near]]) -> Figure:
+def nearest_words(found: Mapping[str, Sequence[NearestToken]]) -> Figure:
     """The vocabulary's nearest words to some vectors, a panel each, the nearest above.
 
     Raises:
@@ -150,7 +150,7 @@ def nearest_words(found: Mapping[str, Sequence[Near]]) -> Figure:
     return figure
 
 
-def waves(times: Sequence[float], features: Tensor) -> Figure:
+def time_features(times: Sequence[float], features: Tensor) -> Figure:
     """What the U-Net is told of the time: one row of ``features`` [N,width] for each of ``times``, from -1 to 1.
 
     Raises:
@@ -175,7 +175,7 @@ def activations(values: Mapping[str, Tensor], *, columns: int = 5) -> Figure:
     """
     wrong = [name for name, value in values.items() if value.ndim != 3]
     if wrong or columns < 1:
-        raise InputError(f"{wrong or columns} cannot be drawn; give values [C,h,w], such as a Watch's of one row")
+        raise InputError(f"{wrong or columns} cannot be drawn; give values [C,h,w], such as a Capture's of one row")
     columns = min(columns, max(len(values), 1))
     rows = -(-len(values) // columns)
     figure, drawn = axes(rows, columns, rows * (WIDTH / columns + 0.35), some=bool(values))
@@ -188,7 +188,7 @@ def activations(values: Mapping[str, Tensor], *, columns: int = 5) -> Figure:
     return figure
 
 
-def told_levels(sigmas: Sequence[float], told: Mapping[str, Sequence[float]]) -> Figure:
+def noise_readings(sigmas: Sequence[float], told: Mapping[str, Sequence[float]]) -> Figure:
     """Noise levels that somebody reads off against those that are there, with the diagonal on which both agree.
 
     Raises:
