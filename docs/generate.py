@@ -12,7 +12,7 @@ import torch
 import diffuscope
 from diffuscope.cli import COMMANDS, main
 from diffuscope.config import EMOJI
-from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.samplers import TABLE, network_calls
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
@@ -66,11 +66,10 @@ def samplers() -> str:
     ]
     for info in TABLE.values():
         aliases = ", ".join(info.aliases)
-        noise = "a path" if info.path_noise else "fresh" if info.draws_noise else "none"
-        more = info.further_calls * info.further_steps
-        calls = f"{info.calls}, {more} more a run" if more else str(info.calls)
-        end = {"configured": "as the model says", "sigma_min": "the lowest level"}.get(info.final, "zero")
-        lines.append(f"| `{info.name}` | {info.label} | {info.order} | {calls} | {noise} | {end} | {aliases} |")
+        more = max(network_calls(info.function, range(16, 0, -1)))
+        calls = f"{info.calls}, some steps more" if more > info.calls else str(info.calls)
+        end = {"config": "as the model says", "sigma_min": "the lowest level"}.get(info.final_sigma, "zero")
+        lines.append(f"| `{info.name}` | {info.label} | {info.order} | {calls} | {info.noise} | {end} | {aliases} |")
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,11 @@ from typing import Literal, get_args
 
 Prediction = Literal["epsilon", "v", "x0"]
 BetaKind = Literal["scaled_linear", "linear", "cosine"]
-TimeSpacing = Literal["linspace", "leading", "trailing"]
+TimeSpacing = Literal["linspace", "leading", "trailing"]  # of training times: Lin et al. 2024, Table 2
+Spacing = Literal["model", "linspace", "leading", "trailing", "karras", "exponential", "beta", "sgm_uniform"]
+TIME_SPACINGS: tuple[TimeSpacing, ...] = get_args(TimeSpacing)
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)  # of a run's noise levels
+FinalSigma = Literal["zero", "sigma_min"]  # where a run ends: without noise, or at the lowest trained level
 Activation = Literal["quick_gelu", "gelu"]
 States = Literal["last", "penultimate"]
 MOST = 256  # layers, blocks or levels; the largest released model has 32

@@ -79,7 +79,7 @@ CALLS: dict[str, Bad] = {
     "sampler": Bad(
         {"sampler": "dpm++2n"},
         InputError,
-        ("no sampler 'dpm++2n'", "Did you mean 'dpmpp_2", "euler"),
+        ("got 'dpm++2n'", "Did you mean 'dpmpp_2", "euler"),
         ("--sampler", "dpm++2n"),
     ),
     "sampler is a number": Bad({"sampler": 3}, InputError, ("sampler is 3", "euler")),

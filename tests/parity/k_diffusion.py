@@ -11,7 +11,7 @@ import torch
 
 from diffuscope.config import ScheduleConfig
 from diffuscope.diffusion.prediction import denoiser
-from diffuscope.diffusion.samplers import SAMPLERS, TABLE
+from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.diffusion.schedules import Schedule
 from parity.schedulers import RAMPS, STEPS, TIMES, draws, network, relative_errors
 
@@ -33,12 +33,13 @@ FUNCTIONS = {
     "dpmpp_3m_sde": "sample_dpmpp_3m_sde",
 }
 TAKES_NOISE = {name for name in FUNCTIONS if "ancestral" in name or "sde" in name}
+EULER_FROM_NOISE = ("heun", "kdpm2", "kdpm2_ancestral")
 CHURNING = ("euler", "heun", "kdpm2")
 
 
 def steps_of(name, zero_snr=False):
     """Numbers of steps to compare; see quirks for why some of the reference cannot make one, and some no more."""
-    if zero_snr and TABLE[name].euler_from_noise:
+    if zero_snr and name in EULER_FROM_NOISE:
         return STEPS[:1]
     return STEPS[1:] if "m_sde" in name else STEPS
 

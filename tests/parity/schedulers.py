@@ -167,7 +167,7 @@ def our_run(name, levels, config, x, noises, **options):
     """Latents after each step in the reference's variables."""
     left = iter(noises)
     denoise = denoiser(network, levels, config.prediction)
-    if TABLE[name].wants_table:
+    if TABLE[name].takes_table:
         options["table"] = levels.table
     steps = SAMPLERS[name](denoise, x, levels.sigmas, noise=lambda *_: next(left), **options)
     unit = TABLE[name].variance_preserving

@@ -235,7 +235,7 @@ def assert_ddim(steps, ours, their_step, name="ddim", theirs=None, change=None):
     denoise = denoiser(network, levels, config.prediction)
     denoise = denoise if change is None else change(denoise)
     left = iter(noises)
-    if TABLE[name].wants_table:
+    if TABLE[name].takes_table:
         ours = {**ours, "table": levels.table}
     steps_made = SAMPLERS[name](denoise, start * levels.start_scale, levels.sigmas, noise=lambda *_: next(left), **ours)
     assert_same([step.x / (step.sigma**2 + 1) ** 0.5 for step in steps_made], reached)

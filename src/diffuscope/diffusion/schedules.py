@@ -9,9 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffuscope.config import ScheduleConfig, TimeSpacing
+from diffuscope.config import SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
 from diffuscope.diffusion.clock import log_sigma_at, time_at
-from diffuscope.diffusion.samplers.table import SPACINGS, TIME_SPACINGS, Final, Grid, SamplerInfo, find
+from diffuscope.diffusion.samplers.table import SamplerInfo, Timesteps, find
 from diffuscope.errors import InputError
 from diffuscope.types import Levels
 
@@ -81,7 +81,7 @@ class Schedule:
         *,
         sampler: str = "euler",
         spacing: str | Sequence[float] = "model",
-        final: Final | None = None,
+        final: FinalSigma | None = None,
     ) -> Levels:
         """The noise levels of one run, as the sampler's reference picks them.
 
@@ -117,13 +117,13 @@ class Schedule:
         listed = next((name for name in TIME_SPACINGS if name == spacing), None)
         times_like: TimeSpacing = listed or info.spacing or self.config.spacing
         sigmas, times = self._path(steps, spacing, times_like, info)
-        lowest, end = self._sigmas[0], info.final if final is None else final
+        lowest, end = self._sigmas[0], info.final_sigma if final is None else final
         if end == "sigma_min" and sigmas[-1] <= lowest * (1 + _ROUNDING):  # there already: one level more above it
             if steps == self.config.train_steps:
                 raise InputError(f"{steps} steps that end at the lowest trained level: ask for fewer steps")
             sigmas, times = self._path(steps + 1, spacing, times_like, info)
         else:
-            as_configured = end == "configured" and not self.config.ddim_ends_at_zero and sigmas[-1] > lowest
+            as_configured = end == "config" and not self.config.ddim_ends_at_zero and sigmas[-1] > lowest
             sigmas = [*sigmas, lowest if end == "sigma_min" or as_configured else 0.0]
             times = None if times is None else [*times, 0.0]
         return self._finished(sigmas, times, info, times_like)
@@ -139,8 +139,8 @@ class Schedule:
         ramped = spacing in ("karras", "exponential", "beta")
         high, low = self._sigmas[-1], self._sigmas[0]
         if not (ramped and info.variance_preserving):
-            grid: Grid = "whole" if info.grid == "distilled" and spacing in TIME_SPACINGS else info.grid
-            times = _model_times(self.config, times_like, steps, grid)
+            kind: Timesteps = "whole" if info.distilled and spacing in TIME_SPACINGS else info.timesteps
+            times = _model_times(self.config, times_like, steps, kind)
             sigmas = [self.sigma_of(time) for time in times]
             if not ramped:
                 return sigmas, times
@@ -265,11 +265,11 @@ def _to_zero_snr(alphas_cumprod: Tensor) -> Tensor:
     return rescaled
 
 
-def _model_times(config: ScheduleConfig, spacing: TimeSpacing, steps: int, grid: Grid) -> list[float]:
+def _model_times(config: ScheduleConfig, spacing: TimeSpacing, steps: int, kind: Timesteps) -> list[float]:
     """Training times in falling order, as Lin et al. 2024, Table 2 names them and diffusers computes them."""
-    if grid == "distilled":
+    if kind == "distilled":
         return _distilled_times(config.train_steps, steps)
-    points = steps + 1 if grid == "inner" else steps
+    points = steps + 1 if kind == "drop_last" else steps
     falling = range(points - 1, points - 1 - steps, -1)
     if spacing == "trailing":
         stride = (config.train_steps - config.train_steps / steps) - config.train_steps  # rounded as numpy.arange does
@@ -278,7 +278,7 @@ def _model_times(config: ScheduleConfig, spacing: TimeSpacing, steps: int, grid:
         return [float(i * (config.train_steps // points) + config.steps_offset) for i in falling]
     last = config.train_steps - 1
     times = [min(i * (last / max(points - 1, 1)), float(last)) for i in falling]
-    return times if grid == "fractional" else [float(round(time)) for time in times]
+    return times if kind == "fractional" else [float(round(time)) for time in times]
 
 
 def _distilled_times(train_steps: int, steps: int) -> list[float]:

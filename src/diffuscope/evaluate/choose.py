@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from diffuscope.diffusion.samplers import SAMPLERS as SOLVERS
 from diffuscope.diffusion.samplers import find, network_calls
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.evaluate import questions
@@ -50,7 +49,7 @@ def grid(
     for sampler, wanted, guidance in product(samplers, calls, guidances):
         for steps in range(wanted, 0, -1):
             sigmas = schedule.levels(steps, sampler=sampler).sigmas
-            used = sum(network_calls(SOLVERS[find(sampler).info.name], sigmas))
+            used = sum(network_calls(find(sampler).info.function, sigmas))
             if used <= wanted or steps == 1:
                 yield sampler, steps, used, guidance
                 break

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope import loading
+from diffuscope.config import FinalSigma
 from diffuscope.diffusion.noise import PerImageNoise
-from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError
 from diffuscope.images import ImageSources, fit_to_size, open_image, to_pixels
@@ -110,7 +110,7 @@ class Pipeline(Adapted):
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
         sigmas: str | Sequence[float] | None = None,
-        final_sigma: Final | None = None,
+        final_sigma: FinalSigma | None = None,
         thresholding: Mapping[str, float] | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -178,7 +178,7 @@ class Pipeline(Adapted):
         sampler: str | None = None,
         sampler_options: Mapping[str, float | str] | None = None,
         sigmas: str | Sequence[float] | None = None,
-        final_sigma: Final | None = None,
+        final_sigma: FinalSigma | None = None,
         thresholding: Mapping[str, float] | None = None,
         height: int | None = None,
         width: int | None = None,

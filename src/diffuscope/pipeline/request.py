@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, SupportsIndex, cast
 
-from diffuscope.config import REFINER_SIZES, ModelConfig
+from diffuscope.config import REFINER_SIZES, FinalSigma, ModelConfig
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.limits import limited
-from diffuscope.diffusion.samplers.table import Final
 from diffuscope.diffusion.schedules import Schedule, check_strength, section, tail
 from diffuscope.errors import InputError
 from diffuscope.pipeline import guiding
@@ -45,7 +44,7 @@ class Request:
     """Those that were given."""
     spacing: str | tuple[float, ...]
     """The spacing's name, or the noise levels that were given."""
-    final_sigma: Final | None
+    final_sigma: FinalSigma | None
     """None is the sampler's own end."""
     thresholding: Mapping[str, float]
     """Options of ``limits.limited``."""
@@ -278,7 +277,7 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
     name, spacing = _solver(config, asked)
     wanted = preset.steps if asked.steps is None and isinstance(spacing, str) else asked.steps
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
-    end = cast(Final | None, asked.final_sigma)  # another is refused here, by its name
+    end = cast(FinalSigma | None, asked.final_sigma)  # another is refused here, by its name
     levels = schedule.levels(steps, sampler=name, spacing=spacing, final=end)
     count = len(levels.sigmas) - 1
     # All of a masked picture made anew begins as a picture from text does.

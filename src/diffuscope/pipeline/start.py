@@ -123,9 +123,9 @@ def _solved(request: Request, denoise: Denoiser, x: Tensor, noise: PerImageNoise
     """The sampler's steps, with the noise and the options that its kind asks for."""
     info, levels = TABLE[request.sampler], request.levels
     drawn: Noise = noise
-    if info.path_noise:  # up to the model's highest level, so that a seed's path is the same in every run
+    if info.noise == "brownian":  # up to the model's highest level, so that a seed's path is the same in every run
         drawn = BrownianNoise(request.seed, max(levels.sigmas[0], math.exp(levels.table[-1])))
-    table = {"table": levels.table} if info.wants_table else {}
+    table = {"table": levels.table} if info.takes_table else {}
     steps = SAMPLERS[info.name](denoise, x, request.planned, noise=drawn, **table, **request.sampler_options)
     return islice(steps, len(levels.sigmas) - 1)
 

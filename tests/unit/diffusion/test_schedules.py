@@ -5,9 +5,8 @@ import pytest
 import torch
 from scipy.special import betaincinv
 
-from diffuscope.config import ScheduleConfig
+from diffuscope.config import SPACINGS, TIME_SPACINGS, ScheduleConfig
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
-from diffuscope.diffusion.samplers.table import SPACINGS, TIME_SPACINGS
 from diffuscope.diffusion.schedules import Schedule, beta_quantile, tail
 from diffuscope.errors import InputError
 
