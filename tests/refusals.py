@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +21,8 @@ def refused(argument: str, got: object = ANYTHING) -> Iterator[pytest.ExceptionI
     assert error.want
     if got is not ANYTHING:
         assert error.got == got
+
+
+def without_paths(error: Exception, folder: Path) -> str:
+    """Its message without the path of a test's folder, in which pytest repeats the name of the test."""
+    return str(error).replace(str(folder), "")

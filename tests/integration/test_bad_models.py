@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffuscope.cli import main
 from diffuscope.config import PRESETS
-from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.loading import Components, config_to_json, load_components
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -24,6 +24,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import load
 from diffuscope.weights.layout import single_file
+from refusals import refused, without_paths
 
 Tensors = dict[str, Tensor]
 MODEL = "model.diffusion_model."
@@ -62,79 +63,51 @@ STEM = f"{MODEL}input_blocks.0.0.weight"
 QUERY = "first_stage_model.decoder.mid.attn_1.q.weight"
 Change = Callable[[Tensors], Tensors]
 SINGLE: dict[str, tuple[Change, type[DiffuscopeError], str]] = {
-    "a tensor is missing": (
-        lambda t: without(t, f"{MODEL}out.2.bias"),
-        WeightMismatchError,
-        r"1 missing \(out\.bias\)",
-    ),
-    "a tensor too many": (lambda t: t | {f"{MODEL}x.weight": torch.ones(1)}, WeightMismatchError, "x.weight.*no rule"),
-    "a part too many": (
-        lambda t: t | {"lora.weight": torch.ones(1)},
-        WeightMismatchError,
-        "'lora.weight'.*belongs to no part",
-    ),
-    "another shape": (
-        lambda t: t | {f"{MODEL}out.2.bias": torch.ones(5)},
-        WeightMismatchError,
-        r"shape \[5\], wanted \[4\]",
-    ),
-    "whole numbers": (
-        lambda t: t | {f"{MODEL}out.2.bias": torch.ones(4).int()},
-        WeightMismatchError,
-        "dtype torch.int32",
-    ),
-    "truths": (lambda t: t | {f"{MODEL}out.2.bias": torch.ones(4).bool()}, WeightMismatchError, "dtype torch.bool"),
-    "a projection that does not split": (
-        lambda t: t | {FUSED: torch.ones(95, 32)},
-        WeightMismatchError,
-        "does not split",
-    ),
-    "a projection of no dimension": (lambda t: t | {FUSED: torch.ones(())}, WeightMismatchError, "does not split"),
-    "a convolution for a matrix": (
-        lambda t: t | {QUERY: torch.ones(32, 32, 3, 3)},
-        WeightMismatchError,
-        "is no matrix",
-    ),
-    "a vector for a matrix": (lambda t: t | {QUERY: torch.ones(32)}, WeightMismatchError, "is no matrix"),
+    "a tensor is missing": (lambda t: without(t, f"{MODEL}out.2.bias"), WeightMismatchError, "out.bias"),
+    "a tensor too many": (lambda t: t | {f"{MODEL}x.weight": torch.ones(1)}, WeightMismatchError, "x.weight"),
+    "a part too many": (lambda t: t | {"lora.weight": torch.ones(1)}, WeightMismatchError, "'lora.weight'"),
+    "another shape": (lambda t: t | {f"{MODEL}out.2.bias": torch.ones(5)}, WeightMismatchError, "[5]"),
+    "whole numbers": (lambda t: t | {f"{MODEL}out.2.bias": torch.ones(4).int()}, WeightMismatchError, "int32"),
+    "truths": (lambda t: t | {f"{MODEL}out.2.bias": torch.ones(4).bool()}, WeightMismatchError, "bool"),
+    "a projection that does not split": (lambda t: t | {FUSED: torch.ones(95, 32)}, WeightMismatchError, "attn"),
+    "a projection of no dimension": (lambda t: t | {FUSED: torch.ones(())}, WeightMismatchError, "attn"),
+    "a convolution for a matrix": (lambda t: t | {QUERY: torch.ones(32, 32, 3, 3)}, WeightMismatchError, "attn_1.q"),
+    "a vector for a matrix": (lambda t: t | {QUERY: torch.ones(32)}, WeightMismatchError, "attn_1.q"),
     "two names for one tensor": (
         lambda t: t | {"cond_stage_model.model.positional_embedding.weight": torch.ones(77, 32)},
         WeightMismatchError,
-        "positional_embedding.weight.*no rule",
+        "positional_embedding.weight",
     ),
-    "the U-Net alone": (lambda t: only(t, MODEL), WeightsError, "a U-Net, not a whole model.*no vae"),
-    "the VAE alone": (lambda t: only(t, "first_stage_model."), WeightsError, "nothing known, not a whole model"),
-    "without VAE": (lambda t: {k: v for k, v in t.items() if k[:5] != "first"}, WeightsError, "it has no vae"),
-    "text encoder missing": (
-        lambda t: {k: v for k, v in t.items() if k[:4] != "cond"},
-        WeightsError,
-        "no text encoder",
-    ),
-    "a U-Net without a stem": (lambda t: without(t, STEM), WeightsError, "lacks the tensors that every"),
-    "a stem of no dimension": (lambda t: t | {STEM: torch.ones(())}, WeightsError, "lacks the tensors that every"),
-    "another family": (lambda t: t | {STEM: torch.ones(32, 8, 3, 3)}, WeightsError, "no family.*in_channels 8"),
-    "a LoRA": (lambda _: {"lora_unet_x.lora_down.weight": torch.ones(4, 4)}, WeightsError, "a LoRA, not a whole model"),
-    "an embedding": (lambda _: {"emb_params": torch.ones(2, 768)}, WeightsError, "an embedding, not a whole model"),
-    "a ControlNet": (lambda _: {"control_model.x.weight": torch.ones(2)}, WeightsError, "a ControlNet, not"),
-    "Stable Diffusion 3": (
-        lambda _: {f"{MODEL}joint_blocks.0.x": torch.ones(2)},
-        WeightsError,
-        "Diffusion 3 transformer",
-    ),
-    "no tensor": (lambda _: {}, WeightsError, "nothing known"),
+    "the U-Net alone": (lambda t: only(t, MODEL), WeightsError, "U-Net"),
+    "the VAE alone": (lambda t: only(t, "first_stage_model."), WeightsError, "model.safetensors"),
+    "without VAE": (lambda t: {k: v for k, v in t.items() if k[:5] != "first"}, WeightsError, "vae"),
+    "text encoder missing": (lambda t: {k: v for k, v in t.items() if k[:4] != "cond"}, WeightsError, "text encoder"),
+    "a U-Net without a stem": (lambda t: without(t, STEM), WeightsError, "U-Net"),
+    "a stem of no dimension": (lambda t: t | {STEM: torch.ones(())}, WeightsError, "U-Net"),
+    "another family": (lambda t: t | {STEM: torch.ones(32, 8, 3, 3)}, WeightsError, "channels"),
+    "a LoRA": (lambda _: {"lora_unet_x.lora_down.weight": torch.ones(4, 4)}, WeightsError, "LoRA"),
+    "an embedding": (lambda _: {"emb_params": torch.ones(2, 768)}, WeightsError, "embedding"),
+    "a ControlNet": (lambda _: {"control_model.x.weight": torch.ones(2)}, WeightsError, "ControlNet"),
+    "Stable Diffusion 3": (lambda _: {f"{MODEL}joint_blocks.0.x": torch.ones(2)}, WeightsError, "Diffusion 3"),
+    "no tensor": (lambda _: {}, WeightsError, "model.safetensors"),
 }
 
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_single_file(whole: Tensors, tmp_path: Path, name: str, capsys) -> None:
-    change, error, words = SINGLE[name]
+    change, error, noun = SINGLE[name]
     path = tmp_path / "model.safetensors"
     save_file(change(dict(whole)), path)
     family = FAMILY if name not in ("another family",) else None
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error) as caught:
         load_components(path, "cpu", family=family)
     assert str(path) in str(caught.value) or "tensor '" in str(caught.value)
+    assert noun in without_paths(caught.value, tmp_path)
     assert main(["generate", "a", "--model", str(path)]) == 2
-    assert "error:" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    assert len(err.splitlines()) < 25
 
 
 METADATA = {
@@ -153,7 +126,7 @@ METADATA = {
 def test_metadata_that_describe_no_model(whole: Tensors, tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.safetensors"
     save_file({STEM: whole[STEM]}, path, {single_file.CONFIG_KEY: METADATA[name]})
-    with pytest.raises(WeightsError, match=r"model\.safetensors has a config in its metadata that describes no model"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors.*config"):
         load_components(path, "cpu")
 
 
@@ -162,8 +135,9 @@ def test_a_pickle_of_tensors_is_read_where_it_is_allowed(whole: Tensors, tmp_pat
     path = tmp_path / "model.ckpt"
     content = {"state_dict": whole, "global_step": 3, "epoch": 1}
     torch.save(content, path, _use_new_zipfile_serialization=in_zip)
-    with pytest.raises(WeightsError, match="which can run code"):
+    with pytest.raises(WeightsError) as caught:
         load(path)
+    assert "pickle" in without_paths(caught.value, tmp_path)
     found = load(path, "cpu", "bfloat16", FAMILY, allow_pickle=True)
     assert found.config == PRESETS[FAMILY]
     assert torch.equal(found.unet.stem.weight, whole[STEM].bfloat16())
@@ -179,73 +153,70 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], type[DiffuscopeError], str]] 
     "another class": (
         lambda folder: edit(folder / "model_index.json", unet=["my_module", "MyUNet"]),
         WeightsError,
-        "unet = .*MyUNet.*never run",
+        "MyUNet",
     ),
     "a class of the system": (
         lambda folder: edit(folder / "model_index.json", vae=["os", "system"]),
         WeightsError,
-        "vae = .*system",
+        "system",
     ),
     "a pipeline in the folder": (
         lambda folder: edit(folder / "model_index.json", _class_name=["pipeline", "Mine"]),
         WeightsError,
-        "names code in the folder",
+        "pipeline",
     ),
     "a class that is no name": (
         lambda folder: edit(folder / "model_index.json", unet={"code": 1}),
         WeightsError,
-        "unet = ",
+        "unet",
     ),
     "a billion layers": (
         lambda folder: edit(folder / "text_encoder/config.json", num_hidden_layers=10**9),
         WeightsError,
-        "layers is 1000000000",
+        "1000000000",
     ),
     "a billion channels": (
         lambda folder: edit(folder / "vae/config.json", block_out_channels=[8 * 10**12, 8 * 10**12]),
         WeightsError,
-        "makes no network|shape",
+        "config",
     ),
     "another kind of network": (
         lambda folder: edit(folder / "unet/config.json", act_fn="mish"),
         WeightsError,
-        "act_fn = 'mish'",
+        "'mish'",
     ),
     "weights of another network": (
         lambda folder: shutil.copy(
             folder / "vae/diffusion_pytorch_model.safetensors", folder / "unet/diffusion_pytorch_model.safetensors"
         ),
         WeightMismatchError,
-        "no rule",
+        "tensor '",
     ),
     "a pickle for the weights": (
         lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors").rename(
             folder / "unet/diffusion_pytorch_model.bin"
         ),
         WeightsError,
-        "is a pickle",
+        "pickle",
     ),
-    "a part is missing": (
-        lambda folder: shutil.rmtree(folder / "vae"),
-        ModelNotFoundError,
-        "vae/config.json is missing",
+    "a part is missing": (lambda folder: shutil.rmtree(folder / "vae"), ModelNotFoundError, "vae/config.json"),
+    "nothing in it": (lambda folder: [shutil.rmtree(folder), folder.mkdir()], ModelNotFoundError, "model_index.json"),
+    "a list for an index": (
+        lambda folder: (folder / "model_index.json").write_text("[]"),
+        WeightsError,
+        "model_index.json",
     ),
-    "nothing in it": (
-        lambda folder: [shutil.rmtree(folder), folder.mkdir()],
-        ModelNotFoundError,
-        "neither config.json .* nor model_index.json",
-    ),
-    "a list for an index": (lambda folder: (folder / "model_index.json").write_text("[]"), WeightsError, "JSON object"),
 }
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder(folder: Path, name: str) -> None:
-    change, error, words = FOLDERS[name]
+    change, error, noun = FOLDERS[name]
     change(folder)
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error) as caught:
         load_components(folder, "cpu")
     assert str(folder) in str(caught.value) or "config.json" in str(caught.value) or "tensor '" in str(caught.value)
+    assert noun in without_paths(caught.value, folder.parent)
 
 
 def test_no_code_of_a_folder_is_imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,14 +235,14 @@ def test_no_code_of_a_folder_is_imported(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_a_family_is_asked_of_a_folder(folder: Path) -> None:
-    with pytest.raises(InputError, match="a folder says itself"):
+    with refused("family", "sd15"):
         load_components(folder, "cpu", family="sd15")
 
 
 def test_a_text_file(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_text("a red fox\n" * 9)
-    with pytest.raises(WeightsError, match=r"model\.safetensors is refused"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors"):
         load(path)
 
 
