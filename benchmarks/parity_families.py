@@ -64,14 +64,14 @@ def theirs_of(ours: Pipeline, device: str) -> Any:
         for name, encoder in zip(("text_encoder", "text_encoder_2"), config.text_encoders, strict=False):
             kind = "CLIPTextModel" if encoder.projection is None else "CLIPTextModelWithProjection"
             document = transformers.CLIPTextConfig(**network_config.text_encoder_to_json(encoder))
-            found[diffusers_folder.place(config, name)] = getattr(transformers, kind)(document)
+            found[diffusers_folder.subfolder(config, name)] = getattr(transformers, kind)(document)
     with tempfile.TemporaryDirectory() as folder:
         for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), parts.towers, strict=False):
-            place = diffusers_folder.place(config, name).replace("text_encoder", "tokenizer")
+            place = diffusers_folder.subfolder(config, name).replace("text_encoder", "tokenizer")
             write_tokenizer(tokenizer, Path(folder) / place)
             found[place] = transformers.CLIPTokenizer.from_pretrained(Path(folder) / place)
     for name, network in parts.networks.items():
-        theirs = found[diffusers_folder.place(config, name)]
+        theirs = found[diffusers_folder.subfolder(config, name)]
         tensors = to_diffusers(network.state_dict(), network.config)
         if type(theirs) is transformers.CLIPTextModel:
             tensors = {key.removeprefix("text_model."): tensor for key, tensor in tensors.items()}

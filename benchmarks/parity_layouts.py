@@ -75,7 +75,7 @@ def difference(ours: Components, theirs: diffusers.DiffusionPipeline) -> str:
     x, config = torch.randn(1, 4, 8, 8), ours.config
     context, extra = torch.randn(1, 7, config.unet.context_dim), added(config)
     for part, network in ours.networks.items():
-        found = getattr(theirs, diffusers_folder.place(config, part))
+        found = getattr(theirs, diffusers_folder.subfolder(config, part))
         if isinstance(network, TextEncoder):
             mine, other = network(ids).hidden_states[-2], found(ids, output_hidden_states=True).hidden_states[-2]
         elif isinstance(network, VAE):

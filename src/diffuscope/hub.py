@@ -115,7 +115,7 @@ def _is_whole(folder: Path, file: str | None) -> bool:
         config = diffusers_folder.read_config(folder)
         parts = ("text_encoder", "text_encoder_2")[: len(config.text_encoders)]
         for part in (*parts, "unet", "vae"):
-            diffusers_folder.find_weights(folder, diffusers_folder.place(config, part))
+            diffusers_folder.find_weights(folder, diffusers_folder.subfolder(config, part))
     except DiffuscopeError:
         return False
     return True

@@ -23,7 +23,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.weights.identify import families, one_network
 from diffuscope.weights.layout import diffusers_folder, single_file
 from diffuscope.weights.layout.diffusers import from_diffusers
-from diffuscope.weights.store import packing
+from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.assign import blank, load_into
 from diffuscope.weights.store.stores import Store, open_store
 
@@ -295,12 +295,8 @@ def single_config(store: Store, family: str | None = None) -> ModelConfig:
     document = store.header.metadata.get(single_file.CONFIG_KEY)
     if family is not None or document is None:
         return families.choose(store.header, family, str(store.path))
-    try:
-        return config_from_json(json.loads(document))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(
-            f"{store.path} has a config in its metadata that describes no model ({error}); give family, such as 'sd15'"
-        ) from error
+    source, todo = f"the config in the metadata of {store.path}", "give family, such as 'sd15'"
+    return _model_config(files.parse_json(document, source, todo), source, todo)
 
 
 def is_own(folder: Path) -> bool:
@@ -316,7 +312,7 @@ def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = Fals
         WeightsError: there is a pickled one only, which is not allowed.
     """
     if not is_own(folder):
-        places = {part: diffusers_folder.place(config, part) for part in parts(config)}
+        places = {part: diffusers_folder.subfolder(config, part) for part in parts(config)}
         return {
             part: diffusers_folder.find_weights(folder, place, allow_pickle=allow_pickle)
             for part, place in places.items()
@@ -334,12 +330,16 @@ def read_config(folder: Path) -> ModelConfig:
     Raises:
         WeightsError: config.json is damaged, or holds what this version does not know.
     """
-    path = folder / CONFIG
+    path, todo = folder / CONFIG, "save the model again"
+    return _model_config(files.read_json(path, todo), str(path), todo)
+
+
+def _model_config(document: Mapping[str, Any], source: str, todo: str) -> ModelConfig:
+    """The config in a JSON object; errors name ``source``."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         return config_from_json(document)
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path} describes no model ({error}); save the model again") from error
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{source} describes no model ({error}); {todo}") from error
 
 
 def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
@@ -387,6 +387,6 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None
 def _tokenizer(folder: Path, part: str, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a text encoder; CLIP's own merges where the folder holds none."""
     encoder: TextEncoderConfig = getattr(config, part)
-    place = part if is_own(folder) else diffusers_folder.place(config, part)
+    place = part if is_own(folder) else diffusers_folder.subfolder(config, part)
     merges = folder / place.replace("text_encoder", "tokenizer") / "merges.txt"
     return Tokenizer(merges if merges.is_file() else None, length=encoder.positions, pad=encoder.pad)

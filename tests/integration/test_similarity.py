@@ -110,7 +110,7 @@ def test_towers_that_cannot_judge_are_named(towers: Path, teacher_file: Path, ti
     (towers / "cut.safetensors").write_bytes((towers / TOWERS).read_bytes()[:100])
     refused(WeightsError, "cut", teacher=towers / "cut.safetensors")
     for tensors, says in (
-        ({PICTURE: torch.zeros(3, 4)}, r"has shape \[3, 4\], wanted \[320, 1280\]"),
+        ({PICTURE: torch.zeros(3, 4)}, r"has shape \[3, 4\], expected \[320, 1280\]"),
         ({"log_scale": torch.zeros(1)}, "is missing"),
     ):
         packing.write(towers / TOWERS, tensors)

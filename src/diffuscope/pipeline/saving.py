@@ -69,12 +69,12 @@ def _diffusers(components: Components, folder: Path) -> None:
     for name, network in components.networks.items():
         tensors = to_diffusers(network.state_dict(), network.config)
         files.write(
-            folder / diffusers_folder.WEIGHTS[diffusers_folder.place(components.config, name)],
+            folder / diffusers_folder.WEIGHTS[diffusers_folder.subfolder(components.config, name)],
             tensors,
             {"format": "pt"},
         )
     for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), components.towers, strict=False):
-        place = diffusers_folder.place(components.config, name).replace("text_encoder", "tokenizer")
+        place = diffusers_folder.subfolder(components.config, name).replace("text_encoder", "tokenizer")
         write_tokenizer(tokenizer, folder / place)
 
 

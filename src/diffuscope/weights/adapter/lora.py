@@ -261,10 +261,12 @@ def _check_scalars(path: Path, keys: Keys, shapes: Mapping[Role, tuple[int, ...]
     magnitude = shapes.get("magnitude")
     if magnitude is not None and _magnitude_axis(keys["magnitude"], magnitude, shape) is None:
         raise WeightMismatchError(
-            f"{keys['magnitude']!r} of {path} has shape {list(magnitude)}; wanted {shape[0]} values, one an output"
+            f"{keys['magnitude']!r} of {path} has shape {list(magnitude)}; expected {shape[0]} values, one an output"
         )
     if "alpha" in shapes and math.prod(shapes["alpha"]) != 1:
-        raise WeightsError(f"{path} is refused: {keys['alpha']!r} has shape {list(shapes['alpha'])}, wanted one number")
+        raise WeightsError(
+            f"{path} is refused: {keys['alpha']!r} has shape {list(shapes['alpha'])}, expected one number"
+        )
 
 
 def _magnitude_axis(key: str, magnitude: tuple[int, ...], shape: Sequence[int]) -> int | None:

@@ -1,6 +1,5 @@
 """How strong an adapter is by itself: alpha over rank, from the file, its metadata, or a file beside it."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from diffuscope.errors import WeightsError
+from diffuscope.weights.store import files
 from diffuscope.weights.store.files import Header
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -24,22 +24,12 @@ _LEAF = re.compile(r"\.(?:lora|hada|lokr|oft)_")
 
 
 def settings_of(path: Path, header: Header) -> dict[str, Any]:
-    """PEFT's settings, from the file's metadata or from the JSON file beside it; none where nothing is said.
-
-    Raises:
-        WeightsError: they cannot be read.
-    """
-    text = header.metadata.get(METADATA)
-    beside = path.with_name(PEFT_CONFIG)
-    try:
-        if text is None and path.name == PEFT_FILE and beside.is_file():
-            text = beside.read_text(encoding="utf-8")
-        settings = {} if text is None else json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"the settings of {path} cannot be read ({error}); save the LoRA again") from error
-    if not isinstance(settings, dict):
-        raise WeightsError(f"the settings of {path} are no JSON object; save the LoRA again")
-    return settings
+    """PEFT's settings, from the file's metadata or the JSON file beside it; empty where there are none."""
+    todo = "save the LoRA again"
+    if METADATA in header.metadata:
+        return files.parse_json(header.metadata[METADATA], f"metadata {METADATA} of {path}", todo)
+    config = path.with_name(PEFT_CONFIG)
+    return files.read_json(config, todo) if path.name == PEFT_FILE and config.is_file() else {}
 
 
 def scale_of(
@@ -77,7 +67,7 @@ def terms_of(settings: Mapping[str, Any]) -> int | None:
         )
     terms = settings.get("num_cayley_neumann_terms", 5) if settings.get("use_cayley_neumann", True) else None
     if terms is not None and (isinstance(terms, bool) or not isinstance(terms, int) or not 4 <= terms <= 100):
-        raise WeightsError(f"the settings of the OFT say {str(terms)[:80]} Cayley-Neumann terms; wanted 4 to 100")
+        raise WeightsError(f"the settings of the OFT say {str(terms)[:80]} Cayley-Neumann terms; expected 4 to 100")
     return terms
 
 
@@ -98,7 +88,7 @@ def _peft_scale(key: str, rank: int | None, settings: Mapping[str, Any]) -> floa
                 value = special
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < ALPHA_LIMIT:
             raise WeightsError(
-                f"the settings of the LoRA say that {name} is {str(value)[:80]}; wanted a number: save it again"
+                f"the settings of the LoRA say that {name} is {str(value)[:80]}; expected a number: save it again"
             )
         return float(value)
 

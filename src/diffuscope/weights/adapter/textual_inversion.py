@@ -90,12 +90,12 @@ def _check(path: Path, header: Header) -> None:
     if len(shapes) != 1 and set(shapes) != set(PAIR):
         names = ", ".join(map(repr, [*shapes][:3]))
         raise WeightsError(
-            f"{path} is no embedding: it holds {len(shapes)} tensors ({names}), wanted one, or clip_l and clip_g"
+            f"{path} is no embedding: it holds {len(shapes)} tensors ({names}), expected one, or clip_l and clip_g"
         )
     for name, shape in shapes.items():
         if len(shape) not in {1, 2} or 0 in shape or (len(shape) == 2 and shape[0] > VECTORS_LIMIT):
             raise WeightsError(
-                f"{path} is no embedding: {name!r} has shape {list(shape)}, wanted [K,D] with K at most {VECTORS_LIMIT}"
+                f"{path} is no embedding: {name!r} is {list(shape)}, expected [K,D] with K at most {VECTORS_LIMIT}"
             )
     if len({shape[0] if len(shape) == 2 else 1 for shape in shapes.values()}) != 1:
         raise WeightsError(f"{path} is refused: clip_l and clip_g have different numbers of vectors; fetch it again")

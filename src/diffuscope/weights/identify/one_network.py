@@ -38,7 +38,7 @@ def read(
     found = identify(bare)
     wanted = _kind(config)
     if found.kind != wanted or found.layout is None:
-        raise WeightsError(f"{store.path} is {article(found.kind)}, wanted {article(wanted)}: {reasons(found)}")
+        raise WeightsError(f"{store.path} is {article(found.kind)}, expected {article(wanted)}: {reasons(found)}")
     layout, ignored = found.layout, diffusers_layout(config).ignored
     if layout.startswith("original"):
         ignored = ldm.ldm_layout(config)[0].ignored

@@ -78,7 +78,7 @@ def rename(
         if len(names) != 1:
             found = "no rule" if not names else f"{len(names)} rules ({', '.join(names)})"
             raise WeightMismatchError(
-                f"tensor {key!r} is matched by {found}, wanted exactly one; the file is of another kind of network"
+                f"tensor {key!r} is matched by {found}, expected exactly one; the file is of another kind of network"
             )
         name = names[0]
         if name in renamed:

@@ -1,96 +1,100 @@
 """``scheduler_config.json`` of a diffusers folder, and our schedule and sampler, both ways."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
+from typing import get_args
 
 from diffuscope.config import BetaKind, Prediction, Preset, ScheduleConfig, TimeSpacing
-from diffuscope.weights.layout.network_config import Json, checked, only, refuse
+from diffuscope.weights.layout.network_config import Json, Supported, check, errors_of, refuse
 
-WHAT = "scheduler/scheduler_config.json"
+FILE = "scheduler/scheduler_config.json"
 
 BETAS: dict[str, BetaKind] = {"scaled_linear": "scaled_linear", "linear": "linear", "squaredcos_cap_v2": "cosine"}
 PREDICTIONS: dict[str, Prediction] = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+SPACINGS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
+"""diffusers' switch -> our spacing of the noise levels."""
 
-NO_CLIPPING = {"clip_sample": (False,), "thresholding": (False,)}
+DEFAULTS: Json = {
+    "_class_name": None,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "rescale_betas_zero_snr": False,
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "timestep_spacing": "linspace",
+}
+"""Of most classes, where a key is absent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """A class of diffusers: which sampler it is, and what its absent keys mean."""
+    """A scheduler class of diffusers: its samplers, its defaults and the values that we support."""
 
     samplers: Mapping[tuple[object, ...], str]
-    """Our sampler for each value of the keys ``chosen_by`` that one of ours does; the class's own default is first."""
+    """Values of the keys ``chosen_by`` -> our sampler; the class's default is first."""
     chosen_by: tuple[str, ...] = ()
-    spacing: TimeSpacing = "linspace"
-    betas: str = "linear"
-    beta_start: float = 0.0001
-    beta_end: float = 0.02
     sigmas: bool = False
-    """Whether it can take Karras's, exponential or beta levels."""
+    """Whether it has Karras, exponential and beta spacing."""
     zero_snr: bool = False
-    """Whether it can rescale its betas to zero terminal signal."""
-    ends_at_zero: bool = True
-    absent: Mapping[str, object] = field(default_factory=dict)
-    """Other keys' values where the file does not say."""
-    fixed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
-    """Further keys that change the pictures, and the values that our samplers do."""
+    """Whether it can rescale its betas to zero terminal SNR."""
+    defaults: Json = field(default_factory=dict)
+    """Where they differ from ``DEFAULTS``."""
+    supported: Supported = field(default_factory=dict)
 
     def sampler(self, document: Json) -> str:
-        """The sampler that a configuration of this class means.
-
-        Raises:
-            WeightsError: none of ours does what it says.
-        """
+        """Our sampler for a configuration of this class."""
         default = next(iter(self.samplers))
         wanted = tuple(document.get(key, value) for key, value in zip(self.chosen_by, default, strict=True))
         matching = [sampler for values, sampler in self.samplers.items() if values == wanted]
         if not matching:
-            refuse(WHAT, " and ".join(self.chosen_by), wanted, f"one of {', '.join(map(str, self.samplers))}")
+            refuse(FILE, " and ".join(self.chosen_by), wanted, f"one of {', '.join(map(str, self.samplers))}")
         return matching[0]
 
 
-LIKE_DPM_SOLVER = {
+LEADING = {"timestep_spacing": "leading"}
+LATENT = {"beta_start": 0.00085, "beta_end": 0.012}
+"""Betas of Stable Diffusion."""
+NO_CLIPPING = {"clip_sample": (False,), "thresholding": (False,)}
+DPM_SOLVER = {
     "thresholding": (False,),
     "use_flow_sigmas": (False,),
     "final_sigmas_type": ("zero",),
     "lower_order_final": (True,),
 }
-DISTILLED = {**NO_CLIPPING, "original_inference_steps": (50,), "timestep_scaling": (10, 10.0)}
-
-
-def _one(sampler: str) -> dict[tuple[object, ...], str]:
-    return {(): sampler}
-
+NO_LIMITS = {"sigma_min": (None,), "sigma_max": (None,)}
+DISTILLED = Scheduler(
+    samplers={(): "lcm"},
+    zero_snr=True,
+    defaults={**LEADING, **LATENT, "beta_schedule": "scaled_linear"},
+    supported={**NO_CLIPPING, "original_inference_steps": (50,), "timestep_scaling": (10, 10.0)},
+)
 
 SCHEDULERS = {
     "DDIMScheduler": Scheduler(
-        samplers=_one("ddim"),
-        spacing="leading",
-        zero_snr=True,
-        absent={"clip_sample": True},
-        fixed=NO_CLIPPING,
+        samplers={(): "ddim"}, zero_snr=True, defaults={**LEADING, "clip_sample": True}, supported=NO_CLIPPING
     ),
     "PNDMScheduler": Scheduler(
         samplers={(False,): "f_pndm", (True,): "pndm"},
         chosen_by=("skip_prk_steps",),
-        spacing="leading",
-        ends_at_zero=False,
+        defaults={**LEADING, "set_alpha_to_one": False},
     ),
-    "LMSDiscreteScheduler": Scheduler(samplers=_one("lms"), sigmas=True),
+    "LMSDiscreteScheduler": Scheduler(samplers={(): "lms"}, sigmas=True),
     "EulerDiscreteScheduler": Scheduler(
-        samplers=_one("euler"),
+        samplers={(): "euler"},
         sigmas=True,
         zero_snr=True,
-        fixed={
+        supported={
             "interpolation_type": ("linear",),
             "timestep_type": ("discrete",),
             "final_sigmas_type": ("zero",),
-            "sigma_min": (None,),
-            "sigma_max": (None,),
+            **NO_LIMITS,
         },
     ),
-    "EulerAncestralDiscreteScheduler": Scheduler(samplers=_one("euler_ancestral"), zero_snr=True),
+    "EulerAncestralDiscreteScheduler": Scheduler(samplers={(): "euler_ancestral"}, zero_snr=True),
     "DPMSolverMultistepScheduler": Scheduler(
         samplers={
             ("dpmsolver++", 2, "midpoint"): "dpmpp_2m",
@@ -101,18 +105,18 @@ SCHEDULERS = {
         chosen_by=("algorithm_type", "solver_order", "solver_type"),
         sigmas=True,
         zero_snr=True,
-        fixed={
-            **LIKE_DPM_SOLVER,
+        supported={
+            **DPM_SOLVER,
             "euler_at_final": (False,),
             "lambda_min_clipped": (-inf,),
             "use_lu_lambdas": (False,),
         },
     ),
     "DPMSolverSinglestepScheduler": Scheduler(
-        samplers=_one("dpmpp_2s"),
+        samplers={(): "dpmpp_2s"},
         sigmas=True,
-        fixed={
-            **LIKE_DPM_SOLVER,
+        supported={
+            **DPM_SOLVER,
             "algorithm_type": ("dpmsolver++",),
             "solver_order": (2,),
             "solver_type": ("midpoint",),
@@ -120,107 +124,72 @@ SCHEDULERS = {
             "lambda_min_clipped": (-inf,),
         },
     ),
-    "DPMSolverSDEScheduler": Scheduler(samplers=_one("dpmpp_sde"), sigmas=True, beta_start=0.00085, beta_end=0.012),
+    "DPMSolverSDEScheduler": Scheduler(samplers={(): "dpmpp_sde"}, sigmas=True, defaults=LATENT),
     "UniPCMultistepScheduler": Scheduler(
-        samplers=_one("unipc"),
+        samplers={(): "unipc"},
         sigmas=True,
         zero_snr=True,
-        fixed={
-            **LIKE_DPM_SOLVER,
+        supported={
+            **DPM_SOLVER,
             "solver_order": (2,),
             "solver_type": ("bh2",),
             "predict_x0": (True,),
             "disable_corrector": ([],),
             "solver_p": (None,),
-            "sigma_min": (None,),
-            "sigma_max": (None,),
+            **NO_LIMITS,
         },
     ),
     "DEISMultistepScheduler": Scheduler(
-        samplers=_one("deis"),
+        samplers={(): "deis"},
         sigmas=True,
-        fixed={**LIKE_DPM_SOLVER, "algorithm_type": ("deis",), "solver_order": (2,), "solver_type": ("logrho",)},
+        supported={**DPM_SOLVER, "algorithm_type": ("deis",), "solver_order": (2,), "solver_type": ("logrho",)},
     ),
     "HeunDiscreteScheduler": Scheduler(
-        samplers=_one("heun"), sigmas=True, fixed={"clip_sample": (False,)}, beta_start=0.00085, beta_end=0.012
+        samplers={(): "heun"}, sigmas=True, defaults=LATENT, supported={"clip_sample": (False,)}
     ),
-    "KDPM2DiscreteScheduler": Scheduler(samplers=_one("kdpm2"), sigmas=True, beta_start=0.00085, beta_end=0.012),
-    "KDPM2AncestralDiscreteScheduler": Scheduler(
-        samplers=_one("kdpm2_ancestral"), sigmas=True, beta_start=0.00085, beta_end=0.012
-    ),
+    "KDPM2DiscreteScheduler": Scheduler(samplers={(): "kdpm2"}, sigmas=True, defaults=LATENT),
+    "KDPM2AncestralDiscreteScheduler": Scheduler(samplers={(): "kdpm2_ancestral"}, sigmas=True, defaults=LATENT),
     "DDPMScheduler": Scheduler(
-        samplers=_one("ddpm"),
-        spacing="leading",
+        samplers={(): "ddpm"},
         zero_snr=True,
-        absent={"clip_sample": True},
-        fixed={**NO_CLIPPING, "variance_type": ("fixed_small",)},
+        defaults={**LEADING, "clip_sample": True},
+        supported={**NO_CLIPPING, "variance_type": ("fixed_small",)},
     ),
-    "LCMScheduler": Scheduler(
-        samplers=_one("lcm"),
-        spacing="leading",
-        betas="scaled_linear",
-        zero_snr=True,
-        fixed=DISTILLED,
-        beta_start=0.00085,
-        beta_end=0.012,
-    ),
-    "TCDScheduler": Scheduler(
-        samplers=_one("tcd"),
-        spacing="leading",
-        betas="scaled_linear",
-        zero_snr=True,
-        fixed=DISTILLED,
-        beta_start=0.00085,
-        beta_end=0.012,
-    ),
+    "LCMScheduler": DISTILLED,
+    "TCDScheduler": replace(DISTILLED, samplers={(): "tcd"}),
 }
-
-RAMPS = {"use_karras_sigmas": "karras", "use_exponential_sigmas": "exponential", "use_beta_sigmas": "beta"}
-"""Their switch -> our spacing."""
 
 
 def from_json(document: Json) -> tuple[ScheduleConfig, dict[str, str]]:
-    """The schedule, and the preset's ``sampler`` and ``sigmas``, that a scheduler's configuration means.
-
-    Raises:
-        WeightsError: a class, or a value of one, that our samplers do not do.
-    """
-    name = document.get("_class_name")
-    scheduler = SCHEDULERS.get(name) if isinstance(name, str) else None
-    if scheduler is None:
-        refuse(WHAT, "_class_name", name, f"one of {', '.join(SCHEDULERS)}")
-    document = {**scheduler.absent, **document}
-    only(WHAT, document, {**scheduler.fixed, "trained_betas": (None,)})
-    betas = document.get("beta_schedule", scheduler.betas)
-    prediction = document.get("prediction_type", "epsilon")
-    spacing = document.get("timestep_spacing", scheduler.spacing)
-    if betas not in BETAS:
-        refuse(WHAT, "beta_schedule", betas, f"one of {', '.join(BETAS)}")
-    if prediction not in PREDICTIONS:
-        refuse(WHAT, "prediction_type", prediction, f"one of {', '.join(PREDICTIONS)}")
-    if spacing not in ("linspace", "leading", "trailing"):
-        refuse(WHAT, "timestep_spacing", spacing, "'linspace', 'leading' or 'trailing'")
-    with checked(WHAT):
+    """The schedule, and the preset's ``sampler`` and ``sigmas``, of a scheduler's configuration."""
+    check(FILE, DEFAULTS | document, {"_class_name": tuple(SCHEDULERS)})
+    scheduler = SCHEDULERS[document["_class_name"]]
+    document = DEFAULTS | scheduler.defaults | document
+    general = {
+        "beta_schedule": tuple(BETAS),
+        "prediction_type": tuple(PREDICTIONS),
+        "timestep_spacing": get_args(TimeSpacing),
+        "trained_betas": (None,),
+    }
+    check(FILE, document, general | dict(scheduler.supported))
+    with errors_of(FILE):
         schedule = ScheduleConfig(
-            betas=BETAS[betas],
-            beta_start=float(document.get("beta_start", scheduler.beta_start)),
-            beta_end=float(document.get("beta_end", scheduler.beta_end)),
-            train_steps=int(document.get("num_train_timesteps", 1000)),
-            prediction=PREDICTIONS[prediction],
-            spacing=spacing,
-            steps_offset=int(document.get("steps_offset", 0)),
-            zero_snr=scheduler.zero_snr and bool(document.get("rescale_betas_zero_snr", False)),
-            ddim_ends_at_zero=bool(document.get("set_alpha_to_one", scheduler.ends_at_zero)),
+            betas=BETAS[document["beta_schedule"]],
+            beta_start=float(document["beta_start"]),
+            beta_end=float(document["beta_end"]),
+            train_steps=int(document["num_train_timesteps"]),
+            prediction=PREDICTIONS[document["prediction_type"]],
+            spacing=document["timestep_spacing"],
+            steps_offset=int(document["steps_offset"]),
+            zero_snr=scheduler.zero_snr and bool(document["rescale_betas_zero_snr"]),
+            ddim_ends_at_zero=bool(document["set_alpha_to_one"]),
         )
-    ramps = [ours for theirs, ours in RAMPS.items() if scheduler.sigmas and document.get(theirs)]
-    return schedule, {"sampler": scheduler.sampler(document), "sigmas": ramps[0] if ramps else "model"}
+    spacings = [ours for theirs, ours in SPACINGS.items() if scheduler.sigmas and document.get(theirs)]
+    return schedule, {"sampler": scheduler.sampler(document), "sigmas": spacings[0] if spacings else "model"}
 
 
 def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
-    """The configuration of the diffusers class that samples as the preset says.
-
-    A preset that no class can follow with this schedule is written as DDIM, which can follow every schedule.
-    """
+    """The configuration of the diffusers class with the preset's sampler; of DDIM where none has it."""
     name, chosen = "DDIMScheduler", dict[str, object]()
     for candidate, scheduler in SCHEDULERS.items():
         for values, sampler in scheduler.samplers.items():
@@ -242,7 +211,7 @@ def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
     if SCHEDULERS[name].zero_snr:
         document["rescale_betas_zero_snr"] = schedule.zero_snr
     if SCHEDULERS[name].sigmas:
-        document |= {theirs: preset.sigmas == ours for theirs, ours in RAMPS.items()}
-    if "clip_sample" in SCHEDULERS[name].fixed:
+        document |= {theirs: preset.sigmas == ours for theirs, ours in SPACINGS.items()}
+    if "clip_sample" in SCHEDULERS[name].supported:
         document["clip_sample"] = False
     return document

@@ -1,4 +1,4 @@
-"""Giving tensors to a network: all of them, each once, each of the right shape."""
+"""Putting tensors into a network: all of them, each once, each of the right shape."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from diffuscope.errors import WeightMismatchError
 
 
 class _Unfilled(TorchFunctionMode):
-    """Within it, ``torch.nn.init`` leaves tensors as they are."""
+    """``torch.nn.init`` does nothing in this context."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -26,27 +26,16 @@ class _Unfilled(TorchFunctionMode):
 
 @contextlib.contextmanager
 def blank() -> Iterator[None]:
-    """Networks that are made in this block hold no memory and no numbers: ``load_into`` gives them theirs.
+    """Networks built in this block are on the meta device; ``load_into`` puts the tensors in.
 
-    Random numbers for tensors that have no memory would make torch load its compiler, which takes a second or two.
+    They are not initialised: random numbers on the meta device make torch load its compiler, which takes seconds.
     """
     with torch.device("meta"), _Unfilled():
         yield
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str = "the file") -> None:
-    """Put ``tensors`` in the place of the parameters of ``module``, without a copy; their dtype becomes the module's.
-
-    The module may have been made on the meta device, so that nothing is allocated twice. On an error it is unchanged.
-
-    Args:
-        module: the network, changed in place.
-        tensors: by the module's own names; every one is used, and none may be missing.
-        source: what the tensors came from, for the error.
-
-    Raises:
-        WeightMismatchError: a tensor is missing, or too many, or of another shape.
-    """
+    """Replace all parameters of ``module``, without a copy; errors name ``source``, and leave it unchanged."""
     wanted = module.state_dict()
     missing, extra = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
     if missing or extra:
@@ -59,12 +48,12 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str =
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise WeightMismatchError(
-                f"tensor {name!r} of {source} has shape {list(tensor.shape)}, wanted {list(wanted[name].shape)}; "
+                f"tensor {name!r} of {source} has shape {list(tensor.shape)}, expected {list(wanted[name].shape)}; "
                 "give the file and the configuration of the same network"
             )
         if not tensor.is_floating_point():
             raise WeightMismatchError(
-                f"tensor {name!r} of {source} has dtype {tensor.dtype}, wanted numbers with a fraction; save it again"
+                f"tensor {name!r} of {source} has dtype {tensor.dtype}, expected floats; save it again"
             )
     module.load_state_dict(tensors, strict=True, assign=True)
 

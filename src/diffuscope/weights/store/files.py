@@ -1,11 +1,12 @@
-"""safetensors files: checked before anything is read, mapped into memory, written whole or not at all."""
+"""Files: safetensors, checked before they are read and mapped into memory; JSON; and atomic writes."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from diffuscope.errors import OutputError, WeightsError
+from diffuscope.errors import ModelNotFoundError, OutputError, WeightsError
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the format's own library."""
@@ -24,12 +25,8 @@ HEADER_LIMIT = 100_000_000
 DIMENSIONS_LIMIT = 16
 """Of a tensor; a product of a million of them would take hours."""
 
-BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64"), 8),
-}
+JSON_LIMIT = 1 << 26
+"""Bytes of a JSON file; the index of a hundred thousand tensors is a tenth of it."""
 
 TORCH = {
     "BOOL": torch.bool,
@@ -48,26 +45,26 @@ TORCH = {
     "I64": torch.int64,
     "F64": torch.float64,
 }
-"""The format's dtypes and torch's."""
+"""dtypes of the format -> of torch."""
 
 FOREIGN = {
     b"PK\x03\x04": "a zip archive, so most likely a pickled checkpoint, which can run code",
     b"\x80": "a pickle, which can run code",
-    b"version https://git-lfs": "a Git LFS pointer: the text that stands for a file not yet fetched (`git lfs pull`)",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself (run `git lfs pull`)",
     b"<": "a web page, not a model",
     b"GGUF": "a GGUF file",
 }
+"""First bytes of other formats -> what they are."""
 
-
-PICKLES = ", or allow pickles (allow_pickle=True, --allow-pickle): its tensors are read then, and nothing of it is run"
+PICKLES = ", or allow pickles (allow_pickle=True, --allow-pickle), of which only tensors are read and nothing is run"
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a file's header says of one tensor."""
+    """A tensor's entry in the header."""
 
     dtype: str
-    """The format's name for it, such as ``F16``."""
+    """A key of ``TORCH``."""
     shape: tuple[int, ...]
     start: int
     end: int
@@ -76,23 +73,19 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What stands at the head of a safetensors file."""
+    """The header of a safetensors file."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
 
 
 def read_header(path: str | Path) -> Header:
-    """The header of a safetensors file, checked in full against the file's size. No tensor is read.
-
-    Raises:
-        WeightsError: the file is missing, truncated, foreign, a pickle, or its header is inconsistent.
-    """
+    """The header of a safetensors file, checked in full against the file's size. No tensor is read."""
     path = Path(path)
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            header = _read_json(path, file, size)
+            header = _header_json(path, file, size)
             data_size = size - file.tell()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}; give the path of a safetensors file") from error
@@ -111,86 +104,68 @@ def read(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name.
+    """The named tensors, or all, of a safetensors file; ``dtype`` is for floats, None leaves them as they are.
 
-    Without a ``dtype`` and on the CPU they are mapped from the file; writing to them leaves it as it is. Those that
-    have to change are read one after the other, so that no more than one of them is ever in memory twice.
-
-    Args:
-        path: the file.
-        names: which of its tensors; None is all.
-        dtype: of the numbers with a fraction; None leaves them as they are.
-        device: where to.
-
-    Raises:
-        WeightsError: as ``read_header``, or a name is not in the file.
+    On the CPU and without a conversion they are mapped from the file; writing to them leaves it as it is. Others are
+    read one after the other, so that no more than one of them is ever in memory twice.
     """
-    tensors = read_header(path).tensors
-    names = list(tensors if names is None else names)
-    missing = [name for name in names if name not in tensors]
+    infos = read_header(path).tensors
+    names = list(infos if names is None else names)
+    missing = [name for name in names if name not in infos]
     if missing:
         raise WeightsError(f"{path} has no tensor {missing[0]!r}; give another file")
-    wanted = {name: tensors[name] for name in names}
+    infos = {name: infos[name] for name in names}
     try:
-        found = _mapped(Path(path), wanted, dtype) if torch.device(device).type == "cpu" else {}
-        found |= _converted(Path(path), {n: info for n, info in wanted.items() if n not in found}, dtype, device)
+        tensors = _mapped(Path(path), infos, dtype) if torch.device(device).type == "cpu" else {}
+        tensors |= _converted(Path(path), {n: info for n, info in infos.items() if n not in tensors}, dtype, device)
     except (RuntimeError, OSError) as error:
         raise WeightsError(f"{path} cannot be read: {error}; download or save it again") from error
-    return {name: found[name] for name in names}
+    return {name: tensors[name] for name in names}
 
 
-def _mapped(path: Path, tensors: Mapping[str, TensorInfo], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Those of the tensors that are wanted as they lie in the file, as views of one private map of it."""
+def _mapped(path: Path, infos: Mapping[str, TensorInfo], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """The tensors that need no conversion, as views of one private memory map of the file."""
     storage: Any = None
-    data = _data_start(path)
-    found = {}
-    for name, info in tensors.items():
+    data = data_start(path)
+    tensors = {}
+    for name, info in infos.items():
         own, start = TORCH[info.dtype], data + info.start
         if (dtype not in (None, own) and own.is_floating_point) or start % own.itemsize:
             continue  # a file of an odd header is not aligned
         if storage is None:
             storage = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=path.stat().st_size)
         stride = torch.empty(info.shape, device="meta").stride()
-        found[name] = torch.empty(0, dtype=own).set_(storage, start // own.itemsize, info.shape, stride)
-    return found
+        tensors[name] = torch.empty(0, dtype=own).set_(storage, start // own.itemsize, info.shape, stride)
+    return tensors
 
 
 def _converted(
-    path: Path, tensors: Mapping[str, TensorInfo], dtype: torch.dtype | None, device: torch.device | str
+    path: Path, infos: Mapping[str, TensorInfo], dtype: torch.dtype | None, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """Tensors read through one buffer, each as large as it has to be and no larger."""
-    buffer = torch.empty(max((info.end - info.start for info in tensors.values()), default=0), dtype=torch.uint8)
-    found = {}
+    """The tensors, read one by one through one buffer and converted."""
+    buffer = torch.empty(max((info.end - info.start for info in infos.values()), default=0), dtype=torch.uint8)
+    tensors = {}
     with path.open("rb") as file:
-        data = _data_start(path)
-        for name, info in sorted(tensors.items(), key=lambda item: item[1].start):
+        data = data_start(path)
+        for name, info in sorted(infos.items(), key=lambda item: item[1].start):
             file.seek(data + info.start)
             part = buffer[: info.end - info.start]
             if part.numel() and file.readinto(part.numpy().data) != part.numel():
                 _refuse(path, f"tensor {name!r} ends early", "it is truncated: download it again")
             tensor = part.view(TORCH[info.dtype]).reshape(info.shape)
             target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-            found[name] = tensor.to(device, target, copy=True)
-    return found
+            tensors[name] = tensor.to(device, target, copy=True)
+    return tensors
 
 
-def _data_start(path: Path) -> int:
-    """Where the header ends."""
+def data_start(path: Path) -> int:
+    """The byte of a safetensors file at which its header ends and its data start."""
     with path.open("rb") as file:
         return 8 + int.from_bytes(file.read(8), "little")
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file whole, or leave what is there as it is.
-
-    Args:
-        path: the file; its folder exists.
-        tensors: by name, on any device, in any memory format. Not modified.
-        metadata: strings that go into the header.
-
-    Raises:
-        OutputError: there is no such folder, no permission or no space.
-    """
+    """Write a safetensors file atomically. Tensors may be on any device and in any memory format."""
     with replacing(path) as part:
         mode = part.stat().st_mode
         safetensors.torch.save_file({k: _own(v) for k, v in tensors.items()}, part, dict(metadata or {}))
@@ -198,30 +173,22 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole, or leave what is there as it is; errors as ``write``."""
+    """Write a text file atomically."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a folder, and those above it, unless they are there.
-
-    Raises:
-        OutputError: no permission, no space, or a file is in the way.
-    """
+    """Make a folder, and those above it, unless they exist."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"folder {path} cannot be made: {error.strerror}; give another place") from error
+        raise OutputError(f"folder {path} cannot be made: {error.strerror}; give another path") from error
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A new file beside ``path`` that takes its place, once the block ends and the disk has it, or vanishes.
-
-    Raises:
-        OutputError: there is no such folder, no permission or no space.
-    """
+    """A new file that replaces ``path`` once the block has ended and the disk has it, and is removed on an error."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -240,12 +207,55 @@ def replacing(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def read_json(path: Path, todo: str, kind: type = dict) -> Any:
+    """The content of a JSON file, an object unless ``kind`` is another type; errors end with ``todo``."""
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path} is missing; {todo}")
+    try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise ValueError(f"it is longer than {JSON_LIMIT} bytes")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON: {error}; {todo}") from error
+    return parse_json(text, str(path), todo, kind)
+
+
+def parse_json(text: str, source: str, todo: str, kind: type = dict) -> Any:
+    """The content of a JSON text, an object unless ``kind`` is another type; errors name ``source``."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{source} cannot be read as JSON: {error}; {todo}") from error
+    if not isinstance(document, kind):
+        raise WeightsError(f"{source} is a JSON {type(document).__name__}, expected a JSON object; {todo}")
+    return document
+
+
+def find_file(path: Path, names: Sequence[str], what: str) -> Path:
+    """``path`` itself, or the first of ``names`` that is in the folder ``path``."""
+    candidates = [path / name for name in names] if path.is_dir() else [path]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise ModelNotFoundError(
+            f"no {what} at {path}; give a .safetensors file, or a folder with {' or '.join(names)}"
+        )
+    return file
+
+
+def sha256(path: Path, start: int = 0) -> str:
+    """The SHA-256 of a file from byte ``start`` on, in hexadecimal."""
+    with path.open("rb") as file:
+        file.seek(start)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _own(tensor: Tensor) -> Tensor:
+    """The tensor on the CPU with a storage of its own."""
     tensor = tensor.detach().cpu().contiguous()
     return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
 
 
-def _read_json(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
+def _header_json(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
     head = file.read(32)
     if head[8:9] != b"{":
         for magic, kind in FOREIGN.items():
@@ -281,13 +291,13 @@ def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         _refuse(path, f"tensor {name!r} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in BYTES:
+    if not isinstance(dtype, str) or dtype not in TORCH:
         _refuse(path, f"tensor {name!r} has the unknown dtype {dtype!r}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or len(shape) > DIMENSIONS_LIMIT:
         numbers = f"shape {str(shape)[:99]} and offsets {str(offsets)[:99]}"
         _refuse(path, f"tensor {name!r} has {numbers}, which are not natural numbers, a few each")
     start, end = offsets
-    wanted = prod(shape) * BYTES[dtype]
+    wanted = prod(shape) * TORCH[dtype].itemsize
     if end - start != wanted:
         _refuse(path, f"tensor {name!r} takes {end - start} bytes, but {dtype} of shape {shape} takes {wanted}")
     return TensorInfo(dtype, tuple(shape), start, end)
@@ -302,7 +312,7 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_size: int)
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != position:
             flaw = "overlaps the one before it" if info.start < position else "leaves a hole before it"
-            _refuse(path, f"tensor {name!r} starts at byte {info.start} of the data, wanted {position}: it {flaw}")
+            _refuse(path, f"tensor {name!r} starts at byte {info.start} of the data, expected {position}: it {flaw}")
         position = info.end
     if position > data_size:
         _refuse(

@@ -1,6 +1,6 @@
-"""Weights in a quarter of the space: big matrices as int8 with one scale a row, and only the rows that were trained.
+"""Weights in a quarter of the space: large matrices as int8 with a scale per row, and only trained embedding rows.
 
-The file says in its metadata how each tensor was packed, so that unpacking needs nothing else.
+The file's metadata describes how each tensor was packed.
 """
 
 import json
@@ -20,7 +20,7 @@ FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
 
 TABLE_LIMIT = 1 << 28
-"""Most numbers (1 GiB as float32) in a tensor of which only some rows are stored: its size is the metadata's word."""
+"""Most values (1 GiB as float32) of a tensor stored by rows, whose size only the metadata states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class Entry:
     """How one tensor was packed."""
 
     shape: tuple[int, ...]
-    """Of the whole tensor."""
+    """Of the unpacked tensor."""
     int8: bool
-    """Stored as int8 beside a float32 scale for each row, rather than as a float."""
+    """Stored as int8 with a float32 scale per row, rather than as floats."""
     rows: bool
-    """Only some rows are stored, beside their indices; the others are zero."""
+    """Only some rows are stored, with their indices; the others are zero."""
 
 
 def pack(
@@ -40,17 +40,10 @@ def pack(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors packed, and the metadata that ``unpack`` needs.
 
-    A tensor of two or more dimensions and at least ``minimum`` numbers becomes ``round(x / scale)`` with ``scale =
-    max|row| / 127`` for each row, that is each output, so no number moves by more than half its row's scale. Smaller
-    ones become float16, or stay float32 where float16 would overflow.
-
-    Args:
-        tensors: by name, of any float dtype. Not modified.
-        seen: for the names of embedding tables, the indices [R] of the rows to keep; the others are dropped.
-        minimum: how many numbers a tensor must have to be worth int8.
-
-    Raises:
-        InputError: ``seen`` names no tensor or a row that is not there, or a tensor holds numbers that are not finite.
+    A tensor of two or more dimensions and at least ``minimum`` values becomes ``round(x / scale)`` with ``scale =
+    max|row| / 127`` per row, that is per output, so no value moves by more than half its row's scale. Smaller ones
+    become float16, or stay float32 where float16 would overflow. Of the tables named in ``seen`` only the rows with
+    the given indices [R] are kept.
     """
     seen = {} if seen is None else seen
     if unknown := seen.keys() - tensors.keys():
@@ -78,12 +71,7 @@ def pack(
 
 
 def unpack(packed: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors that were packed, float32, in their first shapes; rows that were dropped are zero.
-
-    Raises:
-        WeightsError: the metadata does not describe a packed file.
-        WeightMismatchError: pieces are missing, too many, or do not fit together.
-    """
+    """The unpacked tensors, float32; rows that were dropped are zero."""
     entries = _entries(metadata)
     pieces = dict(packed)
     tensors = {name: _unpack_one(name, entry, pieces) for name, entry in entries.items()}
@@ -93,14 +81,13 @@ def unpack(packed: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[st
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], *, seen: Mapping[str, Tensor] | None = None) -> None:
-    """Pack ``tensors`` into a safetensors file; arguments as ``pack``, errors as there and as ``files.write``."""
+    """Pack ``tensors`` into a safetensors file."""
     files.write(path, *pack(tensors, seen=seen))
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a packed file, float32; errors as ``files.read`` and ``unpack``."""
-    header = files.read_header(path)
-    return unpack(files.read(path), header.metadata)
+    """The tensors of a packed file, float32."""
+    return unpack(files.read(path), files.read_header(path).metadata)
 
 
 def is_packed(header: files.Header) -> bool:
@@ -120,19 +107,18 @@ def _column(scale: Tensor, like: Tensor) -> Tensor:
 
 def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"packed file: its format is {metadata.get('format')!r}, wanted {FORMAT!r}")
+        raise WeightsError(f"packed file: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
     try:
         table: dict[str, dict[str, Any]] = json.loads(metadata["packing"])
-        found = {k: Entry(tuple(map(int, v["shape"])), bool(v["int8"]), bool(v["rows"])) for k, v in table.items()}
+        entries = {k: Entry(tuple(map(int, v["shape"])), bool(v["int8"]), bool(v["rows"])) for k, v in table.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise WeightsError(f"packed file: its metadata does not say how it was packed ({error!r})") from error
-    for name, entry in found.items():
+        raise WeightsError(f"packed file: its metadata does not describe the packing ({error!r})") from error
+    for name, entry in entries.items():
         if entry.rows and not (entry.shape and min(entry.shape) >= 0 and prod(entry.shape) <= TABLE_LIMIT):
             raise WeightsError(
-                f"packed file: {name!r} would have shape {list(entry.shape)}; a table of rows has at most "
-                f"{TABLE_LIMIT} numbers"
+                f"packed file: {name!r} would have shape {list(entry.shape)}, expected at most {TABLE_LIMIT} values"
             )
-    return found
+    return entries
 
 
 def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
@@ -140,12 +126,12 @@ def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
     rows = _take(pieces, name + ROWS, torch.int32) if entry.rows else None
     stored = entry.shape if rows is None else (len(rows), *entry.shape[1:])
     if tuple(values.shape) != stored:
-        raise WeightMismatchError(f"packed tensor {name!r} has shape {list(values.shape)}, wanted {list(stored)}")
+        raise WeightMismatchError(f"packed tensor {name!r} has shape {list(values.shape)}, expected {list(stored)}")
     whole = values.float()
     if entry.int8:
         scale = _take(pieces, name + SCALE, torch.float32)
         if tuple(scale.shape) != stored[:1] or not scale.isfinite().all():
-            raise WeightMismatchError(f"packed tensor {name!r} needs one finite scale a row, {stored[0]} in all")
+            raise WeightMismatchError(f"packed tensor {name!r} needs a finite scale per row, {stored[0]} in all")
         whole = whole * _column(scale, whole)
     if rows is None:
         return whole
@@ -159,5 +145,5 @@ def _take(pieces: dict[str, Tensor], name: str, dtype: torch.dtype | None) -> Te
     if piece is None:
         raise WeightMismatchError(f"packed file: {name!r} is missing; save it again")
     if dtype is not None and piece.dtype != dtype:
-        raise WeightMismatchError(f"packed file: {name!r} is {piece.dtype}, wanted {dtype}; save it again")
+        raise WeightMismatchError(f"packed file: {name!r} is {piece.dtype}, expected {dtype}; save it again")
     return piece

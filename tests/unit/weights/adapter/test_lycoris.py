@@ -197,7 +197,7 @@ def test_what_it_is_stands_in_the_header(tmp_path: Path, case: str) -> None:
         ({"oft_blocks": draw(4, 8, 8), "rescale": draw(31)}, "does not fit"),
         ({"oft_R": draw(4, 29)}, "does not fit"),
         ({"oft_R": draw(4)}, "does not fit"),
-        (loha(LINEAR) | {"dora_scale": draw(31, 1)}, "wanted 32 values"),
+        (loha(LINEAR) | {"dora_scale": draw(31, 1)}, "expected 32 values"),
     ],
 )
 def test_shapes_that_do_not_fit(pipe: Pipeline, tmp_path: Path, tensors: dict[str, Tensor], words: str) -> None:

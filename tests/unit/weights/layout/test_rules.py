@@ -126,7 +126,7 @@ def test_load_into_replaces_parameters_without_a_copy():
         (lambda t: t.pop("1.bias"), r"a\.safetensors has 3 tensors, the network 4: 1 missing \(1\.bias\)"),
         (lambda t: t.update({"2.bias": ONE}), r"1 too many \(2\.bias\)"),
         (lambda t: t.update({"2.bias": t.pop("1.bias")}), r"1 missing \(1\.bias\); 1 too many \(2\.bias\)"),
-        (lambda t: t.update({"0.bias": torch.ones(4)}), r"'0\.bias' of a\.safetensors has shape \[4\], wanted \[3\]"),
+        (lambda t: t.update({"0.bias": torch.ones(4)}), r"'0\.bias' of a\.safetensors has shape \[4\], expected \[3\]"),
         (lambda t: t.clear(), r"4 missing \(0\.bias, 0\.weight, 1\.bias, \.\.\.\)"),
     ],
 )

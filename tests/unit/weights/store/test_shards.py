@@ -74,7 +74,7 @@ TORN = {
     "files in another folder": (
         lambda index: write(index, {"conv_in.weight": "../vae/a.safetensors"}),
         WeightsError,
-        "wanted .safetensors files beside it",
+        "expected .safetensors files beside it",
     ),
     "files that are pickles": (lambda index: write(index, {"a": "a.bin"}), WeightsError, "'a.bin'"),
     "a Windows path": (lambda index: write(index, {"a": "..\\a.safetensors"}), WeightsError, "beside it"),
@@ -82,7 +82,7 @@ TORN = {
     "a table of numbers": (lambda index: write(index, {"a": 3}), WeightsError, "no weight_map"),
     "no JSON": (lambda index: index.write_text("{"), WeightsError, "cannot be read as JSON"),
     "deep JSON": (lambda index: index.write_text("[" * 100_000), WeightsError, "cannot be read as JSON"),
-    "a list": (lambda index: index.write_text("[]"), WeightsError, "no weight_map"),
+    "a list": (lambda index: index.write_text("[]"), WeightsError, "expected a JSON object"),
 }
 
 
@@ -97,6 +97,6 @@ def test_a_torn_set_is_refused(folder: Path, name: str) -> None:
 
 def test_an_endless_index_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = split(folder)
-    monkeypatch.setattr(shards, "INDEX_LIMIT", 100)
+    monkeypatch.setattr(files, "JSON_LIMIT", 100)
     with pytest.raises(WeightsError, match="longer than 100 bytes"):
         shards.read_index(index)
