@@ -105,14 +105,14 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def teacher() -> EfficientNet:
+def feature_net() -> EfficientNet:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         return EfficientNet().eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
-def teacher_file(teacher: EfficientNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("teacher") / "teacher.safetensors"
-    save_file(teacher.state_dict(), path)
+def feature_net_file(feature_net: EfficientNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("feature_net") / "feature_net.safetensors"
+    save_file(feature_net.state_dict(), path)
     return path

@@ -13,8 +13,8 @@ from diffuscope.evaluate.sheet import PROMPTS, SEED
 from diffuscope.recipes import classifier as recipes
 
 
-def test_the_judge_is_trained_and_judges(corpus_file, teacher_file, quick_folder, tmp_path, capsys):
-    files = [f"--corpus={corpus_file}", f"--teacher={teacher_file}", f"--model={quick_folder}", "--device=cpu"]
+def test_the_judge_is_trained_and_judges(corpus_file, feature_net_file, quick_folder, tmp_path, capsys):
+    files = [f"--corpus={corpus_file}", f"--teacher={feature_net_file}", f"--model={quick_folder}", "--device=cpu"]
     material = Material.load(corpus_file, torch.device("cpu"), size=32, processes=1)
     folder, out, preset = tmp_path / "judge", tmp_path / "scores.json", tmp_path / "preset.json"
     recipe = replace(recipes.classifier(seconds=0.1, batch=8), channels=(8, 16))

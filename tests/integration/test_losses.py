@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 import diffuscope as ds
-from diffuscope import similarity as judges
+from diffuscope import clip_score
 from diffuscope.cli import main
+from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError, ModelNotFoundError
 from diffuscope.images import read_text_chunks, write_png
 from diffuscope.lens.functions import decoder, denoiser
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import JSON_KEY, read
-from diffuscope.similarity import Similarity, load_similarity
 from narrow import made
 
 CALL: dict[str, Any] = {"seed": 3, "num_inference_steps": 3, "sampler": "euler", "upscale": 1, "guidance_scale": 4.0}
@@ -30,8 +30,8 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def similarity() -> Similarity:
-    return load_similarity()
+def similarity() -> ClipScore:
+    return load_clip_score()
 
 
 def by_hand(pipe: Pipeline, losses: Sequence[tuple[Loss, float]], *, exact: bool) -> torch.Tensor:
@@ -44,7 +44,7 @@ def by_hand(pipe: Pipeline, losses: Sequence[tuple[Loss, float]], *, exact: bool
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("names", [("colour",), ("similarity",), ("colour", "similarity")])
 def test_an_option_is_loss_guidance(
-    tiny: Pipeline, similarity: Similarity, tmp_path: Path, names: tuple[str, ...], exact: bool
+    tiny: Pipeline, similarity: ClipScore, tmp_path: Path, names: tuple[str, ...], exact: bool
 ) -> None:
     losses = {"colour": (colour_loss(*COLOUR), 10.0), "similarity": (similarity.loss(TEXT), 1.0)}
     given: dict[str, Any] = {name: {"colour": COLOUR, "similarity": TEXT}[name] for name in names}
@@ -61,8 +61,8 @@ def test_an_option_is_loss_guidance(
     assert ds.replay(path, model=tiny).identical
 
 
-def test_pictures_come_nearer_to_the_text(similarity: Similarity) -> None:
-    """With the shipped model, whose pictures the judge knows: on average of four, told of a bird and led to green."""
+def test_pictures_come_nearer_to_the_text(similarity: ClipScore) -> None:
+    """With the shipped model: the mean over four images of a bird, guided towards green."""
     pipe, text = ds.load("emoji", device="cpu"), "a green bird"
 
     def nearness(options: dict[str, Any]) -> float:
@@ -115,10 +115,10 @@ def test_within_inference_mode_it_is_the_same(tiny: Pipeline) -> None:
         assert torch.equal(fresh(conditioning=told, guidance_options=options, **CALL).latents, wanted)
 
 
-def test_what_the_judge_cannot_take_in_is_said(tiny: Pipeline) -> None:
+def test_untrained_and_cut_words_are_reported(tiny: Pipeline) -> None:
     text = "a xyzzyqu " + "cat " * 80
     notes = tiny("fox", guidance_options={"similarity": text}, **CALL).receipt["notes"]
-    assert notes[0] == "the judge of similarity has never seen 'xyzzyqu'; say it in other words"
+    assert notes[0] == "similarity: its text encoder was never trained on 'xyzzyqu'; use other words"
     assert notes[1].startswith("the text of similarity has ")
     assert tiny("fox", guidance_options={"similarity": TEXT}, **CALL).receipt["notes"] == []
 
@@ -162,20 +162,20 @@ def test_a_tap_and_exact_gradients_do_not_go_together(tiny: Pipeline) -> None:
     assert tiny("a red fox", tap=tap, guidance_options={"similarity": TEXT}, **CALL).images
 
 
-def test_without_the_judges_files_no_network_runs(
+def test_without_the_files_of_the_clip_score_no_network_runs(
     tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = Pipeline(tiny.components)
     called: list[str] = []
     for network in pipe.components.networks.values():
         monkeypatch.setattr(network, "forward", lambda *_, **__: called.append("a network"))
-    monkeypatch.setattr(judges, "shipped", lambda: tmp_path / "gone.safetensors")
+    monkeypatch.setattr(clip_score, "shipped_path", lambda: tmp_path / "gone.safetensors")
     with pytest.raises(ModelNotFoundError, match="install diffuscope again"):
         pipe.steps("a red fox", guidance_options={"similarity": TEXT}, **CALL)
     assert called == []
 
 
-def test_a_replay_wants_the_same_judge(tiny: Pipeline, tmp_path: Path) -> None:
+def test_a_replay_wants_the_same_clip_score(tiny: Pipeline, tmp_path: Path) -> None:
     result = tiny("a red fox", guidance_options={"similarity": TEXT}, **CALL)
     (path,) = result.save(tmp_path / "led.png")
     receipt = read(path)

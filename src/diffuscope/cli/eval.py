@@ -154,8 +154,8 @@ def _load(
     from diffuscope import loading
     from diffuscope.evaluate.judges import Judges, galleries, load_classifier, load_tower
     from diffuscope.evaluate.material import Material
+    from diffuscope.feature_net import load_efficientnet
     from diffuscope.pipeline import load
-    from diffuscope.teacher import load_efficientnet
 
     pipe = load(model, device=device, dtype=dtype)
     beside = loading.find(model) / "towers.safetensors"

@@ -65,7 +65,7 @@ OTHER_WORKS = (
     ),
     (
         "EfficientNet-Lite0",
-        "teacher of the autoencoder and the text encoder; its weights, folded and packed, judge pictures",
+        "image features for the training and for the CLIP score; its weights, folded and packed",
         "Apache-2.0",
         "The TensorFlow Authors, Google",
         "https://github.com/tensorflow/tpu",

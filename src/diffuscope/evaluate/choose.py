@@ -36,7 +36,7 @@ class Choice:
     r1: float
     classifier: float | None
     frechet: float
-    """Frechet distance of teacher's features to those of the real pictures of the same prompts."""
+    """Frechet distance of the feature network's features to those of the real pictures of the same prompts."""
 
 
 def grid(
@@ -64,7 +64,7 @@ def choose(
 ) -> list[Choice]:
     """What each of ``settings`` scores, the best R@1 first; equal prompts and seeds for all."""
     exam = questions.exam(questions.seen(judges.material), pictures)
-    real = features(judges.teacher, real_pictures(judges.material, exam.questions)).repeat_interleave(exam.each, 0)
+    real = features(judges.feature_net, real_pictures(judges.material, exam.questions)).repeat_interleave(exam.each, 0)
     found = []
     for sampler, steps, calls, guidance in settings:
         notice(f"{sampler}, {steps} steps, guidance {guidance:g}")
@@ -89,7 +89,7 @@ def _choice(judges: Judges, exam: Exam, shown: Tensor, real: Tensor, sampling: S
         calls=calls,
         r1=proportion(right["r1"]).value,
         classifier=None if classifier is None else proportion(classifier).value,
-        frechet=frechet_distance(features(judges.teacher, shown), real),
+        frechet=frechet_distance(features(judges.feature_net, shown), real),
     )
 
 

@@ -1,4 +1,4 @@
-"""Who judges: the teacher's features, the model's own towers, and a classifier that knows neither."""
+"""Who judges: the feature network's features, the model's own towers, and a classifier that knows neither."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ class Judges:
     """Everything that answers "is it what was asked for?" for one model and one split."""
 
     material: Material
-    teacher: EfficientNet
+    feature_net: EfficientNet
     gallery: Gallery
     """The evaluation concepts."""
     wide: Gallery
@@ -48,7 +48,7 @@ class Judges:
         """
         asked = [self.material.pictures[q.row].concept for q in exam.questions]
         count = len(pictures) // len(asked)
-        found = features(self.teacher, pictures)
+        found = features(self.feature_net, pictures)
         own = self._columns(self.gallery.names, asked, count, found)
         similarity = self.gallery.similarity(found, without)
         right = {"r1": within(similarity, own, 1), "r5": within(similarity, own, 5)}
@@ -63,7 +63,7 @@ class Judges:
     def words(self, exam: Exam, pictures: Tensor, without: Sequence[str | None]) -> dict[str, Tensor]:
         """[P,S] whether the concept nearest to each picture, of all in ``wide``, carries the word asked for."""
         count = len(pictures) // len(exam.questions)
-        nearest = self.wide.similarity(features(self.teacher, pictures), without).argmax(1).tolist()
+        nearest = self.wide.similarity(features(self.feature_net, pictures), without).argmax(1).tolist()
         asked = [self.material.telling[question.word or ""] for question in exam.questions for _ in range(count)]
         right = [self.wide.names[i] in carriers for carriers, i in zip(asked, nearest, strict=True)]
         return {"r1": torch.tensor(right).view(-1, count)}
@@ -73,12 +73,12 @@ class Judges:
         return torch.tensor([place[concept] for concept in asked for _ in range(count)], device=like.device)
 
 
-def galleries(material: Material, teacher: EfficientNet) -> tuple[Gallery, Gallery]:
+def galleries(material: Material, feature_net: EfficientNet) -> tuple[Gallery, Gallery]:
     """``Judges.gallery`` and ``Judges.wide``: real pictures on white, in every style."""
     own = frozenset(material.split.concepts)
     wide = own.union(*material.telling.values())
     rows = [row for row, picture in enumerate(material.pictures) if picture.concept in wide]
-    found = features(teacher, material.drawn(rows))
+    found = features(feature_net, material.drawn(rows))
     concepts = [material.pictures[row].concept for row in rows]
     styles = [material.pictures[row].style for row in rows]
     kept = [i for i, concept in enumerate(concepts) if concept in own]

@@ -61,10 +61,10 @@ def within(similarity: Tensor, own: Tensor, first: int) -> Tensor:
 
 
 @torch.no_grad()
-def features(teacher: EfficientNet, pictures: Tensor, chunk: int = 250) -> Tensor:
-    """[N,F] pooled features of uint8 pictures [N,3,H,W], float32 on the teacher's device."""
-    device = teacher.stem.weight.device
-    return torch.cat([teacher.features(part.to(device).float() / 255).pooled for part in pictures.split(chunk)])
+def features(feature_net: EfficientNet, pictures: Tensor, chunk: int = 250) -> Tensor:
+    """[N,F] pooled features of uint8 pictures [N,3,H,W], float32 on the feature network's device."""
+    device = feature_net.stem.weight.device
+    return torch.cat([feature_net.features(part.to(device).float() / 255).pooled for part in pictures.split(chunk)])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A small residual network that says which concept a picture shows: a judge that shares nothing with the teacher."""
+"""A small residual network that says which concept a picture shows: independent of the feature network."""
 
 from dataclasses import dataclass
 

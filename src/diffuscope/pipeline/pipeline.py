@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope import loading
+from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.config import FinalSigma
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.schedules import Schedule
@@ -37,7 +38,6 @@ from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.taps import TapArgument, chosen
 from diffuscope.prompt import encode_all
-from diffuscope.similarity import Similarity, load_similarity
 from diffuscope.types import Conditioning
 
 
@@ -84,12 +84,12 @@ class Pipeline(Adapted):
         return loading.load_upscaler(self.device)
 
     @cached_property
-    def similarity(self) -> Similarity:
-        """The shipped towers that judge pictures by texts, loaded when first used; float32, on the device."""
-        return load_similarity(self.device)
+    def similarity(self) -> ClipScore:
+        """The shipped CLIP score, loaded when first used; float32, on the device."""
+        return load_clip_score(self.device)
 
     @cached_property
-    def judge(self) -> str:
+    def clip_hash(self) -> str:
         """SHA-256 of all of ``similarity``'s tensors, in hex; computed once."""
         return receipt.weights_hash(self.similarity.tensors())
 

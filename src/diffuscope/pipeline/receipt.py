@@ -27,8 +27,8 @@ JSON_KEY = "diffuscope"
 TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
-JUDGE = "similarity"
-"""What stands beside the networks in ``weights`` where a run was led by the towers of ``similarity``."""
+CLIP = "similarity"
+"""Key in ``weights`` for the hash of the CLIP score, if a run was guided by ``similarity``."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),

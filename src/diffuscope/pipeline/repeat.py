@@ -152,7 +152,7 @@ def _check_repeatable(old: Receipt, path: Path) -> None:
 
 
 def _check_weights(old: Receipt, pipe: Pipeline) -> None:
-    networks = {part: digest for part, digest in old["weights"].items() if part != receipts.JUDGE}
+    networks = {part: digest for part, digest in old["weights"].items() if part != receipts.CLIP}
     wrong = [part for part, digest in networks.items() if pipe.weights.get(part) != digest]
     if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
         vae = "" if old["vae"] is None else f", and its VAE {old['vae']!r} as vae"
@@ -160,9 +160,9 @@ def _check_weights(old: Receipt, pipe: Pipeline) -> None:
             f"the receipt was made with other weights of {', '.join(wrong)} than {pipe.config.name!r} has here; "
             f"give the model {old['model']!r} that made it{vae}"
         )
-    if receipts.JUDGE in old["weights"] and pipe.judge != old["weights"][receipts.JUDGE]:
+    if receipts.CLIP in old["weights"] and pipe.clip_hash != old["weights"][receipts.CLIP]:
         raise InputError(
-            "the picture was led by towers of similarity with other weights than this installation has; install "
+            "the image was guided by a CLIP score with other weights than this installation has; install "
             f"diffuscope {old['versions'].get('diffuscope')}, which made it"
         )
 

@@ -21,7 +21,7 @@ from diffuscope.errors import InputError
 from diffuscope.images import image_hash, to_pixels
 from diffuscope.pipeline import codec, guiding
 from diffuscope.pipeline.pictures import mask_pixels
-from diffuscope.pipeline.receipt import JUDGE, checksums, dtype_name, of_request
+from diffuscope.pipeline.receipt import CLIP, checksums, dtype_name, of_request
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 from diffuscope.pipeline.told import denoisers_of, told
@@ -113,7 +113,7 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
     def finish(latents: Tensor, receipt: Receipt) -> Result:
         pixels = codec.decode(pipe.vae, latents, extras.tap, receipt["notes"])
         pictures = codec.pictures(pixels, pipe.upscaler if request.upscale > 1 else None)
-        receipt["weights"] = pipe.weights | ({} if similar is None else {JUDGE: pipe.judge})
+        receipt["weights"] = pipe.weights | ({} if similar is None else {CLIP: pipe.clip_hash})
         return Result(pictures, latents.cpu(), list(request.seed), receipt)
 
     return Run(steps, request.levels, receipt, finish)

@@ -21,12 +21,12 @@ from diffuscope.data.scenes import Scenes, blank, draw_scenes
 from diffuscope.data.split import Split, split
 from diffuscope.data.things import takes
 from diffuscope.diffusion.schedules import Schedule
+from diffuscope.feature_net import load_efficientnet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.recipes.emoji import ExamplesRecipe, TextRecipe, UNetRecipe, VAERecipe
-from diffuscope.teacher import load_efficientnet
 from diffuscope.training import ranks
 from diffuscope.training.examples import Examples, encode, latent_moments
 from diffuscope.training.loop import Draw, train
@@ -76,7 +76,7 @@ class Stock:
         return compose(self.canvas, scenes)
 
 
-def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, start: Path | None = None) -> VAE:
+def train_vae(recipe: VAERecipe, stock: Stock, feature_net: Path, folder: Path, start: Path | None = None) -> VAE:
     """The trained autoencoder, latents centred and of unit variance; also in ``folder/vae.safetensors``.
 
     Training begins with the weights in the file ``start``, where one is given.
@@ -100,7 +100,7 @@ def train_vae(recipe: VAERecipe, stock: Stock, teacher: Path, folder: Path, star
         batch,
         stock.held_out(512),
         recipe.loss,
-        placed(load_efficientnet(teacher), device),
+        placed(load_efficientnet(feature_net), device),
         compiled=device.type == "cuda",
     )
     trained = train(task, recipe.loop, folder)
@@ -134,14 +134,14 @@ def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Exam
 
 
 def make_examples(
-    recipe: ExamplesRecipe, stock: Stock, vae: VAE, teacher: Path, folder: Path, source: str
+    recipe: ExamplesRecipe, stock: Stock, vae: VAE, feature_net: Path, folder: Path, source: str
 ) -> tuple[Examples, Examples]:
     """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call.
 
     Every process makes other training examples, so that several processes learn from more of them.
     """
     device = stock.canvas.sprites.device
-    network = placed(load_efficientnet(teacher), device)
+    network = placed(load_efficientnet(feature_net), device)
     vae = placed(vae, device)
 
     def made(count: int, seed: int, *, train: bool) -> Examples:

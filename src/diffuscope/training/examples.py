@@ -54,7 +54,7 @@ class Examples:
 @torch.no_grad()
 def encode(
     vae: VAE,
-    teacher: EfficientNet,
+    feature_net: EfficientNet,
     pictures: Callable[[slice], Tensor],
     ids: Tensor,
     chunk: int = 512,
@@ -63,7 +63,7 @@ def encode(
 
     Args:
         vae: encodes; its mean latents are kept, times ``config.scale``.
-        teacher: its pooled features are kept.
+        feature_net: its pooled features are kept.
         pictures: rows -> pictures [B,3,H,W] in [-1,1] on the device.
         ids: [N,K,T] token ids of the texts.
         chunk: pictures encoded at once.
@@ -73,7 +73,7 @@ def encode(
         pixels = pictures(slice(start, min(start + chunk, len(ids))))
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
             mean = vae.encode(pixels).mean
-            pooled = teacher.features(pixels / 2 + 0.5).pooled
+            pooled = feature_net.features(pixels / 2 + 0.5).pooled
         latents.append((mean.float() * vae.config.scale).bfloat16())
         features.append(pooled.half())
     device = latents[0].device

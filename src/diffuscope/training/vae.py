@@ -38,15 +38,15 @@ class Relative(nn.Module):
     Each map is scaled to unit length along its channels; the result is the mean squared distance, summed over maps.
     """
 
-    def __init__(self, teacher: EfficientNet) -> None:
+    def __init__(self, feature_net: EfficientNet) -> None:
         super().__init__()
-        self.teacher = teacher.requires_grad_(False).eval()
+        self.feature_net = feature_net.requires_grad_(False).eval()
 
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
         """One number for two batches [B,3,H,W] in [-1,1]."""
-        ours = self.teacher.features(pixels / 2 + 0.5).stages
+        ours = self.feature_net.features(pixels / 2 + 0.5).stages
         with torch.no_grad():
-            theirs = self.teacher.features(target / 2 + 0.5).stages
+            theirs = self.feature_net.features(target / 2 + 0.5).stages
         distances = [
             (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(1).mean()
             for a, b in zip(ours, theirs, strict=True)
@@ -62,7 +62,7 @@ class VAETask:
         pictures: where batches come from.
         held_out: [N,3,H,W] pictures in [-1,1] never trained on.
         loss: weights of the parts.
-        teacher: network whose features are compared; None leaves that part out.
+        feature_net: network whose features are compared; None leaves that part out.
         compiled: whether encoder and decoder are compiled.
     """
 
@@ -74,13 +74,13 @@ class VAETask:
         pictures: Pictures,
         held_out: Tensor,
         loss: VAELoss,
-        teacher: EfficientNet | None = None,
+        feature_net: EfficientNet | None = None,
         *,
         compiled: bool = False,
     ) -> None:
         self.network: nn.Module = vae
         self.pictures, self.held_out, self.weights = pictures, held_out, loss
-        self.relative = None if teacher is None else Relative(teacher)
+        self.relative = None if feature_net is None else Relative(feature_net)
         self.autoencode = torch.compile(_autoencode) if compiled else _autoencode
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:

@@ -16,10 +16,10 @@ def material(corpus_file: Path) -> Material:
 
 
 @pytest.fixture
-def judges(material: Material, teacher: EfficientNet) -> Judges:
+def judges(material: Material, feature_net: EfficientNet) -> Judges:
     def letters(texts: list[str]) -> torch.Tensor:
         """Not a text encoder, but a function of the text: how often each letter stands in it."""
         return torch.tensor([[float(text.count(chr(97 + i))) for i in range(26)] for text in texts])
 
     tower = torch.randn(26, 1280, generator=torch.Generator().manual_seed(2))
-    return Judges(material, teacher, *galleries(material, teacher), encode=letters, tower=tower)
+    return Judges(material, feature_net, *galleries(material, feature_net), encode=letters, tower=tower)

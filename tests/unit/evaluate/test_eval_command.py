@@ -4,8 +4,8 @@ from diffuscope.cli import main
 
 
 @pytest.fixture
-def files(corpus_file, teacher_file, quick_folder):
-    given = {"corpus": corpus_file, "teacher": teacher_file, "model": quick_folder, "device": "cpu"}
+def files(corpus_file, feature_net_file, quick_folder):
+    given = {"corpus": corpus_file, "teacher": feature_net_file, "model": quick_folder, "device": "cpu"}
     return [f"--{name}={value}" for name, value in given.items()]
 
 

@@ -77,6 +77,6 @@ def test_a_word_is_right_if_the_nearest_concept_carries_it(judges, material):
     pictures = real_pictures(material, exam.questions)
     right = judges.words(exam, pictures, [None] * 4)["r1"]
     nearest = [judges.wide.names[i] for i in judges.wide.similarity(
-        judges.teacher.features(pictures.float() / 255).pooled, [None] * 4).argmax(1)]  # fmt: skip
+        judges.feature_net.features(pictures.float() / 255).pooled, [None] * 4).argmax(1)]  # fmt: skip
     carried = [name in material.telling[q.word] for name, q in zip(nearest, exam.questions, strict=True)]
     assert right.flatten().tolist() == carried

@@ -36,9 +36,9 @@ def test_within_counts_ties_and_what_is_no_number_as_wrong():
     assert within(similarity, own, 2).tolist() == [True, True, True, False]
 
 
-def test_features_do_not_depend_on_the_chunk(teacher):
+def test_features_do_not_depend_on_the_chunk(feature_net):
     pictures = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(features(teacher, pictures, chunk=2), features(teacher, pictures, chunk=5), atol=1e-5)
+    assert torch.allclose(features(feature_net, pictures, chunk=2), features(feature_net, pictures, chunk=5), atol=1e-5)
 
 
 def test_towers_find_the_caption_that_points_the_same_way():

@@ -13,10 +13,12 @@ from diffuscope.evaluate.scores import REAL, THROUGH_VAE, evaluate, sources, thr
 
 
 @pytest.fixture(scope="module")
-def document(quick, material, teacher):
+def document(quick, material, feature_net):
     from diffuscope.evaluate.judges import Judges, galleries
 
-    return evaluate(quick, Judges(material, teacher, *galleries(material, teacher), encode=lambda texts: texts), 8)
+    return evaluate(
+        quick, Judges(material, feature_net, *galleries(material, feature_net), encode=lambda texts: texts), 8
+    )
 
 
 def test_the_document_holds_every_measure_and_how_it_came_about(document, material, quick):

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.feature_net import convert, layers, load_efficientnet
 from diffuscope.models.efficientnet import EfficientNet, SameConv2d
-from diffuscope.teacher import convert, layers, load_efficientnet
 from diffuscope.weights.store import packing
 
 # Strides of the 16 blocks, in the package's counting; a block whose shape does not change has a residual.
@@ -132,7 +132,7 @@ def test_refuses_what_is_not_this_network(package_state: dict[str, Tensor], tmp_
     with pytest.raises(WeightMismatchError, match="surplus"):
         convert(package_state | {"surplus": torch.zeros(1)})
     save_file({"stem.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightMismatchError, match=r"'classifier\.bias' is None"):
+    with pytest.raises(WeightMismatchError, match=r"'classifier\.bias' has shape None"):
         load_efficientnet(tmp_path / "other.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(WeightsError, match=r"torn\.safetensors is refused"):

