@@ -12,7 +12,7 @@ from torch import Tensor
 from diffuscope.clip_score import PROJECTION, TOWERS, ClipScore, great_circle, load_clip_score
 from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.images import to_pixels
-from diffuscope.lens.functions import gradient_memory
+from diffuscope.lens.gradient_memory import gradient_memory
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.store import packing

@@ -36,7 +36,7 @@ def test_to_count_the_shapes_is_not_to_load_a_compiler() -> None:
     """Torch's own counts them with its compiler's tables, which take seconds to import: more than the picture does."""
     program = (
         "import sys, diffuscope as ds\n"
-        "from diffuscope.lens.run_tap import shapes\n"
+        "from diffuscope.lens.shapes import shapes\n"
         "assert len(shapes([*ds.load('emoji').components.networks.values()], None)) > 300\n"
         "assert 'torch._dynamo' not in sys.modules"
     )

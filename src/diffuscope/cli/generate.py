@@ -174,7 +174,7 @@ def _guidance(wish: Wish) -> dict[str, Any]:
 
 def _memory(pipe: "Pipeline", wish: Wish) -> str:
     """One line on what gradients through the U-Net will keep, beside the weights."""
-    from diffuscope.lens.functions import gradient_memory
+    from diffuscope.lens.gradient_memory import gradient_memory
 
     preset, text = pipe.config.preset, wish.guidance_similarity
     height, width = wish.height or preset.height, wish.width or preset.width

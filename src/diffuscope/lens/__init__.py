@@ -1,10 +1,12 @@
-"""The scope: what happens inside of a model, read, drawn and changed, by taps and by functions of Denoisers.
+"""Look inside a run and change it: capture activations, map attention, ablate, edit, invert, and draw figures.
 
-``watch`` captures, ``heat`` maps words onto the picture, ``text`` looks into the text encoder, ``ablate`` finds what
-matters, ``cross`` and ``attend`` edit attention, ``invert`` goes from a picture back to its noise, ``figures``
-draws, ``film`` shows a run step by step, and ``explain`` makes one page of all.
+``capture`` stores activations, ``attention_maps`` shows where each word of a prompt is in the image, ``text``
+inspects the text encoder, ``ablation`` measures what matters, ``prompt_to_prompt`` and ``attend_and_excite`` edit
+attention, ``inversion`` goes from an image back to its noise, ``figures`` and ``network_figures`` draw, ``animation``
+shows a run step by step, and ``explain`` makes one page of all of it.
 """
 
-from diffuscope.lens.capture import Capture, compose
+from diffuscope.lens.capture import Capture
+from diffuscope.lens.run_tap import compose
 
 __all__ = ["Capture", "compose"]

@@ -1,11 +1,12 @@
-"""Word heat maps: where in the picture each word of the prompt was looked at, from cross-attention.
+"""Attention maps: where in the image each word of the prompt gets attention, from cross-attention.
 
-Tang et al. 2023 (DAAM): the attention that a token gets, summed over steps, layers and heads, each
-layer's map scaled up to the latents' size.
+DAAM (Tang et al. 2023): the attention that a token gets, averaged over steps, layers and heads, each layer's map
+scaled up to the size of the finest.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import torch
@@ -19,83 +20,94 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.request import Request
 from diffuscope.prompt.positions import token_positions, word_tokens
 
-CROSS = "unet.*.cross.weights"
+CROSS_ATTENTION = "unet.*.cross.weights"
 
 
-class AttentionCapture(Capture):
-    """A Capture of all cross-attention: ``pipe(prompt, tap=capture)``, then ``capture.maps(pipe.tokenizer)``."""
+@final
+class AttentionCapture:
+    """A Tap for attention maps: ``pipe(prompt, tap=capture)``, then ``capture.maps(pipe.tokenizer)``."""
 
-    def __init__(self, names: str | Sequence[str] = CROSS, *, budget: int | None = None) -> None:
-        """Capture these layers' cross-attention; globs such as ``"unet.up.*.cross.weights"`` choose among them."""
-        super().__init__(names, reduce="mean", heads="mean", budget=budget)
+    def __init__(self, names: str | Sequence[str] = CROSS_ATTENTION, *, budget: int | None = None) -> None:
+        """Capture cross-attention.
+
+        Args:
+            names: of the layers' weights; a glob such as ``"unet.up.*.cross.weights"`` selects some.
+            budget: bytes that may be stored; None is half of the free memory.
+        """
+        self._capture = Capture(names, reduce="mean", heads="mean", budget=budget)
         self._prompts: tuple[str, ...] = ()
-        self._size = (0, 0)
+        self._image_size = (0, 0)
 
     def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
-        """Take note of the prompts and the picture's size.
+        """Find the layers, check the memory, and keep the prompts and the image size.
 
         Raises:
-            InputError: a name that means no value, one that is no cross-attention, or too little memory.
+            InputError: no such name, one that is no cross-attention, or too little memory.
         """
-        super().prepare(components, request)
-        wrong = sorted(name for name in self.names if not name.endswith("cross.weights"))
+        self._capture.prepare(components, request)
+        wrong = sorted(name for name in self._capture.names if not name.endswith("cross.weights"))
         if wrong:
-            raise InputError(f"{wrong[0]!r} is no cross-attention; word maps come of names that end in cross.weights")
+            raise InputError("names", wrong[0], "names of cross-attention, which end in cross.weights")
         if request is not None:
-            self._size = request.height, request.width
+            self._image_size = request.height, request.width
             self._prompts = tuple(p for p in request.prompt for _ in range(request.num_images_per_prompt))
 
+    def wants(self, name: str) -> bool:
+        """Whether it is a captured layer."""
+        return self._capture.wants(name)
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """Store the weights, averaged over heads and steps."""
+        return self._capture(name, value)
+
     def maps(self, tokenizer: Tokenizer, image: int = 0) -> "AttentionMaps":
-        """The maps of one picture of the run.
+        """The maps of one image of the last run.
 
         Args:
             tokenizer: the pipeline's.
-            image: which picture, from 0.
+            image: its number in the run, from 0.
 
         Raises:
-            InputError: nothing was watched yet, or there is no such picture.
+            InputError: no run was captured, or it has no such image.
         """
-        if not len(self):
-            raise InputError("nothing was watched: make a picture with tap=capture first")
-        if not 0 <= image < self.images:
-            raise InputError(f"picture {image} does not exist; the run made {self.images}")
-        layers = [self.conditional(self[name])[image] for name in self.keys()]
-        return AttentionMaps(heat(layers, self._size), self._prompts[image], tokenizer)
+        capture = self._capture
+        if not len(capture):
+            raise InputError("image", image, "an image of a captured run", "Make one with tap=capture first.")
+        if not 0 <= image < capture.images:
+            raise InputError("image", image, f"0 to {capture.images - 1}, as in the run")
+        layers = [capture.conditional(capture[name])[image] for name in capture.keys()]  # noqa: SIM118
+        return AttentionMaps(combine_layers(layers, self._image_size), self._prompts[image], tokenizer)
 
 
-def heat(layers: Sequence[Tensor], picture: tuple[int, int]) -> Tensor:
-    """[S,h,w] mean over layers of the attention [T,S] that each context token gets, at the size of the finest layer.
+def combine_layers(layers: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
+    """[S,h,w] attention of each text token, averaged over layers, at the size of the finest layer.
 
     Args:
-        layers: [T,S] each, T the tokens of that layer's resolution, row by row; rows sum to 1.
-        picture: height and width, in whatever unit: the proportions tell how T splits.
+        layers: [T,S] each, T the image tokens of that layer, row by row; rows sum to 1.
+        image_size: height and width, for the proportions of the T tokens.
 
     Raises:
-        InputError: a layer's T does not split in these proportions.
+        InputError: a layer's T does not have these proportions.
     """
-    grids = [layer.T.unflatten(1, grid(layer.shape[0], picture)) for layer in layers]  # [S,h,w]
-    finest = max((each.shape[1:] for each in grids), key=lambda size: size[0] * size[1])
-    scaled = [F.interpolate(each[None], size=tuple(finest), mode="bicubic", align_corners=False)[0] for each in grids]
+    maps = [layer.T.unflatten(1, token_grid(layer.shape[0], image_size)) for layer in layers]  # [S,h,w]
+    finest = max((layer.shape[1:] for layer in maps), key=lambda size: size[0] * size[1])
+    scaled = [F.interpolate(layer[None], size=tuple(finest), mode="bicubic", align_corners=False)[0] for layer in maps]
     return torch.stack(scaled).mean(0).clamp_min(0)
 
 
-def grid(count: int, picture: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of ``count`` tokens that lie over a picture of these proportions, the nearest that fits.
-
-    Raises:
-        InputError: none is near.
-    """
-    ratio = picture[0] / picture[1]
-    fits = [(high, count // high) for high in range(1, count + 1) if count % high == 0]
-    best = min(fits, key=lambda size: abs(np.log(size[0] / size[1] / ratio)))
+def token_grid(count: int, image_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a grid of ``count`` tokens, in proportions nearest to the image's."""
+    ratio = image_size[0] / image_size[1]
+    grids = [(height, count // height) for height in range(1, count + 1) if count % height == 0]
+    best = min(grids, key=lambda size: abs(np.log(size[0] / size[1] / ratio)))
     if not 0.5 < best[0] / best[1] / ratio < 2:
-        raise InputError(f"{count} tokens do not lie over a picture of {picture[0]}x{picture[1]}")
+        raise InputError("count", count, f"a number of tokens that fills a grid over {image_size[0]}x{image_size[1]}")
     return best
 
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Where each token of a prompt was looked at. All maps of one picture add up to 1 at every place."""
+    """The attention that each token of a prompt gets. At every position the maps of all tokens sum to 1."""
 
     tokens: Tensor
     """[S,h,w] one map per token position, at least 0."""
@@ -103,62 +115,62 @@ class AttentionMaps:
     tokenizer: Tokenizer
 
     def word(self, word: str) -> Tensor:
-        """[h,w] the map of a word: the mean over its tokens, every time it comes in the prompt.
+        """[h,w] the map of a word: the mean over its tokens and occurrences.
 
         Raises:
-            InputError: the word is not in the prompt, or was cut; the message names the nearest.
+            InputError: the word is not in the prompt, or was truncated.
         """
         return self.tokens[list(token_positions(word, self.prompt, self.tokenizer))].mean(0)
 
     def words(self) -> dict[str, Tensor]:
-        """Every word of the prompt that the model saw, in order, with its map [h,w]."""
-        line = word_tokens(self.prompt, self.tokenizer)
-        return {word.word: self.word(word.word) for word in line if word.positions}
+        """Each word of the prompt that was not truncated, in order, with its map [h,w]."""
+        words = word_tokens(self.prompt, self.tokenizer)
+        return {word.word: self.word(word.word) for word in words if word.positions}
 
     def peaks(self) -> dict[str, float]:
-        """How far each word landed: the largest value of its map, relative to the mean of all words' largest.
+        """The largest value of each word's smoothed map, relative to the mean over all words.
 
-        Chefer et al. 2023 (Attend-and-Excite) take a token whose map is large nowhere as neglected; well
-        below 1 is a word that landed nowhere. The map is smoothed over 3x3 places first, as there.
+        A word whose map is large nowhere is neglected (Attend-and-Excite, Chefer et al. 2023): its peak is well
+        below 1.
         """
-        peaks = {word: float(smoothed(each[None, None]).max()) for word, each in self.words().items()}
+        peaks = {word: float(gaussian_smooth(value[None, None]).max()) for word, value in self.words().items()}
         mean = sum(peaks.values()) / max(len(peaks), 1)
         return {word: peak / mean if mean else 0.0 for word, peak in peaks.items()}
 
     def horizontal_centre(self, word: str) -> float:
-        """Where the word's map has its centre, from 0 at the left edge to 1 at the right one."""
+        """The centre of the word's map, from 0 at the left edge to 1 at the right one."""
         column = self.word(word).sum(0)
-        at = (torch.arange(len(column)) + 0.5) / len(column)
-        return float((column * at).sum() / column.sum())
+        x = (torch.arange(len(column)) + 0.5) / len(column)
+        return float((column * x).sum() / column.sum())
 
-    def overlay(self, word: str, picture: Image.Image, strength: float = 0.7) -> Image.Image:
-        """The picture with the word's map over it: yellow where it is largest, dark where it is smallest.
+    def overlay(self, word: str, image: Image.Image, opacity: float = 0.7) -> Image.Image:
+        """A copy of the image with the word's map over it, yellow where it is largest.
 
         Args:
             word: one of the prompt.
-            picture: RGB; not modified.
-            strength: 0 is the picture alone, 1 the map alone.
+            image: RGB.
+            opacity: of the map, 0 to 1.
 
         Raises:
-            InputError: the word is not in the prompt, or ``strength`` is outside [0, 1].
+            InputError: the word is not in the prompt, or ``opacity`` is outside [0, 1].
         """
-        if not 0 <= strength <= 1:
-            raise InputError(f"strength {strength} is outside [0, 1]")
+        if not 0 <= opacity <= 1:
+            raise InputError("opacity", opacity, "0 to 1")
         value = self.word(word)
         share = (value - value.min()) / (value.max() - value.min()).clamp_min(1e-12)
-        size = (picture.height, picture.width)
+        size = (image.height, image.width)
         share = F.interpolate(share[None, None], size=size, mode="bicubic", align_corners=False)[0, 0].clamp(0, 1)
         anchors = torch.tensor(_CIVIDIS, dtype=torch.float32)
-        at = share * (len(anchors) - 1)
-        low = at.floor().long().clamp(max=len(anchors) - 2)
-        colours = torch.lerp(anchors[low], anchors[low + 1], (at - low)[..., None])  # [H,W,3]
-        base = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).float()
-        mixed = torch.lerp(base, colours, strength)
+        index = share * (len(anchors) - 1)
+        low = index.floor().long().clamp(max=len(anchors) - 2)
+        colours = torch.lerp(anchors[low], anchors[low + 1], (index - low)[..., None])  # [H,W,3]
+        base = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).float()
+        mixed = torch.lerp(base, colours, opacity)
         return Image.fromarray(mixed.round().clamp(0, 255).byte().numpy())
 
 
-def smoothed(maps: Tensor) -> Tensor:
-    """[B,C,h,w] maps after a Gaussian filter of 3x3 places and deviation 0.5, edges repeated."""
+def gaussian_smooth(maps: Tensor) -> Tensor:
+    """[B,C,h,w] maps after a 3x3 Gaussian filter of deviation 0.5, edges replicated."""
     line = torch.exp(-torch.tensor([1.0, 0.0, 1.0]) / (2 * 0.5**2)).to(maps)
     kernel = torch.outer(line, line) / line.sum() ** 2
     kernel = kernel.expand(maps.shape[1], 1, 3, 3)
@@ -166,4 +178,4 @@ def smoothed(maps: Tensor) -> Tensor:
 
 
 _CIVIDIS = ((0, 34, 78), (65, 77, 107), (124, 123, 120), (187, 174, 108), (254, 232, 56))
-"""Five colours of matplotlib's cividis (Nunez et al. 2018): light grows evenly, for colour-blind eyes too."""
+"""Five colours of matplotlib's cividis (Nunez et al. 2018): lightness grows evenly, for the colour-blind too."""

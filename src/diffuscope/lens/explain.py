@@ -14,7 +14,8 @@ from diffuscope.errors import InputError
 from diffuscope.lens import figures
 from diffuscope.lens.animation import Record, snapshots
 from diffuscope.lens.attention_maps import AttentionCapture
-from diffuscope.lens.capture import Capture, compose
+from diffuscope.lens.capture import Capture
+from diffuscope.lens.run_tap import compose
 from diffuscope.lens.text import PromptReport, debug
 from diffuscope.pipeline import Pipeline
 

@@ -1,79 +1,94 @@
-"""Prompt-to-prompt: paint one prompt with the attention of another (Hertz et al. 2023), as taps.
+"""Prompt-to-prompt (Hertz et al. 2023): generate an edited prompt with the attention of a source prompt.
 
 Run both prompts in one call with one seed, the source first:
-``pipe(["a cat on a bike", "a dog on a bike"], seed=[7, 7], tap=Replace(...))``. The source's picture is unchanged.
+``pipe(["a cat on a bike", "a dog on a bike"], seed=[7, 7], tap=Replace(pipe.tokenizer))``.
+The source's image does not change.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError
-from diffuscope.lens.attention_maps import CROSS
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.lens.attention_maps import CROSS_ATTENTION
 from diffuscope.lens.run_tap import RunTap
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.request import Request
 from diffuscope.prompt.positions import word_tokens
 
-SELF = "unet.*.self.weights"
+SELF_ATTENTION = "unet.*.self.weights"
 
 
 class PromptToPrompt(RunTap):
-    """Carries attention weights from the first picture of a run over to the others.
+    """Copies attention weights from the first image of a run to the others.
 
-    Cross-attention is edited by ``cross`` in the first share of the network calls. Self-attention is the source's in
-    the first calls too, where the map is small: it holds the composition.
+    Self-attention is copied where its map is small: it holds the composition. Cross-attention is copied by ``cross``.
     """
 
-    def __init__(self, *, cross_share: float, self_share: float, self_tokens: int) -> None:
-        """Set the shares of the calls that are edited.
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        cross_fraction: float = 0.8,
+        self_fraction: float = 0.4,
+        self_max_tokens: int = 256,
+    ) -> None:
+        """Set what is copied; the defaults are those of the published examples.
 
         Args:
-            cross_share: of cross-attention, 0 to 1; the published examples have 0.8.
-            self_share: of self-attention; those have 0.4.
-            self_tokens: self-attention of more tokens is left alone; those have 16 x 16.
+            tokenizer: the pipeline's.
+            cross_fraction: of the network calls, from the first, in which cross-attention is copied; 0 to 1.
+            self_fraction: the same of self-attention.
+            self_max_tokens: self-attention over more image tokens is left alone.
 
         Raises:
-            InputError: a share is outside [0, 1].
+            InputError: a fraction is outside [0, 1].
         """
-        for name, share in (("cross_share", cross_share), ("self_share", self_share)):
-            if not 0 <= share <= 1:
-                raise InputError(f"{name} is {share}; give a share of the network calls, 0 to 1")
-        super().__init__(*((CROSS,) if cross_share else ()), *((SELF,) if self_share else ()))
-        self.cross_share = cross_share
-        self.self_share = self_share
-        self.self_tokens = self_tokens
+        for name, fraction in (("cross_fraction", cross_fraction), ("self_fraction", self_fraction)):
+            if not 0 <= fraction <= 1:
+                raise InputError(name, fraction, "a fraction of the network calls, 0 to 1")
+        super().__init__(*((CROSS_ATTENTION,) if cross_fraction else ()), *((SELF_ATTENTION,) if self_fraction else ()))
+        self.tokenizer = tokenizer
+        self.cross_fraction = cross_fraction
+        self.self_fraction = self_fraction
+        self.self_max_tokens = self_max_tokens
 
     def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
-        """Check the run: at least two pictures, of one seed.
+        """Compare the prompts of the run.
 
         Raises:
-            InputError: it is not a run of a source and its edits.
+            InputError: fewer than two images, or different seeds.
         """
         super().prepare(components, request)
         if request is None:
             return
         if request.images < 2 or len(set(request.seed)) != 1:
-            raise InputError(
-                f"{request.images} pictures of seeds {list(request.seed)}; give the source prompt and its edits in one "
-                "call with one seed for all: pipe([source, edit], seed=[7, 7], ...)"
-            )
+            got = Unquoted(f"{request.images} images with seeds {list(request.seed)}")
+            hint = "For example: pipe([source, edit], seed=[7, 7], tap=...)."
+            raise InputError("prompt", got, "a source prompt and its edits, with one seed for all", hint)
         prompts = [prompt for prompt in request.prompt for _ in range(request.num_images_per_prompt)]
-        self.match(prompts)
+        self.align(prompts)
 
-    def match(self, prompts: Sequence[str]) -> None:
-        """Compare the prompts, one a picture, the source first; a kind of edit may need to know how they differ."""
+    @abstractmethod
+    def align(self, prompts: Sequence[str]) -> None:
+        """Match the tokens of each prompt, one per image, with those of the first."""
+
+    @abstractmethod
+    def cross(self, source: Tensor, edit: Tensor, image: int) -> Tensor:
+        """[N,T,S] cross-attention weights of an edit, from the source's and its own."""
 
     def change(self, name: str, value: Tensor) -> Tensor:
-        """The weights [B,N,T,S], in which the edits' rows may be the source's."""
+        """Weights [B,N,T,S] with the edits' rows replaced."""
         crossing = name.endswith("cross.weights")
-        share = self.cross_share if crossing else self.self_share
-        if self.call >= round(share * self.calls) or (not crossing and value.shape[-1] > self.self_tokens):
+        fraction = self.cross_fraction if crossing else self.self_fraction
+        if self.call >= round(fraction * self.calls) or (not crossing and value.shape[-1] > self.self_max_tokens):
             return value
         changed = value.clone()
         rows = self.conditional(changed)
@@ -81,62 +96,42 @@ class PromptToPrompt(RunTap):
             rows[k] = self.cross(rows[0], rows[k], k) if crossing else rows[0]
         return changed
 
-    def cross(self, source: Tensor, own: Tensor, picture: int) -> Tensor:
-        """[N,T,S] cross-attention weights of an edit, from the source's and its own; the source's, unless told."""
-        del own, picture
-        return source
 
-
+@final
 class Replace(PromptToPrompt):
-    """Word swap: each word of the edit is painted where the word in its place was."""
+    """Word swap: each word of the edit gets the attention of the word at its place in the source.
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, cross_share: float = 0.8, self_share: float = 0.4, self_tokens: int = 256
-    ) -> None:
-        """For prompts of as many words: tokens of words of unequal length share the attention."""
-        super().__init__(cross_share=cross_share, self_share=self_share, self_tokens=self_tokens)
-        self.tokenizer = tokenizer
-        self.maps: list[Tensor] = []
+    The prompts have equally many words; tokens of words of unequal length share the attention.
+    """
 
-    def match(self, prompts: Sequence[str]) -> None:
-        """Find the map from the source's tokens to each edit's.
+    def align(self, prompts: Sequence[str]) -> None:
+        """Build the mappers; refuses prompts with different numbers of words."""
+        self.mappers = [replacement_mapper(prompts[0], prompt, self.tokenizer) for prompt in prompts]
 
-        Raises:
-            InputError: the prompts have different numbers of words.
-        """
-        self.maps = [replacement(prompts[0], prompt, self.tokenizer) for prompt in prompts]
-
-    def cross(self, source: Tensor, own: Tensor, picture: int) -> Tensor:  # noqa: ARG002
+    def cross(self, source: Tensor, edit: Tensor, image: int) -> Tensor:  # noqa: ARG002
         """The source's weights, moved to the edit's tokens."""
-        return source @ self.maps[picture].to(source)
+        return source @ self.mappers[image].to(source)
 
 
+@final
 class Refine(PromptToPrompt):
-    """Words added: those that both prompts have keep the source's attention, new ones have their own."""
+    """Words added or removed: common words keep the source's attention, new ones have their own."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, cross_share: float = 0.8, self_share: float = 0.4, self_tokens: int = 256
-    ) -> None:
-        """For an edit that adds words to the source, or takes some away."""
-        super().__init__(cross_share=cross_share, self_share=self_share, self_tokens=self_tokens)
-        self.tokenizer = tokenizer
-        self.sources: list[list[int]] = []
-
-    def match(self, prompts: Sequence[str]) -> None:
+    def align(self, prompts: Sequence[str]) -> None:
         """Align each edit with the source."""
-        self.sources = [alignment(prompts[0], prompt, self.tokenizer) for prompt in prompts]
+        self.alignments = [refinement_alignment(prompts[0], prompt, self.tokenizer) for prompt in prompts]
 
-    def cross(self, source: Tensor, own: Tensor, picture: int) -> Tensor:
-        """The source's weights where a token has a partner there, its own elsewhere."""
-        partners = torch.tensor(self.sources[picture], device=source.device)
-        return torch.where(partners >= 0, source[..., partners.clamp_min(0)], own)
+    def cross(self, source: Tensor, edit: Tensor, image: int) -> Tensor:
+        """The source's weights for common tokens, the edit's for new ones."""
+        partners = torch.tensor(self.alignments[image], device=source.device)
+        return torch.where(partners >= 0, source[..., partners.clamp_min(0)], edit)
 
 
+@final
 class Reweight(RunTap):
-    """Words stronger or weaker: their cross-attention is multiplied.
+    """Multiplies the cross-attention of some tokens, so that they count more or less. Rows then do not sum to 1.
 
-    Acts on every picture of a run; rows no longer add up to 1. All factors 1 changes nothing, to the bit. With
-    ``compose(Refine(...), Reweight(...))`` it acts on the edited attention.
+    ``compose(Refine(...), Reweight(...))`` reweights the edited attention.
     """
 
     def __init__(self, factors: Mapping[int, float], *, images: Sequence[int] | None = None) -> None:
@@ -144,28 +139,24 @@ class Reweight(RunTap):
 
         Args:
             factors: token position -> factor, -2 to 2 in the paper; ``prompt.positions.token_positions`` finds them.
-            images: which pictures of the run; None is all.
+            images: numbers of images in the run; None is all.
 
         Raises:
             InputError: a factor is not finite, or a position is below 0.
         """
-        super().__init__(CROSS)
+        super().__init__(CROSS_ATTENTION)
         for position, factor in factors.items():
             if position < 0 or not math.isfinite(factor):
-                raise InputError(f"factor {factor} at position {position}; give finite factors for positions from 0")
+                raise InputError("factors", {position: factor}, "finite factors for positions from 0")
         self.factors = dict(factors)
         self.only = images
 
-    def change(self, name: str, value: Tensor) -> Tensor:
-        """The weights [B,N,T,S], with the conditional rows' columns multiplied.
-
-        Raises:
-            InputError: a position beyond the text.
-        """
+    def change(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
+        """Weights [B,N,T,S] with the conditional rows' columns multiplied; refuses a position beyond the text."""
         factors = torch.ones(value.shape[-1])
         for position, factor in self.factors.items():
             if position >= len(factors):
-                raise InputError(f"{name} has positions 0 to {len(factors) - 1}, not {position}")
+                raise InputError("factors", {position: factor}, f"positions 0 to {len(factors) - 1}")
             factors[position] = factor
         changed = value.clone()
         rows = self.conditional(changed)
@@ -174,20 +165,19 @@ class Reweight(RunTap):
         return changed
 
 
-def replacement(source: str, edit: str, tokenizer: Tokenizer) -> Tensor:
-    """[S,S] how the source's tokens' attention goes to the edit's: ``weights_edit = weights_source @ it``.
+def replacement_mapper(source: str, edit: str, tokenizer: Tokenizer) -> Tensor:
+    """[S,S] the matrix M of a word swap: ``weights_edit = weights_source @ M``.
 
-    Word k goes to word k. Where a word has fewer or more tokens than its partner, each of its tokens shares in all of
-    the partner's, so that the word's whole attention is kept. After the last word the places correspond in order.
+    Word k maps to word k. If a word has more or fewer tokens than its partner, each of its tokens shares in all of the
+    partner's, so that the word's total attention is kept. Padding maps in order.
 
     Raises:
         InputError: the prompts have different numbers of words.
     """
     first, second = word_tokens(source, tokenizer), word_tokens(edit, tokenizer)
     if len(first) != len(second):
-        raise InputError(
-            f"{source!r} has {len(first)} words and {edit!r} {len(second)}; to swap words give as many, or use Refine"
-        )
+        want = f"{len(first)} words, as in the source {source!r}"
+        raise InputError("prompt", Unquoted(f"{edit!r} with {len(second)} words"), want, "Use Refine to add words.")
     length = tokenizer.length
     matrix = torch.zeros(length, length)
     matrix[0, 0] = 1
@@ -195,7 +185,7 @@ def replacement(source: str, edit: str, tokenizer: Tokenizer) -> Tensor:
     for old, new in zip(first, second, strict=True):
         if not old.positions or not new.positions:
             break
-        if old.positions and len(old.positions) == len(new.positions):
+        if len(old.positions) == len(new.positions):
             matrix[list(old.positions), list(new.positions)] = 1
         else:
             for position in old.positions:
@@ -203,19 +193,19 @@ def replacement(source: str, edit: str, tokenizer: Tokenizer) -> Tensor:
         ends = [old.positions[-1] + 1, new.positions[-1] + 1]
     rest = length - max(ends)
     matrix[ends[0] + torch.arange(rest), ends[1] + torch.arange(rest)] = 1
-    matrix[ends[0] + rest :, length - 1] = 1  # padding that the longer prompt has no place for
+    matrix[ends[0] + rest :, length - 1] = 1  # padding beyond the edit's end
     return matrix
 
 
-def alignment(source: str, edit: str, tokenizer: Tokenizer) -> list[int]:
-    """For each position of the edit the position of the same token in the source, or -1 for a new one."""
+def refinement_alignment(source: str, edit: str, tokenizer: Tokenizer) -> list[int]:
+    """For each token position of the edit the position of the same token in the source, or -1 for a new one."""
     length = tokenizer.length
     first = [0, *tokenizer.tokenize(source)[: length - 2]]
     second = [0, *tokenizer.tokenize(edit)[: length - 2]]
-    found = [-1] * length
+    alignment = [-1] * length
     for block in SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks():
         for i in range(block.size):
-            found[block.b + i] = block.a + i
+            alignment[block.b + i] = block.a + i
     for i in range(length - len(second)):
-        found[len(second) + i] = min(len(first) + i, length - 1)
-    return found
+        alignment[len(second) + i] = min(len(first) + i, length - 1)
+    return alignment
