@@ -101,7 +101,7 @@ def _guidance(pipe: Pipeline, values: Tensor, record: Record) -> "Figure":
         for row, latents in zip(rows.values(), (x0[0], x0[1], record.x0[call][0]), strict=True):
             row.append(latents)
     pictures = {name: pipe.decode(torch.stack(row)) for name, row in rows.items()}
-    return figures.strips(pictures, [f"σ {record.sigmas[call]:.2f}" for call in calls])
+    return figures.image_rows(pictures, [f"σ {record.sigmas[call]:.2f}" for call in calls])
 
 
 def _section(title: str, note: str, body: str) -> str:
