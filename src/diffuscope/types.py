@@ -57,11 +57,11 @@ class Levels:
     sigmas: tuple[float, ...]
     """Strictly decreasing; the last may be 0. One solver step per interval."""
     times: tuple[float, ...]
-    """The network's clock at each of ``sigmas`` (training time steps, fractions allowed); same length."""
+    """Timesteps that the network gets at each of ``sigmas``; fractions allowed."""
     start_scale: float
     end_scale: float = 1.0
-    table: tuple[float, ...] = field(default=(), repr=False)
-    """log sigma of every training time step, ascending: levels between ``sigmas`` are looked up here."""
+    log_sigmas: tuple[float, ...] = field(default=(), repr=False)
+    """log sigma of every training time step, ascending: to find the timestep of a level between ``sigmas``."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_trained_range(schedule):
 
 @pytest.mark.parametrize(("spacing", "expected"), [("model", LINSPACE_15), ("karras", KARRAS_15)])
 def test_fifteen_steps(schedule, spacing, expected):
-    levels = schedule.levels(15, sampler="lms", spacing=spacing)
+    levels = schedule.levels(15, sampler="lms", sigmas=spacing)
     assert levels.sigmas == pytest.approx(expected, abs=TOLERANCE)
     assert levels.start_scale == pytest.approx(14.6146, abs=TOLERANCE)
 

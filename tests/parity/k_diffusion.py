@@ -85,7 +85,7 @@ def their_run(name, denoise, x, sigmas, noises, **options):
 def compare(name, prediction, steps, spacing, zero_snr=False, **options):
     """max |ours - theirs| / max |theirs| after each step; after the last alone where it churns."""
     config = ScheduleConfig(prediction=prediction, spacing="trailing" if zero_snr else "leading", zero_snr=zero_snr)
-    levels = Schedule(config).levels(steps, sampler=name, spacing=spacing)
+    levels = Schedule(config).levels(steps, sampler=name, sigmas=spacing)
     start, *noises = draws(2 * steps + 1)
     denoise = denoiser(network, levels, prediction)
     x = start * levels.start_scale

@@ -173,7 +173,7 @@ QUIRKS = (
         "DDIMScheduler",
         "clip_sample or thresholding, without use_clipped_model_output",
         "limits the clean estimate but not the noise that it implies: the two no longer add up to the latents",
-        "limits.clipped and limits.thresholded change the estimate, and all follows from it",
+        "thresholding changes the estimate, and all follows from it",
         "test_thresholds_leave_the_direction",
     ),
     Quirk(

@@ -167,8 +167,8 @@ def our_run(name, levels, config, x, noises, **options):
     """Latents after each step in the reference's variables."""
     left = iter(noises)
     denoise = denoiser(network, levels, config.prediction)
-    if TABLE[name].takes_table:
-        options["table"] = levels.table
+    if TABLE[name].takes_log_sigmas:
+        options["log_sigmas"] = levels.log_sigmas
     steps = SAMPLERS[name](denoise, x, levels.sigmas, noise=lambda *_: next(left), **options)
     unit = TABLE[name].variance_preserving
     return [step.x / (step.sigma**2 + 1) ** 0.5 if unit else step.x for step in steps]
@@ -205,7 +205,7 @@ def compare(name, config, steps, spacing="model", final=None, ours=None, theirs=
     if name == "deis":
         scheduler.sigmas = scheduler.sigmas.double()  # its weights lose five digits in float32
     start, *noises = draws(2 * steps + 1)
-    levels = Schedule(config, scheduler.alphas_cumprod).levels(steps, sampler=name, spacing=spacing, final=final)
+    levels = Schedule(config, scheduler.alphas_cumprod).levels(steps, sampler=name, sigmas=spacing, final_sigma=final)
     levels = tell_alike(name, scheduler, levels, spacing)
     with pytest.MonkeyPatch.context() as patch:
         feed_noise(patch, noises, scheduler)

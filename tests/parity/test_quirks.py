@@ -9,7 +9,7 @@ import torch
 from diffuscope.config import ScheduleConfig
 from diffuscope.diffusion.prediction import denoiser, x0_from
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE, final
-from diffuscope.diffusion.schedules import Schedule, tail
+from diffuscope.diffusion.schedules import Schedule, img2img_levels
 from diffuscope.errors import InputError
 from parity import k_diffusion
 from parity.quirks import QUIRKS
@@ -73,7 +73,7 @@ def test_multistep_solvers_tell_whole_times(name, spacing, whole):
     config = ScheduleConfig()
     scheduler = reference(name, config, spacing)
     scheduler.set_timesteps(20)
-    levels = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, spacing=spacing)
+    levels = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, sigmas=spacing)
     assert scheduler.sigmas.tolist() == pytest.approx(levels.sigmas, rel=1e-5)
     inner = levels.times[1:-2]  # at the ends rounding errors decide
     assert scheduler.timesteps.tolist()[1:-1] == [whole(time) for time in inner]
@@ -85,7 +85,7 @@ def test_kdpm2_tells_whole_times_at_listed_levels(name):
     config = ScheduleConfig()
     scheduler = reference(name, config, "karras")
     scheduler.set_timesteps(20)
-    times = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, spacing="karras").times[:-1]
+    times = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, sigmas="karras").times[:-1]
     assert scheduler.timesteps[::2].tolist() == [round(time) for time in times]
     middles = scheduler.timesteps[1::2]
     assert (middles - middles.round()).abs().max() > 0.3
@@ -99,7 +99,7 @@ def test_a_time_listed_twice_ends_in_an_error(name):
     x = draws(1)[0]
     with pytest.raises((IndexError, AssertionError)):
         their_run(name, scheduler, x)
-    assert len(Schedule(ScheduleConfig()).levels(50, sampler=name, spacing="beta").sigmas) == 51
+    assert len(Schedule(ScheduleConfig()).levels(50, sampler=name, sigmas="beta").sigmas) == 51
 
 
 @pytest.mark.parametrize("spacing", RAMPS)
@@ -111,7 +111,7 @@ def test_the_last_step_leads_nowhere(name, spacing):
     scheduler.set_timesteps(21)
     assert scheduler.sigmas[-1] == scheduler.sigmas[-2]
     schedule = Schedule(config, scheduler.alphas_cumprod)
-    levels = schedule.levels(20, sampler=name, spacing=spacing, final="sigma_min")
+    levels = schedule.levels(20, sampler=name, sigmas=spacing, final_sigma="sigma_min")
     assert scheduler.sigmas.tolist()[:-1] == pytest.approx(levels.sigmas, rel=1e-5)
 
 
@@ -212,8 +212,8 @@ def test_half_of_an_odd_step_is_told_as_another_time():
     assert first - told == 13
     assert reached == pytest.approx(1 - scheduler.alphas_cumprod[first - 12].item(), rel=1e-5)
     levels, asked = Schedule(ScheduleConfig()).levels(40, sampler="f_pndm"), []
-    next(SAMPLERS["f_pndm"](lambda x, s: asked.append(s) or x, noise, levels.sigmas, table=levels.table))
-    middle = Schedule(ScheduleConfig()).time_of(asked[1])
+    next(SAMPLERS["f_pndm"](lambda x, s: asked.append(s) or x, noise, levels.sigmas, log_sigmas=levels.log_sigmas))
+    middle = Schedule(ScheduleConfig()).sigma_to_t(asked[1])
     assert middle == pytest.approx((levels.times[0] + levels.times[1]) / 2)
     assert middle == pytest.approx(first - 12.5)
 
@@ -339,7 +339,7 @@ def test_lms_starts_wrongly_in_the_middle():
     moved = scheduler.step(noise, scheduler.timesteps[10], x).prev_sample - x
     interval = (scheduler.sigmas[11] - scheduler.sigmas[10]).item()
     assert abs((moved / noise).mean().item() / interval - 1) > 0.5
-    levels = tail(Schedule(config, scheduler.alphas_cumprod).levels(20, sampler="lms"), 0.5)
+    levels = img2img_levels(Schedule(config, scheduler.alphas_cumprod).levels(20, sampler="lms"), 0.5)
     step = next(SAMPLERS["lms"](lambda x, sigma: x0_from("epsilon", noise, x, sigma), x, levels.sigmas))
     torch.testing.assert_close(step.x - x, noise * interval)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from diffuscope.config import ScheduleConfig
-from diffuscope.diffusion.limits import thresholded
 from diffuscope.diffusion.prediction import denoiser
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
-from diffuscope.diffusion.schedules import Schedule, tail
+from diffuscope.diffusion.schedules import Schedule, img2img_levels
+from diffuscope.diffusion.thresholding import thresholded
 from parity import k_diffusion, schedulers
 from parity.quirks import QUIRKS
 from parity.schedulers import (
@@ -219,7 +219,7 @@ def test_tcd_with_eta_equals_the_reference(eta):
 )
 def test_thresholding_equals_the_reference(name, their_step):
     theirs = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}
-    assert_ddim(20, {}, their_step, name, theirs, lambda denoise: thresholded(denoise, 0.9, 1.5))
+    assert_ddim(20, {}, their_step, name, theirs, lambda denoise: thresholded(denoise, ratio=0.9, most=1.5))
 
 
 def assert_ddim(steps, ours, their_step, name="ddim", theirs=None, change=None):
@@ -235,8 +235,8 @@ def assert_ddim(steps, ours, their_step, name="ddim", theirs=None, change=None):
     denoise = denoiser(network, levels, config.prediction)
     denoise = denoise if change is None else change(denoise)
     left = iter(noises)
-    if TABLE[name].takes_table:
-        ours = {**ours, "table": levels.table}
+    if TABLE[name].takes_log_sigmas:
+        ours = {**ours, "log_sigmas": levels.log_sigmas}
     steps_made = SAMPLERS[name](denoise, start * levels.start_scale, levels.sigmas, noise=lambda *_: next(left), **ours)
     assert_same([step.x / (step.sigma**2 + 1) ** 0.5 for step in steps_made], reached)
 
@@ -247,7 +247,7 @@ def test_image_to_image_equals_the_reference(name, strength):
     config, steps = ScheduleConfig(), 50
     scheduler = reference(name, config)
     scheduler.set_timesteps(steps)
-    levels = tail(Schedule(config, scheduler.alphas_cumprod).levels(steps, sampler=name), strength)
+    levels = img2img_levels(Schedule(config, scheduler.alphas_cumprod).levels(steps, sampler=name), strength)
     first = (steps - min(int(steps * strength), steps)) * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffuscope.config import Prediction
 from diffuscope.diffusion.guidance import guided
-from diffuscope.diffusion.prediction import target_of, x0_from
+from diffuscope.diffusion.prediction import training_target, x0_from
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser
 
@@ -81,7 +81,7 @@ def norm_rescale(scale: float, kind: Norm, prediction: Prediction = "epsilon") -
         raise InputError(f"norm rescaling {kind!r} is unknown; give one of {', '.join(get_args(Norm))}")
 
     def rule(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
-        u, t = (target_of(prediction, x0, (x - x0) / sigma, sigma) for x0 in (uncond, cond))
+        u, t = (training_target(prediction, x0, (x - x0) / sigma, sigma) for x0 in (uncond, cond))
         update = t - u
         if kind != "whole":
             update = update * (_length(u) / _length(update).clamp_min(1e-12))
@@ -110,8 +110,8 @@ def rescaled(scale: float, phi: float = 0.7, prediction: Prediction = "epsilon")
 
     def rule(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
         guided_x0 = torch.lerp(uncond, cond, scale)
-        found = target_of(prediction, guided_x0, (x - guided_x0) / sigma, sigma)
-        told = target_of(prediction, cond, (x - cond) / sigma, sigma)
+        found = training_target(prediction, guided_x0, (x - guided_x0) / sigma, sigma)
+        told = training_target(prediction, cond, (x - cond) / sigma, sigma)
         factor = _deviation(told) / _deviation(found).clamp_min(1e-12)
         return x0_from(prediction, found * (phi * factor + 1 - phi), x, sigma)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from diffuscope.types import Levels, Step
 
 
-def keeping(steps: Iterator[Step], clean: Tensor, noise: Tensor, mask: Tensor, levels: Levels) -> Iterator[Step]:
+def blend_known(steps: Iterator[Step], clean: Tensor, noise: Tensor, mask: Tensor, levels: Levels) -> Iterator[Step]:
     """The steps of a run in which every place that is not masked comes out as it was.
 
     After each step those places get the picture's latents at the noise level that was reached, so that the network

@@ -28,11 +28,11 @@ def ddim_inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, ref
     Raises:
         InputError: fewer than two levels, levels that do not fall, or ``refine`` below 0.
     """
-    check(sigmas, refine)
+    check_inversion(sigmas, refine)
     return _inversion(denoise, x, sigmas, refine)
 
 
-def check(sigmas: Sequence[float], refine: int) -> None:
+def check_inversion(sigmas: Sequence[float], refine: int) -> None:
     """Refuse what cannot be inverted along.
 
     Raises:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import Prediction
-from diffuscope.diffusion.clock import time_at
+from diffuscope.diffusion.timesteps import sigma_to_t
 from diffuscope.types import Denoiser, Levels
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 """(x / sqrt(sigma^2 + 1) [B,C,H,W], training time, a scalar tensor) -> the network's prediction [B,C,H,W]."""
 
 
-def scaled(x: Tensor, sigma: float | Tensor) -> Tensor:
+def scale_input(x: Tensor, sigma: float | Tensor) -> Tensor:
     """The network's input for noisy latents: ``x / sqrt(sigma^2 + 1)``."""
     return x / (sigma**2 + 1) ** 0.5
 
@@ -36,7 +36,7 @@ def x0_from(prediction: Prediction, output: Tensor, x: Tensor, sigma: float | Te
     return output
 
 
-def target_of(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
+def training_target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
     """What the network shall predict [B,C,H,W] for ``x0 + sigma * noise``: the training target."""
     if prediction == "epsilon":
         return noise
@@ -49,14 +49,14 @@ def denoiser(predict: Predict, levels: Levels, prediction: Prediction) -> Denois
     """A Denoiser around a network: scales the input, tells the time, turns the output into clean latents.
 
     At ``levels.sigmas`` the network is told exactly ``levels.times``; between them (midpoints of second-order
-    samplers) the time is interpolated in log sigma over ``levels.table``. The estimate has the dtype of ``x``.
+    samplers) the time is interpolated in log sigma over ``levels.log_sigmas``. The estimate has the dtype of ``x``.
     """
     times = dict(zip(levels.sigmas, levels.times, strict=True))
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        time = times[sigma] if sigma in times else time_at(levels.table, sigma)
+        time = times[sigma] if sigma in times else sigma_to_t(levels.log_sigmas, sigma)
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        output = predict(scaled(x, sigma), torch.full((), time, dtype=dtype, device=x.device))
+        output = predict(scale_input(x, sigma), torch.full((), time, dtype=dtype, device=x.device))
         return x0_from(prediction, output.to(x.dtype), x, sigma)
 
     return denoise

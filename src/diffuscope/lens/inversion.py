@@ -8,10 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.diffusion.guidance import guided
-from diffuscope.diffusion.inversion import check, ddim_inversion
+from diffuscope.diffusion.inversion import check_inversion, ddim_inversion
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS
-from diffuscope.diffusion.schedules import tail
+from diffuscope.diffusion.schedules import img2img_levels
 from diffuscope.errors import InputError
 from diffuscope.images import ImageSource, open_image
 from diffuscope.lens.functions import check_text_only, denoiser
@@ -72,8 +72,8 @@ def invert(
         ImageError: the image cannot be read.
     """
     check_text_only(pipe)
-    levels = tail(pipe.schedule.levels(steps, sampler="ddim", final="zero"), strength)
-    check(levels.sigmas, refine)
+    levels = img2img_levels(pipe.schedule.levels(steps, sampler="ddim", final_sigma="zero"), strength)
+    check_inversion(levels.sigmas, refine)
     clean = pipe.encode_image(image, sample=False)
     rising = ddim_inversion(denoiser(pipe, prompt, levels), clean, levels.sigmas, refine=refine)
     path = [clean, *(step.x for step in rising)]
@@ -157,7 +157,7 @@ def difference_mask(
         raise InputError("samples", samples, "at least 1")
     if not 0 <= threshold <= 1:
         raise InputError("threshold", threshold, "0 to 1")
-    levels = tail(pipe.schedule.levels(100, sampler="ddim", final="zero"), strength)
+    levels = img2img_levels(pipe.schedule.levels(100, sampler="ddim", final_sigma="zero"), strength)
     sigma = levels.sigmas[0]
     noise = PerImageNoise(range(seed, seed + samples)).draw(clean.shape[1:]).to(clean)
     x = clean + sigma * noise

@@ -222,7 +222,7 @@ class Pipeline(Adapted):
             sigmas: spacing of the noise levels, such as "model", "karras" or "beta", or the levels themselves.
             final_sigma: where the levels end, "zero" or "sigma_min", the lowest trained one; None is the sampler's own.
             thresholding: keeps the clean estimates, after guidance, in a range: ``{"limit": 1.0}`` cuts them there,
-                ``{"ratio": 0.995, "most": 1.5}`` at a quantile of each image's; see ``diffusion.limits``.
+                ``{"ratio": 0.995, "most": 1.5}`` at a quantile of each image's; see ``diffusion.thresholding``.
             height: pixels, before upscaling; a multiple of the VAE's factor.
             width: as ``height``.
             num_images_per_prompt: images k of prompt ``k // num_images_per_prompt``.

@@ -11,8 +11,8 @@ from typing import Any, SupportsIndex, cast
 
 from diffuscope.config import REFINER_SIZES, FinalSigma, ModelConfig
 from diffuscope.diffusion import samplers
-from diffuscope.diffusion.limits import limited
-from diffuscope.diffusion.schedules import Schedule, check_strength, section, tail
+from diffuscope.diffusion.schedules import Schedule, check_strength, img2img_levels, slice_levels
+from diffuscope.diffusion.thresholding import OPTIONS, thresholded
 from diffuscope.errors import InputError
 from diffuscope.pipeline import guiding
 from diffuscope.types import Levels
@@ -47,7 +47,7 @@ class Request:
     final_sigma: FinalSigma | None
     """None is the sampler's own end."""
     thresholding: Mapping[str, float]
-    """Options of ``limits.limited``."""
+    """Options of ``thresholding.thresholded``."""
     levels: Levels
     """What the run visits: for image-to-image the last part of them."""
     planned: tuple[float, ...]
@@ -203,17 +203,16 @@ def options(value: object, sampler: str) -> dict[str, float | str]:
 
 
 def thresholds(value: object) -> dict[str, float]:
-    """Options of ``limits.limited`` as floats; None is none.
-
-    Raises:
-        InputError: no mapping, or an option that there is not or not with such a value.
-    """
+    """Options of ``thresholding.thresholded`` as floats; None is none."""
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
-        raise InputError(f'thresholding is {_short(value)}; give a dict such as {{"limit": 1}} or {{"ratio": 0.995}}')
+    if not isinstance(value, Mapping) or not set(value) <= set(OPTIONS):
+        raise InputError("thresholding", value, "a dict with limit, or with ratio and most", "Such as {'limit': 1}.")
     found = {name: number(given, f"{name} of thresholding") for name, given in value.items()}
-    limited(lambda x, _: x, found)  # for its checks
+    try:
+        thresholded(lambda x, _: x, **found)
+    except InputError as error:
+        raise InputError(f"thresholding.{error.argument}", error.got, error.want, error.hint) from None
     return found
 
 
@@ -278,17 +277,17 @@ def resolve(config: ModelConfig, schedule: Schedule, asked: Asked) -> Request:
     wanted = preset.steps if asked.steps is None and isinstance(spacing, str) else asked.steps
     steps = None if wanted is None else whole(wanted, "num_inference_steps", 1, config.schedule.train_steps)
     end = cast(FinalSigma | None, asked.final_sigma)  # another is refused here, by its name
-    levels = schedule.levels(steps, sampler=name, spacing=spacing, final=end)
+    levels = schedule.levels(steps, sampler=name, sigmas=spacing, final_sigma=end)
     count = len(levels.sigmas) - 1
     # All of a masked picture made anew begins as a picture from text does.
     if strength is not None and not (asked.masked and strength == 1):
-        levels = tail(levels, strength)
+        levels = img2img_levels(levels, strength)
     unit = samplers.TABLE[name].variance_preserving
     if first is not None:
-        levels = section(levels, config.schedule, first, 1.0, unit)
+        levels = slice_levels(levels, config.schedule, denoising_start=first, unit=unit)
     planned = levels.sigmas
     if last is not None:
-        levels = section(levels, config.schedule, 0.0, last, unit)
+        levels = slice_levels(levels, config.schedule, denoising_end=last, unit=unit)
     scale = preset.guidance_scale if asked.guidance_scale is None else asked.guidance_scale
     guided = scale != 1.0 and config.unet.guidance_dim is None
     ways = guiding.options(asked.guidance_options, scale, guided=guided)

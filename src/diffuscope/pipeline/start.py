@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.diffusion.inpaint import keeping
-from diffuscope.diffusion.limits import limited
+from diffuscope.diffusion.inpaint import blend_known
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
+from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError
 from diffuscope.images import image_hash, to_pixels
 from diffuscope.pipeline import codec, guiding
@@ -78,11 +78,11 @@ class Inpainting:
     beside: Tensor | None = None
     """[N,1+C,h,w] the mask, and the latents of the picture in which the masked places are grey."""
 
-    def keeping(self, steps: Iterator[Step], levels: Levels) -> Iterator[Step]:
+    def blend_known(self, steps: Iterator[Step], levels: Levels) -> Iterator[Step]:
         """The steps, in which what is not masked stays as it is."""
         if self.clean is None or self.noise is None:
             return steps
-        return keeping(steps, self.clean, self.noise, self.mask, levels)
+        return blend_known(steps, self.clean, self.noise, self.mask, levels)
 
 
 def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
@@ -105,10 +105,10 @@ def begin(pipe: Pipeline, request: Request, extras: Extras) -> Run:
         denoise = change(denoise)
         if not callable(denoise):
             raise InputError(f"a function of guidance returned a {type(denoise).__name__}; it must return a Denoiser")
-    denoise = limited(denoise, request.thresholding)
+    denoise = thresholded(denoise, **request.thresholding)
     steps = pipe.adapters.settling(_solved(request, denoise, x, noise))
     if inpainting is not None:
-        steps = inpainting.keeping(steps, request.levels)
+        steps = inpainting.blend_known(steps, request.levels)
 
     def finish(latents: Tensor, receipt: Receipt) -> Result:
         pixels = codec.decode(pipe.vae, latents, extras.tap, receipt["notes"])
@@ -124,8 +124,8 @@ def _solved(request: Request, denoise: Denoiser, x: Tensor, noise: PerImageNoise
     info, levels = TABLE[request.sampler], request.levels
     drawn: Noise = noise
     if info.noise == "brownian":  # up to the model's highest level, so that a seed's path is the same in every run
-        drawn = BrownianNoise(request.seed, max(levels.sigmas[0], math.exp(levels.table[-1])))
-    table = {"table": levels.table} if info.takes_table else {}
+        drawn = BrownianNoise(request.seed, max(levels.sigmas[0], math.exp(levels.log_sigmas[-1])))
+    table = {"log_sigmas": levels.log_sigmas} if info.takes_log_sigmas else {}
     steps = SAMPLERS[info.name](denoise, x, request.planned, noise=drawn, **table, **request.sampler_options)
     return islice(steps, len(levels.sigmas) - 1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.config import Prediction
-from diffuscope.diffusion.prediction import target_of
+from diffuscope.diffusion.prediction import training_target
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.models.unet import UNet
 from diffuscope.training.examples import Batch, Examples
@@ -119,7 +119,7 @@ class UNetTask:
         x = (x0 + sigma * noise) / (sigma.square() + 1).sqrt()
         with torch.autocast(device.type, torch.bfloat16, enabled=x.is_cuda):
             output, pooled = (self.predict if fast else _predict)(painter, x, time, ids)
-        error = (output.float() - target_of(self.kind, x0, noise, sigma)).square().mean((1, 2, 3))
+        error = (output.float() - training_target(self.kind, x0, noise, sigma)).square().mean((1, 2, 3))
         return error * weight(self.kind, sigma.flatten(), self.training.snr_cap), pooled
 
 

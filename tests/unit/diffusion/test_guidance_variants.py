@@ -17,7 +17,7 @@ from diffuscope.diffusion.guidance_variants import (
     norm_rescale,
     rescaled,
 )
-from diffuscope.diffusion.prediction import target_of
+from diffuscope.diffusion.prediction import training_target
 from diffuscope.errors import InputError
 
 X = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_lengths_are_those_of_the_prediction_that_is_named():
     found = joined(cond, uncond, norm_rescale(7.5, "both", "x0"))(X, SIGMA)
     torch.testing.assert_close(lengths(found), lengths(uncond(X, SIGMA)))
     found = joined(cond, uncond, norm_rescale(7.5, "whole", "v"))(X, SIGMA)
-    velocities = [target_of("v", x0, noise(x0), SIGMA) for x0 in (found, uncond(X, SIGMA))]
+    velocities = [training_target("v", x0, noise(x0), SIGMA) for x0 in (found, uncond(X, SIGMA))]
     torch.testing.assert_close(*map(lengths, velocities))
 
 

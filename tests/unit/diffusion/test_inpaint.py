@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffuscope.config import SD15
-from diffuscope.diffusion.inpaint import keeping
+from diffuscope.diffusion.inpaint import blend_known
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.diffusion.schedules import Schedule
@@ -23,7 +23,7 @@ def test_what_is_not_masked_is_kept(sampler: str, ends_at_zero: bool) -> None:
     steps = SAMPLERS[sampler](
         lambda x, sigma: x / (1 + sigma**2), noise * levels.start_scale, levels.sigmas, noise=PerImageNoise([5, 6])
     )
-    for step in keeping(steps, clean, noise, mask, levels):
+    for step in blend_known(steps, clean, noise, mask, levels):
         x = step.x
         if step.index < 5:
             known = clean + step.sigma * noise

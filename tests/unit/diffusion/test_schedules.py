@@ -7,8 +7,8 @@ from scipy.special import betaincinv
 
 from diffuscope.config import SPACINGS, TIME_SPACINGS, ScheduleConfig
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
-from diffuscope.diffusion.schedules import Schedule, beta_quantile, tail
-from diffuscope.errors import InputError
+from diffuscope.diffusion.schedules import Schedule, beta_quantile, img2img_levels
+from refusals import refused
 
 SD = Schedule(ScheduleConfig())
 SCHEDULES = {name: Schedule(ScheduleConfig(spacing=name)) for name in TIME_SPACINGS}
@@ -34,30 +34,30 @@ def test_zero_snr_keeps_the_first_level_and_ends_at_4096():
 def test_a_given_table_is_followed():
     table = SD.alphas_cumprod.float()
     assert torch.equal(Schedule(ScheduleConfig(), table).alphas_cumprod, table.double())
-    with pytest.raises(InputError, match="one value for each"):
+    with refused("alphas_cumprod"):
         Schedule(ScheduleConfig(), table[:10])
 
 
 @pytest.mark.parametrize("time", [0, 1, 17, 500, 998, 999])
 def test_time_and_sigma_invert_each_other_at_whole_times(time):
-    assert SD.sigma_of(time) == SD.sigmas[time].item()
-    assert SD.time_of(SD.sigma_of(time)) == pytest.approx(time, abs=1e-9)
+    assert SD.t_to_sigma(time) == SD.sigmas[time].item()
+    assert SD.sigma_to_t(SD.t_to_sigma(time)) == pytest.approx(time, abs=1e-9)
 
 
 @pytest.mark.parametrize("time", [0.5, 1.5, 100.25, 927.6429])
 def test_between_whole_times_the_interpolations_nearly_agree(time):
-    assert SD.time_of(SD.sigma_of(time)) == pytest.approx(time, abs=0.05)
+    assert SD.sigma_to_t(SD.t_to_sigma(time)) == pytest.approx(time, abs=0.05)
 
 
 def test_time_is_clamped_to_the_trained_range():
-    assert SD.time_of(0.0) == SD.time_of(1e-3) == 0
-    assert SD.time_of(1e3) == 999
+    assert SD.sigma_to_t(0.0) == SD.sigma_to_t(1e-3) == 0
+    assert SD.sigma_to_t(1e3) == 999
 
 
 @pytest.mark.parametrize("time", [-1, 999.5, math.nan])
 def test_sigma_outside_the_trained_range_is_an_error(time):
-    with pytest.raises(InputError, match="trained times"):
-        SD.sigma_of(time)
+    with refused("time"):
+        SD.t_to_sigma(time)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -66,7 +66,7 @@ def test_levels_are_a_path(sampler, trained):
     info = TABLE[sampler]
     for spacing, steps in product(SPACINGS, (1, 2, 3, 7, 30, 61, 100, 499)):
         steps = min(steps, 50) if info.distilled else steps
-        levels = SCHEDULES[trained].levels(steps, sampler=sampler, spacing=spacing, final="zero")
+        levels = SCHEDULES[trained].levels(steps, sampler=sampler, sigmas=spacing, final_sigma="zero")
         assert len(levels.sigmas) == len(levels.times) == steps + 1
         assert all(a > b for a, b in pairwise(levels.sigmas))
         assert all(a >= b for a, b in pairwise(levels.times))
@@ -81,14 +81,14 @@ def test_trailing_starts_at_the_last_time():
     for sampler in SAMPLERS:
         if TABLE[sampler].spacing is None and not TABLE[sampler].distilled:
             assert SCHEDULES["trailing"].levels(4, sampler=sampler).times == (999, 749, 499, 249, 0)
-        assert SD.levels(4, sampler=sampler, spacing="trailing").times == (999, 749, 499, 249, 0)
+        assert SD.levels(4, sampler=sampler, sigmas="trailing").times == (999, 749, 499, 249, 0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_run_can_end_at_the_lowest_trained_level(sampler):
     unit = TABLE[sampler].variance_preserving
     for spacing, steps in product(SPACINGS, (1, 2, 7, 49)):
-        levels = SCHEDULES["linspace"].levels(steps, sampler=sampler, spacing=spacing, final="sigma_min")
+        levels = SCHEDULES["linspace"].levels(steps, sampler=sampler, sigmas=spacing, final_sigma="sigma_min")
         assert len(levels.sigmas) == steps + 1
         assert levels.sigmas[-1] == pytest.approx(SD.sigmas[0].item(), rel=1e-9)
         assert all(a > b for a, b in pairwise(levels.sigmas))
@@ -97,17 +97,17 @@ def test_a_run_can_end_at_the_lowest_trained_level(sampler):
 
 @pytest.mark.parametrize("sampler", ["deis", "tcd"])
 def test_some_end_at_the_lowest_trained_level_by_themselves(sampler):
-    assert SD.levels(9, sampler=sampler) == SD.levels(9, sampler=sampler, final="sigma_min")
+    assert SD.levels(9, sampler=sampler) == SD.levels(9, sampler=sampler, final_sigma="sigma_min")
     assert SD.levels(9, sampler=sampler).times[-1] == 0
 
 
 @pytest.mark.parametrize("spacing", TIME_SPACINGS)
 def test_a_spacing_of_times_overrides_the_model(spacing):
-    assert SD.levels(9, spacing=spacing) == SCHEDULES[spacing].levels(9)
+    assert SD.levels(9, sigmas=spacing) == SCHEDULES[spacing].levels(9)
 
 
 def test_beta_has_more_levels_at_both_ends():
-    sigmas = SCHEDULES["linspace"].levels(11, spacing="beta").sigmas
+    sigmas = SCHEDULES["linspace"].levels(11, sigmas="beta").sigmas
     low, high = SD.sigmas[0].item(), SD.sigmas[-1].item()
     assert (sigmas[0], sigmas[-2]) == pytest.approx((high, low))
     assert sigmas[5] == pytest.approx((low + high) / 2)
@@ -121,78 +121,69 @@ def test_quantiles_of_the_beta_distribution(share, shape):
 
 
 def test_sgm_uniform_is_even_in_time_and_stops_short():
-    levels = SD.levels(4, spacing="sgm_uniform")
+    levels = SD.levels(4, sigmas="sgm_uniform")
     assert levels.times == (999, 749.25, 499.5, 249.75, 0)
-    assert [SD.time_of(sigma) for sigma in levels.sigmas] == pytest.approx(levels.times)
+    assert [SD.sigma_to_t(sigma) for sigma in levels.sigmas] == pytest.approx(levels.times)
 
 
 def test_a_distilled_network_knows_fifty_times():
     assert SD.levels(4, sampler="lcm").times == (999, 759, 499, 259, 0)
     assert len(SD.levels(50, sampler="lcm").times) == 51
-    assert len(SD.levels(60, sampler="lcm", spacing="karras").times) == 61
+    assert len(SD.levels(60, sampler="lcm", sigmas="karras").times) == 61
 
 
 def test_exponential_is_even_in_log_sigma():
-    sigmas = SD.levels(9, sampler="dpmpp_2m", spacing="exponential").sigmas
+    sigmas = SD.levels(9, sampler="dpmpp_2m", sigmas="exponential").sigmas
     ratios = [b / a for a, b in pairwise(sigmas[:-1])]
     assert ratios == pytest.approx([ratios[0]] * 8)
     assert (sigmas[0], sigmas[-2]) == pytest.approx((SD.sigmas[-1].item(), SD.sigmas[0].item()))
 
 
 def test_a_fused_name_sets_the_spacing():
-    assert SD.levels(9, sampler="DPM++ 2M Karras") == SD.levels(9, sampler="dpmpp_2m", spacing="karras")
+    assert SD.levels(9, sampler="DPM++ 2M Karras") == SD.levels(9, sampler="dpmpp_2m", sigmas="karras")
 
 
 @pytest.mark.parametrize("steps", [None, 3])
 def test_given_levels(steps):
-    levels = SD.levels(steps, sampler="ddim", spacing=[10, 3.0, 1, 0.5])
+    levels = SD.levels(steps, sampler="ddim", sigmas=[10, 3.0, 1, 0.5])
     assert levels.sigmas == (10.0, 3.0, 1.0, 0.5)
-    assert levels.times == tuple(SD.time_of(sigma) for sigma in levels.sigmas)
+    assert levels.times == tuple(SD.sigma_to_t(sigma) for sigma in levels.sigmas)
     assert levels.end_scale == pytest.approx(1 / math.sqrt(1.25))
-    assert SD.levels(steps, spacing=[10, 3.0, 1, 0.5]).end_scale == 1
+    assert SD.levels(steps, sigmas=[10, 3.0, 1, 0.5]).end_scale == 1
 
 
 @pytest.mark.parametrize(
-    ("steps", "options", "message"),
+    ("steps", "options", "argument"),
     [
-        (0, {}, "1 to 1000"),
-        (-3, {}, "1 to 1000"),
-        (1001, {}, "1 to 1000"),
-        (None, {}, "1 to 1000"),
-        (1000, {}, "fewer steps"),
-        (1000, {"sampler": "dpmpp_2m"}, "fewer steps"),
-        (51, {"sampler": "lcm"}, "50 times"),
-        (20, {"spacing": "karas"}, "karras"),
-        (20, {"final": "one"}, "sigma_min"),
-        (1000, {"spacing": "trailing", "final": "sigma_min"}, "fewer steps"),
-        (None, {"spacing": [2.0, 1.0], "final": "zero"}, "levels are given"),
-        (20, {"sampler": "eulr"}, "Did you mean 'euler'"),
-        (3, {"spacing": [2.0, 1.0]}, "3 steps but 2"),
-        (None, {"spacing": [1.0]}, "at least two"),
-        (None, {"spacing": []}, "at least two"),
-        (None, {"spacing": [1.0, 2.0]}, "decreasing"),
-        (None, {"spacing": [1.0, 1.0]}, "decreasing"),
-        (None, {"spacing": [1.0, -0.1]}, "at least 0"),
-        (None, {"spacing": [math.inf, 1.0]}, "finite"),
-        (None, {"spacing": [1.0, math.nan]}, "finite"),
+        *((steps, {}, "num_inference_steps") for steps in (0, -3, 1001, None, 1000)),
+        (1000, {"sampler": "dpmpp_2m"}, "num_inference_steps"),
+        (51, {"sampler": "lcm"}, "num_inference_steps"),
+        (1000, {"sigmas": "trailing", "final_sigma": "sigma_min"}, "num_inference_steps"),
+        (3, {"sigmas": [2.0, 1.0]}, "num_inference_steps"),
+        (20, {"sigmas": "karas"}, "sigmas"),
+        (20, {"final_sigma": "one"}, "final_sigma"),
+        (None, {"sigmas": [2.0, 1.0], "final_sigma": "zero"}, "final_sigma"),
+        (20, {"sampler": "eulr"}, "sampler"),
+        *((None, {"sigmas": given}, "sigmas") for given in ([1.0], [], [1.0, 2.0], [1.0, 1.0], [1.0, -0.1])),
+        *((None, {"sigmas": given}, "sigmas") for given in ([math.inf, 1.0], [1.0, math.nan])),
     ],
 )
-def test_impossible_levels_are_an_error(steps, options, message):
-    with pytest.raises(InputError, match=message):
+def test_impossible_levels_are_an_error(steps, options, argument):
+    with refused(argument, options.get(argument, steps)):
         SD.levels(steps, **options)
 
 
 @pytest.mark.parametrize(("strength", "kept"), [(1.0, 50), (0.8, 40), (0.58, 28), (0.02, 1)])
-def test_tail_keeps_the_last_steps(strength, kept):
+def test_img2img_keeps_the_last_steps(strength, kept):
     levels = SD.levels(50, sampler="ddim")
-    short = tail(levels, strength)
+    short = img2img_levels(levels, strength)
     assert short.sigmas == levels.sigmas[50 - kept :]
     assert short.times == levels.times[50 - kept :]
     assert short.start_scale == short.sigmas[0]
-    assert (short.end_scale, short.table) == (levels.end_scale, levels.table)
+    assert (short.end_scale, short.log_sigmas) == (levels.end_scale, levels.log_sigmas)
 
 
 @pytest.mark.parametrize("strength", [0, -0.1, 1.01, math.nan, 0.01])
 def test_impossible_strength_is_an_error(strength):
-    with pytest.raises(InputError, match="strength"):
-        tail(SD.levels(50), strength)
+    with refused("strength"):
+        img2img_levels(SD.levels(50), strength)

@@ -30,7 +30,7 @@ def labels(figure) -> list[str]:
 
 
 def test_schedules_show_their_levels(tiny: Pipeline) -> None:
-    runs = {name: tiny.schedule.levels(6, spacing=name) for name in ("model", "karras")}
+    runs = {name: tiny.schedule.levels(6, sigmas=name) for name in ("model", "karras")}
     figure = figures.schedule(runs)
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["model", "karras"]

@@ -73,7 +73,7 @@ def test_what_cannot_be_is_named_before_any_network_runs(tiny: Pipeline, monkeyp
         for pipe in (tiny, sdxl):
             monkeypatch.setattr(pipe, name, lambda *_, name=name, **__: called.append(name))
     for call, says in (
-        (lambda: invert(tiny, PICTURE, steps=0), "steps"),
+        (lambda: invert(tiny, PICTURE, steps=0), "num_inference_steps"),
         (lambda: invert(tiny, PICTURE, strength=float("nan")), "strength"),
         (lambda: invert(tiny, PICTURE, refine=-1), "refine"),
         (lambda: invert(sdxl, PICTURE), "inputs pooled, sizes"),

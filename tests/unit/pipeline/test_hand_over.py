@@ -80,7 +80,7 @@ def test_latents_are_an_image_too(tiny: Pipeline, tmp_path: Path) -> None:
     [
         ({"denoising_end": 1.5}, "denoising_end is 1.5; give a share between 0 and 1"),
         ({"denoising_end": "most"}, "denoising_end is 'most'"),
-        ({"denoising_end": 0.001, "num_inference_steps": 2}, "none of 2 steps"),
+        ({"denoising_end": 0.001, "num_inference_steps": 2}, "denoising_end: got 0.001"),
         ({"denoising_start": 0.8}, "goes on with another model's latents"),
         ({"denoising_start": 0.8, "image": "a.png"}, "goes on with another model's latents"),
         ({"denoising_start": 0.8, "denoising_end": 0.8, "image": torch.zeros(1, 4, 16, 16)}, "not before"),

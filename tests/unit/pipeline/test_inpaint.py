@@ -84,7 +84,7 @@ def test_a_mask_is_scaled_with_its_picture(tiny: Pipeline) -> None:
         ({"image": PICTURE, "mask_image": [LEFT, RIGHT]}, "2 masks for 1 prompts"),
         ({"image": PICTURE, "mask_image": []}, "0 masks for 1 prompts"),
         ({"image": PICTURE, "mask_image": LEFT.resize((32, 16))}, "the mask is 32x16 and the picture 32x32"),
-        ({"image": PICTURE, "mask_image": LEFT, "strength": 0.0}, "strength 0"),
+        ({"image": PICTURE, "mask_image": LEFT, "strength": 0.0}, "strength: got 0"),
         ({"clip_skip": 2}, "clip_skip is 2; give a whole number from 0 to 1"),
         ({"clip_skip": -1}, "clip_skip is -1"),
         ({"original_size": (32, 32)}, r"original_size is \(32, 32\), but this model reads no sizes"),

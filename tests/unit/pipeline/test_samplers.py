@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import diffuscope as ds
-from diffuscope.diffusion.limits import limited
 from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.pipeline import Pipeline
 
 SIZE = {"height": 32, "width": 32, "guidance_scale": 1.0}
@@ -72,7 +72,7 @@ def test_thresholds_are_the_last_function_around_the_denoiser(
 ) -> None:
     call = {"prompt": "a red fox", "seed": 3, "sampler": "ddim", "num_inference_steps": 4, **SIZE}
     result = tiny(thresholding=thresholding, **call)
-    assert torch.equal(result.latents, tiny(guidance=lambda d: limited(d, thresholding), **call).latents)
+    assert torch.equal(result.latents, tiny(guidance=lambda d: thresholded(d, **thresholding), **call).latents)
     assert not torch.equal(result.latents, tiny(**call).latents)
     assert result.receipt["thresholding"] == thresholding
     (path,) = result.save(tmp_path / "kept.png")

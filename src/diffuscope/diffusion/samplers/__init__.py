@@ -15,4 +15,4 @@ __all__ = ["SAMPLERS", "TABLE", "Found", "Sampler", "SamplerInfo", "final", "fin
 def options(name: str) -> dict[str, float | str]:
     """The options of the sampler of that name with their defaults: keywords of ``SAMPLERS[name]`` such as ``eta``."""
     parameters = inspect.signature(SAMPLERS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("noise", "table")}
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("noise", "log_sigmas")}

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from diffuscope.diffusion.clock import time_at
 from diffuscope.diffusion.samplers.checks import check_noise
+from diffuscope.diffusion.timesteps import sigma_to_t
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser, Noise, Step
 
@@ -21,7 +21,7 @@ def lcm(
     sigmas: Sequence[float],
     *,
     noise: Noise | None = None,
-    table: Sequence[float] = (),
+    log_sigmas: Sequence[float] = (),
 ) -> Iterator[Step]:
     """Multistep consistency sampling: to the estimate, and fresh noise up to the next level. Luo et al. 2023 (LCM).
 
@@ -33,8 +33,7 @@ def lcm(
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per step to a level above 0.
-        table: ``Levels.table``. With it the estimate keeps the share of ``x`` that LCM's boundary condition gives it,
-            below 1e-5 from time 16 on; without, none.
+        log_sigmas: ``Levels.log_sigmas``.
 
     Yields:
         One Step per interval. The last one's ``x`` is the sample.
@@ -44,7 +43,7 @@ def lcm(
     """
     if noise is None:
         raise InputError("this sampler draws noise but was given none: pass noise")
-    return _lcm(denoise, x, sigmas, noise, table)
+    return _lcm(denoise, x, sigmas, noise, log_sigmas)
 
 
 def tcd(
@@ -54,7 +53,7 @@ def tcd(
     *,
     noise: Noise | None = None,
     eta: float = 0.3,
-    table: Sequence[float] = (),
+    log_sigmas: Sequence[float] = (),
 ) -> Iterator[Step]:
     """Strategic stochastic sampling: Zheng et al. 2024 (trajectory consistency distillation), Algorithm 4.
 
@@ -66,8 +65,7 @@ def tcd(
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: drawn once per step but the last. Needed unless ``eta`` is 0.
         eta: the paper's gamma, 0 to 1: how far below. 0 is DDIM, 1 is LCM's way.
-        table: ``Levels.table``. With it "below" is the share 1 - eta of the next training time, in whole times, as
-            the reference has it; without, that share of the next noise level.
+        log_sigmas: ``Levels.log_sigmas``.
 
     Yields:
         One Step per interval. The last one's ``x`` is the sample.
@@ -78,15 +76,17 @@ def tcd(
     if not 0 <= eta <= 1:
         raise InputError(f"eta {eta} is outside 0 to 1: 0 is DDIM, 1 forgets all noise at each step")
     check_noise(noise, eta, "eta")
-    return _tcd(denoise, x, sigmas, noise, (eta, table))
+    return _tcd(denoise, x, sigmas, noise, (eta, log_sigmas))
 
 
-def _lcm(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: Noise, table: Sequence[float]) -> Iterator[Step]:
+def _lcm(
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: Noise, log_sigmas: Sequence[float]
+) -> Iterator[Step]:
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         x_next = x0
-        if table:
-            time = _TIME_SCALE * time_at(table, sigma)
+        if log_sigmas:
+            time = _TIME_SCALE * sigma_to_t(log_sigmas, sigma)
             unit = math.hypot(time, _DATA_STD)
             x_next = x0 * (time / unit) + x * ((_DATA_STD / unit) ** 2 / math.hypot(sigma, 1))
         if sigma_next > 0:
@@ -115,11 +115,11 @@ def _tcd(
         x = step.x
 
 
-def _below(sigma: float, eta: float, table: Sequence[float]) -> float:
+def _below(sigma: float, eta: float, log_sigmas: Sequence[float]) -> float:
     if eta == 0:
         return sigma
-    if not table:
+    if not log_sigmas:
         return (1 - eta) * sigma
-    time = time_at(table, sigma)
+    time = sigma_to_t(log_sigmas, sigma)
     whole = round(time) if abs(time - round(time)) < 1e-6 else time  # a listed time, but for rounding
-    return min(sigma, math.exp(table[math.floor((1 - eta) * whole)]))
+    return min(sigma, math.exp(log_sigmas[math.floor((1 - eta) * whole)]))

@@ -7,8 +7,8 @@ from itertools import islice, pairwise
 
 from torch import Tensor
 
-from diffuscope.diffusion.clock import log_sigma_at, time_at
 from diffuscope.diffusion.samplers.euler import PURE_NOISE
+from diffuscope.diffusion.timesteps import sigma_to_t, t_to_log_sigma
 from diffuscope.types import Denoiser, Noise, Step
 
 _OLDER = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
@@ -44,7 +44,7 @@ def f_pndm(
     sigmas: Sequence[float],
     *,
     noise: Noise | None = None,  # noqa: ARG001
-    table: Sequence[float] = (),
+    log_sigmas: Sequence[float] = (),
 ) -> Iterator[Step]:
     """The paper's own PNDM of fourth order: Liu et al. 2022, Algorithm 2, there "F-PNDM".
 
@@ -58,15 +58,14 @@ def f_pndm(
         x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
         sigmas: strictly decreasing noise levels in latent units; the last may be 0.
         noise: not used.
-        table: ``Levels.table``. With it the middle of a step is the middle of its training times, as in the paper;
-            without, of its noise levels.
+        log_sigmas: ``Levels.log_sigmas``.
 
     Yields:
         One Step per interval. The last one's ``x`` is the sample.
     """
 
     def start(denoise: Denoiser, x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:
-        return _runge_kutta(denoise, x, x0, (sigma, _middle(sigma, sigma_next, table), sigma_next))
+        return _runge_kutta(denoise, x, x0, (sigma, _middle(sigma, sigma_next, log_sigmas), sigma_next))
 
     return _pseudo(denoise, x, sigmas, start, _SLOPES_WANTED)
 
@@ -134,8 +133,10 @@ def _runge_kutta(denoise: Denoiser, x: Tensor, x0: Tensor, levels: tuple[float, 
     return x_next + ((second + third) * 2 + last) * ((end - sigma) / 6)
 
 
-def _middle(sigma: float, sigma_next: float, table: Sequence[float]) -> float:
-    """Half-way in training times, where the table covers both levels; half-way in noise levels otherwise."""
-    if table and table[0] <= math.log(sigma_next) and math.log(sigma) <= table[-1]:
-        return math.exp(log_sigma_at(table, (time_at(table, sigma) + time_at(table, sigma_next)) / 2))
+def _middle(sigma: float, sigma_next: float, log_sigmas: Sequence[float]) -> float:
+    """Half-way in training times, where the log_sigmas covers both levels; half-way in noise levels otherwise."""
+    if log_sigmas and log_sigmas[0] <= math.log(sigma_next) and math.log(sigma) <= log_sigmas[-1]:
+        return math.exp(
+            t_to_log_sigma(log_sigmas, (sigma_to_t(log_sigmas, sigma) + sigma_to_t(log_sigmas, sigma_next)) / 2)
+        )
     return (sigma + sigma_next) / 2

@@ -78,9 +78,9 @@ class SamplerInfo:
         return self.timesteps == "distilled"
 
     @property
-    def takes_table(self) -> bool:
-        """Whether it has the keyword ``table``, for ``Levels.table``."""
-        return "table" in inspect.signature(self.function).parameters
+    def takes_log_sigmas(self) -> bool:
+        """Whether it has the keyword ``log_sigmas``, for ``Levels.log_sigmas``."""
+        return "log_sigmas" in inspect.signature(self.function).parameters
 
 
 _ROWS = (

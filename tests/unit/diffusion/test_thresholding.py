@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from diffuscope.diffusion.limits import clipped, thresholded
-from diffuscope.errors import InputError
+from diffuscope.diffusion.thresholding import thresholded
+from refusals import refused
 
 ESTIMATE = torch.tensor([[[[0.5, -2.0], [3.0, 1.0]]], [[[0.1, 0.2], [-0.3, 0.4]]]])
 
@@ -13,8 +13,8 @@ def estimates(x, sigma):
     return ESTIMATE.to(x)
 
 
-def test_clipped():
-    kept = clipped(estimates, 2.0)(ESTIMATE, 1.0)
+def test_static_thresholding_clips():
+    kept = thresholded(estimates, limit=2.0)(ESTIMATE, 1.0)
     assert torch.equal(kept, ESTIMATE.clamp(-2, 2))
 
 
@@ -26,9 +26,21 @@ def test_thresholded_divides_by_each_images_quantile(dtype):
     assert torch.equal(kept[1], ESTIMATE[1].to(dtype))  # within [-1, 1] nothing changes
 
 
-@pytest.mark.parametrize("options", [{"ratio": 1.1}, {"ratio": math.nan}, {"most": 0.5}, {"most": math.inf}])
-def test_impossible_thresholds_are_an_error(options):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ratio", {"ratio": 1.1}),
+        ("ratio", {"ratio": math.nan}),
+        ("most", {"most": 0.5}),
+        ("most", {"most": math.inf}),
+        ("limit", {"limit": 0.0}),
+        ("limit", {"limit": 1.0, "most": 2.0}),
+    ],
+)
+def test_impossible_thresholds_are_an_error(name, options):
+    with refused(name):
         thresholded(estimates, **options)
-    with pytest.raises(InputError):
-        clipped(estimates, 0.0)
+
+
+def test_without_options_the_denoiser_is_itself():
+    assert thresholded(estimates) is estimates
