@@ -295,7 +295,7 @@ def single_config(store: Store, family: str | None = None) -> ModelConfig:
     document = store.header.metadata.get(single_file.CONFIG_KEY)
     if family is not None or document is None:
         return families.choose(store.header, family, str(store.path))
-    source, todo = f"the config in the metadata of {store.path}", "give family, such as 'sd15'"
+    source, todo = f"{store.path}: the config in its metadata", "give family, such as 'sd15'"
     return _model_config(files.parse_json(document, source, todo), source, todo)
 
 

@@ -45,7 +45,7 @@ class Adapted:
     ) -> LoraReport:
         """Load a LoRA and merge it into the networks: W + weight * (alpha / r) B A. Several add up, in any order.
 
-        LoHa, LoKr and OFT are loaded in the same way; their changes are those of ``weights.adapter.lycoris``.
+        LoHa, LoKr and OFT are loaded in the same way; their changes are those of ``weights.adapter.deltas``.
 
         Files of kohya, diffusers, PEFT and ComfyUI are read, for the U-Net and the text encoders, with convolutions
         and DoRA. The networks keep their modules, speed and tap names; their unchanged tensors are kept as well.

@@ -209,14 +209,14 @@ class Adapters:
         for name in wanted:
             self._check(name)
         network = self.networks[part]
-        touched = {name for each in {*wanted, *before} for where, name in self._loaded[each].factors if where == part}
+        touched = {name for each in {*wanted, *before} for where, name in self._loaded[each].adapters if where == part}
         for name in sorted(touched):
             parameter, layer = network.get_parameter(name), (part, name)
             original = self._originals.pop(layer, parameter.data).to(parameter)
             changes = [
-                (self._loaded[each].factors[layer], weight)
+                (self._loaded[each].adapters[layer], weight)
                 for each, weight in wanted.items()
-                if layer in self._loaded[each].factors
+                if layer in self._loaded[each].adapters
             ]
             if changes:
                 self._originals[layer] = original

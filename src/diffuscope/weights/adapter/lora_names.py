@@ -1,21 +1,25 @@
-"""What LoRA files call their tensors: every dialect's key as a layer of ours and a role in that layer.
+"""Names of tensors in LoRA files: each dialect's key as a layer and a role in that layer.
 
-The dialects differ in their prefix (which network), in their leaf (which factor) and in how the layer's path is
-written. With every dot of the path as an underscore, as kohya writes it, one table per network serves them all; it
-holds the layer's name in each layout that is known, so it is as exact as these layouts are.
+The dialects differ in their prefix (the network), their suffix (the role) and in how they write the layer's path. With
+every dot of the path as an underscore, as in kohya's, one table per network serves them all. It holds the layer's name
+in each known layout, so it is as exact as the layouts are.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from diffuscope.weights.adapter.lycoris import ROLES
+from diffuscope.weights.adapter.deltas import ROLES, inputs
+from diffuscope.weights.store.files import TensorInfo
+
+BASE_MODELS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
+"""Width of the text embeddings that a U-Net reads -> its family."""
 
 Role = str
-"""Of a factor in its layer: "down", "up", "mid", "alpha", "magnitude", or one of ``lycoris.ROLES``."""
+"""Of a tensor in its layer: "alpha", "magnitude", or one of ``ROLES``."""
 
-_LEAVES: dict[str, tuple[Role, str]] = {
-    **{f".{role}": (role, kind) for role, kind in ROLES.items()},
+_SUFFIXES: dict[str, tuple[Role, str]] = {
+    **{f".{role}": (role, kind) for role, kind in ROLES.items() if kind != "LoRA"},
     ".oft_R.weight": ("oft_R", "OFT"),
     ".lora_down.weight": ("down", "kohya"),
     ".lora_up.weight": ("up", "kohya"),
@@ -56,53 +60,60 @@ _OLD_TEXT = {f"to_{letter}": f"{letter}_proj" for letter in ("q", "k", "v", "out
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """What one key of a LoRA file means, as far as the key itself tells."""
+class Key:
+    """A name in a LoRA file, taken apart."""
 
     part: str | None
-    """The network, or None where the key does not say it."""
+    """The network, or None where the name has no prefix for it."""
     layer: str
-    """The layer's path in the file's own words, every dot an underscore."""
+    """The layer's path in the file, every dot an underscore."""
     role: Role
     dialect: str
 
 
-def place_of(key: str) -> Place | None:
-    """What ``key`` means, or None where it is no LoRA's."""
-    key = _OLD_PROCESSOR.sub(".", _ADAPTER_NAME.sub(r".\1", key))
-    leaf = max((leaf for leaf in _LEAVES if key.endswith(leaf)), key=len, default=None)
-    if leaf is None:
+def parse(name: str) -> Key | None:
+    """The name of a tensor taken apart, or None if it is no LoRA's."""
+    name = _OLD_PROCESSOR.sub(".", _ADAPTER_NAME.sub(r".\1", name))
+    if not name.endswith(tuple(_SUFFIXES)):
         return None
-    role, dialect = _LEAVES[leaf]
-    path = _unwrapped(key.removesuffix(leaf))
+    suffix = max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len)
+    role, dialect = _SUFFIXES[suffix]
+    path = _unwrapped(name.removesuffix(suffix))
     part = None
     for prefix, (network, whose) in _PREFIXES.items():
         if path.startswith(prefix):
             part, path = network, _unwrapped(path.removeprefix(prefix))
             dialect = whose if whose == "ComfyUI" else dialect
             break
-    if leaf.startswith("_lora."):  # so old that the output's one linear layer has no number yet
+    if suffix.startswith("_lora."):  # so old that the output's only linear layer has no number yet
         path = _old(path)
-    return Place(part, path.replace(".", "_"), role, dialect)
+    return Key(part, path.replace(".", "_"), role, dialect)
 
 
-def other_adapter(keys: Iterable[str]) -> str | None:
-    """The name of a kind of adapter that is no LoRA, where a key betrays one."""
-    return next((kind for key in keys for mark, kind in _OTHER_ADAPTERS.items() if f".{mark}" in key), None)
+def other_adapter(names: Iterable[str]) -> str | None:
+    """The kind of adapter that is not supported, if there is one."""
+    return next((kind for name in names for mark, kind in _OTHER_ADAPTERS.items() if f".{mark}" in name), None)
+
+
+def text_dims(tensors: Mapping[str, TensorInfo]) -> list[int]:
+    """The inputs of a LoRA's cross-attention keys and values: the width of the base model's text embeddings."""
+    layers: dict[tuple[str | None, str], dict[Role, tuple[int, ...]]] = {}
+    for name, info in tensors.items():
+        key = parse(name)
+        if key is not None and key.layer.endswith(("attn2_to_k", "attn2_to_v")):
+            layers.setdefault((key.part, key.layer), {})[key.role] = info.shape
+    dims = (inputs(shapes) for shapes in layers.values() if ROLES.keys() & shapes.keys())
+    return sorted({dim for dim in dims if dim is not None})
 
 
 def table(names: Mapping[str, str]) -> dict[str, str]:
-    """Layer as ``Place.layer`` has it -> our parameter's name.
-
-    Args:
-        names: their parameter's name -> ours, of as many layouts as are known; biases are passed over.
-    """
-    found: dict[str, str] = {}
+    """``Key.layer`` -> our name of the weight, from names in other layouts -> ours."""
+    weights: dict[str, str] = {}
     for theirs, ours in names.items():
         if theirs.endswith(".weight"):
             layer = _unwrapped(theirs.removesuffix(".weight")).replace(".", "_")
-            assert found.setdefault(layer, ours) == ours, f"{layer} would mean {found[layer]} and {ours}"
-    return found
+            assert weights.setdefault(layer, ours) == ours, f"{layer} would mean {weights[layer]} and {ours}"
+    return weights
 
 
 def _unwrapped(path: str) -> str:

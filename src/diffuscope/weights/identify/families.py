@@ -11,7 +11,8 @@ from math import prod
 
 from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction
 from diffuscope.errors import InputError, WeightsError, nearest
-from diffuscope.weights.adapter.lycoris import ROLES, inputs
+from diffuscope.weights.adapter.deltas import ROLES
+from diffuscope.weights.adapter.lora_names import parse, text_dims
 from diffuscope.weights.identify.signatures import UNETS, Shapes, Signature, differences, fitting, signature
 from diffuscope.weights.store.files import Header
 
@@ -34,11 +35,6 @@ FOREIGN = {
     r"body\.0\.weight|model\.0\.weight|conv_first\.weight": "an upscaler",
 }
 """Kinds of files that people have and that no part of a model here can be made of: a name in them -> what they are."""
-
-LORA = re.compile(
-    r".*(\.lora_(down|up|A|B)(\.\w+)?\.weight|\.lora\.(down|up)\.weight|_lora\.(down|up)\.weight"
-    r"|\.(hada_w[12]_[ab]|lokr_w[12](_[ab])?|oft_(blocks|diag|R\.weight)))"
-)
 
 WIDTHS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
 """Width of a text tower -> which one it is, in released models."""
@@ -248,32 +244,19 @@ def _by_width(width: int, presets: Iterable[ModelConfig]) -> tuple[str, ...]:
 
 
 def _lora(tensors: Shapes) -> Identity | None:
-    names = [name for name in tensors if LORA.fullmatch(name)]
-    if not names:
+    keys = [key for name in tensors if (key := parse(name)) is not None and key.role in ROLES]
+    if not keys:
         return None
-    widths = {_inputs(tensors, name) for name in names if re.search(r"attn2[._](processor[._])?to_[kv]", name)} - {None}
-    second = any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in names)
-    presets = FAMILIES.values()
-    families = tuple(preset.name for preset in presets if preset.unet.context_dim in widths)
-    evidence = tuple(
-        f"its layers between text and picture read a width of {width}" for width in sorted(filter(None, widths))
-    )
-    if second:
+    dims = text_dims(tensors)
+    families = tuple(preset.name for preset in FAMILIES.values() if preset.unet.context_dim in dims)
+    evidence = tuple(f"its cross-attention takes {dim}-dim text embeddings" for dim in dims)
+    if any(key.part == "text_encoder_2" for key in keys):
         families = tuple(name for name in families or FAMILIES if FAMILIES[name].text_encoder_2 is not None)
         evidence += ("it changes a second text encoder",)
     if not evidence:
-        evidence = ("it changes no layer that reads the text, so its family stands nowhere",)
-    dialect = "kohya" if any(name.startswith("lora_") for name in names) else "diffusers"
-    other = next((kind for name in names for role, kind in ROLES.items() if f".{role}" in name), dialect)
-    return Identity(kind="lora", layout=other, families=families, dtypes={}, parts={}, evidence=evidence)
-
-
-def _inputs(tensors: Shapes, name: str) -> int | None:
-    """How many inputs the layer has of which ``name`` is a factor, where this factor and those beside it say it."""
-    if re.search(r"(lora_down|lora_A|lora\.down)(\.\w+)?\.weight", name):
-        return tensors[name].shape[1] if len(tensors[name].shape) >= 2 else None
-    stem = name.rpartition(".")[0]
-    return inputs({role: tensors[f"{stem}.{role}"].shape for role in ROLES if f"{stem}.{role}" in tensors})
+        evidence = ("it has no cross-attention layers, so its base model cannot be inferred",)
+    dialect, _ = Counter(key.dialect for key in keys).most_common(1)[0]
+    return Identity(kind="lora", layout=dialect, families=families, dtypes={}, parts={}, evidence=evidence)
 
 
 def _embedding(tensors: Shapes) -> Identity | None:

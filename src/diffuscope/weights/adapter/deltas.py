@@ -1,0 +1,183 @@
+"""The weight deltas of LoRA, LoHa, LoKr and OFT, each with DoRA, as LyCORIS, kohya and PEFT have them.
+
+Low-rank products (Hu et al. 2021, section 4.1; for convolutions LoCon, Yeh et al. 2024, section 3.2), Hadamard products
+of them (Hyeon-Woo et al. 2022, section 2.2; for convolutions section 2.3), Kronecker products (Yeh et al. 2024, section
+3.2), orthogonal rotations (Qiu et al. 2023, section 3), and DoRA (Liu et al. 2024, equation 5).
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kind = Literal["LoRA", "LoHa", "LoKr", "OFT"]
+HADA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+LokrSide = Literal["lokr_w1", "lokr_w2"]
+ROLES: dict[str, Kind] = {
+    **dict.fromkeys(("up", "down", "mid"), "LoRA"),
+    **dict.fromkeys((*HADA, "hada_t1", "hada_t2"), "LoHa"),
+    **dict.fromkeys((f"{side}{end}" for side in get_args(LokrSide) for end in ("", "_a", "_b")), "LoKr"),
+    "lokr_t2": "LoKr",
+    **dict.fromkeys(("oft_blocks", "oft_diag", "oft_R", "rescale"), "OFT"),
+}
+"""Role of a tensor in its layer, for LyCORIS also its name in files -> the kind of delta."""
+
+_TINY = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """The adapter of one layer."""
+
+    kind: Kind
+    tensors: Mapping[str, Tensor]
+    """By role: "up" [out,r], "down" [r,in,...], "mid" [r,r,kh,kw] of LoRA, or those of LyCORIS."""
+    scale: float = 1.0
+    """alpha / rank; for OFT alpha, the limit of the rotation per output, where 0 is none."""
+    terms: int | None = None
+    """Of the Neumann series in place of the inverse in PEFT's OFT; None is the inverse."""
+    magnitude: Tensor | None = None
+    """DoRA's m: one value per output, or per input if ``per_input``."""
+    per_input: bool = False
+
+    def delta(self, weight: Tensor) -> Tensor:
+        """The difference from the unchanged ``weight``, float32; ValueError where shapes do not fit."""
+        tensors = {role: tensor.to(weight.device, torch.float32) for role, tensor in self.tensors.items()}
+        try:
+            if self.kind == "OFT":
+                delta = _rotated(tensors, weight.float(), self.scale, self.terms) - weight.float()
+            else:
+                product = PRODUCTS[self.kind](tensors)
+                if self.kind == "LoRA" and _squeezed(product) != _squeezed(weight):
+                    raise ValueError(f"they make a delta of shape {list(product.shape)}")
+                if product.shape[0] != weight.shape[0]:
+                    raise ValueError(f"they make {product.shape[0]} outputs")
+                delta = self.scale * product.reshape(weight.shape)
+        except (RuntimeError, IndexError) as error:  # torch's own words for shapes that do not go together
+            raise ValueError(str(error).splitlines()[0]) from error
+        if self.magnitude is None:
+            return delta
+        before = weight.float()
+        after = before + delta
+        axes = [axis for axis in range(after.ndim) if axis != (1 if self.per_input else 0)]
+        norm = torch.linalg.vector_norm(after, dim=axes, keepdim=True)
+        return self.magnitude.to(norm).reshape(norm.shape) / norm * after - before
+
+
+def missing(roles: Collection[str]) -> str | None:
+    """A tensor that a layer with these roles lacks, or None."""
+    kind = kind_of(roles)
+    if kind == "LoRA":
+        return next((f"lora_{role}" for role in ("down", "up") if role not in roles), None)
+    if kind == "LoHa":
+        return next((role for role in HADA if role not in roles), None)
+    if kind == "OFT":
+        return None if {"oft_blocks", "oft_diag", "oft_R"} & set(roles) else "oft_blocks"
+    sides = [side for side in get_args(LokrSide) if side not in roles]
+    return next((f"{side}{end}" for side in sides for end in ("_a", "_b") if f"{side}{end}" not in roles), None)
+
+
+def rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The rank, or None for a LoKr of whole matrices, which has none."""
+    shape = next((shapes[role] for role in ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b") if role in shapes), ())
+    return shape[0] if shape else None
+
+
+def inputs(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """How many inputs a linear layer with these tensors has, or None where they do not show it."""
+    if "down" in shapes or "hada_w1_b" in shapes:
+        shape = shapes["down" if "down" in shapes else "hada_w1_b"]
+        return shape[1] if len(shape) > 1 else None
+    sides = [shapes.get(side, shapes.get(f"{side}_b", ())) for side in get_args(LokrSide)]
+    return math.prod(side[-1] for side in sides) if all(sides) else None
+
+
+def kind_of(roles: Iterable[str]) -> Kind:
+    """The kind of delta that has these roles."""
+    return next((ROLES[role] for role in roles if role in ROLES), "LoRA")
+
+
+def _low_rank(tensors: Mapping[str, Tensor]) -> Tensor:
+    """B A, of the shape [out,in,...]; with LoCon's middle the three convolutions in turn."""
+    up, down, mid = tensors["up"], tensors["down"], tensors.get("mid")
+    if any(factor.ndim < 2 or not factor.numel() for factor in (up, down)):
+        raise ValueError("one is no matrix")
+    up = up.reshape(up.shape[:2])
+    if mid is not None:
+        return torch.einsum("or,rskl,si->oikl", up, mid, down.reshape(down.shape[:2]))
+    return (up @ down.flatten(1)).reshape(len(up), *down.shape[1:])
+
+
+def _squeezed(tensor: Tensor) -> tuple[int, ...]:
+    """The shape, without the kernel of a 1x1 convolution."""
+    return tuple(tensor.shape[:2]) if all(side == 1 for side in tensor.shape[2:]) else tuple(tensor.shape)
+
+
+def _hadamard(tensors: Mapping[str, Tensor]) -> Tensor:
+    first, second = (
+        _product(tensors[f"hada_w{n}_a"], tensors[f"hada_w{n}_b"], tensors.get(f"hada_t{n}")) for n in (1, 2)
+    )
+    return first * second
+
+
+def _kronecker(tensors: Mapping[str, Tensor]) -> Tensor:
+    def side(name: LokrSide, core: Tensor | None) -> Tensor:
+        return tensors[name] if name in tensors else _product(tensors[f"{name}_a"], tensors[f"{name}_b"], core)
+
+    first, second = side("lokr_w1", None), side("lokr_w2", tensors.get("lokr_t2"))
+    return torch.kron(first.reshape(*first.shape, *[1] * (second.ndim - 2)), second.contiguous())
+
+
+def _product(a: Tensor, b: Tensor, core: Tensor | None) -> Tensor:
+    """The product a b, [out,in]; with a core [r,r,kh,kw] a Tucker decomposition, of a [r,out] and b [r,in]."""
+    return a @ b.flatten(1) if core is None else torch.einsum("rskl,ro,si->oikl", core, a, b)
+
+
+PRODUCTS = {"LoRA": _low_rank, "LoHa": _hadamard, "LoKr": _kronecker}
+
+
+def _rotated(tensors: Mapping[str, Tensor], weight: Tensor, alpha: float, terms: int | None) -> Tensor:
+    """The weight with its blocks of outputs rotated, or with PEFT's ``oft_R`` its blocks of inputs."""
+    if "oft_R" in tensors:
+        flat = weight.flatten(1)  # [out, inputs x kernel]
+        turns = _cayley(-_skew(tensors["oft_R"]), terms)
+        turns = turns.expand(flat.shape[1] // turns.shape[1], -1, -1) if len(turns) == 1 else turns  # one block for all
+        blocks = flat.unflatten(1, turns.shape[:2])
+        return torch.einsum("oki,kji->okj", blocks, turns).reshape(weight.shape)
+    if "oft_diag" in tensors:  # the first versions stored the rotation itself
+        turns = tensors["oft_diag"]
+    else:
+        if tensors["oft_blocks"].ndim > 3:
+            raise ValueError("BOFT is not supported")
+        skew = tensors["oft_blocks"] - tensors["oft_blocks"].transpose(1, 2)
+        if alpha > 0 and skew.device.type != "meta":
+            skew = skew * (alpha * weight.shape[0] / (skew.norm() + _TINY)).clamp(max=1)
+        turns = _cayley(skew, None)
+    blocks = weight.unflatten(0, turns.shape[:2])
+    turned = torch.einsum("kij,ki...->kj...", turns, blocks).reshape(weight.shape)
+    return tensors["rescale"].reshape(-1, *[1] * (weight.ndim - 1)) * turned if "rescale" in tensors else turned
+
+
+def _skew(upper: Tensor) -> Tensor:
+    """[k,b,b] skew-symmetric matrices of the values [k, b(b-1)/2] above their diagonals."""
+    size = (1 + math.isqrt(1 + 8 * upper.shape[1])) // 2
+    if 2 * upper.shape[1] != size * (size - 1):
+        raise ValueError(f"{upper.shape[1]} values do not fill the half of a square")
+    rows, columns = torch.triu_indices(size, size, 1, device=upper.device)
+    matrix = upper.new_zeros(len(upper), size, size)
+    matrix[:, rows, columns] = upper
+    return matrix - matrix.transpose(1, 2)
+
+
+def _cayley(skew: Tensor, terms: int | None) -> Tensor:
+    """(1 + Q) (1 - Q)^-1, a rotation, for each of [k,b,b]; or the series 1 + 2Q + 2Q^2 + ... of -Q, as PEFT sums it."""
+    one = torch.eye(skew.shape[1], device=skew.device)
+    if terms is None:
+        return torch.linalg.solve(one - skew, one + skew, left=False)
+    powers = [-skew]
+    for _ in range(terms - 2):
+        powers.append(powers[-1] @ -skew)
+    return one + 2 * sum(powers[:-1], torch.zeros_like(skew)) + powers[-1]
