@@ -12,9 +12,9 @@ from torch import Tensor
 from diffuscope.diffusion.prediction import x0_from
 from diffuscope.errors import InputError
 from diffuscope.lens import figures
-from diffuscope.lens.animation import Record, snapshots
 from diffuscope.lens.attention_maps import AttentionCapture
 from diffuscope.lens.capture import Capture
+from diffuscope.lens.recording import Record, snapshots
 from diffuscope.lens.run_tap import compose
 from diffuscope.lens.text import PromptReport, debug
 from diffuscope.pipeline import Pipeline
@@ -33,47 +33,49 @@ p.note { color: #555 }
 
 
 def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
-    """An HTML page, whole in itself, of how the model paints a prompt.
+    """A self-contained HTML page on how the model makes an image of a prompt.
 
     Args:
         pipe: the model.
         prompt: one text.
-        seed: of the picture.
-        call: further arguments of ``pipe(...)``, but no ``tap``, and one picture.
+        seed: of the image.
+        call: further arguments of ``pipe(...)`` for one image, without ``tap``.
 
     Raises:
-        InputError: an impossible argument, or matplotlib is not there; before the first network call.
+        InputError: an impossible argument, or matplotlib is not installed; before the first network call.
     """
     if not isinstance(prompt, str):
-        raise InputError(f"prompt is a {type(prompt).__name__}; a page explains one text")
-    if "tap" in call or call.get("num_images_per_prompt", 1) != 1:
-        raise InputError(
-            "a page explains one picture and makes the taps itself; leave tap and num_images_per_prompt out"
-        )
-    figures.schedule(pipe.schedule.levels(2))  # says so now, if nothing can be drawn
-    heat, outputs, record = AttentionCapture(), Capture("unet.out", reduce="all"), Record()
-    further = call.pop("guidance", ())
-    functions = (record, *((further,) if callable(further) else further))
-    run = pipe.steps(prompt, seed=seed, tap=compose(heat, outputs), guidance=functions, **call)
+        raise InputError("prompt", prompt, "one text")
+    if "tap" in call:
+        raise InputError("tap", call["tap"], "none: explain makes the taps itself")
+    if call.get("num_images_per_prompt", 1) != 1:
+        raise InputError("num_images_per_prompt", call["num_images_per_prompt"], "1: a page explains one image")
+    figures.schedule(pipe.schedule.levels(2))  # fails now if nothing can be drawn
+    attention, outputs, record = AttentionCapture(), Capture("unet.out", reduce="all"), Record()
+    guidance = call.pop("guidance", ())
+    functions = (record, *((guidance,) if callable(guidance) else guidance))
+    run = pipe.steps(prompt, seed=seed, tap=compose(attention, outputs), guidance=functions, **call)
     steps = snapshots(run)
     result = run.result()
-    maps = heat.maps(pipe.tokenizer)
-    told = debug(pipe, prompt, peaks=maps.peaks())
-    parts = [
-        f"<h1>{escape(repr(prompt))}</h1>",
-        _image(result.images[0], "the picture", "picture"),
-        f"<p class=note>{escape(_settings(result.receipt))}</p>",
-        _section("Tokens", _NOTES["tokens"], _tokens(told)),
-        _section("Schedule", _NOTES["schedule"], _figure(figures.schedule(run.levels))),
-        _section("Trajectory", _NOTES["trajectory"], _figure(figures.trajectory(pipe, steps))),
-        _section("Attention", _NOTES["attention"], _figure(figures.attention(maps, result.images[0]))),
-    ]
+    image, maps = result.images[0], attention.maps(pipe.tokenizer)
+    sections = {
+        "Tokens": _token_table(debug(pipe, prompt, peaks=maps.peaks())),
+        "Schedule": _figure(figures.schedule(run.levels)),
+        "Trajectory": _figure(figures.trajectory(pipe, steps)),
+        "Attention": _figure(figures.attention(maps, image)),
+    }
     values = outputs["unet.out"]
-    if values.shape[1] == 2:  # rows of a guided run: without the text, with it
-        drawing = _figure(_guidance(pipe, values, record))
-        drawing += _figure(figures.difference_over_time(list(values[:, 0]), list(values[:, 1]), record.sigmas))
-        parts.append(_section("Guidance", _NOTES["guidance"], drawing))
-    body = "\n".join(parts)
+    if values.shape[1] == 2:  # rows of a guided run: unconditional, conditional
+        difference = figures.difference_over_time(list(values[:, 0]), list(values[:, 1]), record.sigmas)
+        sections["Guidance"] = _figure(_guidance(pipe, values, record)) + _figure(difference)
+    body = "\n".join(
+        [
+            f"<h1>{escape(repr(prompt))}</h1>",
+            _image(image, "the image", "picture"),
+            f"<p class=note>{escape(_settings(result.receipt))}</p>",
+            *(f"<h2>{title}</h2>\n<p class=note>{escape(_NOTES[title])}</p>\n{s}" for title, s in sections.items()),
+        ]
+    )
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(prompt)}</title>\n'
         f"<style>{_STYLE}</style>\n<body>\n{body}\n</body>\n</html>\n"
@@ -81,45 +83,41 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
 
 
 _NOTES = {
-    "tokens": "How the words became tokens (</w> ends a word), where they stand, and how far each landed in the "
-    "picture: 1 is an average word, and well below it a word that the picture neglects.",
-    "schedule": "Each step takes the latents from one noise level to the next lower one.",
-    "trajectory": "Above what the sampler has, below what the network believes the picture will be.",
-    "attention": "Where each word was looked at, over all steps, layers and heads.",
-    "guidance": "The picture that the network believes in without the text and with it, from the same noise; guidance "
-    "goes from the one over to the other and beyond. Below how much the text changes what the network says.",
+    "Tokens": "The tokens of each word (</w> ends a word), their positions, and the peak of its attention map: 1 is "
+    "the mean over all words, and a word well below it is neglected.",
+    "Schedule": "Each step takes the latents from one noise level to the next lower one.",
+    "Trajectory": "Above, the noisy latents; below, the denoised image that the network predicts from them.",
+    "Attention": "Where in the image each word gets attention, averaged over all steps, layers and heads.",
+    "Guidance": "The denoised image without the prompt and with it, from the same noise; guidance extrapolates from "
+    "the one through the other. Below, how much the prompt changes the U-Net's prediction.",
 }
 
 
 def _guidance(pipe: Pipeline, values: Tensor, record: Record) -> "Figure":
-    """Estimates without the text, with it and guided, at up to five calls from the first to the last."""
+    """Unconditional, conditional and guided images at up to five network calls from the first to the last."""
     last = len(values) - 1
     calls = sorted({round(i * last / 4) for i in range(5)})
-    rows: dict[str, list[Tensor]] = {"without text": [], "with text": [], "guided": []}
+    rows: dict[str, list[Tensor]] = {"unconditional": [], "conditional": [], "guided": []}
     for call in calls:
         x0 = x0_from(pipe.config.schedule.prediction, values[call], record.x[call], record.sigmas[call])
         for row, latents in zip(rows.values(), (x0[0], x0[1], record.x0[call][0]), strict=True):
             row.append(latents)
-    pictures = {name: pipe.decode(torch.stack(row)) for name, row in rows.items()}
-    return figures.image_rows(pictures, [f"σ {record.sigmas[call]:.2f}" for call in calls])
+    images = {name: pipe.decode(torch.stack(row)) for name, row in rows.items()}
+    return figures.image_rows(images, [f"σ {record.sigmas[call]:.2f}" for call in calls])
 
 
-def _section(title: str, note: str, body: str) -> str:
-    return f"<h2>{title}</h2>\n<p class=note>{escape(note)}</p>\n{body}"
-
-
-def _tokens(told: PromptReport) -> str:
-    rows = ["<tr><th>word<th>pieces<th>ids<th>positions<th>landed"]
-    for word, tokens in zip(told.words, told.tokens, strict=True):
+def _token_table(report: PromptReport) -> str:
+    rows = ["<tr><th>word<th>pieces<th>ids<th>positions<th>attention peak"]
+    for word, tokens in zip(report.words, report.tokens, strict=True):
         cells = (
-            word.word + (" (unknown to this model)" if word.word in told.unknown else ""),
+            word.word + (" (unknown to this model)" if word.word in report.unknown else ""),
             " + ".join(word.pieces),
             " ".join(map(str, tokens.ids)),
             " ".join(map(str, tokens.positions)) or "cut",
-            f"{told.peaks[word.word]:.2f}" if word.word in told.peaks else "",
+            f"{report.peaks[word.word]:.2f}" if word.word in report.peaks else "",
         )
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells))
-    note = "" if told.cut is None else f"<p>{escape(told.cut)}</p>"
+    note = "" if report.truncated is None else f"<p>{escape(report.truncated)}</p>"
     return "<table>\n" + "\n".join(rows) + f"\n</table>{note}"
 
 
@@ -134,9 +132,9 @@ def _figure(figure: "Figure") -> str:
         return _data(file.getvalue(), "; ".join(panel.get_title() for panel in figure.axes if panel.get_title()), "")
 
 
-def _image(picture: Image.Image, alt: str, kind: str) -> str:
+def _image(image: Image.Image, alt: str, kind: str) -> str:
     with io.BytesIO() as file:
-        picture.save(file, format="PNG")
+        image.save(file, format="PNG")
         return _data(file.getvalue(), alt, kind)
 
 

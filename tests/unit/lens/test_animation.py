@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuscope.errors import InputError, OutputError
-from diffuscope.lens.animation import Record, frames, save_gif, snapshots
+from diffuscope.errors import OutputError
+from diffuscope.lens.animation import frames, save_gif, save_mp4
+from diffuscope.lens.recording import Record, snapshots
 from diffuscope.pipeline import Pipeline
+from refusals import refused
 
 
 def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> None:
@@ -23,10 +25,18 @@ def test_films_have_both_sides_of_each_step(tiny: Pipeline, tmp_path: Path) -> N
     with Image.open(path) as stored:
         assert stored.n_frames == 4
         assert stored.info["duration"] == 83 // 10 * 10  # GIF counts hundredths
-    for wrong, kind in ((tmp_path / "run.mp4", InputError), (tmp_path / "none" / "run.gif", OutputError)):
-        with pytest.raises(kind):
-            save_gif(film, wrong)
-    with pytest.raises(InputError, match="no steps"):
+    with pytest.raises(OutputError):
+        save_gif(film, tmp_path / "none" / "run.gif")
+    for save, name in ((save_gif, "run.mp4"), (save_mp4, "run.gif")):
+        with refused("path", str(tmp_path / name)):
+            save(film, tmp_path / name)
+    with refused("images", []):
+        save_gif([], path)
+    with refused("fps", 51):
+        save_gif(film, path, fps=51)
+    with refused("images"):
+        save_mp4([film[0].resize((63, 32))], tmp_path / "run.mp4")
+    with refused("steps", []):
         frames(tiny, [])
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuscope.errors import InputError
 from diffuscope.lens import figures
 from diffuscope.lens.ablation import Effect
 from diffuscope.lens.attention_maps import AttentionMaps
@@ -163,9 +162,11 @@ def test_fitted_colours_are_exact_where_colours_are_linear() -> None:
     assert found.error < 1e-5
     assert [picture.size for picture in found(latents)] == [(5, 5), (5, 5)]
     assert preview(latents)[0].size == (5, 5)
-    with pytest.raises(InputError):
+    with refused("pixels"):
         fit_latent_rgb(latents, small[:1])
-    with pytest.raises(InputError):
+    with refused("latents"):
+        fit_latent_rgb(latents[:1, :, :1, :1], small[:1])
+    with refused("latents"):
         preview(latents[:, :2])
 
 
