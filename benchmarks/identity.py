@@ -96,7 +96,7 @@ def emoji_calls(folder: Path) -> Iterator[tuple[str, Result]]:
     }
     for name, options in ways.items():
         yield f"guidance {name}", pipe("a red fox", guidance_options=options, **short)
-    yield "threshold", pipe("a red fox", thresholding={"ratio": 0.995, "most": 1.5}, **short)
+    yield "threshold", pipe("a red fox", thresholding={"ratio": 0.995, "max_value": 1.5}, **short)
     yield "karras", pipe("a red fox", sigmas="karras", final_sigma="sigma_min", sampler="euler", **short)
     yield "levels", pipe("a red fox", sigmas=(14.0, 3.0, 1.0, 0.3, 0.0), seed=32, upscale=1)
     yield "churn", pipe("a red fox", sampler="heun", sampler_options={"s_churn": 10.0}, **short)

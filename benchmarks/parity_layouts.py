@@ -22,7 +22,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.nn.embeddings import scale_waves
-from diffuscope.pipeline.saving import save
+from diffuscope.pipeline.save import save
 from diffuscope.weights.layout import diffusers_folder
 from diffuscope.weights.store.files import write_text
 

@@ -77,7 +77,7 @@ def folder(diffusers_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def quick(tiny: Pipeline) -> Pipeline:
     """The tiny model with one step a picture: what is measured, and how, does not depend on the number."""
-    config = replace(tiny.config, preset=replace(tiny.config.preset, steps=1))
+    config = replace(tiny.config, preset=replace(tiny.config.preset, num_inference_steps=1))
     return Pipeline(replace(tiny.components, config=config))
 
 

@@ -10,23 +10,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffuscope import data, diffusion, errors, images, models, weights
     from diffuscope.config import ModelConfig
+    from diffuscope.model_source import ModelSource
     from diffuscope.models.tokenizer import Tokenizer
     from diffuscope.nn.taps import tap_points
     from diffuscope.pipeline import Pipeline, Replay, Result, Run, load, replay, samplers
+    from diffuscope.request import GuidanceOptions, Request, Thresholding
     from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
 
 __all__ = [
     "Conditioning",
     "Denoiser",
+    "GuidanceOptions",
     "Levels",
     "ModelConfig",
+    "ModelSource",
     "Noise",
     "Pipeline",
     "Replay",
+    "Request",
     "Result",
     "Run",
     "Step",
     "Tap",
+    "Thresholding",
     "Tokenizer",
     "__version__",
     "data",
@@ -44,15 +50,19 @@ __all__ = [
 _HOMES = {
     "Conditioning": "types",
     "Denoiser": "types",
+    "GuidanceOptions": "request",
     "Levels": "types",
     "ModelConfig": "config",
+    "ModelSource": "model_source",
     "Noise": "types",
     "Pipeline": "pipeline",
     "Replay": "pipeline",
+    "Request": "request",
     "Result": "pipeline",
     "Run": "pipeline",
     "Step": "types",
     "Tap": "types",
+    "Thresholding": "request",
     "Tokenizer": "models.tokenizer",
     "load": "pipeline",
     "replay": "pipeline",

@@ -160,12 +160,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """What a call means that does not say: chosen by measurement for a shipped model."""
+    """Defaults of a call's options, under their names; measured for a shipped model."""
 
-    steps: int = 50
+    num_inference_steps: int = 50
     guidance_scale: float = 7.5
     sampler: str = "ddim"
-    sigmas: str = "model"
+    sigmas: str | tuple[float, ...] = "model"
     height: int = 512
     width: int = 512
     upscale: int = 1
@@ -249,7 +249,7 @@ def narrow(model: ModelConfig) -> ModelConfig:
         text_encoder_2=None if model.text_encoder_2 is None else encoders[1],
         unet=unet,
         vae=replace(model.vae, channels=(16, 32), blocks=1, norm_groups=8),
-        preset=replace(model.preset, steps=min(model.preset.steps, 4), height=32, width=32),
+        preset=replace(model.preset, num_inference_steps=min(model.preset.num_inference_steps, 4), height=32, width=32),
     )
 
 
@@ -259,7 +259,7 @@ SD15_LCM = replace(
     SD15,
     name="sd15-lcm",
     unet=UNetConfig(guidance_dim=256),
-    preset=Preset(steps=4, guidance_scale=8.5, sampler="lcm", height=768, width=768),
+    preset=Preset(num_inference_steps=4, guidance_scale=8.5, sampler="lcm", height=768, width=768),
 )
 
 # 23 of OpenCLIP's 24 layers: the U-Net reads the states before the last, through the final norm.
@@ -274,7 +274,7 @@ SD_TURBO = replace(
     SD21,
     name="sd-turbo",
     schedule=replace(SD15.schedule, spacing="trailing"),
-    preset=Preset(steps=1, guidance_scale=1.0, sampler="euler"),
+    preset=Preset(num_inference_steps=1, guidance_scale=1.0, sampler="euler"),
 )
 
 _CLIP_L = TextEncoderConfig(states="penultimate")
@@ -320,7 +320,7 @@ SDXL_TURBO = replace(
     SDXL,
     name="sdxl-turbo",
     schedule=replace(SDXL.schedule, spacing="trailing"),
-    preset=Preset(steps=1, guidance_scale=1.0, sampler="euler_ancestral"),
+    preset=Preset(num_inference_steps=1, guidance_scale=1.0, sampler="euler_ancestral"),
 )
 
 FAMILIES: dict[str, ModelConfig] = {
@@ -349,7 +349,7 @@ EMOJI = ModelConfig(
     # colours back with one huge value per picture (a bright droplet).
     vae=VAEConfig(channels=(32, 64, 128, 192), norm_groups=8, scale=1.0),
     schedule=ScheduleConfig(prediction="v", spacing="trailing", zero_snr=True),
-    preset=Preset(steps=12, guidance_scale=2.5, sampler="dpmpp_2m", height=128, width=128, upscale=4),
+    preset=Preset(num_inference_steps=12, guidance_scale=2.5, sampler="dpmpp_2m", height=128, width=128, upscale=4),
 )
 
 TINY = ModelConfig(
@@ -357,7 +357,7 @@ TINY = ModelConfig(
     text_encoder=TextEncoderConfig(width=32, layers=2, heads=2, hidden=64),
     unet=UNetConfig(channels=(32, 64), blocks=1, depth=(1, 0), heads=(2, 2), context_dim=32, norm_groups=8),
     vae=VAEConfig(channels=(16, 32), blocks=1, norm_groups=8),
-    preset=Preset(steps=4, sampler="ddim", height=32, width=32),
+    preset=Preset(num_inference_steps=4, sampler="ddim", height=32, width=32),
 )
 
 PRESETS: dict[str, ModelConfig] = {

@@ -3,7 +3,7 @@
 Shape letters: B images in a batch, C latent channels, H W latent height and width, T text positions, D text width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,6 +24,10 @@ class Tap(Protocol):
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """The value itself or its replacement, of the same shape."""
+
+
+TapArgument = Mapping[str, Callable[[Tensor], Tensor | None]] | Callable[[str, Tensor], Tensor | None] | Tap
+"""Name or glob -> function of the value; or one function of name and value that gets everything; or a Tap."""
 
 
 def tapped(tap: Tap | None, name: str, value: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ MODEL = replace(
     text_encoder=TextEncoderConfig(width=16, layers=1, heads=2, hidden=32, projection=16),
     unet=UNetConfig(channels=(16, 16), blocks=1, depth=(1, 0), heads=(1, 1), context_dim=16, norm_groups=4),
     vae=VAEConfig(channels=(8, 8, 16, 16), norm_groups=4, scale=1.0, blocks=1),
-    preset=Preset(steps=2, guidance_scale=2.0, sampler="dpmpp_2m", height=32, width=32, upscale=1),
+    preset=Preset(num_inference_steps=2, guidance_scale=2.0, sampler="dpmpp_2m", height=32, width=32, upscale=1),
 )
 SOURCE = "a test"
 LOOP = LoopConfig(steps=8, warmup=2, log_every=4, lr=3e-3)

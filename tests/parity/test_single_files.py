@@ -18,7 +18,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline import saving
+from diffuscope.pipeline import save as saving
 from diffuscope.weights.layout import ldm, network_config, single_file
 from diffuscope.weights.layout.diffusers import from_diffusers, to_diffusers
 

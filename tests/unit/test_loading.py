@@ -32,7 +32,7 @@ def test_a_config_survives_its_file(config) -> None:
 
 
 def test_a_missing_key_is_the_default() -> None:
-    assert config_from_json({"name": "sd", "preset": {"steps": 3}}).preset.steps == 3
+    assert config_from_json({"name": "sd", "preset": {"num_inference_steps": 3}}).preset.num_inference_steps == 3
 
 
 def test_auto_is_a_device_that_is_here() -> None:

@@ -3,19 +3,19 @@
 import difflib
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from diffuscope.errors import DiffuscopeError
+from diffuscope.errors import DiffuscopeError, InputError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("diffuscope.cli.generate:generate", "make pictures from a prompt"),
     "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
     "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and pictures"),
     "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
+    "schema": ("diffuscope.cli.schema:schema", "print the JSON Schema of a call's options"),
     "explain": ("diffuscope.cli.explain:explain", "show on one page how a model paints a prompt"),
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector pictures"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
@@ -26,13 +26,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
-
-OPTIONS = {
-    "num_inference_steps": "--steps",
-    "num_images_per_prompt": "--count",
-    "guidance_scale": "--guidance-scale",
-}
-"""Argument of the library -> option, where an error begins with the argument's name and the names differ."""
 
 OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
@@ -51,8 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, rest = _split(arguments)
         return _run(name, rest)
+    except InputError as error:
+        from diffuscope.cli.flags import flag_of
+
+        _say(f"error: {error.sentence(flag_of(error.argument))}", sys.stderr)
+        return MISTAKE
     except DiffuscopeError as error:
-        _say(f"error: {_in_options(str(error))}", sys.stderr)
+        _say(f"error: {error}", sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         _say("stopped", sys.stderr)
@@ -64,11 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         _say("this is a fault of diffuscope's own, not yours; please report it with the lines above", sys.stderr)
         return OUR_FAULT
-
-
-def _in_options(text: str) -> str:
-    """``text`` that begins "ARGUMENT is ..." with the option in the argument's place; another as it stands."""
-    return re.sub(rf"^({'|'.join(OPTIONS)})(?= is )", lambda found: OPTIONS[found[0]], text)
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:

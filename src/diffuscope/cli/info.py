@@ -109,7 +109,7 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
         f"{folder}: the model {config.name!r}, in {'our layout' if is_own else 'the layout of diffusers'}",
         f"  predicts {config.schedule.prediction}; latents {config.vae.latent_channels} channels, "
         f"1/{config.vae.factor} of the side",
-        f"  preset: {preset.width}x{preset.height}, {preset.steps} steps of {preset.sampler}, "
+        f"  preset: {preset.width}x{preset.height}, {preset.num_inference_steps} steps of {preset.sampler}, "
         f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}",
     ]
     shaped, evidence = judged(Signature.of(config.unet))

@@ -3,14 +3,15 @@
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
-
+from diffuscope.cli.flags import command
 from diffuscope.errors import NonFiniteError
+from diffuscope.model_source import ModelSource
+from diffuscope.schema import Group
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,43 +56,33 @@ class Finite:
         return value
 
 
-def verify(
-    path: Positional[str],
-    /,
-    *,
-    out: Path = Path("verify"),
-    steps: int = 30,
-    family: str | None = None,
-    vae: str | None = None,
-    allow_pickle: bool = False,
-    device: str = "auto",
-) -> int:
-    """Load released weights, compare them with published numbers, make the lesson's pictures, look for overflow.
+@dataclass(frozen=True)
+class VerifyFlags:
+    """How much is compared."""
 
-    The last lines are what a report about a model should hold.
+    out: Annotated[Path, Group("output")] = Path("verify")
+    """folder for the images, made if it does not exist"""
+    steps: int = 30
+    """denoising steps of the images; the lesson has 30"""
 
-    Args:
-        path: a single file or a folder of Stable Diffusion; the published numbers are those of SD 1.
-        out: a folder for the pictures, made if it is not there.
-        steps: of the pictures; the lesson has 30, fewer only see that it runs.
-        family: for files that cannot tell what they are, such as sd21 or sd21-v.
-        vae: a file or folder with the VAE that takes the place of the model's own.
-        allow_pickle: also read a file that torch pickled, with its restricted reader.
-        device: auto, cpu, cuda, cuda:1, mps or xpu.
 
-    Returns:
-        0 when nothing is wrong, 1 when something is.
+@command(positional="model", omit={"dtype"})
+def verify(source: ModelSource, flags: VerifyFlags) -> int:
+    """Load released weights, compare them with published numbers, make the lesson's images, look for overflow.
+
+    The published numbers are those of SD 1. The last lines are what a report about a model should hold. The exit code
+    is 1 if something is wrong.
     """
-    from diffuscope.pipeline import load
+    from diffuscope.pipeline import open_model
     from diffuscope.weights.store.files import make_folder
 
-    make_folder(out)
+    make_folder(flags.out)
     wrong = 0
-    pipe = load(path, device=device, dtype="float32", family=family, vae=vae, allow_pickle=allow_pickle)
-    for mark, text in chain(_about(path, pipe), _text(pipe), _pictures(pipe, out, steps)):
+    pipe = open_model(replace(source, dtype="float32"))
+    for mark, text in chain(_about(str(source.model), pipe), _text(pipe), _pictures(pipe, flags.out, flags.steps)):
         wrong += _say(mark, text)
     del pipe  # before the same weights come once more
-    half = load(path, device=device, dtype="float16", family=family, vae=vae, allow_pickle=allow_pickle)
+    half = open_model(replace(source, dtype="float16"))
     for mark, text in _finite(half):
         wrong += _say(mark, text)
     return 1 if wrong else 0

@@ -8,11 +8,9 @@ from torch import Tensor
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser
 
-OPTIONS = ("limit", "ratio", "most")
-
 
 def thresholded(
-    denoise: Denoiser, *, limit: float | None = None, ratio: float | None = None, most: float | None = None
+    denoise: Denoiser, *, limit: float | None = None, ratio: float | None = None, max_value: float | None = None
 ) -> Denoiser:
     """The same estimates, clipped statically or dynamically; without any option, ``denoise`` itself.
 
@@ -22,32 +20,34 @@ def thresholded(
         denoise: estimates clean images.
         limit: static: clip to [-limit, limit], as the code of Ho et al. 2020 does with 1. Above 0.
         ratio: dynamic: clip each image to this quantile of its absolute values, and divide by it (Saharia et al. 2022,
-            section 2.3). 0 to 1; 0.995 if only ``most`` is given.
-        most: dynamic: the quantile counts from 1 to ``most``, so estimates within [-1, 1] stay as they are. At least
-            1, finite; 1 if only ``ratio`` is given.
+            section 2.3). 0 to 1; 0.995 if only ``max_value`` is given.
+        max_value: dynamic: the quantile counts from 1 to ``max_value``, so estimates within [-1, 1] stay as they are.
+            At least 1, finite; 1 if only ``ratio`` is given.
 
     Raises:
         InputError: an option is out of its range, or options of both kinds are given.
     """
-    if limit is None and ratio is None and most is None:
+    if limit is None and ratio is None and max_value is None:
         return denoise
     if limit is not None:
-        if ratio is not None or most is not None:
-            raise InputError("limit", limit, "None with ratio or most", "Thresholding is either static or dynamic.")
+        if ratio is not None or max_value is not None:
+            raise InputError(
+                "limit", limit, "None with ratio or max_value", "Thresholding is either static or dynamic."
+            )
         if not limit > 0:
             raise InputError("limit", limit, "a number above 0", "1 is the range of pixels.")
         return lambda x, sigma: denoise(x, sigma).clamp(-limit, limit)
-    ratio, most = 0.995 if ratio is None else ratio, 1.0 if most is None else most
+    ratio, max_value = 0.995 if ratio is None else ratio, 1.0 if max_value is None else max_value
     if not 0 <= ratio <= 1:
         raise InputError("ratio", ratio, "a number from 0 to 1", "0.995 is usual.")
-    if not (1 <= most < math.inf):
-        raise InputError("most", most, "a finite number of at least 1")
+    if not (1 <= max_value < math.inf):
+        raise InputError("max_value", max_value, "a finite number of at least 1")
 
     def clipped(x: Tensor, sigma: float) -> Tensor:
         x0 = denoise(x, sigma)
         magnitudes = x0.abs().flatten(1)
         magnitudes = magnitudes if magnitudes.dtype == torch.float64 else magnitudes.float()
-        edge = magnitudes.quantile(ratio, dim=1).clamp(1, most).to(x0.dtype)
+        edge = magnitudes.quantile(ratio, dim=1).clamp(1, max_value).to(x0.dtype)
         edge = edge.view(-1, *[1] * (x0.dim() - 1))
         return x0.clamp(-edge, edge) / edge
 

@@ -18,13 +18,13 @@ class Sampling:
     num_inference_steps: int
     guidance_scale: float
     sampler: str
-    sigmas: str
+    sigmas: str | tuple[float, ...]
 
     @classmethod
     def of(cls, preset: Preset) -> "Sampling":
         """What a call does that does not say."""
         return cls(
-            num_inference_steps=preset.steps,
+            num_inference_steps=preset.num_inference_steps,
             guidance_scale=preset.guidance_scale,
             sampler=preset.sampler,
             sigmas=preset.sigmas,

@@ -13,7 +13,7 @@ from diffuscope.errors import InputError
 from diffuscope.lens.functions import decoder
 from diffuscope.lens.run_tap import RunTap, has_heads
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import matching
 
 Mode = Literal["zero", "mean"] | float
@@ -58,14 +58,14 @@ class Ablation(RunTap):
         self.tokens = None if tokens is None else sorted(tokens)
         self.only = calls
 
-    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Find the names, and check the calls.
 
         Raises:
             InputError: a pattern matches no name, or the run makes none of the calls.
         """
-        super().prepare(components, request)
-        if request is not None and self.only is not None and not any(0 <= call < self.calls for call in self.only):
+        super().prepare(components, plan)
+        if plan is not None and self.only is not None and not any(0 <= call < self.calls for call in self.only):
             raise InputError("calls", list(self.only)[:8], f"network calls of the run, 0 to {self.calls - 1}")
 
     def change(self, name: str, value: Tensor) -> Tensor:

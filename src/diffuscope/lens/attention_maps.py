@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from diffuscope.errors import InputError
 from diffuscope.lens.capture import Capture
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt.positions import token_positions, word_tokens
 
 CROSS_ATTENTION = "unet.*.cross.weights"
@@ -38,19 +38,19 @@ class AttentionCapture:
         self._prompts: tuple[str, ...] = ()
         self._image_size = (0, 0)
 
-    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Find the layers, check the memory, and keep the prompts and the image size.
 
         Raises:
             InputError: no such name, one that is no cross-attention, or too little memory.
         """
-        self._capture.prepare(components, request)
+        self._capture.prepare(components, plan)
         wrong = sorted(name for name in self._capture.names if not name.endswith("cross.weights"))
         if wrong:
             raise InputError("names", wrong[0], "names of cross-attention, which end in cross.weights")
-        if request is not None:
-            self._image_size = request.height, request.width
-            self._prompts = tuple(p for p in request.prompt for _ in range(request.num_images_per_prompt))
+        if plan is not None:
+            self._image_size = plan.preset.height, plan.preset.width
+            self._prompts = tuple(p for p in plan.prompts for _ in range(plan.request.num_images_per_prompt))
 
     def wants(self, name: str) -> bool:
         """Whether it is a captured layer."""

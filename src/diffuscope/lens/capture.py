@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.lens.run_tap import RunTap, has_heads
 from diffuscope.lens.shapes import shapes
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
 
 Reduce = Literal["mean", "sum", "last", "all"]
 """Over the network calls of a run; "all" keeps each."""
@@ -64,15 +64,15 @@ class Capture(RunTap):
         self._all: dict[str, list[Tensor]] = {}
         self._counts: dict[str, int] = {}
 
-    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Find the names, check the memory, and forget an earlier run.
 
         Raises:
             InputError: a pattern matches no name, or the values do not fit into the budget.
         """
-        super().prepare(components, request)
+        super().prepare(components, plan)
         self._reduced, self._all, self._counts = {}, {}, {}
-        needed = self.estimate(components, request)
+        needed = self.estimate(components, plan)
         budget = int(free_memory() * SHARE_OF_FREE_MEMORY) if self.budget is None else self.budget
         if needed > budget:
             raise InputError(
@@ -82,9 +82,9 @@ class Capture(RunTap):
                 "Capture fewer names, reduce over calls or heads, or make a smaller image.",
             )
 
-    def estimate(self, components: Sequence[nn.Module], request: Request | None) -> int:
-        """Bytes that a run of ``request`` will store, from shapes alone; call after ``prepare``."""
-        known = shapes(components, request, {name.partition(".")[0] for name in self.names})
+    def estimate(self, components: Sequence[nn.Module], plan: Plan | None) -> int:
+        """Bytes that a run of ``plan`` will store, from shapes alone; call after ``prepare``."""
+        known = shapes(components, plan, {name.partition(".")[0] for name in self.names})
         total = 0
         for name in self.names:
             shape = known[name]

@@ -18,6 +18,7 @@ from diffuscope.lens.recording import Record, snapshots
 from diffuscope.lens.run_tap import compose
 from diffuscope.lens.text import PromptReport, debug
 from diffuscope.pipeline import Pipeline
+from diffuscope.request import Request
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,34 +33,36 @@ p.note { color: #555 }
 """
 
 
-def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
+def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
     """A self-contained HTML page on how the model makes an image of a prompt.
 
     Args:
         pipe: the model.
-        prompt: one text.
-        seed: of the image.
+        prompt: one text, with seed 0 by default; or a Request with one.
         call: further arguments of ``pipe(...)`` for one image, without ``tap``.
 
     Raises:
         InputError: an impossible argument, or matplotlib is not installed; before the first network call.
     """
-    if not isinstance(prompt, str):
-        raise InputError("prompt", prompt, "one text")
+    request = prompt if isinstance(prompt, Request) else Request(prompt, seed=0)
+    text = request.prompt
+    if not isinstance(text, str):
+        raise InputError("prompt", text, "one text")
     if "tap" in call:
-        raise InputError("tap", call["tap"], "none: explain makes the taps itself")
-    if call.get("num_images_per_prompt", 1) != 1:
-        raise InputError("num_images_per_prompt", call["num_images_per_prompt"], "1: a page explains one image")
+        raise InputError("tap", call["tap"], "None, since the page has its own")
+    count = call.get("num_images_per_prompt", request.num_images_per_prompt)
+    if count != 1:
+        raise InputError("num_images_per_prompt", count, "1: a page explains one image")
     figures.schedule(pipe.schedule.levels(2))  # fails now if nothing can be drawn
     attention, outputs, record = AttentionCapture(), Capture("unet.out", reduce="all"), Record()
     guidance = call.pop("guidance", ())
     functions = (record, *((guidance,) if callable(guidance) else guidance))
-    run = pipe.steps(prompt, seed=seed, tap=compose(attention, outputs), guidance=functions, **call)
+    run = pipe.steps(request, tap=compose(attention, outputs), guidance=functions, **call)
     steps = snapshots(run)
     result = run.result()
     image, maps = result.images[0], attention.maps(pipe.tokenizer)
     sections = {
-        "Tokens": _token_table(debug(pipe, prompt, peaks=maps.peaks())),
+        "Tokens": _token_table(debug(pipe, text, peaks=maps.peaks())),
         "Schedule": _figure(figures.schedule(run.levels)),
         "Trajectory": _figure(figures.trajectory(pipe, steps)),
         "Attention": _figure(figures.attention(maps, image)),
@@ -70,14 +73,14 @@ def explain(pipe: Pipeline, prompt: str, *, seed: int = 0, **call: Any) -> str:
         sections["Guidance"] = _figure(_guidance(pipe, values, record)) + _figure(difference)
     body = "\n".join(
         [
-            f"<h1>{escape(repr(prompt))}</h1>",
+            f"<h1>{escape(repr(text))}</h1>",
             _image(image, "the image", "picture"),
             f"<p class=note>{escape(_settings(result.receipt))}</p>",
             *(f"<h2>{title}</h2>\n<p class=note>{escape(_NOTES[title])}</p>\n{s}" for title, s in sections.items()),
         ]
     )
     return (
-        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(prompt)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{escape(text)}</title>\n'
         f"<style>{_STYLE}</style>\n<body>\n{body}\n</body>\n</html>\n"
     )
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.diffusion.guidance_variants import Scale
+from diffuscope.diffusion.guidance import Scale
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.lens.ablation import Effect
 from diffuscope.lens.attention_maps import AttentionMaps

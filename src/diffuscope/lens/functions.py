@@ -51,4 +51,4 @@ def decoder(pipe: Pipeline) -> Callable[[Tensor], Tensor]:
 
     Differentiable, and so without the pipeline's tiling and repairs: for losses, and for small batches.
     """
-    return partial(codec.shares, pipe.vae)
+    return partial(codec.decode_differentiable, pipe.vae)

@@ -20,7 +20,7 @@ from diffuscope.errors import InputError, Unquoted
 from diffuscope.lens.attention_maps import CROSS_ATTENTION
 from diffuscope.lens.run_tap import RunTap
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt.positions import word_tokens
 
 SELF_ATTENTION = "unet.*.self.weights"
@@ -60,20 +60,20 @@ class PromptToPrompt(RunTap):
         self.self_fraction = self_fraction
         self.self_max_tokens = self_max_tokens
 
-    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Compare the prompts of the run.
 
         Raises:
             InputError: fewer than two images, or different seeds.
         """
-        super().prepare(components, request)
-        if request is None:
+        super().prepare(components, plan)
+        if plan is None:
             return
-        if request.images < 2 or len(set(request.seed)) != 1:
-            got = Unquoted(f"{request.images} images with seeds {list(request.seed)}")
+        if plan.images < 2 or len(set(plan.seeds)) != 1:
+            got = Unquoted(f"{plan.images} images with seeds {list(plan.seeds)}")
             hint = "For example: pipe([source, edit], seed=[7, 7], tap=...)."
             raise InputError("prompt", got, "a source prompt and its edits, with one seed for all", hint)
-        prompts = [prompt for prompt in request.prompt for _ in range(request.num_images_per_prompt)]
+        prompts = [prompt for prompt in plan.prompts for _ in range(plan.request.num_images_per_prompt)]
         self.align(prompts)
 
     @abstractmethod

@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor, nn
 
 from diffuscope.diffusion.samplers import SAMPLERS, network_calls
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import matching
 from diffuscope.types import Tap
 
@@ -23,7 +23,7 @@ class RunTap(ABC):
     Attributes:
         names: the activations that it wants.
         call: number of the current U-Net call, from 0; -1 before the first.
-        calls: how many the run will make; 1 where no request is known.
+        calls: how many the run will make; 1 where no plan is known.
         images: how many the run makes. In a guided run the U-Net's last ``images`` rows are the conditional ones.
     """
 
@@ -35,7 +35,7 @@ class RunTap(ABC):
         self.calls = 1
         self.images = 1
 
-    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Find the names, and forget an earlier run.
 
         Raises:
@@ -43,10 +43,10 @@ class RunTap(ABC):
         """
         self.names = frozenset(name for pattern in self.patterns for name in matching(pattern, components))
         self.call, self.calls, self.images = -1, 1, 1
-        if request is not None:
-            steps = len(request.levels.sigmas) - 1  # of those planned: a run may hand over to another model
-            calls = network_calls(SAMPLERS[request.sampler], request.planned, **request.sampler_options)
-            self.calls, self.images = sum(calls[:steps]), request.images
+        if plan is not None:
+            steps = len(plan.levels.sigmas) - 1  # of those planned: a run may hand over to another model
+            calls = network_calls(SAMPLERS[plan.preset.sampler], plan.planned_sigmas, **plan.sampler_options)
+            self.calls, self.images = sum(calls[:steps]), plan.images
 
     def wants(self, name: str) -> bool:
         """Whether a pattern matches; the U-Net's input too, to count its calls."""
@@ -74,11 +74,11 @@ class ComposedTap:
     def __init__(self, taps: Sequence[Tap]) -> None:
         self.taps = tuple(taps)
 
-    def prepare(self, components: Sequence[nn.Module], request: Request | None) -> None:
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Prepare those that have ``prepare``."""
         for tap in self.taps:
             if hasattr(tap, "prepare"):
-                tap.prepare(components, request)
+                tap.prepare(components, plan)
 
     def wants(self, name: str) -> bool:
         """Whether one of them does."""

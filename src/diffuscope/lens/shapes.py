@@ -11,7 +11,7 @@ from diffuscope.config import SDXL_SIZES, SIZE_WIDTH, TextEncoderConfig, UNetCon
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
 from diffuscope.types import Tap
 from diffuscope.weights.store.assign import blank, load_into
 
@@ -19,30 +19,30 @@ Config = TextEncoderConfig | UNetConfig | VAEConfig
 
 
 def shapes(
-    components: Sequence[nn.Module], request: Request | None, parts: Collection[str] | None = None
+    components: Sequence[nn.Module], plan: Plan | None, parts: Collection[str] | None = None
 ) -> Mapping[str, torch.Size]:
-    """Name -> shape of every activation that a run of ``request`` makes; nothing is computed.
+    """Name -> shape of every activation that a run of ``plan`` makes; nothing is computed.
 
     A copy of each network runs once on a batch of 0 images. Torch's meta device has shapes too, but imports torch's
     compiler first, for a second or two.
 
     Args:
         components: networks of a pipeline.
-        request: the call; None is one image of 8x8 latents.
+        plan: the call; None is one image of 8x8 latents.
         parts: names of some components ("unet", "vae" ...); None is all of them.
     """
     sizes: dict[str, torch.Size] = {}
     vae = next((part for part in components if isinstance(part, VAE)), None)
     factor = 8 if vae is None else vae.config.factor
-    images = 1 if request is None else request.images
-    height, width = (8 * factor, 8 * factor) if request is None else (request.height, request.width)
-    texts = 1 if request is None else len({*request.prompt, *(request.negative_prompt if request.guided else ())})
+    images = 1 if plan is None else plan.images
+    height, width = (8 * factor, 8 * factor) if plan is None else (plan.preset.height, plan.preset.width)
+    texts = 1 if plan is None else len({*plan.prompts, *(plan.negative_prompts if plan.guided else ())})
     for part in components:
         if not isinstance(part, TextEncoder | UNet | VAE) or (parts is not None and str(part.component) not in parts):
             continue
         rows, size = (texts if isinstance(part, TextEncoder) else images), (height, width)
         if isinstance(part, UNet):
-            rows = images * (2 if request is not None and request.guided else 1)
+            rows = images * (2 if plan is not None and plan.guided else 1)
             size = height // factor, width // factor
         for name, row in _row_shapes(part.config, str(part.component), size).items():
             sizes[name] = torch.Size([rows, *row])

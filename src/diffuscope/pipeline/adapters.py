@@ -1,16 +1,12 @@
-"""LoRAs in use: which are loaded, with which weight, and the networks' parameters made so.
+"""LoRAs in use: which are loaded, at which weight, merged into the networks' parameters.
 
-A LoRA is merged: a parameter that it changes is replaced by one new tensor, the module stays as it is, and so do its
-speed and its tap names. The unchanged tensors are kept, so that every merge is computed from them and taking a LoRA
-away gives back the very tensors that were there.
+A merge replaces each changed parameter by one new tensor; modules, speed and tap names stay. The original tensors are
+kept: every merge is computed from them, and unloading puts them back.
 """
 
-import difflib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -18,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
+from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
 from diffuscope.weights.adapter import lora
 from diffuscope.weights.adapter.lora import Layer, Lora
@@ -29,16 +26,16 @@ from diffuscope.weights.adapter.lora import Layer, Lora
 
 @dataclass(frozen=True, kw_only=True)
 class LoraReport:
-    """What came of loading a LoRA. ``str()`` says it."""
+    """A loaded LoRA's summary; ``str()`` is one line."""
 
     name: str
     weight: float
     dialect: str
-    """Whose names the file has: kohya, diffusers, PEFT or ComfyUI."""
+    """Naming convention of the file: kohya, diffusers, PEFT or ComfyUI."""
     parts: Mapping[str, int]
-    """How many layers of each network it changes."""
+    """Number of changed layers in each network."""
     unmatched: tuple[str, ...]
-    """Layers of the file that this model does not have, in the file's words."""
+    """Layers of the file that this model does not have, under the file's names."""
 
     @property
     def matched(self) -> int:
@@ -58,10 +55,10 @@ class LoraReport:
 
 
 class Adapters:
-    """The LoRAs of a model. ``weights`` are those set for every call; a call may ask for others.
+    """The LoRAs of a model. ``weights`` are those set for every call; a call may have others.
 
     Attributes:
-        folders: where a LoRA that a prompt names, and that is not loaded, is looked for.
+        folders: where a LoRA that a prompt names is found, if it is not loaded.
     """
 
     def __init__(self, networks: Mapping[str, Network]) -> None:
@@ -79,79 +76,115 @@ class Adapters:
         return dict(sorted(self._weights.items()))
 
     def load(
-        self, path: str | PathLike[str], weight: float, name: str | None, *, allow_pickle: bool = False
+        self,
+        path: str | PathLike[str],
+        weight: float = 1.0,
+        name: str | None = None,
+        *,
+        allow_pickle: bool = False,
     ) -> LoraReport:
-        """Match the LoRA at ``path``, and merge it; one of that name that was there is replaced."""
+        """Load a LoRA and merge it into the networks: W + weight * (alpha / r) B A. Several add up, in any order.
+
+        LoHa, LoKr and OFT load in the same way; ``weights.adapter.deltas`` has their formulas. Files of kohya,
+        diffusers, PEFT and ComfyUI are read, for the U-Net and the text encoders, with convolutions and DoRA.
+
+        Args:
+            path: a .safetensors file, or the folder that diffusers or PEFT wrote.
+            weight: strength; 0 leaves the networks as they are, bit for bit. May be negative.
+            name: for ``set_lora``, ``unload_lora`` and ``<lora:name:0.8>``; the file's own by default. A loaded LoRA
+                of that name is replaced.
+            allow_pickle: also read a pickled file, as ``load`` does.
+
+        Returns:
+            How many of the file's layers the model has, and which it does not.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            WeightsError: it is damaged, a pickle, or no LoRA.
+            WeightMismatchError: it fits none of the model's layers, or was made for another family of models.
+            InputError: the weight is not finite, or the name cannot stand in a prompt.
+        """
         path = Path(path)
-        weight = number(weight)
+        weight = conformed(weight, float, "weight")
         name = path.stem if name is None else name
         if not name or any(sign in name for sign in "<>:"):
-            raise InputError(f"a LoRA cannot be named {name!r}, as prompts write <lora:NAME:WEIGHT>; give a plain name")
-        found = lora.read(path, self._known(), allow_pickle=allow_pickle)
+            raise InputError("name", name, "a name without <, > and :, since prompts write <lora:NAME:WEIGHT>")
+        loaded = lora.read(path, self._known(), allow_pickle=allow_pickle)
         self.unload(name, missing_ok=True)
-        self._loaded[name], self._weights[name] = found, weight
+        self._loaded[name], self._weights[name] = loaded, weight
         self.settle()
-        return _report(name, weight, found)
+        return _report(name, weight, loaded)
+
+    def set_one(self, name: str, weight: float) -> None:
+        """Change the weight of a loaded LoRA.
+
+        Raises:
+            InputError: none of that name is loaded, or the weight is not finite.
+        """
+        self.set({name: weight})
 
     def set(self, weights: Mapping[str, float]) -> None:
-        """Give loaded LoRAs other weights, all at once: one merge a changed layer, however many there are."""
-        numbers = {name: number(weight) for name, weight in weights.items()}
+        """Change the weights of several loaded LoRAs at once, at the cost of one; the others keep theirs.
+
+        Every merge is computed from the original tensors, so after any number of changes the networks are those of
+        the last weights, bit for bit.
+
+        Raises:
+            InputError: none of one of the names is loaded, or a weight is not finite; then nothing is changed.
+        """
+        numbers = {name: conformed(weight, float, "weight") for name, weight in weights.items()}
         for name in numbers:
             self._check(name)
         self._weights |= numbers
         self.settle()
 
     def unload(self, name: str | None = None, *, missing_ok: bool = False) -> None:
-        """Take one LoRA away, or all of them."""
+        """Unload a LoRA, or all of them. Without any the networks have the tensors that they were loaded with.
+
+        Raises:
+            InputError: none of that name is loaded.
+        """
         if name is not None and not missing_ok:
             self._check(name)
         names = [*self._loaded] if name is None else [name] * (name in self._loaded)
         for each in names:
             del self._weights[each]
         self.settle()
-        for each in names:  # only now: what is merged is computed anew without it
+        for each in names:  # only now: the merge without it needs its factors to find the layers
             del self._loaded[each]
 
-    def wanted(self, asked: Mapping[str, float]) -> dict[str, float]:
-        """The weights of a call that asks for some itself; what is neither loaded nor zero is loaded from the folder.
-
-        Raises:
-            InputError: no such LoRA.
-        """
-        for name, weight in asked.items():
+    def wanted(self, tags: Mapping[str, float]) -> dict[str, float]:
+        """The weights of a call whose prompts have these tags; LoRAs that are not loaded are loaded from the folder."""
+        for name, weight in tags.items():
             if name not in self._loaded and weight:
                 self.load(self._in_folder(name), 0.0, name)
-        weights = self.weights | dict(asked)
+        weights = self.weights | dict(tags)
         return {name: weight for name, weight in sorted(weights.items()) if weight}
 
     def named(self, weights: Mapping[str, float]) -> list[dict[str, object]]:
-        """What a receipt says of these weights."""
+        """The receipt's entries of these weights."""
         return [
             {"name": name, "weight": weight, "sha256": self._loaded[name].sha256} for name, weight in weights.items()
         ]
 
     def notes(self, weights: Mapping[str, float]) -> list[str]:
-        """A sentence on each of these LoRAs of which a part is not used."""
-        found = ((name, weight, self._loaded[name]) for name, weight in weights.items())
-        return [str(_report(*each)) for each in found if each[2].unmatched]
+        """A sentence on each of these LoRAs that has unmatched layers."""
+        used = ((name, weight, self._loaded[name]) for name, weight in weights.items())
+        return [str(_report(*each)) for each in used if each[2].unmatched]
 
     def unchanged(self, part: str) -> dict[str, Tensor]:
-        """The tensors of a network as they are without any LoRA."""
-        originals = {name: tensor for (where, name), tensor in self._originals.items() if where == part}
+        """A network's tensors without any LoRA."""
+        originals = {name: tensor for (network, name), tensor in self._originals.items() if network == part}
         return {**self.networks[part].state_dict(), **originals}
 
     def settle(self) -> None:
-        """Give every network the weights that are set for every call."""
+        """Merge into every network the weights that are set for every call."""
         for part in self.networks:
             self._apply(part, self.weights)
 
     @contextmanager
     def exactly(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        """Within it, the LoRAs of a receipt are set for every call, and no others; behind it, what was set before.
-
-        Raises:
-            InputError: one is neither loaded nor in the folder, or the file of that name is another.
-        """
+        """Inside, exactly the LoRAs of a receipt are set; afterwards what was set before."""
         before = dict(self._weights)
         try:
             for entry in entries:
@@ -160,9 +193,9 @@ class Adapters:
                     self.load(self._in_folder(name), 0.0, name)
                 if self._loaded[name].sha256 != entry["sha256"]:
                     raise InputError(
-                        f"the LoRA {name!r} here is not the one that the receipt names; give the same file"
+                        "lora_dir", Unquoted(f"another file for {name!r}"), "the file that the receipt names"
                     )
-            wanted = {entry["name"]: number(entry["weight"]) for entry in entries}
+            wanted = {entry["name"]: conformed(entry["weight"], float, "loras") for entry in entries}
             self._weights = dict.fromkeys(self._loaded, 0.0) | wanted
             self.settle()
             yield
@@ -172,7 +205,7 @@ class Adapters:
 
     @contextmanager
     def encoding(self, weights: Mapping[str, float]) -> Iterator[None]:
-        """Within it, the text encoders have these weights; behind it, those that are set for every call."""
+        """Inside, the text encoders have these weights; afterwards those that are set for every call."""
         encoders = [part for part, network in self.networks.items() if isinstance(network, TextEncoder)]
         try:
             for part in encoders:
@@ -183,16 +216,16 @@ class Adapters:
                 self._apply(part, self.weights)
 
     def during(self, denoise: Denoiser, weights: Mapping[str, float]) -> Denoiser:
-        """``denoise`` with the U-Net at these weights, whatever ran between two calls; it stays so until ``settle``."""
+        """``denoise`` with these weights in the U-Net, whatever ran between two calls; until ``settle``."""
 
-        def told(x: Tensor, sigma: float) -> Tensor:
+        def with_loras(x: Tensor, sigma: float) -> Tensor:
             self._apply("unet", weights)
             return denoise(x, sigma)
 
-        return told
+        return with_loras
 
     def settling(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The steps; behind the last, or when they are left, the networks are as ``settle`` makes them."""
+        """The steps; after the last, or when the caller stops, ``settle``."""
         try:
             yield from steps
         finally:
@@ -201,7 +234,7 @@ class Adapters:
     @torch.inference_mode(False)
     @torch.no_grad()
     def _apply(self, part: str, weights: Mapping[str, float]) -> None:
-        """Make the network's parameters those of ``weights``; nothing is done where they are."""
+        """Merge these weights into a network; nothing to do where they are merged already."""
         wanted = {name: weight for name, weight in sorted(weights.items()) if weight}
         before = self._applied[part]
         if wanted == before:
@@ -209,8 +242,8 @@ class Adapters:
         for name in wanted:
             self._check(name)
         network = self.networks[part]
-        touched = {name for each in {*wanted, *before} for where, name in self._loaded[each].adapters if where == part}
-        for name in sorted(touched):
+        changed = {name for each in {*wanted, *before} for owner, name in self._loaded[each].adapters if owner == part}
+        for name in sorted(changed):
             parameter, layer = network.get_parameter(name), (part, name)
             original = self._originals.pop(layer, parameter.data).to(parameter)
             changes = [
@@ -231,11 +264,11 @@ class Adapters:
         }
 
     def _in_folder(self, name: str) -> Path:
-        found = next((path for path in self._files() if path.stem == name), None)
-        if found is None:
+        path = next((path for path in self._files() if path.stem == name), None)
+        if path is None:
             self._check(name)
-        assert found is not None  # a loaded one is not looked for
-        return found
+        assert path is not None  # a loaded one is not looked for
+        return path
 
     def _files(self) -> list[Path]:
         paths = [path for folder in self.folders for path in sorted(folder.rglob("*"))]
@@ -244,25 +277,11 @@ class Adapters:
     def _check(self, name: str) -> None:
         if name in self._loaded:
             return
-        there = {*self._loaded, *(path.stem for path in self._files())}
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-        place = "".join(f", nor in {folder}" for folder in self.folders)
-        raise InputError(
-            f"no LoRA {name!r} is loaded{place}{hint} Load it with load_lora(path), or set lora_dir to its folder"
-        )
+        known = {*self._loaded, *(path.stem for path in self._files())}
+        folders = "".join(f", or a file in {folder}" for folder in self.folders)
+        hint = nearest(name, known) or "Load it with load_lora(path), or set lora_dir to its folder"
+        raise InputError("lora", name, f"the name of a loaded LoRA{folders}", hint)
 
 
-def _report(name: str, weight: float, found: Lora) -> LoraReport:
-    return LoraReport(name=name, weight=weight, dialect=found.dialect, parts=found.parts, unmatched=found.unmatched)
-
-
-def number(weight: object) -> float:
-    """A LoRA's weight.
-
-    Raises:
-        InputError: it is no finite number.
-    """
-    if isinstance(weight, Real) and not isinstance(weight, bool) and math.isfinite(weight):
-        return float(weight)
-    raise InputError(f"the weight of a LoRA is {weight!r}; give a finite number, such as 0.8")
+def _report(name: str, weight: float, loaded: Lora) -> LoraReport:
+    return LoraReport(name=name, weight=weight, dialect=loaded.dialect, parts=loaded.parts, unmatched=loaded.unmatched)

@@ -39,7 +39,7 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
     return _finite(run, vae, "encoder", notes).float() * vae.config.scale
 
 
-def shares(vae: VAE, latents: Tensor) -> Tensor:
+def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
     """[N,3,H,W] float32 pictures in [0,1] up to the network's error, of the U-Net's latents [N,C,h,w].
 
     Differentiable, and so without the pieces and repairs of ``decode``: for losses.
@@ -56,7 +56,7 @@ def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tens
     """
     channels, factor = vae.config.latent_channels, vae.config.factor
     if latents.ndim != 4 or latents.shape[1] != channels:
-        raise InputError(f"latents have shape {list(latents.shape)}; this model's are [N,{channels},h,w]")
+        raise InputError("latents", latents, f"latents of shape [N,{channels},h,w]")
 
     def run(piece: Tensor) -> Tensor:
         def once(vae: VAE) -> Tensor:
@@ -67,7 +67,7 @@ def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tens
     return torch.cat([run(piece) for piece in _pieces(latents, factor)])
 
 
-def pictures(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
+def images(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
     """Pixels [N,3,H,W] in [-1,1] as pictures, made larger first where an upscaler is given.
 
     Raises:
@@ -75,13 +75,13 @@ def pictures(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
     """
     if upscaler is None:
         return to_images(pixels)
-    found: list[Image.Image] = []
+    made: list[Image.Image] = []
     for piece in _pieces(pixels, 4):
         large = upscaler(piece.clamp(-1, 1) / 2 + 0.5)  # the upscaler's pixels are in [0,1]
         if not large.isfinite().all():
             raise NonFiniteError("the upscaled pixels are not finite; use upscale=1")
-        found += to_images(large * 2 - 1)
-    return found
+        made += to_images(large * 2 - 1)
+    return made
 
 
 def _pieces(x: Tensor, factor: int) -> Sequence[Tensor]:

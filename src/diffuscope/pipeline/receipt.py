@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from diffuscope.diffusion import samplers
-from diffuscope.errors import ImageError
+from diffuscope.errors import ImageError, InputError
 from diffuscope.images import read_text_chunks
-from diffuscope.pipeline.request import Request
+from diffuscope.pipeline.plan import Plan
+from diffuscope.request import Request
+from diffuscope.schema import options
 
 Receipt = dict[str, Any]
-"""JSON values only. Keys are the arguments of the call under their own names, and what is listed in ``of_request``."""
+"""JSON values. The options of the call under their names, and what ``_PROVENANCE`` lists."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the receipt; it changes when an old reader would misunderstand a new receipt."""
 
 JSON_KEY = "diffuscope"
@@ -28,35 +30,27 @@ TEXT_KEY = "parameters"
 """The text chunks of a PNG: our own receipt, and the form that other programs read."""
 
 CLIP = "similarity"
-"""Key in ``weights`` for the hash of the CLIP score, if a run was guided by ``similarity``."""
+"""Stands beside the networks in ``weights`` where similarity guided the run."""
 
-_KINDS: dict[str, tuple[type, ...]] = {
+_PROVENANCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
-    **dict.fromkeys(("guidance_options", "sampler_options", "thresholding"), (dict,)),
-    **dict.fromkeys(("prompt", "negative_prompt", "seed", "edits", "checks", "sigmas", "times", "notes"), (list,)),
-    **dict.fromkeys(("loras", "embeddings"), (list,)),
-    **dict.fromkeys(("sampler", "model", "device", "dtype"), (str,)),
-    **dict.fromkeys(("num_inference_steps", "num_images_per_prompt", "threads", "picture"), (int,)),
-    **dict.fromkeys(("height", "width", "upscale", "clip_skip"), (int,)),
-    "guidance_scale": (int, float),
-    **dict.fromkeys(("strength", "denoising_start", "denoising_end"), (int, float, type(None))),
-    "spacing": (str, list),
-    **dict.fromkeys(("final_sigma", "vae"), (str, type(None))),
+    **dict.fromkeys(("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "embeddings"), (list,)),
+    **dict.fromkeys(("model", "device", "dtype"), (str,)),
+    **dict.fromkeys(("threads", "picture"), (int,)),
+    "vae": (str, type(None)),
     **dict.fromkeys(("image", "mask_image"), (list, type(None))),
-    **dict.fromkeys(("original_size", "crops_coords_top_left", "target_size"), (list, type(None))),
 }
-"""Every key of a receipt in a file, but ``format``, and what its value may be. Anybody can write a receipt."""
+"""Keys beside the options and ``format``, and the types of their values. Anybody can write a receipt."""
 
-
-_ADAPTED: dict[str, dict[str, type]] = {
+_ADAPTERS: dict[str, dict[str, type]] = {
     "loras": {"name": str, "weight": float, "sha256": str},
     "embeddings": {"word": str, "sha256": str},
 }
-"""What stands in the list of each kind of adapter."""
+"""Keys of each entry of the lists of adapters."""
 
 
-def of_request(request: Request) -> Receipt:
-    """The part of a receipt that is known before the first step; ``sigmas`` and ``times`` are those visited."""
+def of_plan(plan: Plan) -> Receipt:
+    """The part of a receipt that the plan knows: its options, and the noise levels that the run visits."""
     return {
         "format": FORMAT,
         "versions": {
@@ -64,35 +58,23 @@ def of_request(request: Request) -> Receipt:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "prompt": list(request.prompt),
-        "negative_prompt": list(request.negative_prompt),
-        "num_inference_steps": request.num_inference_steps,
-        "guidance_scale": request.guidance_scale,
-        "guidance_options": dict(request.guidance_options),
-        "seed": list(request.seed),
-        "sampler": request.sampler,
-        "sampler_options": dict(request.sampler_options),
-        "spacing": request.spacing if isinstance(request.spacing, str) else list(request.spacing),
-        "final_sigma": request.final_sigma,
-        "thresholding": dict(request.thresholding),
-        "sigmas": list(request.levels.sigmas),
-        "times": list(request.levels.times),
-        "height": request.height,
-        "width": request.width,
-        "num_images_per_prompt": request.num_images_per_prompt,
-        "strength": request.strength,
-        "denoising_start": request.denoising_start,
-        "denoising_end": request.denoising_end,
-        "clip_skip": request.clip_skip,
-        "original_size": _list(request.original_size),
-        "crops_coords_top_left": _list(request.crops_coords_top_left),
-        "target_size": _list(request.target_size),
-        "upscale": request.upscale,
+        **plan.request.to_dict(),
+        "noise_levels": list(plan.levels.sigmas),
+        "timesteps": list(plan.levels.times),
     }
 
 
-def _list(values: tuple[int, int] | None) -> list[int] | None:
-    return None if values is None else list(values)
+def request_of(receipt: Receipt) -> Request:
+    """The options of the call that a receipt is of.
+
+    Raises:
+        InputError: an option is missing, or its value is not possible.
+    """
+    names = [option.name for option in options(Request)]
+    for name in names:
+        if name not in receipt:
+            raise InputError(name, None, "an option of the receipt")
+    return Request.from_dict({name: receipt[name] for name in names})
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -131,7 +113,8 @@ def chunks(receipt: Receipt, picture: int) -> dict[str, str]:
 def infotext(receipt: Receipt, picture: int) -> str:
     """The text that AUTOMATIC1111's web UI writes and most programs read: prompt, negative prompt, settings."""
     prompt = picture // receipt["num_images_per_prompt"]
-    spacing = receipt["spacing"] if isinstance(receipt["spacing"], str) else "custom"
+    spacing = receipt["sigmas"] if isinstance(receipt["sigmas"], str) else "custom"
+    is_img2img = receipt["image"] is not None and receipt["denoising_start"] is None
     settings: dict[str, object] = {
         "Steps": receipt["num_inference_steps"],
         "Sampler": samplers.TABLE[receipt["sampler"]].label,
@@ -143,7 +126,7 @@ def infotext(receipt: Receipt, picture: int) -> str:
         "Model": receipt["model"],
         "VAE": receipt["vae"],
         "VAE hash": receipt["weights"]["vae"][:10],
-        "Denoising strength": None if receipt["strength"] is None else f"{receipt['strength']:g}",
+        "Denoising strength": f"{receipt['strength']:g}" if is_img2img else None,
         "Postprocess upscale by": receipt["upscale"] if receipt["upscale"] > 1 else None,
         "Lora hashes": ", ".join(f"{each['name']}: {each['sha256'][:12]}" for each in receipt["loras"]) or None,
         "TI hashes": ", ".join(f"{each['word']}: {each['sha256'][:12]}" for each in receipt["embeddings"]) or None,
@@ -184,29 +167,31 @@ def read(path: str | PathLike[str]) -> Receipt:
         raise ImageError(f"the receipt in {Path(path)} has format {known}; this version reads format {FORMAT}")
     wrong = _flaw(receipt)
     if wrong is not None:
-        raise ImageError(
-            f"the receipt in {Path(path)} is damaged: its {wrong!r} is not possible; save the picture again"
-        )
+        raise ImageError(f"the receipt in {Path(path)} is damaged: its {wrong!r} is not possible")
     return dict(receipt)
 
 
 def _flaw(receipt: Mapping[str, Any]) -> str | None:
-    """The first key of a receipt that is missing, or whose value cannot stand there."""
-    for key, kinds in _KINDS.items():
-        if key not in receipt or not isinstance(receipt[key], kinds):
+    """The first key of a receipt that is missing, or whose value is not possible."""
+    for key, types in _PROVENANCE.items():
+        if key not in receipt or not isinstance(receipt[key], types):
             return key
+    try:
+        request = request_of(dict(receipt))
+    except InputError as error:
+        return error.argument
+    if not isinstance(request.seed, tuple):
+        return "seed"
     if sorted(receipt["schedule"]) != ["prediction", "zero_snr"]:
         return "schedule"
-    images = len(receipt["seed"])
+    images = len(request.seed)
     if not 0 <= receipt["picture"] < images:
         return "picture"
     if not all(isinstance(name, str) for name in receipt["edits"]):
         return "edits"
-    for key, entries in _ADAPTED.items():
-        for each in receipt[key]:
-            if not isinstance(each, dict) or not all(
-                isinstance(each.get(name), kind) for name, kind in entries.items()
-            ):
+    for key, types_of in _ADAPTERS.items():
+        for entry in receipt[key]:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), kind) for k, kind in types_of.items()):
                 return key
     for check in receipt["checks"]:
         if not isinstance(check, dict) or not isinstance(check.get("step"), int):

@@ -1,15 +1,32 @@
 """One run of a sampler as an iterator: the loop is the caller's."""
 
+import math
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from diffuscope.errors import InputError, NonFiniteError
+from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
+from diffuscope.diffusion.samplers import SAMPLERS, TABLE
+from diffuscope.errors import InputError, NonFiniteError, Unquoted
+from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.receipt import Receipt, checked_steps, checksums
 from diffuscope.pipeline.result import Result
-from diffuscope.types import Levels, Step
+from diffuscope.types import Denoiser, Levels, Noise, Step
+
+
+def sampler_steps(plan: Plan, denoise: Denoiser, x: Tensor, noise: PerImageNoise) -> Iterator[Step]:
+    """The steps of the plan's sampler, with the noise and the options of its kind."""
+    info, levels = TABLE[plan.preset.sampler], plan.levels
+    sampler_noise: Noise = noise
+    if info.noise == "brownian":  # up to the model's highest level, so that a seed's path is the same in every run
+        sampler_noise = BrownianNoise(plan.seeds, max(levels.sigmas[0], math.exp(levels.log_sigmas[-1])))
+    extra = {"log_sigmas": levels.log_sigmas} if info.takes_log_sigmas else {}
+    sampler = SAMPLERS[info.name]
+    steps = sampler(denoise, x, plan.planned_sigmas, noise=sampler_noise, **extra, **plan.sampler_options)
+    return islice(steps, len(levels.sigmas) - 1)
 
 
 class Run(Iterator[Step]):
@@ -71,9 +88,7 @@ class Run(Iterator[Step]):
         self._notice_edit()
         done = 0 if self._last is None else self._last.index + 1
         if self._last is None or done < len(self):
-            raise InputError(
-                f"the run was cancelled after {done} of {len(self)} steps: it has no result; start another"
-            )
+            raise InputError("run", Unquoted(f"{done} of {len(self)} steps, then it was cancelled"), "all steps")
         latents = (self._last.x * self.levels.end_scale).float()
         if not latents.isfinite().all():
             raise NonFiniteError(
@@ -93,7 +108,7 @@ class Run(Iterator[Step]):
         if self._last.x is x and x._version == version:
             return
         if self._last.x.shape != x.shape:
-            raise InputError(f"step.x was assigned shape {list(self._last.x.shape)}; it must stay {list(x.shape)}")
+            raise InputError("step.x", self._last.x, f"latents of the same shape, {list(x.shape)}")
         self._note("step.x")
 
     def _note(self, name: str) -> None:

@@ -1,33 +1,27 @@
-"""The ``tap`` argument of a call, in each of its forms, as one Tap with checked names."""
+"""The ``tap`` argument of a call, in each of its forms, as one Tap whose names are checked."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, nearest
 from diffuscope.nn.taps import tap_points
-from diffuscope.types import Tap
-
-if TYPE_CHECKING:
-    from diffuscope.pipeline.request import Request
-
-TapArgument = Mapping[str, Callable[[Tensor], Tensor | None]] | Callable[[str, Tensor], Tensor | None] | Tap
-"""Name or glob -> function of the value; or one function of name and value that sees everything; or a Tap."""
+from diffuscope.pipeline.plan import Plan
+from diffuscope.types import Tap, TapArgument
 
 
-class Prepared(Tap, Protocol):
-    """A Tap that is told what will run: it has ``prepare``, which is called before any network."""
+class PreparedTap(Tap, Protocol):
+    """A Tap that knows what will run: its ``prepare`` is called before any network."""
 
-    def prepare(self, components: Sequence[nn.Module], request: "Request | None") -> None:
-        """Check names against the ``components``; ``request`` is the call, None where only a part of it runs."""
+    def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
+        """Check names against the ``components``; without a ``plan`` a part of the model runs by itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class SelectedTap:
     """A Tap that applies each name's functions in turn. A function that answers None leaves the value as it is."""
 
     functions: Mapping[str, Sequence[Callable[[Tensor], Tensor | None]]]
@@ -45,7 +39,7 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True)
-class Everything:
+class CatchAllTap:
     """A Tap around one function of name and value. Where it answers None the value stays."""
 
     function: Callable[[str, Tensor], Tensor | None]
@@ -60,42 +54,31 @@ class Everything:
         return value if answer is None else answer
 
 
-def chosen(tap: TapArgument | None, components: Sequence[nn.Module], request: "Request | None" = None) -> Tap | None:
-    """The Tap that the argument means; None for none. One that has ``prepare`` is told of ``request``.
-
-    Raises:
-        InputError: a name or glob that matches no value of the components; the message has the nearest names.
-    """
+def selected(tap: TapArgument | None, components: Sequence[nn.Module], plan: Plan | None = None) -> Tap | None:
+    """The Tap of a ``tap`` argument, its names checked; None for None."""
     if tap is None:
         return None
     if not isinstance(tap, Mapping):
         if not callable(tap):
-            raise InputError(f"tap is a {type(tap).__name__}; give a mapping from name to function, or one function")
+            raise InputError("tap", tap, "a mapping from names to functions, or one function")
         if hasattr(tap, "prepare"):
-            cast(Prepared, tap).prepare(components, request)
-        return cast(Tap, tap) if hasattr(tap, "wants") else Everything(tap)
+            cast(PreparedTap, tap).prepare(components, plan)
+        return cast(Tap, tap) if hasattr(tap, "wants") else CatchAllTap(tap)
     functions: dict[str, list[Callable[[Tensor], Tensor | None]]] = {}
     for pattern, function in tap.items():
         matched = matching(pattern, components)
         if not callable(function):
-            raise InputError(f"the tap for {pattern!r} is a {type(function).__name__}; give a function of the value")
+            raise InputError(f"tap[{pattern!r}]", function, "a function of the value")
         for name in matched:
             functions.setdefault(name, []).append(function)
-    return Chosen(functions) if functions else None
+    return SelectedTap(functions) if functions else None
 
 
 def matching(pattern: str, components: Sequence[nn.Module]) -> list[str]:
-    """The names of the components' inner values that a name or glob means.
-
-    Raises:
-        InputError: there are none; the message has the nearest names.
-    """
+    """The names of the components' tap points that a name or glob matches, at least one."""
     names = [name for component in components for name in tap_points(component)]
     matched = [name for name in names if fnmatchcase(name, pattern)]
     if not matched:
-        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3)
-        raise InputError(
-            f"no inner value is called {pattern!r}; the nearest names are {', '.join(near) or names[0]}. "
-            "`tap_points(component)` lists them all"
-        )
+        hint = nearest(pattern, names) or f"``tap_points(component)`` lists them all, from {names[0]}"
+        raise InputError("tap", pattern, "the name of a tap point, or a glob", hint)
     return matched

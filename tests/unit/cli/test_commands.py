@@ -20,7 +20,16 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
     out = tmp_path / "out.png"
     flags = ["--model", str(tiny_folder), "--seed", "7", "--count", "2", "--steps", "3", "--guidance-scale", "2"]
     flags += ["--negative-prompt", "blue", "--sampler", "Euler a", "--upscale", "4", "--out", str(out)]
-    flags += ["--sampler-options", "eta=0.5", "--final-sigma", "sigma_min", "--thresholding", "ratio=0.9", "most=2"]
+    flags += [
+        "--sampler-options",
+        "eta=0.5",
+        "--final-sigma",
+        "sigma_min",
+        "--thresholding-ratio",
+        "0.9",
+        "--thresholding-max-value",
+        "2",
+    ]
     assert main(["generate", "a red fox", *flags]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [
@@ -38,7 +47,7 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
         sampler="euler_ancestral",
         sampler_options={"eta": 0.5},
         final_sigma="sigma_min",
-        thresholding={"ratio": 0.9, "most": 2},
+        thresholding={"ratio": 0.9, "max_value": 2},
         upscale=4,
     )
     for k, image in enumerate(result.images):

@@ -20,7 +20,7 @@ def test_static_thresholding_clips():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 def test_thresholded_divides_by_each_images_quantile(dtype):
-    kept = thresholded(estimates, ratio=1.0, most=2.5)(ESTIMATE.to(dtype), 1.0)
+    kept = thresholded(estimates, ratio=1.0, max_value=2.5)(ESTIMATE.to(dtype), 1.0)
     assert kept.dtype == dtype
     torch.testing.assert_close(kept[0], ESTIMATE[0].to(dtype).clamp(-2.5, 2.5) / 2.5)
     assert torch.equal(kept[1], ESTIMATE[1].to(dtype))  # within [-1, 1] nothing changes
@@ -31,10 +31,10 @@ def test_thresholded_divides_by_each_images_quantile(dtype):
     [
         ("ratio", {"ratio": 1.1}),
         ("ratio", {"ratio": math.nan}),
-        ("most", {"most": 0.5}),
-        ("most", {"most": math.inf}),
+        ("max_value", {"max_value": 0.5}),
+        ("max_value", {"max_value": math.inf}),
         ("limit", {"limit": 0.0}),
-        ("limit", {"limit": 1.0, "most": 2.0}),
+        ("limit", {"limit": 1.0, "max_value": 2.0}),
     ],
 )
 def test_impossible_thresholds_are_an_error(name, options):

@@ -32,7 +32,7 @@ def test_the_preset_fills_in_what_is_not_said(tiny: Pipeline) -> None:
     assert result.latents.dtype == torch.float32
     assert result.latents.device.type == "cpu"
     assert result.seeds == [32]
-    assert result.receipt["num_inference_steps"] == preset.steps
+    assert result.receipt["num_inference_steps"] == preset.num_inference_steps
     assert result.receipt["guidance_scale"] == preset.guidance_scale
     assert result.receipt["sampler"] == preset.sampler
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import diffuscope as ds
-from diffuscope.diffusion.guidance_variants import Rule, falling, guided_by, interval, joined, norm_rescale, rescaled
+from diffuscope.diffusion.guidance import Rule, falling, guided, guided_by, interval, norm_rescale, rescaled
 from diffuscope.diffusion.loss_guidance import colour_loss, loss_guidance
 from diffuscope.errors import InputError
 from diffuscope.lens.functions import decoder, denoiser
@@ -22,7 +22,7 @@ TOLERANCE = 1e-3
 
 
 def rule(make: Callable[[float, str], Rule]) -> Callable[[Pipeline, Denoiser, Denoiser], Denoiser]:
-    return lambda pipe, cond, uncond: joined(cond, uncond, make(4.0, pipe.config.schedule.prediction))
+    return lambda pipe, cond, uncond: guided(cond, uncond, make(4.0, pipe.config.schedule.prediction))
 
 
 def sigmas(pipe: Pipeline) -> tuple[float, ...]:
@@ -106,7 +106,7 @@ def test_conditioning_of_another_length_is_guided_by_two_calls(tiny: Pipeline) -
     call = {"conditioning": short, **CALL}
     found = tiny(guidance_scale=4.0, guidance_options={"rescale": 1.0}, **call)
     kind = tiny.config.schedule.prediction
-    wanted = tiny(guidance_scale=1.0, guidance=lambda _: joined(cond, uncond, rescaled(4.0, 1.0, kind)), **call)
+    wanted = tiny(guidance_scale=1.0, guidance=lambda _: guided(cond, uncond, rescaled(4.0, 1.0, kind)), **call)
     assert torch.equal(found.latents, wanted.latents)
 
 

@@ -14,7 +14,7 @@ from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchErro
 from diffuscope.images import read_text_chunks
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.opening import with_vae
+from diffuscope.pipeline.open import with_vae
 from diffuscope.weights.layout.ldm import to_ldm
 from diffuscope.weights.store import files
 from narrow import made

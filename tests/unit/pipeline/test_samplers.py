@@ -66,7 +66,7 @@ def test_the_end_is_a_choice(tiny: Pipeline, tmp_path: Path) -> None:
     assert ds.replay(path, model=tiny).identical
 
 
-@pytest.mark.parametrize("thresholding", [{"limit": 0.5}, {"ratio": 0.9, "most": 1.5}, {"most": 1.2}])
+@pytest.mark.parametrize("thresholding", [{"limit": 0.5}, {"ratio": 0.9, "max_value": 1.5}, {"max_value": 1.2}])
 def test_thresholds_are_the_last_function_around_the_denoiser(
     tiny: Pipeline, tmp_path: Path, thresholding: dict[str, float]
 ) -> None:

@@ -172,7 +172,7 @@ def _class_preset(index: Json) -> Json:
     """Steps and guidance scale where the defaults of the folder's class in diffusers differ from ours."""
     name = str(index.get("_class_name"))
     if name.startswith("LatentConsistency"):
-        return {"steps": 4, "guidance_scale": 8.5}
+        return {"num_inference_steps": 4, "guidance_scale": 8.5}
     return {"guidance_scale": 5.0} if name in SDXL_CLASSES else {}
 
 

@@ -20,7 +20,7 @@ LAYOUTS = ("diffusers", "own", "single")
 def save(components: Components, folder: Path, layout: str) -> Path:
     """Write the model into a new folder, or a new file; see ``Pipeline.save``."""
     if layout not in LAYOUTS:
-        raise InputError(f"layout is {layout!r}; give one of {', '.join(LAYOUTS)}")
+        raise InputError("layout", layout, f"one of {', '.join(LAYOUTS)}")
     if layout == "single":
         return _single(components, folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -48,7 +48,7 @@ def save(components: Components, folder: Path, layout: str) -> Path:
 
 def _single(components: Components, path: Path) -> Path:
     if path.suffix != ".safetensors":
-        raise InputError(f"{path} does not end in .safetensors, by which other programs know such a file; add it")
+        raise InputError("folder", str(path), "a name that ends in .safetensors for layout='single'")
     if path.exists():
         raise OutputError(f"{path} is there already; give a new file")
     networks = {name: network.state_dict() for name, network in components.networks.items()}

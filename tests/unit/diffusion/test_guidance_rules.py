@@ -5,15 +5,14 @@ import math
 import pytest
 import torch
 
-from diffuscope.diffusion.guidance import guided
-from diffuscope.diffusion.guidance_variants import (
+from diffuscope.diffusion.guidance import (
     composed,
     each_by,
     falling,
+    guided,
     guided_by,
+    guided_in_one,
     interval,
-    joined,
-    joined_in_one,
     norm_rescale,
     rescaled,
 )
@@ -43,19 +42,19 @@ def lengths(x):
 
 @pytest.mark.parametrize("kind", ["whole", "both"])
 def test_whole_predictions_keep_the_length_of_the_unconditional_one(kind):
-    found = joined(cond, uncond, norm_rescale(7.5, kind))(X, SIGMA)
+    found = guided(cond, uncond, norm_rescale(7.5, kind))(X, SIGMA)
     torch.testing.assert_close(lengths(noise(found)), lengths(noise(uncond(X, SIGMA))))
 
 
 def test_whole_has_the_direction_of_plain_guidance():
-    found = noise(joined(cond, uncond, norm_rescale(7.5, "whole"))(X, SIGMA))
+    found = noise(guided(cond, uncond, norm_rescale(7.5, "whole"))(X, SIGMA))
     plain = noise(guided(cond, uncond, 7.5)(X, SIGMA))
     torch.testing.assert_close(found / lengths(found)[:, None, None, None], plain / lengths(plain)[:, None, None, None])
 
 
 def test_updates_have_a_length_by_the_scale_and_the_direction_of_the_difference():
     base = noise(uncond(X, SIGMA))
-    update = noise(joined(cond, uncond, norm_rescale(0.2, "update"))(X, SIGMA)) - base
+    update = noise(guided(cond, uncond, norm_rescale(0.2, "update"))(X, SIGMA)) - base
     torch.testing.assert_close(lengths(update), 0.2 * lengths(base))
     difference = noise(cond(X, SIGMA)) - base
     torch.testing.assert_close(update * (lengths(difference) / lengths(update))[:, None, None, None], difference)
@@ -63,28 +62,28 @@ def test_updates_have_a_length_by_the_scale_and_the_direction_of_the_difference(
 
 def test_an_update_of_nothing_stays_finite():
     assert torch.equal(
-        joined(uncond, uncond, norm_rescale(0.2, "update"))(X, SIGMA).isfinite().all(), torch.tensor(True)
+        guided(uncond, uncond, norm_rescale(0.2, "update"))(X, SIGMA).isfinite().all(), torch.tensor(True)
     )
 
 
 def test_lengths_are_those_of_the_prediction_that_is_named():
-    found = joined(cond, uncond, norm_rescale(7.5, "both", "x0"))(X, SIGMA)
+    found = guided(cond, uncond, norm_rescale(7.5, "both", "x0"))(X, SIGMA)
     torch.testing.assert_close(lengths(found), lengths(uncond(X, SIGMA)))
-    found = joined(cond, uncond, norm_rescale(7.5, "whole", "v"))(X, SIGMA)
+    found = guided(cond, uncond, norm_rescale(7.5, "whole", "v"))(X, SIGMA)
     velocities = [training_target("v", x0, noise(x0), SIGMA) for x0 in (found, uncond(X, SIGMA))]
     torch.testing.assert_close(*map(lengths, velocities))
 
 
 def test_each_image_is_joined_by_its_own_rule_as_if_it_were_alone():
     rules = [norm_rescale(7.5, "whole"), norm_rescale(0.2, "update"), rescaled(7.5)]
-    found = joined(cond, uncond, each_by(rules))(X, SIGMA)
+    found = guided(cond, uncond, each_by(rules))(X, SIGMA)
     for k, rule in enumerate(rules):
-        torch.testing.assert_close(found[k], joined(cond, uncond, rule)(X, SIGMA)[k], rtol=0, atol=0)
+        torch.testing.assert_close(found[k], guided(cond, uncond, rule)(X, SIGMA)[k], rtol=0, atol=0)
 
 
 def test_rules_are_as_many_as_images():
     with pytest.raises(InputError, match="1 rules for 3 images; give one rule for each"):
-        joined(cond, uncond, each_by([rescaled(7.5)]))(X, SIGMA)
+        guided(cond, uncond, each_by([rescaled(7.5)]))(X, SIGMA)
 
 
 @pytest.mark.parametrize("rule", [norm_rescale(0.2, "both"), rescaled(7.5)])
@@ -93,21 +92,21 @@ def test_one_batch_is_the_same_as_two_calls(rule):
         first, second = x.chunk(2)
         return torch.cat([uncond(first, sigma), cond(second, sigma)])
 
-    assert torch.equal(joined_in_one(both, rule)(X, SIGMA), joined(cond, uncond, rule)(X, SIGMA))
+    assert torch.equal(guided_in_one(both, rule)(X, SIGMA), guided(cond, uncond, rule)(X, SIGMA))
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
 def test_rescaling_keeps_the_deviation_and_at_phi_0_does_nothing(prediction):
     plain = guided(cond, uncond, 7.5)(X, SIGMA)
-    torch.testing.assert_close(joined(cond, uncond, rescaled(7.5, 0.0, prediction))(X, SIGMA), plain)
+    torch.testing.assert_close(guided(cond, uncond, rescaled(7.5, 0.0, prediction))(X, SIGMA), plain)
     if prediction == "epsilon":
-        found = noise(joined(cond, uncond, rescaled(7.5, 1.0))(X, SIGMA))
+        found = noise(guided(cond, uncond, rescaled(7.5, 1.0))(X, SIGMA))
         torch.testing.assert_close(found.flatten(1).std(1), noise(cond(X, SIGMA)).flatten(1).std(1))
 
 
 def test_scale_one_rescaled_is_the_conditional_estimate():
     for phi in (0.0, 0.7, 1.0):
-        torch.testing.assert_close(joined(cond, uncond, rescaled(1.0, phi))(X, SIGMA), cond(X, SIGMA))
+        torch.testing.assert_close(guided(cond, uncond, rescaled(1.0, phi))(X, SIGMA), cond(X, SIGMA))
 
 
 def test_a_constant_schedule_is_plain_guidance_and_one_costs_one_call():

@@ -1,0 +1,193 @@
+"""Commands made from classes of options: each option is one flag, under the heading of its group.
+
+tyro only splits the command line and prints help; texts become values by the options' own types, so that a mistake is
+the same error as in Python, under the flag's name.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from tyro.conf import Positional, arg
+
+from diffuscope.config import Preset
+from diffuscope.errors import InputError
+from diffuscope.schema import Option, conformed, is_mapping, members, options
+
+Run = Callable[..., int | None]
+
+NAMES = {
+    "num_inference_steps": "steps",
+    "num_images_per_prompt": "count",
+    "mask_image": "mask",
+    "guidance_options": "guidance",
+}
+"""Option -> flag, where the usual flag is shorter."""
+
+PRESETS = {option.name for option in fields(Preset)}
+PLACEHOLDERS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
+
+
+class Flag(NamedTuple):
+    """One option on the command line."""
+
+    path: str
+    """Its name in Python, with dots."""
+    option: Option
+    group: str
+
+
+def flag_of(argument: str) -> str:
+    """The flag of an argument: "--guidance-rescale" of "guidance_options.rescale"."""
+    first, _, rest = argument.partition(".")
+    if not first.isidentifier() or first == "prompt":
+        return argument
+    name = NAMES.get(first, first)
+    if first == "sampler_options" and rest:
+        return f"--sampler-options {rest}"
+    return "--" + "-".join(part for part in (name, rest) if part).replace("_", "-")
+
+
+def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]:
+    """A function of instances of dataclasses as a command for tyro, with a flag for each of their options.
+
+    Args:
+        positional: the option that has no flag.
+        omit: options that the command does not offer.
+    """
+
+    def decorate(run: Run) -> Run:
+        kinds = {name: kind for name, kind in get_type_hints(run).items() if name != "return"}
+        flags = {name: [flag for flag in _flags(kind) if flag.path not in omit] for name, kind in kinds.items()}
+
+        def parsed(texts: Any) -> int | None:
+            by_path = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
+            return run(**{name: _instance(kind, flags[name], by_path) for name, kind in kinds.items()})
+
+        parsed.__doc__ = run.__doc__
+        parser = _parser([flag for name in kinds for flag in flags[name]], positional)
+        parsed.__annotations__ = {"texts": Annotated[parser, arg(name="")], "return": int | None}
+        return parsed
+
+    return decorate
+
+
+def _flags(kind: type[Any], prefix: str = "", group: str = "") -> Iterator[Flag]:
+    for option in options(kind):
+        (member, *_) = members(option.hint)
+        if is_dataclass(member) and isinstance(member, type):
+            yield from _flags(member, f"{prefix}{option.name}.", option.group)
+        else:
+            yield Flag(prefix + option.name, option, option.group or group)
+
+
+def _instance(kind: type[Any], flags: list[Flag], texts: dict[str, Any]) -> Any:
+    """``kind`` of the texts of its flags; flags that were not given are left out."""
+    values: dict[str, Any] = {}
+    for flag in flags:
+        text = texts[flag.path.replace(".", "__")]
+        if text not in (None, False, ()):
+            *path, name = flag.path.split(".")
+            owner = values.setdefault(path[0], {}) if path else values
+            value = _value(text, flag)
+            owner[name] = value if path else conformed(value, flag.option.hint, flag.path)
+    return kind(**values)
+
+
+def _value(text: Any, flag: Flag) -> Any:
+    """What a flag's text means: a number, a choice, numbers, NAME=VALUE pairs, or the text itself."""
+    kinds = members(flag.option.hint)
+    if any(is_mapping(get_origin(kind)) for kind in kinds):
+        return dict(_pair(each, flag) for each in text)
+    if isinstance(text, tuple):
+        inner = get_args(kinds[0])[0]
+        return [_scalar(each, members(inner)) for each in text]
+    if any(_is_open(kind) for kind in kinds) and "," in text and flag.path != "negative_prompt":
+        return [_scalar(each, (int, float)) for each in text.split(",")]
+    return _scalar(text, kinds)
+
+
+def _pair(text: str, flag: Flag) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(flag.path, text, "NAME=VALUE, such as eta=0.5")
+    return name, _scalar(value, (int, float))
+
+
+def _scalar(text: Any, kinds: tuple[Any, ...]) -> Any:
+    if not isinstance(text, str):
+        return text
+    for kind in kinds:
+        choices = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else ()
+        for choice in choices:
+            if text == str(choice):
+                return choice
+        if kind in (int, float, Path):
+            with suppress(ValueError):
+                return kind(text)
+    return text
+
+
+def _is_open(kind: Any) -> bool:
+    """Whether a type is a sequence of any length."""
+    args = get_args(kind)
+    return get_origin(kind) is not Literal and len(args) > 0 and (len(args) == 1 or args[-1] is Ellipsis)
+
+
+def _parser(flags: list[Flag], positional: str) -> type[Any]:
+    """A dataclass of one dataclass a group, whose fields are texts."""
+    groups: dict[str, list[Any]] = {}
+    for flag in flags:
+        groups.setdefault(flag.group, []).append(_field(flag, positional))
+    kinds = {title: make_dataclass("Group", members, frozen=True) for title, members in groups.items()}
+    needed = {flag.group for flag in flags if flag.path == positional}
+    made = [
+        (title.replace(" ", "_"), kind, field() if title in needed else field(default_factory=kind))
+        for title, kind in kinds.items()
+    ]
+    return make_dataclass("Flags", made, frozen=True)
+
+
+def _field(flag: Flag, positional: str) -> tuple[str, Any, Any]:
+    option, kinds = flag.option, members(flag.option.hint)
+    if flag.path == positional:
+        return flag.path, Annotated[Positional[str], arg(metavar=flag.path.upper(), help=option.help)], field()
+    is_switch = option.hint is bool
+    about = arg(
+        name=flag_of(flag.path).removeprefix("--"),
+        prefix_name=False,
+        metavar=None if is_switch else _placeholder(kinds[0]),
+        help=option.help,
+        help_behavior_hint=_default(flag),
+        aliases=("-o",) if flag.path == "out" else None,
+    )
+    kind, default = (bool, False) if is_switch else _text_type(kinds)
+    return flag.path.replace(".", "__"), Annotated[kind, about], field(default=default)
+
+
+def _text_type(kinds: tuple[Any, ...]) -> tuple[Any, Any]:
+    """How many texts a flag takes, and its default: one, a number of them, or any."""
+    if is_mapping(get_origin(kinds[0])) or _is_open(kinds[0]):
+        return tuple[str, ...], ()
+    if get_origin(kinds[0]) is tuple:
+        return tuple[(str,) * len(get_args(kinds[0]))] | None, None  # type: ignore[misc]
+    return str | None, None
+
+
+def _placeholder(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, get_args(kind))) + "}"
+    if is_mapping(get_origin(kind)):
+        return "NAME=VALUE"
+    if get_origin(kind) is not None:
+        return " ".join(_placeholder(members(each)[0]) for each in get_args(kind) if each is not Ellipsis)
+    return PLACEHOLDERS[kind]
+
+
+def _default(flag: Flag) -> str:
+    if flag.path in PRESETS:
+        return "(default: model's preset)"
+    default = flag.option.default
+    return "" if default in (None, "", False, (), {}) else f"(default: {default})"

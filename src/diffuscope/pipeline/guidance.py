@@ -1,0 +1,145 @@
+"""A call's guidance options: checked against its noise levels, and turned into Denoisers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from diffuscope.config import Prediction
+from diffuscope.diffusion.guidance import (
+    Rule,
+    Scale,
+    cfg,
+    falling,
+    guided,
+    guided_in_one,
+    interval,
+    norm_rescale,
+    rescaled,
+)
+from diffuscope.diffusion.loss_guidance import HIGHEST, Decode, Loss, colour_loss, loss_guidance
+from diffuscope.errors import InputError
+from diffuscope.prompt.lora_tags import parse_lora_tags
+from diffuscope.request import GuidanceOptions
+from diffuscope.types import Denoiser
+
+COMBINING = ("rescale", "norm", "end", "shape", "interval")
+"""Options that say how the two estimates are combined, and so need both."""
+
+LOSSES = ("colour", "similarity")
+"""Options that guide by a loss, in the order in which they are applied; each has a ``_scale`` and a ``_low``."""
+
+SCALES = {"colour": 10.0, "similarity": 1.0}
+"""Default factors of sigma^2 times the gradient, for losses with the course's weights, 40 and 8."""
+
+EXACT_FACTOR = 3.0
+"""Default scales with exact gradients are larger: the network damps a change of its input."""
+
+
+@dataclass(frozen=True)
+class CondUncond:
+    """The two estimates that guidance combines."""
+
+    cond: Denoiser
+    uncond: Denoiser
+    both: Denoiser | None
+    """Both in one call of 2B rows, [unconditional, conditional]; None where their texts differ in length."""
+    always_both: bool = False
+    """Run both at a scale of 1 too, so that a tap gets the same rows in every call."""
+
+
+def check(options: GuidanceOptions, scale: float, sigmas: Sequence[float], *, guided: bool) -> None:
+    """Refuse options that would have no effect in this run.
+
+    Args:
+        options: of the call.
+        scale: guidance scale.
+        sigmas: noise levels of the run.
+        guided: whether the U-Net runs for the negative prompts too.
+    """
+    for name in COMBINING:
+        if getattr(options, name) is not None and not guided:
+            raise InputError("guidance_scale", scale, f"a scale other than 1, such as 5, with guidance_options.{name}")
+    if options.similarity is not None and parse_lora_tags(options.similarity).loras:
+        raise InputError("guidance_options.similarity", options.similarity, "no LoRA tag", "Name it in the prompt")
+    for name in LOSSES:
+        low = getattr(options, f"{name}_low") or 0.0
+        if getattr(options, name) is not None and not any(low < sigma <= HIGHEST for sigma in sigmas[:-1]):
+            levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas[:-1][:8])
+            raise InputError(
+                f"guidance_options.{name}",
+                getattr(options, name),
+                f"a step that starts at a noise level above {low:g} and at most {HIGHEST:g}; this run has {levels}",
+                "Use more steps" + (f", or a lower {name}_low" if low else ""),
+            )
+
+
+def denoiser_of(
+    estimates: CondUncond, options: GuidanceOptions, scale: float, sigmas: Sequence[float], prediction: Prediction
+) -> Denoiser:
+    """The guided Denoiser; where the scale is 1 it is one call of the conditional one.
+
+    Args:
+        estimates: what is combined.
+        options: of the call.
+        scale: guidance scale.
+        sigmas: noise levels of the run.
+        prediction: of the network.
+    """
+    scale_at = _scale(options, scale, sigmas)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        now = scale_at(sigma)
+        if now == 1.0 and not estimates.always_both:
+            return estimates.cond(x, sigma)
+        rule = cfg(now) if now == 1.0 else _rule(options, now, prediction)
+        if estimates.both is not None:
+            return guided_in_one(estimates.both, rule)(x, sigma)
+        return guided(estimates.cond, estimates.uncond, rule)(x, sigma)
+
+    return denoise
+
+
+def loss_guided(
+    denoise: Denoiser, cond: Denoiser, options: GuidanceOptions, decode: Decode, similarity: Loss | None
+) -> Denoiser:
+    """The Denoiser guided by the losses of the options, one after the other; itself where there are none.
+
+    Args:
+        denoise: guided otherwise.
+        cond: the conditional estimate in it, through which exact gradients go.
+        options: of the call.
+        decode: latents to images in [0,1].
+        similarity: its loss, where the options have it.
+    """
+    for name in LOSSES:
+        if getattr(options, name) is None:
+            continue
+        loss = colour_loss(*options.colour) if name == "colour" and options.colour is not None else similarity
+        assert loss is not None  # made by the caller, as the options have it
+        scale = getattr(options, f"{name}_scale")
+        if scale is None:
+            scale = SCALES[name] * (EXACT_FACTOR if options.exact else 1.0)
+        low = getattr(options, f"{name}_low") or 0.0
+        denoise = loss_guidance(loss, decode, scale=scale, exact=options.exact and cond, low=low)(denoise)
+    return denoise
+
+
+def _scale(options: GuidanceOptions, scale: float, sigmas: Sequence[float]) -> Scale:
+    """The guidance scale at a noise level of this run."""
+    inside: Scale = lambda _: scale  # noqa: E731
+    if options.end is not None:
+        inside = falling(scale, options.end, sigmas, options.shape or "linear")
+    if options.interval is None:
+        return inside
+    gate = interval(2.0, *options.interval)
+    return lambda sigma: inside(sigma) if gate(sigma) != 1.0 else 1.0
+
+
+def _rule(options: GuidanceOptions, scale: float, prediction: Prediction) -> Rule:
+    """How the two estimates are combined at one scale."""
+    if options.norm is not None:
+        return norm_rescale(scale, options.norm, prediction)
+    if options.rescale is not None:
+        return rescaled(scale, options.rescale, prediction)
+    return cfg(scale)

@@ -1,0 +1,165 @@
+"""The latents that a run starts from: noise, a noised image, or another model's; and what inpainting needs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffuscope.diffusion.inpaint import blend_known
+from diffuscope.diffusion.noise import PerImageNoise
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.images import ImageSource, ImageSources, fit_to_size, open_image, to_pixels
+from diffuscope.loading import Components
+from diffuscope.pipeline import codec
+from diffuscope.pipeline.inputs import Call
+from diffuscope.pipeline.plan import Plan
+from diffuscope.types import Levels, Step, Tap
+
+MASK_THRESHOLD = 128
+"""The darkest grey of a mask that counts as white."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitImages:
+    """A call's image inputs, one per image of the call; None where there are none."""
+
+    images: tuple[Image.Image, ...] | None = None
+    """RGB, of the plan's size."""
+    masks: tuple[Image.Image, ...] | None = None
+    """Black and white, of the plan's size: 255 is replaced, 0 stays."""
+    latents: Tensor | None = None
+    """[N,C,h,w] in the place of images; another model's with ``denoising_start`` still have noise."""
+    noise: Tensor | None = None
+    """[N,C,h,w] start noise of unit variance in the place of the seeds' noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpainting:
+    """A run's mask: ``mask_latents`` for an inpainting model, ``clean`` and ``noise`` for any other."""
+
+    mask: Tensor
+    """[N,1,h,w], 1 in the masked area, 0 elsewhere."""
+    clean: Tensor | None = None
+    """[N,C,h,w] the image's latents."""
+    noise: Tensor | None = None
+    """[N,C,h,w] of unit variance, the start noise."""
+    mask_latents: Tensor | None = None
+    """[N,1+C,h,w] the mask, and the latents of the image with the masked area grey."""
+
+    def blended(self, steps: Iterator[Step], levels: Levels) -> Iterator[Step]:
+        """The steps, with the image outside the masked area put back."""
+        if self.clean is None or self.noise is None:
+            return steps
+        return blend_known(steps, self.clean, self.noise, self.mask, levels)
+
+
+def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
+    """The image inputs of a call, opened and checked.
+
+    Raises:
+        InputError: another number of images, or another shape, than the call's; a mask without a white area.
+        ImageError: an image cannot be read.
+    """
+    factor, channels = components.config.vae.factor, components.config.vae.latent_channels
+    width, height = plan.preset.width, plan.preset.height
+    shape = [channels, height // factor, width // factor]
+    noise = None if call.latents is None else _checked(call.latents, "latents", [plan.images, *shape])
+    if call.image is None:
+        return InitImages(noise=noise)
+    if isinstance(call.image, Tensor):
+        return InitImages(latents=_latents(call.image, plan, shape))
+    sources = _one_per_prompt(call.image, plan, "image")
+    images = [open_image(source) for source in sources]
+    fitted = plan.per_image([fit_to_size(image, width, height) for image in images])
+    if call.mask_image is None:
+        return InitImages(images=fitted)
+    masks = [open_image(source) for source in _one_per_prompt(call.mask_image, plan, "mask_image")]
+    pairs = [(masks[k % len(masks)], images[k % len(images)]) for k in range(max(len(masks), len(images)))]
+    return InitImages(
+        images=fitted,
+        masks=plan.per_image([_mask(mask, image.size, (width, height), factor) for mask, image in pairs]),
+    )
+
+
+def init_latents(
+    init: InitImages, components: Components, plan: Plan, noise: PerImageNoise, tap: Tap | None, notes: list[str]
+) -> tuple[Tensor, Inpainting | None]:
+    """[N,C,h,w] float32 latents at the run's first noise level, and what inpainting needs.
+
+    Noise is drawn in this order, where it is needed: the encoder's sample, the start noise, the encoder's sample of
+    the image without the masked area.
+    """
+    vae, device = components.vae, components.unet.stem.weight.device
+    factor, scale = vae.config.factor, plan.levels.start_scale
+    shape = (vae.config.latent_channels, plan.preset.height // factor, plan.preset.width // factor)
+    if init.noise is not None:
+        return init.noise.to(device, torch.float32) * scale, None
+    if init.latents is not None:
+        latents = init.latents.to(device, torch.float32)
+        if plan.request.denoising_start is not None:
+            return latents * scale, None
+        return latents + noise.draw(shape).to(device) * scale, None
+    if init.images is None:
+        return noise.draw(shape).to(device) * scale, None
+
+    def encoded(pixels: Tensor) -> Tensor:
+        return codec.encode(vae, pixels, noise.draw(shape), tap, notes)
+
+    pixels = to_pixels(init.images)
+    from_noise = init.masks is not None and plan.strength == 1.0
+    clean = None if from_noise and components.config.inpaints else encoded(pixels)
+    start_noise = noise.draw(shape).to(device)
+    x = start_noise * scale if clean is None or from_noise else clean + start_noise * scale
+    if init.masks is None:
+        return x, None
+    mask = _mask_pixels(init.masks)
+    small = mask[:, :, ::factor, ::factor].to(device)
+    if not components.config.inpaints:
+        return x, Inpainting(mask=small, clean=clean, noise=start_noise)
+    masked = encoded(pixels * (1 - mask))
+    return x, Inpainting(mask=small, mask_latents=torch.cat([small, masked], dim=1))
+
+
+def _checked(latents: Tensor, argument: str, shape: list[int]) -> Tensor:
+    if list(latents.shape) != shape:
+        raise InputError(argument, latents, f"latents of shape {shape}")
+    if not latents.isfinite().all():
+        raise InputError(argument, Unquoted("latents that are not finite"), "finite numbers")
+    return latents
+
+
+def _latents(image: Tensor, plan: Plan, shape: list[int]) -> Tensor:
+    """Latents that are the image: for each image, for each prompt, or one for all."""
+    rows = len(image) if image.ndim and len(image) in {1, len(plan.prompts)} else plan.images
+    return _checked(image, "image", [rows, *shape]).repeat_interleave(plan.images // rows, dim=0)
+
+
+def _one_per_prompt(sources: ImageSources, plan: Plan, argument: str) -> list[ImageSource]:
+    images = [*sources] if isinstance(sources, list | tuple) else [sources]
+    if len(images) not in {1, len(plan.prompts)}:
+        raise InputError(argument, Unquoted(f"{len(images)} images"), f"one, or one per prompt ({len(plan.prompts)})")
+    return images
+
+
+def _mask(mask: Image.Image, image: tuple[int, int], size: tuple[int, int], factor: int) -> Image.Image:
+    """One mask in black and white, of the run's size."""
+    if mask.width * image[1] != mask.height * image[0]:
+        got = Unquoted(f"{mask.width}x{mask.height}")
+        raise InputError("mask_image", got, f"a mask of the image's proportions, {image[0]}x{image[1]}")
+    grey = fit_to_size(mask, *size).convert("L")
+    binary = grey.point([255 * (level >= MASK_THRESHOLD) for level in range(256)])
+    if binary.getbbox() is None:
+        raise InputError("mask_image", Unquoted("a mask that is all black"), "white where the image is replaced")
+    if not np.asarray(binary)[::factor, ::factor].any():
+        got = Unquoted("a white area thinner than one latent cell, which would be lost")
+        raise InputError("mask_image", got, f"white at least {factor} pixels wide")
+    return binary
+
+
+def _mask_pixels(masks: Sequence[Image.Image]) -> Tensor:
+    """[N,1,H,W] float32 of black and white masks: 1 in the masked area, 0 elsewhere."""
+    array = np.stack([np.asarray(mask) for mask in masks])
+    return torch.from_numpy(array).gt(0).float()[:, None]

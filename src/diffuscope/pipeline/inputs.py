@@ -1,0 +1,75 @@
+"""One call: a Request with what JSON cannot hold, images, masks, latents, conditioning, functions and taps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.images import ImageSources
+from diffuscope.request import Request
+from diffuscope.types import Conditioning, Denoiser, TapArgument
+
+Guidance = Callable[[Denoiser], Denoiser]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a call takes beside its Request."""
+
+    image: ImageSources | Tensor | None = None
+    """img2img and inpainting: one image or one per prompt; or latents [N,C,h,w] in the U-Net's scale"""
+    mask_image: ImageSources | None = None
+    """inpainting: one mask or one per prompt, of the image's proportions; white is replaced, black stays"""
+    latents: Tensor | None = None
+    """[N,C,h,w] start noise of unit variance, instead of the seeds' noise"""
+    conditioning: Conditioning | None = None
+    """instead of a prompt: what ``encode_prompt`` returns, edited; one row per image group"""
+    guidance: Guidance | Sequence[Guidance] = ()
+    """further functions from Denoiser to Denoiser, applied in turn"""
+    tap: TapArgument | None = None
+    """reads or replaces activations, by the names of ``tap_points``; rows of a guided batch are [negative, prompt]"""
+
+
+@dataclass(frozen=True, eq=False)
+class Call(Inputs, Request):
+    """A whole call. ``Pipeline.__call__`` and ``Pipeline.steps`` take its fields as keywords."""
+
+    prompt: str | Sequence[str] | Request | None = None  # type: ignore[assignment]  # in its place, a Request
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.prompt is None) is (self.conditioning is None):
+            got = Unquoted("neither") if self.prompt is None else Unquoted("both")
+            raise InputError("prompt", got, "a prompt or conditioning")
+        if self.mask_image is not None and (self.image is None or isinstance(self.image, Tensor)):
+            raise InputError("image", self.image, "an image file or PIL image, since mask_image is given")
+        if self.denoising_start is not None and not isinstance(self.image, Tensor):
+            raise InputError(
+                "image", self.image, "the latents of another model's result, since denoising_start is given"
+            )
+        if self.mask_image is not None and self.denoising_end is not None:
+            raise InputError("denoising_end", self.denoising_end, "None with mask_image")
+        if self.latents is not None and self.image is not None:
+            raise InputError("latents", self.latents, "None with image")
+        for function in self.functions:
+            if not callable(function):
+                raise InputError("guidance", function, "functions from Denoiser to Denoiser")
+
+    @property
+    def functions(self) -> tuple[Guidance, ...]:
+        """``guidance`` as a tuple."""
+        if callable(self.guidance) or not isinstance(self.guidance, Sequence):
+            return (self.guidance,)
+        return tuple(self.guidance)
+
+    @property
+    def edits(self) -> list[str]:
+        """The names of the inputs that no receipt can hold."""
+        given = {
+            "latents": self.latents is not None,
+            "conditioning": self.conditioning is not None,
+            "guidance": bool(self.functions),
+            "tap": self.tap is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]

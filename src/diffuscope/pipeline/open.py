@@ -1,0 +1,76 @@
+"""From a name, a folder or a file to a Pipeline; and which samplers it has."""
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+from diffuscope import library, loading
+from diffuscope.config import Prediction
+from diffuscope.diffusion.samplers import TABLE, SamplerInfo
+from diffuscope.loading import Components
+from diffuscope.model_source import ModelSource
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline.keywords import takes
+from diffuscope.pipeline.pipeline import Pipeline
+from diffuscope.schema import conformed
+from diffuscope.weights.layout import diffusers_folder
+
+DEFAULT_MODEL = "emoji"
+
+
+def open_model(source: ModelSource) -> Pipeline:
+    """The Pipeline of a shipped model ("emoji"), of a folder in our layout or that of diffusers, or of a single file.
+
+    The arguments of ``load`` are the fields of ``ModelSource``. Nothing is downloaded but a hub id that is
+    not in the cache ("owner/name", "owner/name@revision", "owner/name/file.safetensors"), and no code is taken from the
+    folder.
+
+    Raises:
+        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
+        InputError: the device or the dtype is not possible, there is no such family, ``family`` is given for a folder,
+            or a file needs it.
+        WeightsError: a file is damaged, foreign, or does not fit its network or this family.
+    """
+    model = DEFAULT_MODEL if source.model is None else source.model
+    components = loading.load_components(
+        model,
+        source.device,
+        source.dtype,
+        source.family,
+        allow_pickle=source.allow_pickle,
+        models_dir=source.models_dir,
+    )
+    if source.vae is not None:
+        path = source.vae
+        if source.models_dir is not None and not Path(path).exists():
+            path = library.find(source.models_dir, str(path), "vae")
+        components = with_vae(components, path, allow_pickle=source.allow_pickle)
+    schedule = components.config.schedule
+    if source.prediction is not None:
+        schedule = replace(schedule, prediction=conformed(source.prediction, Prediction, "prediction"))
+    if source.zero_snr is not None:
+        schedule = replace(schedule, zero_snr=conformed(source.zero_snr, bool, "zero_snr"))
+    pipe = Pipeline(replace(components, config=replace(components.config, schedule=schedule)))
+    if source.models_dir is not None:
+        pipe.adapters.folders = library.folders(source.models_dir, "lora")
+    return pipe
+
+
+load = takes(ModelSource)(open_model)
+
+
+def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle: bool = False) -> Components:
+    """The same components with the VAE at ``path``, on the device and in the dtype of the U-Net."""
+    weight = components.unet.stem.weight
+    file, config = diffusers_folder.find_vae(Path(path), components.config.vae, allow_pickle=allow_pickle)
+    vae = loading.load_network(file, config, weight.device, weight.dtype, allow_pickle=allow_pickle)
+    assert isinstance(vae, VAE)
+    return replace(components, vae=vae, vae_name=Path(path).name, config=replace(components.config, vae=config))
+
+
+def samplers() -> dict[str, SamplerInfo]:
+    """The samplers by name: order, network calls a step, noise, where each ends, and its names elsewhere.
+
+    Each is also found by these: "Euler a", "EulerDiscreteScheduler", "sample_euler" ...
+    """
+    return dict(TABLE)

@@ -1,0 +1,255 @@
+"""A call against a model: everything that can be checked and filled in before a network runs."""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, TypeVar
+
+from annotated_types import MinLen
+from torch import Tensor
+
+from diffuscope.config import REFINER_SIZES, ModelConfig, Preset
+from diffuscope.diffusion import samplers
+from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
+from diffuscope.errors import InputError, Unquoted, nearest
+from diffuscope.pipeline import guidance
+from diffuscope.pipeline.inputs import Call
+from diffuscope.prompt.lora_tags import parse_lora_tags
+from diffuscope.request import Request
+from diffuscope.schema import conformed, options
+from diffuscope.types import Conditioning, Levels
+
+T = TypeVar("T")
+
+MAX_IMAGES = 1024
+AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
+"""From 0 to 10: what SDXL's refiner reads for the prompt and for the negative prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A call with nothing left open. Image k has prompt ``k // num_images_per_prompt``."""
+
+    request: Request
+    """The call's options with the preset filled in, as a receipt has them."""
+    preset: Preset
+    """The preset with the call's options filled in."""
+    prompts: tuple[str, ...]
+    """Without LoRA tags; empty texts in the place of conditioning."""
+    negative_prompts: tuple[str, ...]
+    """One per prompt."""
+    seeds: tuple[int, ...]
+    """One per image."""
+    loras: Mapping[str, float]
+    """Name -> weight of those that the prompts name."""
+    sampler_options: Mapping[str, float | str]
+    levels: Levels
+    """What the run visits: for img2img the last part of the schedule."""
+    planned_sigmas: tuple[float, ...]
+    """What the sampler gets: those of ``levels``, and with ``denoising_end`` the rest of the schedule."""
+    strength: float | None
+    """Share of the steps that run on the image; None without one, and with ``denoising_start``."""
+    guided: bool
+    """Whether the U-Net runs for the negative prompts too."""
+    sizes: tuple[float, ...]
+    """SDXL's size conditioning; empty where the model has none."""
+    negative_sizes: tuple[float, ...]
+
+    @property
+    def images(self) -> int:
+        """How many images the call makes."""
+        return len(self.seeds)
+
+    def per_image(self, values: Sequence[T]) -> tuple[T, ...]:
+        """One value, or one per prompt, as one per image."""
+        return tuple(values[k // self.request.num_images_per_prompt % len(values)] for k in range(self.images))
+
+
+def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
+    """The call, checked against the model, with its preset filled in.
+
+    Raises:
+        InputError: an option is not possible with this model.
+    """
+    if config.inpaints and call.mask_image is None:
+        raise InputError("mask_image", None, f"an image and a mask, since {config.name!r} is an inpainting model")
+    written = texts_of(call.prompt) if call.conditioning is None else ("",) * _rows(config, call.conditioning)
+    prompts, loras = untagged(written)
+    seeds = seeds_of(call.seed, _images(call, len(prompts)))
+    preset, sampler_options = _filled(config, call)
+    strength = None if call.image is None or call.denoising_start is not None else call.strength
+    levels = schedule.levels(
+        preset.num_inference_steps, sampler=preset.sampler, sigmas=preset.sigmas, final_sigma=call.final_sigma
+    )
+    preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
+    levels, planned = _visited(levels, config, call, strength, TABLE[preset.sampler].variance_preserving)
+    guided = preset.guidance_scale != 1.0 and config.unet.guidance_dim is None
+    guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
+    if call.tap is not None and call.guidance_options.exact:
+        raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
+    if call.clip_skip > (most := _skippable(config)):
+        raise InputError("clip_skip", call.clip_skip, f"a whole number from 0 to {most}")
+    pairs, sizes, negative_sizes = _sizes(config, call, preset)
+    negative = _negative_prompts(call, len(prompts))
+    request = Request(
+        **{option.name: getattr(call, option.name) for option in options(Request)}
+        | {field.name: getattr(preset, field.name) for field in fields(Preset)}
+        | {"prompt": written, "negative_prompt": negative, "seed": seeds, "sampler_options": sampler_options}
+        | pairs
+    )
+    return Plan(
+        request=request,
+        preset=preset,
+        prompts=prompts,
+        negative_prompts=negative,
+        seeds=seeds,
+        loras=loras,
+        sampler_options=sampler_options,
+        levels=levels,
+        planned_sigmas=planned,
+        strength=strength,
+        guided=guided,
+        sizes=sizes,
+        negative_sizes=negative_sizes,
+    )
+
+
+def seeds_of(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
+    """One seed per image: ``seed + k`` for an integer, a list as it is, a random start for None."""
+    if isinstance(seed, Sequence):
+        if len(seed) != images:
+            raise InputError("seed", seed, f"one whole number, or one per image ({images})")
+        return tuple(seed)
+    first = secrets.randbelow(1 << 32) if seed is None else seed
+    if first > (1 << 63) - images:
+        raise InputError("seed", seed, f"a whole number from 0 to 2^63 - {images}")
+    return tuple(range(first, first + images))
+
+
+def texts_of(prompt: object) -> tuple[str, ...]:
+    """One text or several as a tuple."""
+    texts = conformed(prompt, str | Annotated[Sequence[str], MinLen(1)], "prompt")
+    return (texts,) if isinstance(texts, str) else texts
+
+
+def _rows(config: ModelConfig, conditioning: Conditioning) -> int:
+    """The number of rows of conditioning, whose shapes are checked."""
+    width, shape = config.unet.context_dim, list(conditioning.embeddings.shape)
+    if len(shape) != 3 or shape[-1] != width or 0 in shape:
+        raise InputError("conditioning", conditioning.embeddings, f"embeddings of shape [B,T,{width}]")
+    if config.unet.extra_dim is not None:
+        wanted, pooled = [shape[0], config.pooled_dim], conditioning.pooled
+        if pooled is None or list(pooled.shape) != wanted:
+            raise InputError("conditioning", pooled, f"pooled text of shape {wanted}")
+    return shape[0]
+
+
+def untagged(prompts: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, float]]:
+    """The prompts without their LoRA tags, and the weights in the tags."""
+    tagged = [parse_lora_tags(prompt) for prompt in prompts]
+    if any(each.loras != tagged[0].loras for each in tagged):
+        got = Unquoted("prompts with different LoRA tags")
+        raise InputError("prompt", got, "the same tags in all prompts of a call", "Call once for each set of LoRAs")
+    return tuple(each.text for each in tagged), tagged[0].loras
+
+
+def _negative_prompts(call: Call, prompts: int) -> tuple[str, ...]:
+    given = call.negative_prompt or ""
+    negative = (given,) * prompts if isinstance(given, str) else tuple(given)
+    negative = negative * prompts if len(negative) == 1 else negative
+    if len(negative) != prompts:
+        raise InputError("negative_prompt", given, f"one string, or one per prompt ({prompts})")
+    if any(parse_lora_tags(text).loras for text in negative):
+        raise InputError("negative_prompt", given, "no LoRA tag", "Name the LoRA in the prompt")
+    return negative
+
+
+def _images(call: Call, prompts: int) -> int:
+    images = prompts * call.num_images_per_prompt
+    if images > MAX_IMAGES:
+        got = Unquoted(f"{prompts} prompts x {call.num_images_per_prompt} images")
+        raise InputError("num_images_per_prompt", got, f"at most {MAX_IMAGES} images in one call")
+    return images
+
+
+def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float | str]]:
+    """The model's preset with what the call says, and the options of its sampler."""
+    preset, factor = config.preset, config.vae.factor
+    given: dict[str, Any] = {field.name: getattr(call, field.name) for field in fields(Preset)}
+    for name, latents in (("height", _given_latents(call)), ("width", _given_latents(call))):
+        if given[name] is None and latents is not None:
+            given[name] = latents.shape[2 if name == "height" else 3] * factor
+    found = samplers.find(preset.sampler if call.sampler is None else call.sampler)
+    given["sampler"] = found.info.name
+    if call.sigmas is None:  # a fused name ("DPM++ 2M Karras") sets the schedule
+        given["sigmas"] = found.spacing
+    elif not isinstance(call.sigmas, str) and call.num_inference_steps is None:
+        given["num_inference_steps"] = len(call.sigmas) - 1
+    preset = replace(preset, **{name: value for name, value in given.items() if value is not None})
+    for name in ("height", "width"):
+        if (pixels := getattr(preset, name)) % factor:
+            below = max(pixels - pixels % factor, factor)
+            raise InputError(name, pixels, f"a multiple of {factor}, such as {below} or {below + factor}")
+    if preset.num_inference_steps > config.schedule.train_steps:
+        steps = config.schedule.train_steps
+        raise InputError("num_inference_steps", preset.num_inference_steps, f"a whole number from 1 to {steps}")
+    return preset, _sampler_options(call.sampler_options, found.info.name)
+
+
+def _given_latents(call: Call) -> Tensor | None:
+    latents = call.image if isinstance(call.image, Tensor) else call.latents
+    return None if latents is None or latents.ndim != 4 else latents
+
+
+def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> dict[str, float | str]:
+    """Options of a sampler, each of the type that it has there."""
+    known = samplers.options(sampler)
+    found: dict[str, float | str] = {}
+    for name, value in given.items():
+        argument = f"sampler_options.{name}"
+        if name not in known:
+            listed = ", ".join(f"{key}={default!r}" for key, default in known.items()) or "none"
+            raise InputError(argument, value, f"an option of {sampler}: {listed}", nearest(name, known))
+        found[name] = conformed(value, type(known[name]), argument)
+    return found
+
+
+def _visited(
+    levels: Levels, config: ModelConfig, call: Call, strength: float | None, unit_variance: bool
+) -> tuple[Levels, tuple[float, ...]]:
+    """The part of the schedule that the run visits, and the sigmas that the sampler plans with."""
+    # Inpainting at strength 1 starts from noise alone, as text-to-image does.
+    if strength is not None and not (call.mask_image is not None and strength == 1):
+        levels = img2img_levels(levels, strength)
+    if call.denoising_start is not None:
+        levels = slice_levels(levels, config.schedule, denoising_start=call.denoising_start, unit=unit_variance)
+    planned = levels.sigmas
+    if call.denoising_end is not None:
+        levels = slice_levels(levels, config.schedule, denoising_end=call.denoising_end, unit=unit_variance)
+    return levels, planned
+
+
+def _skippable(config: ModelConfig) -> int:
+    """How many layers of every text encoder can be skipped."""
+    return min(encoder.layers - 1 - (encoder.states == "penultimate") for encoder in config.text_encoders)
+
+
+def _sizes(
+    config: ModelConfig, call: Call, preset: Preset
+) -> tuple[dict[str, tuple[int, int]], tuple[float, ...], tuple[float, ...]]:
+    """The size options, and what the U-Net reads of them: Podell et al. 2023, section 2.2."""
+    usual = (preset.height, preset.width)
+    defaults = {"original_size": usual, "crops_coords_top_left": (0, 0), "target_size": usual}
+    given = {name: getattr(call, name) for name in defaults}
+    if not config.sizes:
+        for name, value in given.items():
+            if value is not None:
+                raise InputError(name, value, "None: only SDXL has size conditioning")
+        return {}, (), ()
+    pairs = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
+    original, crop, target = pairs.values()
+    if config.sizes == REFINER_SIZES:
+        return pairs, (*original, *crop, AESTHETIC_SCORE), (*original, *crop, NEGATIVE_AESTHETIC_SCORE)
+    sizes = (*original, *crop, *target)
+    return pairs, sizes, sizes

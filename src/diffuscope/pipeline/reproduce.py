@@ -1,0 +1,182 @@
+"""Make a picture again from the receipt in its file, and say whether it is the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffuscope import library
+from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
+from diffuscope.images import ImageSources, image_hash, open_image
+from diffuscope.loading import shipped_models
+from diffuscope.model_source import ModelSource
+from diffuscope.pipeline import receipt as receipts
+from diffuscope.pipeline.open import open_model
+from diffuscope.pipeline.pipeline import Pipeline
+from diffuscope.pipeline.receipt import Receipt
+from diffuscope.pipeline.result import Result
+from diffuscope.prompt.lora_tags import parse_lora_tags
+
+IMAGES = ("image", "mask_image")
+"""Inputs of which a receipt holds only the hashes."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of making a picture again. ``str()`` says it."""
+
+    identical: bool
+    """Whether every pixel is the same."""
+    first_difference: int | None
+    """The first recorded step at which the clean estimate differs, in any bit; None where all are the same."""
+    image: Image.Image
+    """The picture made now."""
+    result: Result
+    """The whole call, which is repeated as it was: in the same batch."""
+    circumstances: tuple[str, ...]
+    """What is not as it was: versions, device, dtype, threads."""
+
+    def __str__(self) -> str:
+        if self.identical:
+            verdict = "identical: every pixel is the same"
+        elif self.first_difference is None:
+            verdict = "not identical: the latents are the same at every recorded step, the pixels are not"
+        else:
+            verdict = f"not identical: it first differs at step {self.first_difference}"
+        return "; ".join([verdict, *self.circumstances])
+
+
+def replay(
+    path: str | PathLike[str],
+    *,
+    model: Pipeline | ModelSource | str | PathLike[str] | None = None,
+    image: ImageSources | Tensor | None = None,
+    mask_image: ImageSources | None = None,
+    lora_dir: str | PathLike[str] | None = None,
+    embeddings: Sequence[str | PathLike[str]] = (),
+) -> Replay:
+    """Repeat the call that made the image at ``path``, and compare.
+
+    Args:
+        path: a PNG with our receipt.
+        model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
+        image: the start image or images, or latents, if there were any: a receipt has only their hash.
+        mask_image: the mask or masks, likewise.
+        lora_dir: the folder of the LoRAs that the receipt names and ``model`` has not loaded.
+        embeddings: the files of the embeddings that it names and ``model`` has not loaded; those in ``models_dir`` are
+            found by themselves.
+
+    Raises:
+        ImageError: the file has no receipt, or a damaged one.
+        InputError: the receipt names other weights, LoRAs or embeddings, another start image or mask, or inputs that no
+            receipt can hold.
+        ModelNotFoundError: there is no such model.
+    """
+    old = receipts.read(path)
+    if old["edits"]:
+        raise InputError(
+            "path", Unquoted(f"an image made with {', '.join(old['edits'])}"), "inputs that a receipt holds"
+        )
+    pipe = _pipeline(old, model, embeddings)
+    _check_weights(old, pipe)
+    given = {"image": image, "mask_image": mask_image}
+    for key in IMAGES:
+        if (old[key] is None) is not (given[key] is None):
+            wanted = (
+                "None, since the receipt has none" if old[key] is None else "the one that the receipt has the hash of"
+            )
+            raise InputError(key, given[key], wanted)
+    if lora_dir is not None:
+        pipe.lora_dir = lora_dir
+    with pipe.adapters.exactly(old["loras"]):
+        _check_embeddings(old, pipe)
+        result = pipe(receipts.request_of(old), image=image, mask_image=mask_image)
+    for key in IMAGES:
+        if result.receipt[key] != old[key]:
+            raise InputError(key, given[key], "the one that the receipt has the hash of")
+    index = old["picture"]
+    again = result.images[index]
+    return Replay(
+        identical=image_hash(again) == image_hash(open_image(path)),
+        first_difference=receipts.first_difference(old, result.receipt, index),
+        image=again,
+        result=result,
+        circumstances=_circumstances(old, result.receipt),
+    )
+
+
+def _pipeline(
+    old: Receipt,
+    model: Pipeline | ModelSource | str | PathLike[str] | None,
+    embeddings: Sequence[str | PathLike[str]],
+) -> Pipeline:
+    """The model of the receipt, with its embeddings."""
+    source = ModelSource()
+    if isinstance(model, Pipeline):
+        _check_schedule(old, pipe := model)
+    else:
+        source = model if isinstance(model, ModelSource) else ModelSource(model)
+        pipe = open_model(_source(old, source))
+    names = (*old["prompt"], *old["negative_prompt"])
+    known = [] if source.models_dir is None else library.named_embeddings(source.models_dir, names)
+    for path in (*embeddings, *known):
+        pipe.load_embedding(path, allow_pickle=source.allow_pickle)
+    return pipe
+
+
+def _source(old: Receipt, source: ModelSource) -> ModelSource:
+    """``source`` with what the receipt says of the model."""
+    if source.model is None and old["model"] not in shipped_models():  # a stranger's receipt must not choose a folder
+        raise ModelNotFoundError(
+            f"the receipt names the model {old['model']!r}, which does not ship; give its folder or file as model"
+        )
+    return replace(
+        source,
+        model=old["model"] if source.model is None else source.model,
+        device=old["device"] if source.device == "auto" and _is_here(old["device"]) else source.device,
+        dtype=old["dtype"] if source.dtype == "auto" else source.dtype,
+        prediction=old["schedule"]["prediction"],
+        zero_snr=old["schedule"]["zero_snr"],
+    )
+
+
+def _check_weights(old: Receipt, pipe: Pipeline) -> None:
+    networks = {part: digest for part, digest in old["weights"].items() if part != receipts.CLIP}
+    wrong = [part for part, digest in networks.items() if pipe.weights.get(part) != digest]
+    if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
+        vae = "" if old["vae"] is None else f", with its VAE {old['vae']!r}"
+        got = Unquoted(f"{pipe.config.name!r} with other weights of {', '.join(wrong)}")
+        raise InputError("model", got, f"the model {old['model']!r} of the receipt{vae}")
+    if receipts.CLIP in old["weights"] and pipe.clip_hash != old["weights"][receipts.CLIP]:
+        got = Unquoted("an installation with another CLIP for guidance_options.similarity")
+        raise InputError("model", got, f"diffuscope {old['versions'].get('diffuscope')}, which made the image")
+
+
+def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
+    for name, wanted in old["schedule"].items():
+        now = getattr(pipe.config.schedule, name)
+        if wanted != now:
+            raise InputError("model", Unquoted(f"a Pipeline with {name}={now!r}"), f"one with {name}={wanted!r}")
+
+
+def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:
+    used = pipe.embeddings.used(parse_lora_tags(text).text for text in [*old["prompt"], *old["negative_prompt"]])
+    differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
+    if differing:
+        got = Unquoted(f"another embedding for {min(differing)!r} than the receipt's, or none")
+        raise InputError("embeddings", got, "the file that the receipt names")
+
+
+def _is_here(device: str) -> bool:
+    return device == "cpu" or (device == "cuda" and torch.cuda.is_available())
+
+
+def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:
+    pairs = {
+        **{f"{name} version": (was, new["versions"].get(name)) for name, was in old["versions"].items()},
+        **{name: (old[name], new[name]) for name in ("device", "dtype", "threads")},
+    }
+    return tuple(f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now)

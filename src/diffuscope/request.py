@@ -1,0 +1,138 @@
+"""What one call asks for: the only list of its options. No torch; read by Python, the command line, JSON and forms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Interval, MinLen
+
+from diffuscope.config import FinalSigma, Spacing
+from diffuscope.errors import InputError
+from diffuscope.schema import Group, Options
+
+Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
+Side = Annotated[int, Interval(ge=1, le=8192)]
+Coordinate = Annotated[int, Interval(ge=0, le=65536)]
+Share = Annotated[float, Interval(gt=0, lt=1)]
+Positive = Annotated[float, Ge(0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceOptions(Options):
+    """Ways to guide beyond the scale. None is off."""
+
+    rescale: Annotated[float, Interval(ge=0, le=1)] | None = None
+    """keep the standard deviation of the conditional prediction; 0.7 is usual (Lin et al. 2024)"""
+    norm: Literal["whole", "update", "both"] | None = None
+    """keep the norm of the prediction, or of the update, whose scale is then about 0.2"""
+    end: float | None = None
+    """guidance scale of the last step; it falls from guidance_scale to this"""
+    shape: Literal["linear", "cosine"] | None = None
+    """curve of that fall; linear by default"""
+    interval: tuple[Positive, Positive] | None = None
+    """guide only between these two noise levels, such as 0.5 10 (Kynkäänniemi et al. 2024)"""
+    colour: tuple[float, float, float] | None = None
+    """guide towards a colour: red, green and blue from 0 to 1"""
+    colour_scale: Positive | None = None
+    """strength of the colour guidance; 10 by default, 30 with exact"""
+    colour_low: Positive | None = None
+    """stop the colour guidance at this noise level; 0 by default"""
+    similarity: str | None = None
+    """guide towards a second text, by CLIP similarity"""
+    similarity_scale: Positive | None = None
+    """strength of the similarity guidance; 1 by default, 3 with exact"""
+    similarity_low: Positive | None = None
+    """stop the similarity guidance at this noise level; 0 by default"""
+    exact: bool = False
+    """backpropagate colour and similarity through the U-Net: slower, more faithful, more memory"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        needs = {"shape": ("end",), "exact": ("colour", "similarity")}
+        needs |= {f"{loss}_{part}": (loss,) for loss in ("colour", "similarity") for part in ("scale", "low")}
+        for name, others in needs.items():
+            value = getattr(self, name)
+            if value not in (None, False) and all(getattr(self, other) is None for other in others):
+                raise InputError(name, value, f"it only with {' or '.join(others)}")
+        if self.rescale is not None and self.norm is not None:
+            raise InputError("norm", self.norm, "None with rescale", "Use one of the two")
+        if self.interval is not None and self.interval[0] >= self.interval[1]:
+            raise InputError("interval", self.interval, "two noise levels, the lower one first")
+        if self.colour is not None and not all(0 <= share <= 1 for share in self.colour):
+            raise InputError("colour", self.colour, "red, green and blue from 0 to 1")
+        if self.similarity is not None and not self.similarity.strip():
+            raise InputError("similarity", self.similarity, "a text, such as 'a blue car'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholding(Options):
+    """Keep the clean estimate x0 in a range: statically, or dynamically at a quantile (Saharia et al. 2022)."""
+
+    limit: Annotated[float, Interval(gt=0)] | None = None
+    """static: clip x0 to [-limit, limit]"""
+    ratio: Annotated[float, Interval(ge=0, le=1)] | None = None
+    """dynamic: quantile of |x0| in each image; 0.995 is usual"""
+    max_value: Annotated[float, Ge(1)] | None = None
+    """dynamic: largest divisor; 1 by default"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit is not None and (self.ratio is not None or self.max_value is not None):
+            raise InputError("limit", self.limit, "None with ratio or max_value", "Use one kind of thresholding")
+
+
+@dataclass(frozen=True)
+class Request(Options):
+    """What a call asks for. None is the model's preset, or off."""
+
+    prompt: Annotated[str | Annotated[Sequence[str], MinLen(1)] | None, Group("prompt")] = None
+    """one text or several; <lora:name:0.8> applies a LoRA"""
+    _: KW_ONLY
+    negative_prompt: str | Annotated[Sequence[str], MinLen(1)] | None = ""
+    """what to guide away from; one, or one per prompt"""
+    clip_skip: Annotated[int, Ge(0)] = 0
+    """layers of the text encoder to skip, counted from its end; AUTOMATIC1111's number minus 1"""
+    num_images_per_prompt: Annotated[int, Interval(ge=1, le=1024)] = 1
+    """images per prompt"""
+    seed: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)] | None, Group("sampling")] = None
+    """seed of the first image, image k has seed + k; or one per image. Random, and reported, by default"""
+    num_inference_steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
+    """denoising steps"""
+    sampler: str | None = None
+    """any spelling: euler, "DPM++ 2M Karras", EulerDiscreteScheduler"""
+    sampler_options: Mapping[str, int | float | str] = field(default_factory=dict)
+    """options of the sampler, such as eta=0.5 or s_churn=10"""
+    sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
+    """noise schedule by name, or the noise levels themselves"""
+    final_sigma: FinalSigma | None = None
+    """where the noise schedule ends; as the sampler's reference by default"""
+    thresholding: Thresholding = Thresholding()
+    """static or dynamic thresholding of x0"""
+    guidance_scale: Annotated[float | None, Group("guidance")] = None
+    """classifier-free guidance scale; 1 turns guidance off and halves the cost"""
+    guidance_options: GuidanceOptions = GuidanceOptions()
+    """other ways to guide"""
+    height: Annotated[Side | None, Group("size")] = None
+    """pixels, before upscaling"""
+    width: Side | None = None
+    """pixels, before upscaling"""
+    upscale: Literal[1, 4] | None = None
+    """upscaling factor of the output"""
+    strength: Annotated[float, Interval(gt=0, le=1), Group("image input")] = 0.8
+    """img2img and inpainting: share of the steps that run on the image"""
+    denoising_start: Annotated[Share | None, Group("SDXL")] = None
+    """refiner: share of the denoising that another model has done; its latents are the image"""
+    denoising_end: Share | None = None
+    """base: share of the denoising after which to stop, for a refiner"""
+    original_size: tuple[Coordinate, Coordinate] | None = None
+    """height and width that the training image had before resizing; height and width by default"""
+    crops_coords_top_left: tuple[Coordinate, Coordinate] | None = None
+    """top and left of the crop; 0 0, which is centred, by default"""
+    target_size: tuple[Coordinate, Coordinate] | None = None
+    """height and width that the image is made for; height and width by default"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        start, end = self.denoising_start, self.denoising_end
+        if start is not None and end is not None and start >= end:
+            raise InputError("denoising_start", start, f"a number below denoising_end, {end:g}")

@@ -1,0 +1,340 @@
+"""Options as frozen dataclasses: checked when made, read from JSON, written to it, and described by a JSON Schema.
+
+A class states each option once: name, type with its range, default, and a docstring below. Everything else reads that.
+"""
+
+import ast
+import inspect
+import json
+import math
+import operator
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, fields, is_dataclass
+from numbers import Real
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Self, SupportsIndex, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+
+from diffuscope.errors import InputError, Unquoted, nearest
+
+NO = object()
+"""Of a value that does not fit."""
+
+
+class Group(NamedTuple):
+    """Marks the first option of a group: a heading in help texts and forms."""
+
+    title: str
+
+
+class Option(NamedTuple):
+    """One option as its class states it."""
+
+    name: str
+    hint: Any
+    default: Any
+    help: str
+    group: str
+
+
+class Options:
+    """Base of a frozen dataclass of options. A value that does not fit its annotation is an InputError."""
+
+    def __post_init__(self) -> None:
+        for option in options(type(self)):
+            value = conformed(getattr(self, option.name), option.hint, option.name)
+            object.__setattr__(self, option.name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values by name. Of nested options only those that differ from their defaults."""
+        return {option.name: _plain(getattr(self, option.name)) for option in options(type(self))}
+
+    def to_json(self) -> str:
+        """``to_dict`` as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The options with these values; the others have their defaults.
+
+        Raises:
+            InputError: a name is unknown, or a value does not fit.
+        """
+        known = [option.name for option in options(cls)]
+        for name in values:
+            if name not in known:
+                hint = nearest(name, known) or f"There are {', '.join(known)}"
+                raise InputError(name, values[name], f"an option of {cls.__name__}", hint)
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The inverse of ``to_json``.
+
+        Raises:
+            InputError: no JSON object, a name twice or unknown, NaN or Infinity, or a value that does not fit.
+        """
+        try:
+            values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError("json", Unquoted(f"a text with a flaw ({error})"), "one JSON object") from None
+        if not isinstance(values, dict):
+            raise InputError("json", values, "one JSON object")
+        return cls.from_dict(values)
+
+
+def options(kind: type[Any]) -> tuple[Option, ...]:
+    """The options that the nearest direct subclass of ``Options``, or another dataclass, states, in their order."""
+    if kind not in _STATED:
+        _STATED[kind] = tuple(_options(next((base for base in kind.__mro__ if Options in base.__bases__), kind)))
+    return _STATED[kind]
+
+
+_STATED: dict[type[Any], tuple[Option, ...]] = {}
+
+
+def _options(stated: type[Any]) -> Iterator[Option]:
+    hints, texts, group = get_type_hints(stated, include_extras=True), dict(_docstrings(stated)), ""
+    for field in fields(stated):
+        hint = hints[field.name]
+        group = next((mark.title for mark in _marks(hint) if isinstance(mark, Group)), group)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        yield Option(field.name, hint, default, texts[field.name], group)
+
+
+def schema(kind: type[Options]) -> dict[str, Any]:
+    """JSON Schema (2020-12) of a class of options: types, ranges, choices, defaults, help and groups."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind)}
+
+
+def conformed(value: object, hint: Any, argument: str) -> Any:
+    """``value`` as its annotation has it: numbers as int or float, sequences as tuples, dicts as nested options."""
+    fit = _fit(value, hint, argument)
+    if fit is NO:
+        raise InputError(argument, value, wanted(hint))
+    return fit
+
+
+def wanted(hint: Any, many: bool = False) -> str:
+    """What values an annotation takes, in words; of ``many`` of them."""
+    base, marks = taken_apart(hint)
+    origin, args = get_origin(base), get_args(base)
+    if origin in (Union, UnionType):
+        return " or ".join(wanted(member, many) for member in args if member is not NoneType)
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, args))}" if len(args) > 2 else " or ".join(map(repr, args))
+    if base in _WORDS:
+        bounds = _range(marks)
+        singular = "number" if base is float and bounds else _WORDS[base]
+        return (f"{singular}s" if many else f"a {singular}") + bounds
+    if base is bool:
+        return "True or False"
+    if isinstance(base, type) and issubclass(base, Options):
+        return f"a dict with some of {', '.join(option.name for option in options(base))}"
+    if is_mapping(origin):
+        return "a dict"
+    if origin is None:
+        return f"a {base.__name__}"
+    count = "" if _is_open(args) else f"{len(args)} "
+    return f"a list of {count}{wanted(args[0], many=True)}"
+
+
+_WORDS: dict[Any, str] = {int: "whole number", float: "finite number", str: "string"}
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union but None, without marks; of another annotation its type."""
+    base, _ = taken_apart(hint)
+    kinds = get_args(base) if get_origin(base) in (Union, UnionType) else (base,)
+    return tuple(taken_apart(kind)[0] for kind in kinds if kind is not NoneType)
+
+
+def is_mapping(origin: Any) -> bool:
+    """Whether a type's origin is a kind of dict."""
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _is_open(args: tuple[Any, ...]) -> bool:
+    """Whether a sequence of these type arguments has any length."""
+    return len(args) == 1 or args[-1] is Ellipsis
+
+
+def taken_apart(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """An annotation's type, and its ranges and other marks."""
+    return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+
+
+def _marks(hint: Any) -> tuple[Any, ...]:
+    return taken_apart(hint)[1]
+
+
+def _bounds(marks: Sequence[Any]) -> dict[str, Any]:
+    """Bounds by their names: ge, gt, le, lt."""
+    single = [part for mark in marks for part in (mark if isinstance(mark, Interval) else (mark,))]
+    names: dict[type, str] = {Ge: "ge", Gt: "gt", Le: "le", Lt: "lt"}
+    return {names[type(mark)]: getattr(mark, names[type(mark)]) for mark in single if type(mark) in names}
+
+
+def _range(marks: Sequence[Any]) -> str:
+    bounds = {name: f"{bound:,}" if abs(bound) < 1e9 else "2^63 - 1" for name, bound in _bounds(marks).items()}
+    if bounds.keys() == {"ge", "le"}:
+        return f" from {bounds['ge']} to {bounds['le']}"
+    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+    text = " and ".join(f"{words[name]} {bound}" for name, bound in bounds.items())
+    return f" {'of ' * text.startswith('at')}{text}" if text else ""
+
+
+def _fit(value: object, hint: Any, argument: str) -> Any:
+    base, marks = taken_apart(hint)
+    fit = _fit_plain(value, base, argument)
+    if fit is NO or fit is None:
+        return fit
+    tests = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
+    if not all(tests[name](fit, bound) for name, bound in _bounds(marks).items()):
+        return NO
+    return NO if any(len(fit) < mark.min_length for mark in marks if isinstance(mark, MinLen)) else fit
+
+
+def _fit_plain(value: object, base: Any, argument: str) -> Any:
+    origin, args = get_origin(base), get_args(base)
+    if origin in (Union, UnionType):
+        return next((fit for member in args if (fit := _fit(value, member, argument)) is not NO), NO)
+    if origin is Literal:
+        return next((choice for choice in args if type(choice) is type(value) and choice == value), NO)
+    if base in _SCALARS:
+        return _SCALARS[base](value, argument)
+    if isinstance(base, type) and is_dataclass(base):
+        return _nested(value, base, argument)
+    if origin is None:
+        return value if isinstance(value, base) else NO
+    if is_mapping(origin):
+        return _mapping(value, args[1], argument)
+    return _sequence(value, args, argument)
+
+
+def _nested(value: object, kind: Any, argument: str) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        return NO
+    try:
+        return kind.from_dict(value)
+    except InputError as error:
+        raise InputError(f"{argument}.{error.argument}", error.got, error.want, error.hint) from None
+
+
+def _mapping(value: object, hint: Any, argument: str) -> Any:
+    if not isinstance(value, Mapping):
+        return NO
+    return {str(name): conformed(member, hint, f"{argument}.{name}") for name, member in value.items()}
+
+
+def _sequence(value: object, args: tuple[Any, ...], argument: str) -> Any:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        return NO
+    kinds = (args[0],) * len(value) if _is_open(args) else args
+    if len(kinds) != len(value):
+        return NO
+    members = tuple(_fit(member, kind, argument) for member, kind in zip(value, kinds, strict=True))
+    return NO if any(member is NO for member in members) else members
+
+
+def _whole(value: object, argument: str) -> Any:  # noqa: ARG001
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        with suppress(TypeError):  # an array of several numbers
+            return operator.index(value)
+    return NO
+
+
+def _number(value: object, argument: str) -> Any:  # noqa: ARG001
+    if isinstance(value, Real) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            return float(value) if math.isfinite(value) else NO
+    return NO
+
+
+def _text(value: object, argument: str) -> Any:
+    if not isinstance(value, str):
+        return NO
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        flaw = Unquoted(f"an unpaired surrogate, U+{ord(value[error.start]):04X}")
+        raise InputError(argument, flaw, "valid Unicode") from None
+    return value
+
+
+_SCALARS: dict[Any, Any] = {
+    NoneType: lambda value, _: None if value is None else NO,
+    bool: lambda value, _: value if isinstance(value, bool) else NO,
+    int: _whole,
+    float: _number,
+    str: _text,
+}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Options):
+        changed = (option for option in options(type(value)) if getattr(value, option.name) != option.default)
+        return {option.name: _plain(getattr(value, option.name)) for option in changed}
+    return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+
+
+def _schema(kind: type[Options]) -> dict[str, Any]:
+    properties = {}
+    for option in options(kind):
+        about = {"description": option.help, "default": _plain(option.default)}
+        properties[option.name] = _property(option.hint) | about | ({"x-group": option.group} if option.group else {})
+    text = (inspect.getdoc(kind) or "").partition("\n\n")[0]
+    head = {"title": kind.__name__, "description": text, "type": "object"}
+    return {**head, "properties": properties, "additionalProperties": False}
+
+
+def _property(hint: Any) -> dict[str, Any]:
+    base, marks = taken_apart(hint)
+    origin, args = get_origin(base), get_args(base)
+    if origin in (Union, UnionType):
+        return {"anyOf": [_property(member) for member in args]}
+    if origin is Literal:
+        return {"enum": list(args)}
+    if base in _TYPES:
+        names = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+        return {"type": _TYPES[base]} | {names[name]: bound for name, bound in _bounds(marks).items()}
+    if isinstance(base, type) and issubclass(base, Options):
+        return _schema(base)
+    if is_mapping(origin):
+        return {"type": "object", "additionalProperties": _property(args[1])}
+    least = max((mark.min_length for mark in marks if isinstance(mark, MinLen)), default=0)
+    size = {"minItems": len(args), "maxItems": len(args)} if origin is tuple else {"minItems": least}
+    return {"type": "array", "items": _property(args[0]), **size}
+
+
+_TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}
+
+
+def _docstrings(kind: type[Any]) -> Iterator[tuple[str, str]]:
+    """The text below each field of a class."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    name = ""
+    for node in body.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and name:
+            yield name, " ".join(str(node.value.value).split())
+        name = node.target.id if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else ""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name, value in pairs:
+        if names.count(name) > 1:
+            raise InputError(name, value, "each name once")
+    return dict(pairs)
+
+
+def _no_constant(name: str) -> Any:
+    raise InputError("json", Unquoted(name), "finite numbers")
