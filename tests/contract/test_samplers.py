@@ -9,7 +9,6 @@ import torch
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE, final
 from diffuscope.diffusion.samplers.lms import adams_weights
-from diffuscope.errors import InputError
 from refusals import refused
 
 STD = 0.5
@@ -200,7 +199,7 @@ def test_pure_noise_becomes_data(name, sigmas):
 
 @pytest.mark.parametrize("name", DRAWING)
 def test_drawing_without_noise_is_an_error_at_the_call(name):
-    with pytest.raises(InputError, match="pass noise"):
+    with refused("noise", None):
         SAMPLERS[name](gaussian, start(), LEVELS)
 
 
@@ -212,7 +211,7 @@ CHURNING = [name for name, sampler in SAMPLERS.items() if "s_churn" in signature
 @pytest.mark.parametrize("eta", [-0.1, math.nan, math.inf])
 @pytest.mark.parametrize("name", WITH_ETA)
 def test_impossible_eta_is_an_error(name, eta):
-    with pytest.raises(InputError, match="eta"):
+    with refused("eta"):
         run(name, start(), eta=eta)
 
 
@@ -225,7 +224,7 @@ def test_eta_zero_needs_no_noise(name):
 @pytest.mark.parametrize("order", [0, 5])
 @pytest.mark.parametrize("name", WITH_ORDER)
 def test_impossible_order_is_an_error(name, order):
-    with pytest.raises(InputError, match="order"):
+    with refused("order", order):
         run(name, start(), order=order)
 
 
@@ -248,13 +247,14 @@ def test_order_one_is_euler(name):
     ],
 )
 def test_impossible_options_are_an_error(name, options):
-    with pytest.raises(InputError):
+    (option,) = options
+    with refused(option):
         run(name, start(), **options)
 
 
 @pytest.mark.parametrize("name", CHURNING)
 def test_churn_draws_noise_and_keeps_the_variance(name):
-    with pytest.raises(InputError, match="s_churn=0"):
+    with refused("noise", None):
         SAMPLERS[name](gaussian, start(), LEVELS, s_churn=1.0)
     sigmas = [10.0 * (0.01 / 10) ** (i / 200) for i in range(201)]
     x = torch.randn(1, 1, 100, 100, generator=torch.Generator().manual_seed(1)) * math.hypot(10, STD)

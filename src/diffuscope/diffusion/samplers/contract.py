@@ -1,16 +1,82 @@
-"""What all samplers share: their type, the end of a run, and the network calls of each step."""
+"""What every sampler shares: its type, the check of its options, its end, and a count of its network calls."""
 
+import functools
+import inspect
+import math
+import operator
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, ParamSpec, get_args, get_origin
 
 import torch
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from diffuscope.errors import InputError
 from diffuscope.types import Step
 
+P = ParamSpec("P")
+
 Sampler = Callable[..., Iterator[Step]]
 """``(denoise, x [B,C,H,W], sigmas, *, noise=None, **options)`` -> one Step per interval of ``sigmas``."""
+
+AtLeast0 = Annotated[float, Ge(0)]
+Above0 = Annotated[float, Gt(0)]
+Eta = Annotated[float, Interval(ge=0, lt=math.inf)]
+"""Amount of fresh noise: 0 is the deterministic method, 1 the reverse stochastic equation, or DDPM's variance."""
+
+PURE_NOISE = 1000.0
+"""Noise level from which nothing of the image is left, as at the start of a run with zero terminal SNR.
+
+Such a level stands for an infinite one, where a slope in sigma is meaningless. Samplers that compare slopes within a
+step take an Euler step there, straight to the clean estimate.
+"""
+
+_BOUNDS = {"gt": (operator.gt, ">"), "ge": (operator.ge, ">="), "lt": (operator.lt, "<"), "le": (operator.le, "<=")}
+
+
+def checked(
+    noise: str | Literal[True] | None = None, also: Callable[[Mapping[str, Any]], None] | None = None
+) -> Callable[[Callable[P, Iterator[Step]]], Callable[P, Iterator[Step]]]:
+    """Refuse impossible options at the call of a sampler: its body, a generator's, runs at the first ``next``.
+
+    Ranges and choices are the annotations of the sampler's keywords, such as ``Annotated[int, Interval(ge=1, le=3)]``.
+
+    Args:
+        noise: the option that needs ``noise`` where it is above 0; True if the sampler always does.
+        also: checks options against each other.
+    """
+
+    def decorate(sampler: Callable[P, Iterator[Step]]) -> Callable[P, Iterator[Step]]:
+        signature = inspect.signature(sampler)
+
+        @functools.wraps(sampler)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[Step]:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            for name, parameter in signature.parameters.items():
+                _check(name, bound.arguments[name], parameter.annotation)
+            if also is not None:
+                also(bound.arguments)
+            if noise and bound.arguments["noise"] is None and (noise is True or bound.arguments[noise] > 0):
+                hint = "" if noise is True else f"Or set {noise}=0"
+                raise InputError("noise", None, "a source of noise, such as PerImageNoise", hint)
+            return sampler(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _check(name: str, value: Any, annotation: Any) -> None:
+    """Refuse a value outside the range or the choices of its annotation."""
+    if get_origin(annotation) is Literal and value not in get_args(annotation):
+        raise InputError(name, value, f"one of {', '.join(get_args(annotation))}")
+    for mark in getattr(annotation, "__metadata__", ()):
+        limits = {bound: limit for bound in _BOUNDS if (limit := getattr(mark, bound, None)) is not None}
+        if not all(_BOUNDS[bound][0](value, limit) for bound, limit in limits.items()):
+            words = " and ".join(f"{_BOUNDS[bound][1]} {limit:g}" for bound, limit in limits.items())
+            raise InputError(name, value, f"a number {words}")
 
 
 def final(steps: Iterator[Step]) -> Tensor:
@@ -41,7 +107,7 @@ def network_calls(sampler: Sampler, sigmas: Sequence[float], **options: object) 
     """
     calls = 0
 
-    def denoise(x: Tensor, sigma: float) -> Tensor:  # noqa: ARG001
+    def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal calls
         calls += 1
         return x

@@ -4,55 +4,39 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
+from typing import Annotated
 
+from annotated_types import Interval
 from torch import Tensor
 
-from diffuscope.diffusion.samplers.checks import check_order
+from diffuscope.diffusion.samplers.contract import checked
 from diffuscope.types import Denoiser, Noise, Step
 
-_HIGHEST_ORDER = 3
 _SHORT_RUN = 15
 
 
+@checked()
 def deis(
     denoise: Denoiser,
     x: Tensor,
     sigmas: Sequence[float],
     *,
-    noise: Noise | None = None,  # noqa: ARG001
-    order: int = 2,
+    noise: Noise | None = None,
+    order: Annotated[int, Interval(ge=1, le=3)] = 2,
 ) -> Iterator[Step]:
-    """Multistep solver: integrates the slopes' polynomial in log sigma. Zhang & Chen 2023, log-rho tAB-DEIS.
+    """Multistep solver: integrates a polynomial of slopes in log sigma. Zhang & Chen 2023, log-rho tAB-DEIS.
 
-    The first step is Euler's, so the global order is 2; so is a step to level 0. In runs of fewer than 15 steps the
-    last step is of first and the one before at most of second order.
-
-    Args:
-        denoise: estimates clean latents; called once a step.
-        x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
-        sigmas: strictly decreasing noise levels in latent units; the last may be 0.
-        noise: not used.
-        order: number of slopes, 1 to 3.
-
-    Yields:
-        One Step per interval. The last one's ``x`` is the sample.
-
-    Raises:
-        InputError: ``order`` is outside 1 to 3. At the call, before any step.
+    The first step and a step to level 0 are Euler steps, so the global order is 2. In runs of fewer than 15 steps the
+    last step is of first order and the one before of second at most.
     """
-    check_order(order, _HIGHEST_ORDER)
-    return _deis(denoise, x, sigmas, order)
-
-
-def _deis(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], order: int) -> Iterator[Step]:
     steps = len(sigmas) - 1
     slopes: deque[Tensor] = deque(maxlen=order)  # newest first
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         slopes.appendleft((x - x0) / sigma)
         x_next = x0 + (x - x0) * (sigma_next / sigma)
-        most = min(order, steps - i) if steps < _SHORT_RUN else order
-        older = list(islice(slopes, 1, most)) if sigma_next > 0 else []
+        max_order = min(order, steps - i) if steps < _SHORT_RUN else order
+        older = list(islice(slopes, 1, max_order)) if sigma_next > 0 else []
         weights = _weights([sigmas[i - j] for j in range(len(older) + 1)], sigma_next)
         for slope, weight in zip(older, weights, strict=True):
             x_next = x_next + (slope - slopes[0]) * weight
@@ -64,7 +48,7 @@ def _deis(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], order: int) -> 
 def _weights(nodes: Sequence[float], end: float) -> list[float]:
     """Integral over sigma, from ``nodes[0]`` to ``end``, of the older nodes' Lagrange polynomials in log sigma.
 
-    With w = log(sigma / nodes[0]) they are nodes[0] times integrals of e^w times a polynomial that is 0 at w = 0.
+    With w = log(sigma / nodes[0]), each is nodes[0] times the integral of e^w times a polynomial that is 0 at w = 0.
     """
     if len(nodes) == 1:
         return []

@@ -5,161 +5,112 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from diffuscope.diffusion.samplers.checks import check_choice, check_eta, check_noise
+from diffuscope.diffusion.samplers.contract import Eta, checked
 from diffuscope.types import Denoiser, Noise, Step
 
 Solver = Literal["midpoint", "heun"]
-"""How the second order weighs its difference: as the midpoint rule does, or as the exact integral of a line."""
+"""How the second order weights its difference: by the midpoint rule, or by the exact integral of a line."""
 
 _SHORT_RUN = 15
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What tells the members of the family apart."""
-
-    order: int
-    solver: Solver
-    eta: float = 0.0
-    careful: bool = False
-    """Whether a run of fewer than 15 steps lowers the order of its last steps."""
-
-    def order_at(self, index: int, steps: int) -> int:
-        """The highest order of step ``index``."""
-        return min(self.order, steps - index) if self.careful and steps < _SHORT_RUN else self.order
-
-
+@checked()
 def dpmpp_2m(
-    denoise: Denoiser,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise | None = None,
-    solver: Solver = "midpoint",
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, solver: Solver = "midpoint"
 ) -> Iterator[Step]:
     """Second-order multistep solver in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 2.
 
-    In ``x = x0 + sigma * noise`` it is Euler's step towards an estimate extrapolated from this one and the last. The
-    first step is Euler's; so is the last one where it goes to level 0, or where there are fewer than 15 steps, which
+    In ``x = x0 + sigma * noise`` it is an Euler step towards an estimate extrapolated from this one and the last. The
+    first step is an Euler step; so is the last one if it goes to level 0, or if there are fewer than 15 steps, which
     the reference found to be more stable.
 
     Args:
-        denoise: estimates clean latents; called once a step.
-        x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
-        sigmas: strictly decreasing noise levels in latent units; the last may be 0.
-        noise: not used.
         solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
-
-    Yields:
-        One Step per interval. The last one's ``x`` is the sample.
-
-    Raises:
-        InputError: no such ``solver``. At the call, before any step.
     """
-    check_choice("solver", solver, get_args(Solver))
-    return _multistep(denoise, x, sigmas, noise, _Kind(2, solver, careful=True))
+    return _multistep(denoise, x, sigmas, noise, _Method(2, solver, lower_order_final=True))
 
 
 def dpmpp_3m(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None) -> Iterator[Step]:
-    """Third-order multistep solver in log sigma: ``dpmpp_2m`` with one estimate more (Lu et al. 2022, appendix D).
+    """Third-order multistep solver in log sigma: ``dpmpp_2m`` with one more estimate (Lu et al. 2022, appendix D).
 
-    The first step is Euler's and the second one of second order, so the global order is 2. In runs of fewer than 15
+    The first step is an Euler step and the second of second order, so the global order is 2. In runs of fewer than 15
     steps the last two steps are of second and first order.
-
-    Args:
-        denoise: estimates clean latents; called once a step.
-        x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
-        sigmas: strictly decreasing noise levels in latent units; the last may be 0.
-        noise: not used.
-
-    Yields:
-        One Step per interval. The last one's ``x`` is the sample.
     """
-    return _multistep(denoise, x, sigmas, noise, _Kind(3, "midpoint", careful=True))
+    return _multistep(denoise, x, sigmas, noise, _Method(3, "midpoint", lower_order_final=True))
 
 
+@checked(noise="eta")
 def dpmpp_2m_sde(
     denoise: Denoiser,
     x: Tensor,
     sigmas: Sequence[float],
     *,
     noise: Noise | None = None,
-    eta: float = 1.0,
+    eta: Eta = 1.0,
     solver: Solver = "midpoint",
 ) -> Iterator[Step]:
     """``dpmpp_2m`` on the reverse stochastic equation: Lu et al. 2022, appendix E (SDE-DPM-Solver++), with an eta.
 
     Args:
-        denoise: estimates clean latents; called once a step.
-        x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
-        sigmas: strictly decreasing noise levels in latent units; the last may be 0.
-        noise: drawn once per step to a level above 0. Needed unless ``eta`` is 0.
-        eta: how much noise is fresh. 0 is the deterministic solver, 1 the reverse equation itself.
+        eta: amount of fresh noise; 0 is the deterministic solver.
         solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
-
-    Yields:
-        One Step per interval. The last one's ``x`` is the sample.
-
-    Raises:
-        InputError: no ``noise``, no such ``solver``, or an impossible ``eta``. At the call, before any step.
     """
-    check_eta(eta)
-    check_noise(noise, eta, "eta")
-    check_choice("solver", solver, get_args(Solver))
-    return _multistep(denoise, x, sigmas, noise, _Kind(2, solver, eta))
+    return _multistep(denoise, x, sigmas, noise, _Method(2, solver, eta))
 
 
 def dpmpp_2m_sde_heun(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, eta: float = 1.0
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, eta: Eta = 1.0
 ) -> Iterator[Step]:
     """``dpmpp_2m_sde`` with ``solver="heun"``."""
     return dpmpp_2m_sde(denoise, x, sigmas, noise=noise, eta=eta, solver="heun")
 
 
+@checked(noise="eta")
 def dpmpp_3m_sde(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, eta: float = 1.0
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, eta: Eta = 1.0
 ) -> Iterator[Step]:
-    """``dpmpp_2m_sde`` with one estimate more, as k-diffusion has it.
+    """``dpmpp_2m_sde`` with one more estimate, as in k-diffusion."""
+    return _multistep(denoise, x, sigmas, noise, _Method(3, "heun", eta))
 
-    Args:
-        denoise: estimates clean latents; called once a step.
-        x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
-        sigmas: strictly decreasing noise levels in latent units; the last may be 0.
-        noise: drawn once per step to a level above 0. Needed unless ``eta`` is 0.
-        eta: how much noise is fresh. 0 is the deterministic solver, 1 the reverse equation itself.
 
-    Yields:
-        One Step per interval. The last one's ``x`` is the sample.
+@dataclass(frozen=True)
+class _Method:
+    """A member of the family."""
 
-    Raises:
-        InputError: no ``noise``, or an impossible ``eta``. At the call, before any step.
-    """
-    check_eta(eta)
-    check_noise(noise, eta, "eta")
-    return _multistep(denoise, x, sigmas, noise, _Kind(3, "heun", eta))
+    order: int
+    solver: Solver
+    eta: float = 0.0
+    lower_order_final: bool = False
+    """Whether a run of fewer than 15 steps lowers the order of its last steps."""
+
+    def order_at(self, index: int, steps: int) -> int:
+        """The highest order of step ``index``."""
+        return min(self.order, steps - index) if self.lower_order_final and steps < _SHORT_RUN else self.order
 
 
 def _multistep(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: Noise | None, kind: _Kind
+    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], noise: Noise | None, method: _Method
 ) -> Iterator[Step]:
     steps = len(sigmas) - 1
-    past: deque[tuple[Tensor, float]] = deque(maxlen=kind.order - 1)  # newest first: estimate, its log sigma
+    past: deque[tuple[Tensor, float]] = deque(maxlen=method.order - 1)  # newest first: estimate, its log sigma
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         x_next = x0
         if sigma_next > 0:
             width = math.log(sigma / sigma_next)
-            kept = (sigma_next / sigma) ** (1 + kind.eta)
-            x_next = x0 + (x - x0) * kept
-            known = list(past)[: kind.order_at(i, steps) - 1]
-            if known:
-                x_next = x_next + _correction(x0, known, math.log(sigma), (width, width * (1 + kind.eta)), kind.solver)
-            if noise is not None and kind.eta > 0:
-                fresh = math.sqrt(1 - (sigma_next / sigma) ** (2 * kind.eta))
+            decay = (sigma_next / sigma) ** (1 + method.eta)
+            x_next = x0 + (x - x0) * decay
+            older = list(past)[: method.order_at(i, steps) - 1]
+            if older:
+                x_next = x_next + _correction(
+                    x0, older, math.log(sigma), (width, width * (1 + method.eta)), method.solver
+                )
+            if noise is not None and method.eta > 0:
+                fresh = math.sqrt(1 - (sigma_next / sigma) ** (2 * method.eta))
                 x_next = x_next + noise(x, sigma, sigma_next) * (sigma_next * fresh)
         step = Step(i, sigma_next, x_next, x0)
         yield step
@@ -170,9 +121,9 @@ def _multistep(
 def _correction(
     x0: Tensor, past: Sequence[tuple[Tensor, float]], level: float, widths: tuple[float, float], solver: Solver
 ) -> Tensor:
-    """What one or two earlier estimates add to Euler's step from log sigma ``level``.
+    """What one or two earlier estimates add to the Euler step from log sigma ``level``.
 
-    ``widths`` are those of the step in log sigma and of its exponential decay, (1 + eta) times as wide.
+    ``widths``: of the step in log sigma, and of its exponential decay, (1 + eta) times as wide.
     """
     width, decay = widths
     phi_2 = math.expm1(-decay) / decay + 1

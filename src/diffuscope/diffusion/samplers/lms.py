@@ -4,52 +4,35 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
+from typing import Annotated
 
+from annotated_types import Interval
 from torch import Tensor
 
-from diffuscope.diffusion.samplers.checks import check_order
+from diffuscope.diffusion.samplers.contract import checked
 from diffuscope.types import Denoiser, Noise, Step
 
-_HIGHEST_ORDER = 4
 
-
+@checked()
 def lms(
     denoise: Denoiser,
     x: Tensor,
     sigmas: Sequence[float],
     *,
-    noise: Noise | None = None,  # noqa: ARG001
-    order: int = 4,
+    noise: Noise | None = None,
+    order: Annotated[int, Interval(ge=1, le=4)] = 4,
 ) -> Iterator[Step]:
     """Multistep solver: integrates the polynomial through the slopes of the last ``order`` levels.
 
-    Adams-Bashforth with variable steps: Hairer et al. 1993, section III.5. The first steps have fewer slopes, the very
-    first being Euler's, so the global order is 2.
-
-    Args:
-        denoise: estimates clean latents; called once a step.
-        x: [B,C,H,W] latents with noise of standard deviation ``sigmas[0]``. Not modified.
-        sigmas: strictly decreasing noise levels in latent units; the last may be 0.
-        noise: not used.
-        order: number of slopes, 1 to 4.
-
-    Yields:
-        One Step per interval. The last one's ``x`` is the sample.
-
-    Raises:
-        InputError: ``order`` is outside 1 to 4. At the call, before any step.
+    Adams-Bashforth with variable steps: Hairer et al. 1993, section III.5. The first steps have fewer slopes and the
+    very first is an Euler step, so the global order is 2.
     """
-    check_order(order, _HIGHEST_ORDER)
-    return _lms(denoise, x, sigmas, order)
-
-
-def _lms(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], order: int) -> Iterator[Step]:
     slopes: deque[Tensor] = deque(maxlen=order)  # newest first
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         slopes.appendleft((x - x0) / sigma)
         nodes = [sigmas[i - j] for j in range(len(slopes))]
-        # The weights add up to the interval: Euler's step, exact at level 0, plus what the older slopes correct.
+        # The weights sum to the interval: an Euler step, exact at level 0, plus corrections by the older slopes.
         x_next = x0 + (x - x0) * (sigma_next / sigma)
         for slope, weight in zip(islice(slopes, 1, None), adams_weights(nodes, sigma_next)[1:], strict=True):
             x_next = x_next + (slope - slopes[0]) * weight
