@@ -28,9 +28,9 @@ from diffuscope.weights.store.files import write_text
 
 HEAD = """# Parity of the layouts
 
-Each family, narrow and with random weights, is written in each layout. *Here again* is whether every tensor comes back
-bit for bit. The other numbers are how far diffusers' answers are from ours with what it opened: the largest difference
-of text states, U-Net and decoder, relative to the largest value, float32 on a CPU.
+A narrow model of each family, with random weights, is saved in each layout. *Here again*: whether every tensor is read
+back bit for bit. *In diffusers*: the largest difference between diffusers' outputs and ours for the saved model, over
+text states, U-Net and decoder, relative to the largest value, float32 on a CPU.
 `python benchmarks/parity_layouts.py docs/reference/parity-layouts.md` writes this page.
 
 | family | own folder, here again | diffusers folder, here again | in diffusers | one file, here again | in diffusers |
