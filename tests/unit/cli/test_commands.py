@@ -151,7 +151,7 @@ def test_info_of_a_folder_says_which_family_and_why(tmp_path: Path, capsys) -> N
     said = capsys.readouterr().out
     assert "predicts v" in said
     assert "family: tiny-sd21-v\n" in said
-    assert "because its U-Net reads text of width 32" in said
+    assert "because its U-Net takes 32-dim text embeddings" in said
     assert "text_encoder: " in said
     assert " F32, " in said
     assert len(said.splitlines()) < 25

@@ -62,7 +62,7 @@ def test_what_is_refused_changes_nothing(pipe: Pipeline, path: Path, tmp_path: P
     pipe.load_embedding(path)
     before = pipe.encode_prompt("<ink>").embeddings
     files.write(tmp_path / "wide.safetensors", {"<ink>": torch.zeros(1, 768)})
-    with pytest.raises(WeightMismatchError, match="made for SD 1: its vectors are 768 wide"):
+    with pytest.raises(WeightMismatchError, match="trained for SD 1: its vectors have 768 dims"):
         pipe.load_embedding(tmp_path / "wide.safetensors")
     with pytest.raises(InputError, match="white space"):
         pipe.load_embedding(path, "two words")

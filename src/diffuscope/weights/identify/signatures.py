@@ -1,8 +1,8 @@
-"""What of a U-Net's architecture the shapes in a file's header show, in every layout; and which presets have it."""
+"""A U-Net's architecture, as far as the shapes in a file's header show it; and the presets that have it."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 from diffuscope.config import PRESETS, ModelConfig, UNetConfig
 from diffuscope.weights.store.files import TensorInfo
@@ -12,7 +12,7 @@ Shapes = Mapping[str, TensorInfo]
 
 @dataclass(frozen=True)
 class Signature:
-    """What of a U-Net's architecture its tensors' shapes show: everything but the number of heads."""
+    """Everything of a U-Net's architecture but the number of heads, which shapes do not show."""
 
     in_channels: int
     width: int
@@ -29,7 +29,7 @@ class Signature:
 
     @classmethod
     def of(cls, config: UNetConfig) -> "Signature":
-        """That of the networks of a config."""
+        """That of a config."""
         return cls(
             config.in_channels,
             config.channels[0],
@@ -45,22 +45,22 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetNames:
-    """How a layout calls the tensors that a signature is read from."""
+    """A layout's names of the tensors that a signature is read from."""
 
     stem: str
     middle: str
     """A convolution of the middle's first residual block."""
     project: str
     context: str
-    """With the number of the transformer layer in the middle as {}."""
+    """With {} for the index of the transformer layer in the middle."""
     level: str
-    """A pattern of a name; its numbers count the levels."""
+    """A pattern; it matches one name per downsampling."""
     extra: str
     guidance: str
 
 
 UNETS = {
-    "original": UNetNames(
+    "ldm": UNetNames(
         stem="input_blocks.0.0.weight",
         middle="middle_block.0.in_layers.2.weight",
         project="middle_block.1.proj_in.weight",
@@ -91,18 +91,15 @@ UNETS = {
 
 
 def signature(tensors: Shapes, prefix: str, names: UNetNames) -> Signature | None:
-    """That of the U-Net whose names begin with ``prefix``, or None where its tensors are not there."""
+    """That of the U-Net whose names begin with ``prefix``, or None without its tensors."""
 
     def shape(name: str, dimensions: tuple[int, ...]) -> tuple[int, ...] | None:
         info = tensors.get(prefix + name)
         return info.shape if info is not None and len(info.shape) in dimensions else None
 
     stem, middle, project = shape(names.stem, (4,)), shape(names.middle, (4,)), shape(names.project, (2, 4))
-    context, extra, guidance = (
-        shape(names.context.format(0), (2,)),
-        shape(names.extra, (2,)),
-        shape(names.guidance, (2,)),
-    )
+    context = shape(names.context.format(0), (2,))
+    extra, guidance = shape(names.extra, (2,)), shape(names.guidance, (2,))
     if stem is None or middle is None or project is None or context is None:
         return None
     depth = 0
@@ -122,16 +119,12 @@ def signature(tensors: Shapes, prefix: str, names: UNetNames) -> Signature | Non
     )
 
 
-def fitting(found: Signature) -> tuple[str, ...]:
+def fitting(unet: Signature) -> tuple[str, ...]:
     """The presets with a U-Net of that signature."""
-    return tuple(name for name, preset in PRESETS.items() if Signature.of(preset.unet) == found)
+    return tuple(name for name, preset in PRESETS.items() if Signature.of(preset.unet) == unet)
 
 
-def differences(found: Signature, preset: ModelConfig) -> list[str]:
+def differences(unet: Signature, preset: ModelConfig) -> list[str]:
     """How a signature differs from that of a preset, one clause each."""
-    wanted = asdict(Signature.of(preset.unet))
-    return [
-        f"{field.name} {getattr(found, field.name)} instead of {wanted[field.name]}"
-        for field in fields(found)
-        if getattr(found, field.name) != wanted[field.name]
-    ]
+    theirs, ours = asdict(unet), asdict(Signature.of(preset.unet))
+    return [f"{name} {theirs[name]} instead of {ours[name]}" for name in theirs if theirs[name] != ours[name]]

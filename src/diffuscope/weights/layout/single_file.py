@@ -1,4 +1,4 @@
-"""A whole model in one file, in the layout of the original code: what belongs to which part, read and written."""
+"""A whole model in one file, in LDM's layout, read and written."""
 
 import re
 from collections.abc import Mapping
@@ -15,19 +15,19 @@ from diffuscope.weights.store import files
 from diffuscope.weights.store.stores import Store
 
 CONFIG_KEY = "diffuscope.config"
-"""Of the metadata: the config, in the files that are written here."""
+"""Key of the metadata for our config."""
 
 IGNORED = {
-    r"model_ema\..*": "a moving average of the weights, from which training would go on",
+    r"model_ema\..*": "a moving average of the weights, for further training",
     r"(alphas|betas|sqrt_alphas|sqrt_one_minus_alphas|log_one_minus_alphas|sqrt_recip_alphas|sqrt_recipm1_alphas)"
-    r"(_cumprod)?(_prev)?": "tables that the schedule makes anew",
-    r"posterior_.*|lvlb_weights|logvar|scale_factor|denoiser\.sigmas": "tables of training",
-    r"v_pred|ztsnr|global_step": "marks, which say how the network was trained",
-    r"cond_stage_model\.logit_scale|conditioner\.embedders\.\d+\.logit_scale": "of CLIP's training",
-    r"first_stage_model\.(loss|model_ema)\..*": "of the VAE's training",
-    r"embedding_manager\..*": "of the training of words",
+    r"(_cumprod)?(_prev)?": "tables of the schedule",
+    r"posterior_.*|lvlb_weights|logvar|scale_factor|denoiser\.sigmas": "tables for training",
+    r"v_pred|ztsnr|global_step": "marks of how the network was trained",
+    r"cond_stage_model\.logit_scale|conditioner\.embedders\.\d+\.logit_scale": "for CLIP's training",
+    r"first_stage_model\.(loss|model_ema)\..*": "for the VAE's training",
+    r"embedding_manager\..*": "for textual inversion",
 }
-"""What a single file holds that no network is made of: a pattern of names, and the reason."""
+"""Pattern of names that belong to no network -> the reason."""
 
 
 def read_part(
@@ -38,35 +38,21 @@ def read_part(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """The tensors of one network of a model, under our names; only these are read.
-
-    Raises:
-        WeightMismatchError: a tensor of the file belongs to no part, or to the part but to no layer of it.
-    """
-    own: PartConfig = getattr(config, part)
-    layout, _ = ldm.ldm_layout(own)
+    """The tensors of one network, under our names; only these are read."""
+    part_config: PartConfig = getattr(config, part)
+    layout, _ = ldm.ldm_layout(part_config)
     names = {name: full for name, full in _split(store, config)[part].items() if name not in layout.ignored}
-    read = store.read(names.values(), dtype=dtype, device=device)
-    return ldm.from_ldm({name: read[full] for name, full in names.items()}, own)
+    tensors = store.read(names.values(), dtype=dtype, device=device)
+    return ldm.from_ldm({name: tensors[full] for name, full in names.items()}, part_config)
 
 
 def write(path: str | Path, networks: Mapping[str, Mapping[str, Tensor]], config: ModelConfig, document: str) -> None:
-    """Write a model as a single file, whole, or leave what is there as it is.
-
-    Args:
-        path: the file; its folder exists.
-        networks: the tensors of each part under our names. Not modified.
-        config: of the model.
-        document: the config as JSON, for reading the file here; other programs pass over it.
-
-    Raises:
-        OutputError: there is no such folder, no permission or no space.
-    """
+    """Write the tensors of each part as a single file, atomically; ``document`` is the config for our own reader."""
     prefixes = ldm.prefixes(config)
     tensors = {
         prefixes[part] + name: tensor
-        for part, own in networks.items()
-        for name, tensor in ldm.to_ldm(own, getattr(config, part)).items()
+        for part, part_tensors in networks.items()
+        for name, tensor in ldm.to_ldm(part_tensors, getattr(config, part)).items()
     }
     metadata = {
         "format": "pt",
@@ -88,7 +74,7 @@ def _split(store: Store, config: ModelConfig) -> dict[str, dict[str, str]]:
         part = next((part for part, prefix in prefixes.items() if name.startswith(prefix)), None)
         if part is None:
             raise WeightMismatchError(
-                f"tensor {name!r} of {store.path} belongs to no part of {config.name}, whose names begin with "
+                f"tensor {name!r} of {store.path} belongs to no network of {config.name}, expected a name with "
                 f"{', '.join(prefixes.values())}; the file is of another kind of model"
             )
         split[part][name.removeprefix(prefixes[part])] = name

@@ -101,10 +101,10 @@ BAD: dict[str, tuple[dict[str, Tensor], dict[str, int], type[WeightsError], str]
         {"<s>": random(1, 1024)},
         ONE,
         WeightMismatchError,
-        "made for SD 2: its vectors are 1024 wide.*32",
+        "trained for SD 2: its vectors have 1024 dims.*32",
     ),
     "a pair for one": ({"clip_l": random(1, 768), "clip_g": random(1, 1280)}, ONE, WeightMismatchError, "for SDXL"),
-    "one for a pair": ({"<s>": random(1, 32)}, TWO, WeightMismatchError, "32 wide.*32 and 48 wide"),
+    "one for a pair": ({"<s>": random(1, 32)}, TWO, WeightMismatchError, "32 dims.*32 and 48"),
     "a pair the wrong way": (
         {"clip_l": random(1, 48), "clip_g": random(1, 32)},
         TWO,

@@ -27,7 +27,7 @@ NETWORKS = {
 LAYOUTS = {
     "own": lambda tensors, _: tensors,
     "diffusers": to_diffusers,
-    "original": ldm.to_ldm,
+    "ldm": ldm.to_ldm,
 }
 
 
