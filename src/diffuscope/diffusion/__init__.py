@@ -1,4 +1,4 @@
-"""How noise becomes a picture, without any network: noise levels, predictions, guidance, noise and samplers.
+"""The mathematics of diffusion, without any network: noise schedules, predictions, guidance, noise and samplers.
 
 Everything is written against one function type, ``types.Denoiser``, in variance-exploding variables
 ``x = x0 + sigma * noise``.

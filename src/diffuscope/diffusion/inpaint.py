@@ -1,4 +1,4 @@
-"""Inpainting with a network that knows no masks: what is to stay is put back after every step."""
+"""Inpainting with a network that was not trained for it: the known area is put back after every step."""
 
 from collections.abc import Iterator
 
@@ -8,20 +8,19 @@ from diffuscope.types import Levels, Step
 
 
 def blend_known(steps: Iterator[Step], clean: Tensor, noise: Tensor, mask: Tensor, levels: Levels) -> Iterator[Step]:
-    """The steps of a run in which every place that is not masked comes out as it was.
+    """The steps of a sampler, with the unmasked area replaced by the image at the same noise level.
 
-    After each step those places get the picture's latents at the noise level that was reached, so that the network
-    sees a whole picture: Lugmayr et al. 2022, equation 8, with one noise for the whole run.
+    So the network always sees a whole image: Lugmayr et al. 2022, equation 8, with one noise for the whole run.
 
     Args:
-        steps: a sampler's.
-        clean: [B,C,H,W] the picture's latents.
+        steps: of a sampler.
+        clean: [B,C,H,W] latents of the image.
         noise: [B,C,H,W] of unit variance.
-        mask: [B,1,H,W], 1 where the picture is made anew, 0 where it stays.
-        levels: those of the run.
+        mask: [B,1,H,W], 1 in the area to repaint, 0 in the area to keep.
+        levels: of the run.
     """
     for step in steps:
-        # A run that ends above zero ends in the clean latents all the same: its own end scale is undone.
+        # A run that ends above zero still ends in the clean latents: its end scale is undone.
         is_end = step.sigma == levels.sigmas[-1]
         known = clean / levels.end_scale if is_end else clean + step.sigma * noise
         step.x = known + mask * (step.x - known)

@@ -1,4 +1,4 @@
-"""From a picture back to its noise: the sampler's equation, run upwards."""
+"""DDIM inversion: from an image back to its noise."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -12,47 +12,41 @@ from diffuscope.types import Denoiser, Step
 def ddim_inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, refine: int = 0) -> Iterator[Step]:
     """DDIM (Song et al. 2021, section 4.3) from clean latents up to noise.
 
-    Each step goes up by the noise predicted where it starts; so the way down comes back up to a first-order error.
-    With ``refine`` the step is solved for the point from which DDIM itself comes down to where it started, by fixed
-    points (Pan et al. 2023): each costs a call, and enough of them invert exactly.
+    Each step uses the noise predicted at its start, so DDIM returns to the start up to a first-order error. With
+    ``refine``, fixed-point iterations solve for the point from which DDIM comes back exactly (Pan et al. 2023).
 
     Args:
-        denoise: estimates clean latents; called ``1 + refine`` times a step.
-        x: [B,C,H,W] latents at noise level ``sigmas[-1]``, clean where that is 0. Not modified.
-        sigmas: strictly decreasing, as the sampler has them; they are gone through from the last to the first.
-        refine: fixed-point iterations a step.
+        denoise: estimates clean latents; called ``1 + refine`` times per step.
+        x: [B,C,H,W] latents at noise level ``sigmas[-1]``, clean if that is 0. Not modified.
+        sigmas: strictly decreasing, as for a sampler; visited from the last to the first.
+        refine: fixed-point iterations per step, one call each.
 
     Yields:
-        One Step per interval, whose ``sigma`` rises; the last one's ``x`` is at noise level ``sigmas[0]``.
+        One Step per interval, with increasing ``sigma``; the last ``x`` is at noise level ``sigmas[0]``.
 
     Raises:
-        InputError: fewer than two levels, levels that do not fall, or ``refine`` below 0.
+        InputError: fewer than two levels, levels that do not decrease, or ``refine`` below 0. At the call.
     """
     check_inversion(sigmas, refine)
     return _inversion(denoise, x, sigmas, refine)
 
 
 def check_inversion(sigmas: Sequence[float], refine: int) -> None:
-    """Refuse what cannot be inverted along.
-
-    Raises:
-        InputError: fewer than two levels, levels that do not fall, or ``refine`` below 0.
-    """
+    """Refuse levels or a number of iterations that ``ddim_inversion`` refuses."""
     if len(sigmas) < 2 or sigmas[-1] < 0 or any(high <= low for high, low in pairwise(sigmas)):
-        raise InputError(f"noise levels {list(sigmas)}: give at least two, strictly decreasing to at least 0")
+        raise InputError("sigmas", list(sigmas), "at least two noise levels, strictly decreasing to at least 0")
     if refine < 0:
-        raise InputError(f"refine is {refine}; give 0 or a number of fixed-point iterations")
+        raise InputError("refine", refine, "a whole number of at least 0")
 
 
 def _inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], refine: int) -> Iterator[Step]:
-    for i, (sigma, above) in enumerate(pairwise(reversed(sigmas))):
-        known = sigma if sigma > 0 else above  # clean latents show no noise: they are asked at the first level
-        x0 = denoise(x, known)
-        noise = (x - x0) / known
-        higher = x + (above - sigma) * noise
+    for i, (sigma, sigma_next) in enumerate(pairwise(reversed(sigmas))):
+        seen = sigma if sigma > 0 else sigma_next  # there is no noise to predict in clean latents
+        x0 = denoise(x, seen)
+        x_next = x + (sigma_next - sigma) * ((x - x0) / seen)
         for _ in range(refine):
-            x0 = denoise(higher, above)
-            higher = x + (above - sigma) * (higher - x0) / above
-        step = Step(i, above, higher, x0)
+            x0 = denoise(x_next, sigma_next)
+            x_next = x + (sigma_next - sigma) * (x_next - x0) / sigma_next
+        step = Step(i, sigma_next, x_next, x0)
         yield step
         x = step.x

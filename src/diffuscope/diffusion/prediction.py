@@ -1,8 +1,8 @@
-"""From what a network predicts to a Denoiser, and what training asks it to predict.
+"""Prediction types: from a network's prediction to a Denoiser, and the target of training.
 
-Latents are ``x = x0 + sigma * noise``. A network sees ``x / sqrt(sigma^2 + 1)``, of unit variance for unit data, and
-predicts the noise ("epsilon": Ho et al. 2020), the velocity ("v": Salimans & Ho 2022) or the clean latents ("x0").
-Every formula takes sigma as a float or as a tensor [B,1,1,1].
+Latents are ``x = x0 + sigma * noise``. The input of a network is ``x / sqrt(sigma^2 + 1)``, of unit variance for unit
+data. It predicts the noise ("epsilon": Ho et al. 2020), the velocity ("v": Salimans & Ho 2022) or the clean latents
+("x0"). Every formula takes sigma as a float or as a tensor [B,1,1,1].
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from diffuscope.diffusion.timesteps import sigma_to_t
 from diffuscope.types import Denoiser, Levels
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""(x / sqrt(sigma^2 + 1) [B,C,H,W], training time, a scalar tensor) -> the network's prediction [B,C,H,W]."""
+"""(x / sqrt(sigma^2 + 1) [B,C,H,W], timestep as a scalar tensor) -> the network's prediction [B,C,H,W]."""
 
 
 def scale_input(x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def x0_from(prediction: Prediction, output: Tensor, x: Tensor, sigma: float | Te
 
 
 def training_target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: float | Tensor) -> Tensor:
-    """What the network shall predict [B,C,H,W] for ``x0 + sigma * noise``: the training target."""
+    """[B,C,H,W] target of the network's prediction for ``x0 + sigma * noise``."""
     if prediction == "epsilon":
         return noise
     if prediction == "v":
@@ -46,10 +46,10 @@ def training_target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: fl
 
 
 def denoiser(predict: Predict, levels: Levels, prediction: Prediction) -> Denoiser:
-    """A Denoiser around a network: scales the input, tells the time, turns the output into clean latents.
+    """A Denoiser around a network: scales the input, looks up the timestep, converts the output to clean latents.
 
-    At ``levels.sigmas`` the network is told exactly ``levels.times``; between them (midpoints of second-order
-    samplers) the time is interpolated in log sigma over ``levels.log_sigmas``. The estimate has the dtype of ``x``.
+    The timesteps of ``levels.sigmas`` are exactly ``levels.times``; between them (midpoints of second-order samplers)
+    they are interpolated in log sigma over ``levels.log_sigmas``. The estimate has the dtype of ``x``.
     """
     times = dict(zip(levels.sigmas, levels.times, strict=True))
 

@@ -1,4 +1,4 @@
-"""The network's clock: which training time a noise level belongs to."""
+"""Conversion between noise levels and training timesteps."""
 
 import math
 from bisect import bisect_right
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def sigma_to_t(log_sigmas: Sequence[float], sigma: float) -> float:
-    """Training time of ``sigma`` by its place in the ascending table ``log_sigmas``, clamped to the table's ends."""
+    """Timestep of ``sigma``, linear in log sigma between whole ones and clamped to the ends of ``log_sigmas``."""
     last = len(log_sigmas) - 1
     level = math.log(sigma) if sigma > 0 else -math.inf
     if level <= log_sigmas[0]:
@@ -18,7 +18,7 @@ def sigma_to_t(log_sigmas: Sequence[float], sigma: float) -> float:
 
 
 def t_to_log_sigma(log_sigmas: Sequence[float], time: float) -> float:
-    """Log noise level at ``time``, linear between whole times: the inverse of ``sigma_to_t`` within the table."""
+    """Log sigma of a timestep: the inverse of ``sigma_to_t`` in the trained range."""
     low = min(int(time), len(log_sigmas) - 2)
     start, end = log_sigmas[low], log_sigmas[low + 1]
     return start + (time - low) * (end - start)
