@@ -15,55 +15,57 @@ from random import Random
 import numpy as np
 import torch
 
-from diffuscope.data.catalogue import Catalogue, Sprite, catalogue
 from diffuscope.data.compose import compose
+from diffuscope.data.foreground import foreground_word
 from diffuscope.data.packages import EMOJI_STYLES
-from diffuscope.data.palette import SHARE, WORDS
-from diffuscope.data.scenes import blank
+from diffuscope.data.palette import COLOUR_WORDS, MIN_SHARE
+from diffuscope.data.scenes import blank_scenes
 from diffuscope.data.split import colour_key
-from diffuscope.data.things import thing_word
+from diffuscope.data.sprites import Sprite, SpriteSampler, sprite_sampler
 from diffuscope.evaluate import questions
 from diffuscope.evaluate.intervals import proportion
 from diffuscope.evaluate.material import Material
 from diffuscope.loading import choose_device
-from diffuscope.recipes.stages import Stock
+from diffuscope.recipes.stages import Dataset
 from diffuscope.weights.store.files import write_text
 
-WHITE = WORDS.index("white")
+WHITE = COLOUR_WORDS.index("white")
 
 
-def right(stock: Stock, pairs: list[tuple[Sprite, int]]) -> torch.Tensor:
+def right(dataset: Dataset, pairs: list[tuple[Sprite, int]]) -> torch.Tensor:
     """[N] whether each sprite, given its colour and drawn alone on white, is judged to have it."""
     found = []
     for start in range(0, len(pairs), 256):
         part = pairs[start : start + 256]
-        scenes = blank(len(part))
+        scenes = blank_scenes(len(part))
         scenes.sprite[:, 0] = [sprite.row for sprite, _ in part]
         scenes.colour[:, 0] = [colour for _, colour in part]
-        pictures = ((compose(stock.canvas, scenes) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        found.append(thing_word(pictures).cpu() == torch.from_numpy(scenes.colour[:, 0].astype(np.int64)))
+        pictures = ((compose(dataset.canvas, scenes) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        found.append(foreground_word(pictures).cpu() == torch.from_numpy(scenes.colour[:, 0].astype(np.int64)))
     return torch.cat(found)
 
 
-def drawn(stock: Catalogue, count: int) -> list[tuple[Sprite, int]]:
+def drawn(sampler: SpriteSampler, count: int) -> list[tuple[Sprite, int]]:
     """``count`` things and colours as training draws them."""
     random = Random(0)
     pairs = []
     while len(pairs) < count:
-        sprite = stock.coloured.draw(random).draw(random)
+        sprite = sampler.recolourable.sample(random).sample(random)
         colour = random.choice(sprite.colours)
         if colour != WHITE:
             pairs.append((sprite, colour))
     return pairs
 
 
-def asked(stock: Catalogue, material: Material) -> list[tuple[Sprite, int]]:
+def asked(sampler: SpriteSampler, material: Material) -> list[tuple[Sprite, int]]:
     """The questions of held-out colours, each in every emoji style of its thing."""
     wanted = {
         (question.colour, colour_key(material.pictures[question.row].name)) for question in questions.colours(material)
     }
-    sprites = [sprite for concept in stock.coloured.items for sprite in concept.items if sprite.style in EMOJI_STYLES]
-    return [(s, i) for s in sprites for i in s.colours if (WORDS[i], colour_key(s.name)) in wanted]
+    sprites = [
+        sprite for concept in sampler.recolourable.items for sprite in concept.items if sprite.style in EMOJI_STYLES
+    ]
+    return [(s, i) for s in sprites for i in s.colours if (COLOUR_WORDS[i], colour_key(s.name)) in wanted]
 
 
 def main() -> None:
@@ -75,15 +77,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
-    stock, material = Stock.load(arguments.corpus, device), Material.load(arguments.corpus, device)
-    tones, takes = stock.canvas.tones.cpu().numpy(), stock.takes.numpy()
-    every = np.repeat(tones[:, 3:] >= SHARE, len(WORDS), axis=1)
+    dataset, material = Dataset.load(arguments.corpus, device), Material.load(arguments.corpus, device)
+    tones, recolourable = dataset.canvas.tones.cpu().numpy(), dataset.recolourable.numpy()
+    every = np.repeat(tones[:, 3:] >= MIN_SHARE, len(COLOUR_WORDS), axis=1)
     results = {}
-    for name, allowed in (("every word", every), ("words that are taken", takes)):
-        seen = catalogue(stock.corpus, stock.split, tones, allowed)
-        whole = catalogue(stock.corpus, stock.split, tones, allowed, train=False)
+    for name, allowed in (("every word", every), ("words that are taken", recolourable)):
+        seen = sprite_sampler(dataset.corpus, dataset.split, tones, allowed)
+        whole = sprite_sampler(dataset.corpus, dataset.split, tones, allowed, train=False)
         for what, pairs in (("drawn", drawn(seen, arguments.count)), ("held out", asked(whole, material))):
-            score = proportion(right(stock, pairs)[:, None])
+            score = proportion(right(dataset, pairs)[:, None])
             results[f"{what}, {name}"] = asdict(score)
             print(f"{what}, {name}: {score.value:.3f} ({score.low:.3f} to {score.high:.3f}) of {score.pictures}")
     if arguments.out is not None:

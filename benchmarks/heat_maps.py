@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 import diffuscope as ds
-from diffuscope.data.captions import Caption, Thing, say
+from diffuscope.data.captions import Caption, Thing, caption_text
 from diffuscope.evaluate.intervals import Score, proportion
 from diffuscope.evaluate.scores import machine
 from diffuscope.lens.attention_maps import AttentionCapture
 from diffuscope.weights.store.files import write_text
 
-WORDS = (
+COLOUR_WORDS = (
     "apple", "ball", "banana", "bear", "bus", "car", "cat", "clock", "cow", "dog", "fish", "fox", "frog",
     "hat", "heart", "house", "key", "lemon", "moon", "pig", "rabbit", "rocket", "rose", "star", "tree",
 )  # fmt: skip
@@ -28,13 +28,17 @@ APART = (3, 8, 22, 17)
 
 def pairs() -> list[tuple[str, str]]:
     """100 of them, each in both orders, so that no word and no side is favoured."""
-    return [(word, WORDS[(i + apart) % len(WORDS)]) for i, word in enumerate(WORDS) for apart in APART]
+    return [
+        (word, COLOUR_WORDS[(i + apart) % len(COLOUR_WORDS)]) for i, word in enumerate(COLOUR_WORDS) for apart in APART
+    ]
 
 
 def sides(pipe: ds.Pipeline, asked: list[tuple[str, str]], seed: int) -> list[tuple[float, float]]:
     """The centres of both words' maps, 0 at the left edge and 1 at the right one, of a picture each."""
     capture = AttentionCapture()
-    prompts = [say(Caption(things=(Thing(left), Thing(right)), relation="side by side")) for left, right in asked]
+    prompts = [
+        caption_text(Caption(things=(Thing(left), Thing(right)), relation="side by side")) for left, right in asked
+    ]
     pipe(prompts, seed=seed, tap=capture, upscale=1)
     maps = [capture.maps(pipe.tokenizer, image) for image in range(len(asked))]
     return [

@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 
 import diffuscope as ds
-from diffuscope.data.processes import cores
+from diffuscope.data.processes import available_cores
 from diffuscope.weights.store.files import write_text
 
 PROMPT = "a red fox"
 TITLES = {
-    "import": "`import diffuscope`, beyond what Python itself takes (s)",
+    "import": "`import diffuscope`, beyond what Python itself recolourable (s)",
     "help": "`diffuscope --help` (s)",
     "generate": "`diffuscope generate`, process start to 512x512 PNG (s)",
     "generate_memory": "the same, peak memory (GB)",
@@ -59,7 +59,7 @@ def picture(pipe: ds.Pipeline, **settings: int) -> float:
     return time.perf_counter() - start
 
 
-def measure(model: str) -> dict[str, float]:
+def dominant_tones(model: str) -> dict[str, float]:
     python, command = sys.executable, [sys.executable, "-m", "diffuscope"]
     bare = median(5, lambda: process(python, "-c", "pass")[0])
     found = {
@@ -95,13 +95,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write the JSON")
     parser.add_argument("documents", nargs="*", type=Path)
     asked = parser.parse_args()
-    seconds = measure(asked.model)
+    seconds = dominant_tones(asked.model)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     report: dict[str, object] = {
         "command": f"python {' '.join(sys.argv)}",
         "commit": commit,
         "processor": processor(),
-        "cores": cores(),
+        "cores": available_cores(),
         "torch": torch.__version__,
         "device": str(ds.load(asked.model).device),
         "measured": seconds,

@@ -26,20 +26,20 @@ LOOP = LoopConfig(steps=8, warmup=2, log_every=4, lr=3e-3)
 
 
 @pytest.fixture(scope="module")
-def stock(corpus_file):
-    return stages.Stock.load(corpus_file, torch.device("cpu"), 32)
+def dataset(corpus_file):
+    return stages.Dataset.load(corpus_file, torch.device("cpu"), 32)
 
 
 @pytest.fixture(scope="module")
-def run(stock, feature_net_file, tmp_path_factory):
+def run(dataset, feature_net_file, tmp_path_factory):
     """The folder of a run through all four stages."""
     folder = tmp_path_factory.mktemp("run")
     recipe = emoji.VAERecipe(model=MODEL, batch=4, scenes=256, loop=LOOP)
-    stages.train_vae(recipe, stock, feature_net_file, folder / "vae")
+    stages.train_vae(recipe, dataset, feature_net_file, folder / "vae")
     settled = replace(recipe, loss=VAELoss(kl=5e-3, spikes=2e-5, features_from=0.0))
-    vae = stages.train_vae(settled, stock, feature_net_file, folder / "settle", folder / "vae" / "vae.safetensors")
+    vae = stages.train_vae(settled, dataset, feature_net_file, folder / "settle", folder / "vae" / "vae.safetensors")
     examples = stages.make_examples(
-        emoji.ExamplesRecipe(scenes=64, held_out=256), stock, vae, feature_net_file, folder, SOURCE
+        emoji.ExamplesRecipe(scenes=64, held_out=256), dataset, vae, feature_net_file, folder, SOURCE
     )
     stages.train_text(
         emoji.TextRecipe(model=MODEL, training=TextTraining(batch=16), loop=LOOP), examples, folder / "text"
@@ -93,7 +93,7 @@ def test_the_shipped_folder_opens_and_paints(run):
     assert result.latents.isfinite().all()
 
 
-def test_training_goes_on_from_a_shipped_folder(run, stock, feature_net_file, tmp_path):
+def test_training_goes_on_from_a_shipped_folder(run, dataset, feature_net_file, tmp_path):
     painter = ship.shipped_painter(run / "model")
     config = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch=8), loop=replace(LOOP, steps=2))
     before = painter.unet.out.weight.detach().clone()

@@ -49,7 +49,7 @@ def _version(name: str) -> str | None:
 def _devices() -> Iterator[tuple[str, str]]:
     import torch
 
-    from diffuscope.data.processes import cores
+    from diffuscope.data.processes import available_cores
     from diffuscope.loading import choose_device, choose_dtype
 
     device = choose_device("auto")
@@ -57,7 +57,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     for i in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(i)
         yield "ok", f"cuda:{i} is {gpu.name} with {gpu.total_memory / 2**30:.0f} GiB"
-    threads, available = torch.get_num_threads(), cores()
+    threads, available = torch.get_num_threads(), available_cores()
     yield (
         "ok",
         f"torch uses {threads} threads of {available} cores; CPU kernels for {torch.backends.cpu.get_cpu_capability()}",

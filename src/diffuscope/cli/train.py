@@ -60,14 +60,14 @@ def train(
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
     last = stages[-1]
-    with ranks.joined(choose_device(device)) as place:
+    with ranks.concatenate(choose_device(device)) as place:
         autoencoder = vae or out / "settle" / "vae.safetensors"
         if {"vae", "settle"} & set(stages):
-            stock = run.Stock.load(corpus, place)
+            dataset = run.Dataset.load(corpus, place)
             for stage, recipe in (("vae", emoji.vae), ("settle", emoji.settle)):
                 if stage in stages:
                     begin = None if stage == "vae" else vae or out / "vae" / "vae.safetensors"
-                    run.train_vae(recipe(**(length if stage == last else {})), stock, teacher, out / stage, begin)
+                    run.train_vae(recipe(**(length if stage == last else {})), dataset, teacher, out / stage, begin)
                     autoencoder = out / stage / "vae.safetensors"
         if not {"text", "unet"} & set(stages):
             return
@@ -76,9 +76,9 @@ def train(
         source = run.made_from(drawn, corpus, autoencoder)
         examples = run.kept_examples(out, place, source)
         if examples is None:
-            stock = run.Stock.load(corpus, place)
+            dataset = run.Dataset.load(corpus, place)
             network = run.load_vae(emoji.settle(), autoencoder)
-            examples = run.make_examples(drawn, stock, network, teacher, out, source)
+            examples = run.make_examples(drawn, dataset, network, teacher, out, source)
         if "text" in stages:
             run.train_text(emoji.text(**(length if last == "text" else {})), examples, out / "text")
         if "unet" in stages:

@@ -1,7 +1,7 @@
-"""The emoji corpus: where the pictures come from, what they are called, and the captioned scenes made of them.
+"""The emoji corpus: vector pictures of published packages, their names, and captioned scenes composed of them.
 
-The chain is ``corpus.build`` -> ``Corpus`` -> ``render.render_all`` -> ``colours.measure`` -> ``scenes.draw_scenes`` ->
-``compose.compose``. What is never trained on is decided once, in ``split``.
+The chain is ``corpus.build`` -> ``Corpus`` -> ``render.render_all`` -> ``colours.dominant_tones`` ->
+``scenes.sample_scenes`` -> ``compose.compose``. ``split`` decides which pairs are held out from training.
 """
 
 from diffuscope.data.corpus import Corpus, build

@@ -1,4 +1,4 @@
-"""The language of the captions: a small grammar that says what stands in a scene, and its inverse.
+"""Captions: a small grammar that describes a scene.
 
 single   [a picture of] a [tiny|huge] [COLOUR] NAME [in the top left corner] [on a COLOUR background][, STYLE style]
 pair     a [COLOUR] NAME and a [COLOUR] NAME side by side [on a COLOUR background][, STYLE style]
@@ -7,10 +7,7 @@ tags     WORD, WORD[, WORD][, STYLE style]
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-
-from diffuscope.data.palette import WORDS
+from dataclasses import dataclass
 
 PREFIXES = ("", "a", "a picture of a", "an emoji of a", "an icon of a")
 RELATIONS = ("side by side", "on the left of", "on the right of", "above", "below")
@@ -19,8 +16,6 @@ SIZES = ("tiny", "huge")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 PLACES = (*(f"in the {corner} corner" for corner in CORNERS), "in the middle")
 
-_STYLE = re.compile(r"(?P<rest>.*), (?P<style>[^,]+) style")
-_BACKGROUND = re.compile(rf"(?P<rest>.*) on an? (?P<colour>{'|'.join(WORDS)}) background")
 _SAME_PLURAL = ("fish", "sheep", "deer", "moose", "maracas", "shrimp", "squid", "bison", "broccoli", "bread", "police")
 _PLURALS = {"man": "men", "woman": "women", "person": "people", "child": "children", "mouse": "mice", "goose": "geese",
             "tooth": "teeth", "foot": "feet", "leaf": "leaves", "knife": "knives", "wolf": "wolves", "loaf": "loaves",
@@ -29,7 +24,7 @@ _PLURALS = {"man": "men", "woman": "women", "person": "people", "child": "childr
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A name, perhaps with a colour before it."""
+    """A name, with or without a colour word."""
 
     name: str
     colour: str | None = None
@@ -40,7 +35,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """What a caption says; ``say`` writes it, ``Reader.parse`` reads it."""
+    """The content of a caption; ``caption_text`` writes it."""
 
     things: tuple[Thing, ...]
     """One thing; two with a ``relation``; two or three words as ``tags``."""
@@ -54,12 +49,12 @@ class Caption:
     style: str | None = None
 
 
-def say(caption: Caption) -> str:
-    """The caption in words."""
+def caption_text(caption: Caption) -> str:
+    """The caption as a sentence."""
     if caption.tags:
         text = ", ".join(str(thing) for thing in caption.things)
     elif caption.relation is not None:
-        first, second = (_with_article(str(thing)) for thing in caption.things)
+        first, second = (with_article(str(thing)) for thing in caption.things)
         sides = caption.relation == RELATIONS[0]
         text = f"{first} and {second} {RELATIONS[0]}" if sides else f"{first} {caption.relation} {second}"
     elif caption.count > 1:
@@ -67,26 +62,28 @@ def say(caption: Caption) -> str:
         text = f"{COUNTS[caption.count]} {Thing(plural(thing.name), thing.colour)}"
     else:
         words = str(caption.things[0]) if caption.size is None else f"{caption.size} {caption.things[0]}"
-        text = _with_prefix(caption.prefix, words)
+        text = with_prefix(caption.prefix, words)
         if caption.place is not None:
             text += f" {caption.place}"
     if caption.background is not None:
-        text += f" on {_with_article(caption.background)} background"
+        text += f" on {with_article(caption.background)} background"
     return text if caption.style is None else f"{text}, {caption.style} style"
 
 
-def _with_prefix(prefix: str, words: str) -> str:
+def with_prefix(prefix: str, words: str) -> str:
+    """``words`` after one of ``PREFIXES``, with the right article."""
     if prefix == "":
         return words
-    return f"{prefix.removesuffix('a')}{_with_article(words)}"
+    return f"{prefix.removesuffix('a')}{with_article(words)}"
 
 
-def _with_article(words: str) -> str:
+def with_article(words: str) -> str:
+    """``words`` after "a" or "an", or as they are if they are a plural."""
     return words if is_plural(words) else f"{article(words)} {words}"
 
 
 def article(words: str) -> str:
-    """The article, "a" or "an", as ``words`` sound."""
+    """The article, "a" or "an", by the sound of ``words``."""
     words = words.lower()
     if re.match(r"(hour|8|11|18|[fhlmnrsx]\b|x-|atm|id |sos)", words):
         return "an"
@@ -95,13 +92,13 @@ def article(words: str) -> str:
 
 
 def _head(name: str) -> tuple[str, str]:
-    """``name`` cut before the words that only say more about it: "slice of pizza" -> ("slice", " of pizza")."""
-    found = re.search(r" (of|with|in|on|and|without|facing|holding|wearing|behind|over|at|to|for|from)\b", name)
-    return (name, "") if found is None or found.start() == 0 else (name[: found.start()], name[found.start() :])
+    """``name`` as head noun and rest: "slice of pizza" -> ("slice", " of pizza")."""
+    match = re.search(r" (of|with|in|on|and|without|facing|holding|wearing|behind|over|at|to|for|from)\b", name)
+    return (name, "") if match is None or match.start() == 0 else (name[: match.start()], name[match.start() :])
 
 
 def is_plural(name: str) -> bool:
-    """Whether ``name`` already speaks of several ("grapes", "men wrestling")."""
+    """Whether ``name`` is a plural already ("grapes", "men wrestling")."""
     head = _head(name)[0].lower()
     if head.split(" ")[0] in ("men", "women", "people"):
         return True
@@ -112,7 +109,7 @@ def is_plural(name: str) -> bool:
 
 
 def plural(name: str) -> str:
-    """What comes after "two": "cherry" -> "cherries", "slice of pizza" -> "slices of pizza"."""
+    """The plural: "cherry" -> "cherries", "slice of pizza" -> "slices of pizza"."""
     if is_plural(name):
         return name
     head, rest = _head(name)
@@ -130,86 +127,3 @@ def plural(name: str) -> str:
     else:
         several = last + "s"
     return f"{start}{space}{several}{rest}"
-
-
-class Reader:
-    """Reads captions whose names it knows."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        """``names``: every name and tag that may occur, and every name without its colour word."""
-        self._names = frozenset(names)
-        self._plurals = {plural(name): name for name in sorted(self._names)}
-
-    def parse(self, text: str) -> Caption | None:
-        """The caption that ``say`` turns into ``text``; None if there is none.
-
-        A colour before a name is read as part of the name where that name exists ("red apple").
-        """
-        rest, style, background = text, None, None
-        if found := _STYLE.fullmatch(rest):
-            rest, style = found["rest"], found["style"]
-        if found := _BACKGROUND.fullmatch(rest):
-            rest, background = found["rest"], found["colour"]
-        for read in (self._single, self._pair, self._several, self._tags):
-            caption = read(rest)
-            if caption is not None:
-                return replace(caption, background=background, style=style)
-        return None
-
-    def _thing(self, words: str, *, several: bool = False) -> Thing | None:
-        known = self._plurals if several else {}
-        for colour in (None, *WORDS):
-            name = words if colour is None else words.removeprefix(f"{colour} ")
-            if colour is not None and name == words:
-                continue
-            if several and name in known:
-                return Thing(known[name], colour)
-            if not several and name in self._names:
-                return Thing(name, colour)
-        return None
-
-    def _after_article(self, words: str) -> Thing | None:
-        thing = self._thing(re.sub(r"^an? ", "", words))
-        return thing if thing is not None and _with_article(str(thing)) == words else None
-
-    def _single(self, text: str) -> Caption | None:
-        place = next((place for place in PLACES if text.endswith(f" {place}")), None)
-        rest = text if place is None else text.removesuffix(f" {place}")
-        for prefix in sorted(PREFIXES, key=len, reverse=True):
-            start = prefix.removesuffix("a")
-            if not rest.startswith(start):
-                continue
-            words = re.sub(r"^an? ", "", rest[len(start) :]) if prefix else rest
-            for size in (None, *SIZES):
-                if size is not None and not words.startswith(f"{size} "):
-                    continue
-                thing = self._thing(words if size is None else words.removeprefix(f"{size} "))
-                if thing is not None and _with_prefix(prefix, words) == rest:
-                    return Caption(things=(thing,), prefix=prefix, size=size, place=place)
-        return None
-
-    def _pair(self, text: str) -> Caption | None:
-        for relation in RELATIONS:
-            sides = relation == RELATIONS[0]
-            if sides and not text.endswith(f" {relation}"):
-                continue
-            joint = " and " if sides else f" {relation} "
-            whole = text.removesuffix(f" {relation}") if sides else text
-            for cut in re.finditer(re.escape(joint), whole):
-                first, second = self._after_article(whole[: cut.start()]), self._after_article(whole[cut.end() :])
-                if first is not None and second is not None:
-                    return Caption(things=(first, second), relation=relation)
-        return None
-
-    def _several(self, text: str) -> Caption | None:
-        for count, word in COUNTS.items():
-            thing = self._thing(text.removeprefix(f"{word} "), several=True) if text.startswith(f"{word} ") else None
-            if thing is not None:
-                return Caption(things=(thing,), count=count)
-        return None
-
-    def _tags(self, text: str) -> Caption | None:
-        words = text.split(", ")
-        if len(words) in (2, 3) and all(word in self._names for word in words):
-            return Caption(things=tuple(Thing(word) for word in words), tags=True)
-        return None

@@ -1,4 +1,4 @@
-"""Scenes to pixels, on any device, a batch at a time."""
+"""Scenes to pixels, in batches, on any device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,38 +8,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffuscope.data.colours import coloured
+from diffuscope.data.colours import recolour_to_word
 from diffuscope.data.scenes import SLOTS, Scenes
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 
-_REACH = 16  # sprite pixels outside the sprite that a filter may touch; limits shrinking to 1/16
+_REACH = 16  # filter taps beyond the sprite, in pixels; limits downscaling to 1/16
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The rendered corpus on a device, ready to be composed."""
+    """The rendered corpus on a device."""
 
     sprites: Tensor
     """[N,4,P,P] uint8 RGBA."""
     tones: Tensor
-    """[N,4] of ``colours.measure``."""
+    """[N,4] of ``colours.dominant_tones``."""
 
     @classmethod
     def on(cls, device: str | torch.device, sprites: Tensor, tones: Tensor) -> "Canvas":
         """Move ``sprites`` [N,4,P,P] uint8 and their ``tones`` [N,4] to ``device``."""
         if sprites.dtype != torch.uint8 or sprites.ndim != 4 or sprites.shape[1] != 4:
-            raise InputError(
-                f"sprites are {tuple(sprites.shape)} {sprites.dtype}, [N,4,P,P] uint8 is wanted; "
-                "permute what render_all gives"
-            )
+            got = Unquoted(f"{sprites.dtype} of shape {list(sprites.shape)}")
+            raise InputError("sprites", got, "uint8 [N,4,P,P]", "Permute the output of render_all")
         return cls(sprites.to(device), tones.to(device))
 
 
 def compose(canvas: Canvas, scenes: Scenes) -> Tensor:
-    """Draw ``scenes``: premultiplied alpha-over in slot order (Porter & Duff 1984), colours replaced in OKLCh.
+    """Images of ``scenes``: premultiplied alpha-over in slot order (Porter & Duff 1984), recoloured in OKLCh.
 
-    A sprite of size 1 in the middle is copied exactly. Every other one is resampled with a triangle filter as wide as
-    the shrinking asks (the antialiasing of Pillow's BILINEAR).
+    A centred sprite of size 1 is copied exactly. Others are resampled with a triangle filter that widens with
+    downscaling, as Pillow's BILINEAR does.
 
     Returns:
         [B,3,P,P] float32 in [-1,1] on the canvas's device, P the size of the sprites. In float32 under autocast too.
@@ -67,7 +65,7 @@ def _compose(canvas: Canvas, scenes: Scenes) -> Tensor:
 
 
 def _layer(canvas: Canvas, scenes: Scenes, used: NDArray[np.int64], slot: int) -> Tensor:
-    """[R,4,P,P] premultiplied: what stands in ``slot`` of the scenes ``used``."""
+    """[R,4,P,P] premultiplied RGBA of ``slot`` in the scenes ``used``."""
     device = canvas.sprites.device
 
     def send(values: NDArray[Any]) -> Tensor:
@@ -80,7 +78,7 @@ def _layer(canvas: Canvas, scenes: Scenes, used: NDArray[np.int64], slot: int) -
     if len(painted):
         tone = canvas.tones[send(index[painted].astype(np.int64))]
         rows = send(painted)
-        sprites[rows, :3] = coloured(sprites[rows], tone, send(colour[painted].astype(np.int64)))
+        sprites[rows, :3] = recolour_to_word(sprites[rows], tone, send(colour[painted].astype(np.int64)))
     layer = torch.cat([sprites[:, :3] * sprites[:, 3:], sprites[:, 3:]], 1)
 
     x, y, size = scenes.x[used, slot], scenes.y[used, slot], scenes.size[used, slot]
@@ -88,23 +86,23 @@ def _layer(canvas: Canvas, scenes: Scenes, used: NDArray[np.int64], slot: int) -
     moved = np.flatnonzero((size != 1) | (x != 0.5) | (y != 0.5) | mirror)
     if len(moved):
         rows = send(moved)
-        across = weights(send(x[moved]), send(size[moved]), layer.shape[-1], send(mirror[moved]))
-        down = weights(send(y[moved]), send(size[moved]), layer.shape[-1])
+        across = resampling_matrix(send(x[moved]), send(size[moved]), layer.shape[-1], send(mirror[moved]))
+        down = resampling_matrix(send(y[moved]), send(size[moved]), layer.shape[-1])
         layer[rows] = (down[:, None] @ layer[rows] @ across[:, None].mT).clamp(0, 1)
     return layer
 
 
-def weights(centre: Tensor, size: Tensor, side: int, mirror: Tensor | None = None) -> Tensor:
+def resampling_matrix(centre: Tensor, size: Tensor, side: int, mirror: Tensor | None = None) -> Tensor:
     """Resampling along one axis as a matrix.
 
     Args:
         centre: [R] middle of the sprite, in canvas widths.
         size: [R] side of the sprite, in canvas widths; at least 1/16.
         side: pixels of sprite and canvas.
-        mirror: [R] whether the sprite is turned round.
+        mirror: [R] whether the sprite is flipped.
 
     Returns:
-        [R,side,side]: canvas pixel from sprite pixel. Rows sum to 1 inside the sprite and fall to 0 at its border.
+        [R,side,side], from sprite pixels to canvas pixels. Rows sum to 1 inside the sprite and fall to 0 at its border.
     """
     out = (torch.arange(side, device=size.device) + 0.5) / side
     at = (out - (centre - size / 2)[:, None]) / size[:, None]

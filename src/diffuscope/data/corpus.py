@@ -5,7 +5,8 @@ import json
 import lzma
 import re
 import tempfile
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,17 +14,19 @@ from typing import Any
 
 from diffuscope.data import names, packages
 from diffuscope.data.names import Label, Labels
-from diffuscope.errors import InputError, OutputError
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.weights.store.files import replacing
 
 LIMIT = 1 << 29
 """Largest corpus accepted, in bytes after decompression."""
 
+_HINT = "Make one with `diffuscope data build`"
 _KEYS = frozenset({"style", "name", "tags", "group", "concept", "svg"})
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One vector picture and what it shows."""
+    """One vector picture and its names."""
 
     style: str
     name: str
@@ -47,20 +50,29 @@ class Corpus:
         """Read a file that ``build`` wrote.
 
         Raises:
-            InputError: The file is missing, damaged, too large, or something else.
+            InputError: the file is missing, damaged, too large, or no corpus.
         """
-        path = Path(path)
+        path, want = Path(path), "a corpus file"
         try:
             with lzma.open(path, "rb") as file:
                 text = file.read(LIMIT + 1)
             if len(text) > LIMIT:
-                raise InputError(f"{path} is larger than {LIMIT} bytes when unpacked; this is no corpus file")
+                raise InputError("path", Unquoted(f"{path} of more than {LIMIT} bytes unpacked"), want, _HINT)
             rows = [json.loads(line) for line in text.decode().splitlines()]
         except (OSError, lzma.LZMAError, EOFError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is no corpus file ({error}); make one with `diffuscope data build`") from error
+            raise InputError("path", Unquoted(f"{path} ({error})"), want, _HINT) from error
         if not rows or any(not isinstance(row, dict) or row.keys() != _KEYS for row in rows):
-            raise InputError(f"{path} holds no corpus rows {sorted(_KEYS)}; make it anew with `diffuscope data build`")
+            raise InputError("path", Unquoted(f"{path} without rows {sorted(_KEYS)}"), want, _HINT)
         return cls(tuple(Picture(**{**row, "tags": tuple(row["tags"])}) for row in rows))
+
+    def concepts_by_tag(self, groups: Collection[str] | None = None) -> dict[str, set[str]]:
+        """Tag -> the concepts that carry it in an emoji style; only those of ``groups``, if given."""
+        carriers: dict[str, set[str]] = defaultdict(set)
+        for picture in self.pictures:
+            if picture.style in packages.EMOJI_STYLES and (groups is None or picture.group in groups):
+                for tag in picture.tags:
+                    carriers[tag].add(picture.concept)
+        return carriers
 
     @cached_property
     def hash(self) -> str:
@@ -68,21 +80,9 @@ class Corpus:
         return hashlib.sha256(_lines(self.pictures)).hexdigest()
 
     def save(self, path: str | Path) -> None:
-        """Write the compressed file, by a temporary file and a rename.
-
-        Raises:
-            OutputError: The file cannot be written.
-        """
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        packed = lzma.compress(_lines(self.pictures), preset=1)
-        try:
-            partial.write_bytes(packed)
-            partial.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            raise OutputError(f"{path} cannot be written ({error}); give a path in a writable folder") from error
+        """Write the compressed file whole, or not at all; OutputError if it cannot be written."""
+        with replacing(path) as part:
+            part.write_bytes(lzma.compress(_lines(self.pictures), preset=1))
 
 
 def _lines(pictures: tuple[Picture, ...]) -> bytes:
@@ -90,14 +90,15 @@ def _lines(pictures: tuple[Picture, ...]) -> bytes:
 
 
 def build(folder: str | Path | None, out: str | Path) -> Corpus:
-    """Make the corpus from a ``node_modules`` folder, or from packages downloaded for it when ``folder`` is None.
+    """Build the corpus and write it to ``out``, as JSON lines in xz.
 
-    Returns:
-        The corpus, which also stands in the file ``out``: JSON lines in xz.
+    Args:
+        folder: a ``node_modules`` folder with the packages; None downloads them with the npm client.
+        out: the file to write.
 
     Raises:
-        InputError: A package is missing or not under a permissive licence.
-        OutputError: Downloading or writing failed.
+        InputError: a package is missing, or not under a permissive licence.
+        OutputError: the download failed, or the file cannot be written.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -108,10 +109,10 @@ def build(folder: str | Path | None, out: str | Path) -> Corpus:
 
 
 def collect(folder: Path) -> Corpus:
-    """The corpus of a ``node_modules`` folder. Packages of ``packages.STYLES`` must all be there."""
+    """The corpus of a ``node_modules`` folder with all packages of ``packages.VERSIONS``."""
     for package in packages.VERSIONS:
         packages.check_licence(folder, package)
-    known = names.labels(
+    labels = names.read_labels(
         packages.read_json(folder, "emojibase-data", "en/data.json"),
         packages.read_json(folder, "emojilib", "dist/emoji-en-US.json"),
         packages.read_json(folder, "emojibase-data", "meta/groups.json")["groups"],
@@ -120,38 +121,37 @@ def collect(folder: Path) -> Corpus:
     for package, style in packages.STYLES.items():
         icons = packages.read_json(folder, package, "icons.json")
         categories = packages.read_json(folder, package, "metadata.json").get("categories", {})
-        pictures += _without_repeats(_pictures(style, icons, set(categories.get("Logos", ())), known))
+        pictures += _without_repeats(_pictures(style, icons, set(categories.get("Logos", ())), labels))
     return Corpus(tuple(sorted(pictures, key=lambda p: (p.concept, p.style, p.svg))))
 
 
-def _pictures(style: str, icons: dict[str, Any], logos: set[str], known: Labels) -> list[tuple[int, Picture]]:
-    """(Unicode order, picture) of every icon that is shown, is no logo, has no skin tone, and can be named."""
+def _pictures(style: str, icons: dict[str, Any], logos: set[str], labels: Labels) -> list[tuple[int, Picture]]:
+    """(Unicode order, picture) of each icon that is not hidden, no logo, no skin-tone variant, and has a name."""
     aliases: dict[str, list[str]] = {}
     for alias, of in icons.get("aliases", {}).items():
         if "hFlip" not in of and "vFlip" not in of and "rotate" not in of:
             aliases.setdefault(of["parent"], []).append(alias)
-    found = []
+    pictures = []
     for key, icon in icons["icons"].items():
         emoji = style in packages.EMOJI_STYLES
         if icon.get("hidden") or key in logos or (emoji and names.has_skin_tone(key, icons["icons"])):
             continue
-        label = _label(style, key, aliases.get(key, []), known)
+        label = _label(style, key, aliases.get(key, []), labels)
         if label is not None:
             svg = square_svg(icon, icons)
-            found.append(
-                (label.order, Picture(style, label.name, label.tags, label.group, names.slug(label.name), svg))
-            )
-    return found
+            concept = names.slug(label.name)
+            pictures.append((label.order, Picture(style, label.name, label.tags, label.group, concept, svg)))
+    return pictures
 
 
-def _label(style: str, key: str, aliases: list[str], known: Labels) -> Label | None:
+def _label(style: str, key: str, aliases: list[str], labels: Labels) -> Label | None:
     if style == "firefox":
-        return known.find_run_together(key)
+        return labels.find_run_together(key)
     stem = re.sub(r"-0\d\d$|^(abstract)-\d+$", r"\1", key) if style == "game icon" else re.sub(r"-\d+$", "", key)
     if style in packages.EMOJI_STYLES:
-        found = known.find(key, aliases) or known.find(stem)
+        found = labels.find(key, aliases) or labels.find(stem)
         return found or Label(stem.replace("-", " "), (), "symbols", 1 << 20)
-    exact = known.find(stem)
+    exact = labels.find(stem)
     if exact is not None and names.slug(exact.name) == stem:
         return exact
     return Label(stem.replace("-", " "), (), "icon", 1 << 20)
@@ -170,10 +170,10 @@ def square_svg(icon: dict[str, Any], icons: dict[str, Any]) -> str:
     )
 
 
-def _without_repeats(found: list[tuple[int, Picture]]) -> list[Picture]:
-    """Each drawing once: the first in Unicode order stays, the names of the others become its tags."""
+def _without_repeats(pictures: list[tuple[int, Picture]]) -> list[Picture]:
+    """Each drawing once: the first in Unicode order, with the names of the others as tags."""
     first: dict[str, Picture] = {}
-    for _, picture in sorted(found, key=lambda pair: (pair[0], pair[1].name, pair[1].svg)):
+    for _, picture in sorted(pictures, key=lambda pair: (pair[0], pair[1].name, pair[1].svg)):
         drawing = _drawing(picture.svg)
         same = first.get(drawing)
         if same is None:

@@ -1,4 +1,4 @@
-"""What a picture is called: Unicode labels made into phrases, icon names made into labels, tags made clean."""
+"""Names of pictures: Unicode labels to phrases, icon file names to labels, clean tags."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ _PLAIN_TAG = re.compile(r"[a-z][a-z' -]{2,23}")
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """One Unicode emoji as the corpus knows it."""
+    """Name, tags, group and order of one Unicode emoji."""
 
     name: str
     tags: tuple[str, ...]
@@ -28,7 +28,7 @@ def slug(text: str) -> str:
 
 
 def phrase(label: str) -> str:
-    """A Unicode label as one says it: "flag: France" -> "flag of France", "man: red hair" -> "man with red hair"."""
+    """A Unicode label as a phrase: "flag: France" -> "flag of France", "man: red hair" -> "man with red hair"."""
     label = label.replace("’", "'").replace("“", "").replace("”", "")
     head, colon, detail = label.partition(": ")
     if not colon:
@@ -58,12 +58,8 @@ def clean_tags(name: str, words: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(word for word in spoken if _PLAIN_TAG.fullmatch(word) and word != name.lower()))
 
 
-def labels(emojis: list[dict[str, Any]], keywords: Mapping[str, list[str]], groups: Mapping[str, str]) -> "Labels":
-    """All labels of emojibase (``emojis``, ``groups``) with the keywords of emojilib.
-
-    Returns:
-        The lookup from icon names to labels.
-    """
+def read_labels(emojis: list[dict[str, Any]], keywords: Mapping[str, list[str]], groups: Mapping[str, str]) -> "Labels":
+    """Lookup from icon names to the labels of emojibase (``emojis``, ``groups``) with the keywords of emojilib."""
     known: dict[str, Label] = {}
     spellings: dict[str, str] = {}
     for emoji in emojis:

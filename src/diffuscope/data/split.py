@@ -1,4 +1,4 @@
-"""What is never trained on, chosen by a stable hash of the names and by nothing else."""
+"""The split: pairs held out from training, chosen by a stable hash of their names."""
 
 import hashlib
 from collections import defaultdict
@@ -8,10 +8,10 @@ from functools import cached_property
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.names import slug
 from diffuscope.data.packages import EMOJI_STYLES
-from diffuscope.data.palette import WORDS
+from diffuscope.data.palette import COLOUR_WORDS
 
 EVERYDAY = ("animals-nature", "food-drink", "travel-places", "objects", "activities")
-"""Unicode groups of things one would ask a picture of."""
+"""Unicode groups of everyday things."""
 
 _SHARE = 0.05
 _STYLES = 4  # a concept loses a style only if it has this many
@@ -19,30 +19,30 @@ _EVALUATION_STYLES = 5
 _EVALUATION = 250
 
 
-def draw(*words: str) -> float:
-    """A number in [0,1) that depends on ``words`` alone."""
+def stable_hash(*words: str) -> float:
+    """A number in [0,1) that depends only on ``words``."""
     return int.from_bytes(hashlib.sha256("\0".join(words).encode()).digest()[:7], "big") / (1 << 56)
 
 
 def without_colour(name: str) -> str:
     """``name`` without a leading colour word: "red apple" -> "apple", "orange" -> "orange"."""
     first, _, rest = name.partition(" ")
-    return rest if rest and first.lower() in WORDS else name
+    return rest if rest and first.lower() in COLOUR_WORDS else name
 
 
 def has_colour(name: str) -> bool:
     """Whether any word of ``name`` is a colour word."""
-    return not set(WORDS).isdisjoint(name.lower().replace("-", " ").split())
+    return not set(COLOUR_WORDS).isdisjoint(name.lower().replace("-", " ").split())
 
 
 def colour_key(name: str) -> str:
-    """The concept to which a colour is given: "red apple" and "green apple" are one."""
+    """The concept without its colour: the same for "red apple" and "green apple"."""
     return slug(without_colour(name))
 
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs kept away from training, and the concepts that scores are made of."""
+    """The pairs held out from training, and the concepts of the evaluation."""
 
     styles: frozenset[tuple[str, str]]
     """Held-out (concept, style): about 5%, never all styles of a concept."""
@@ -53,13 +53,13 @@ class Split:
 
     @cached_property
     def hash(self) -> str:
-        """16 hexadecimal digits that change when anything here changes. Printed with every score."""
+        """16 hexadecimal digits of a SHA-256 of the split; printed with every score."""
         text = repr((sorted(self.styles), sorted(self.colours), self.concepts))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def split(corpus: Corpus) -> Split:
-    """The split of ``corpus``. The same names give the same split, whatever the pictures' order."""
+    """The split of ``corpus``; it does not depend on the order of the pictures."""
     styles: dict[str, set[str]] = defaultdict(set)
     groups: dict[str, str] = {}
     names: dict[str, set[str]] = defaultdict(set)
@@ -70,19 +70,19 @@ def split(corpus: Corpus) -> Split:
 
     held_styles = set()
     for concept, own in styles.items():
-        held = [style for style in own if draw("style", concept, style) < _SHARE]
+        held = [style for style in own if stable_hash("style", concept, style) < _SHARE]
         if len(own) >= _STYLES and len(held) < len(own):
             held_styles |= {(concept, style) for style in held}
     held_colours = {
         (colour, key)
         for key, own in names.items()
-        for colour in WORDS
-        if draw("colour", colour, key) < _SHARE and f"{colour}-{key}" not in own
+        for colour in COLOUR_WORDS
+        if stable_hash("colour", colour, key) < _SHARE and f"{colour}-{key}" not in own
     }
     everyday = [
         concept
         for concept, own in styles.items()
         if groups[concept] in EVERYDAY and len(own.intersection(EMOJI_STYLES)) >= _EVALUATION_STYLES
     ]
-    chosen = sorted(everyday, key=lambda concept: draw("evaluation", concept))[:_EVALUATION]
+    chosen = sorted(everyday, key=lambda concept: stable_hash("evaluation", concept))[:_EVALUATION]
     return Split(frozenset(held_styles), frozenset(held_colours), tuple(sorted(chosen)))

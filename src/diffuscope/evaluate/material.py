@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffuscope.data.colours import measure
+from diffuscope.data.colours import dominant_tones
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus, Picture
 from diffuscope.data.render import render_all
-from diffuscope.data.scenes import blank
+from diffuscope.data.scenes import blank_scenes
 from diffuscope.data.split import Split, split
 from diffuscope.errors import InputError
 from diffuscope.evaluate import words
@@ -56,7 +56,7 @@ class Material:
             )
         sprites = torch.from_numpy(render_all(Corpus(kept), size, processes)).permute(0, 3, 1, 2).contiguous()
         sprites = sprites.to(device)
-        return cls(kept, Canvas.on(device, sprites, measure(sprites)), parts, corpus.hash, telling)
+        return cls(kept, Canvas.on(device, sprites, dominant_tones(sprites)), parts, corpus.hash, telling)
 
     @cached_property
     def rows(self) -> dict[str, list[int]]:
@@ -83,7 +83,7 @@ class Material:
             colours: index of the colour word each is given, -1 as it is; None leaves all as they are.
             backgrounds: sRGB, 0 to 255; None is white.
         """
-        scenes = blank(len(rows))
+        scenes = blank_scenes(len(rows))
         scenes.sprite[:, 0] = rows
         if colours is not None:
             scenes.colour[:, 0] = colours

@@ -4,16 +4,16 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from diffuscope.data.captions import Caption, Thing, say
+from diffuscope.data.captions import Caption, Thing, caption_text
 from diffuscope.data.packages import EMOJI_STYLES
-from diffuscope.data.palette import COLOURS, SHARE, WORDS, oklab
-from diffuscope.data.split import colour_key, draw, has_colour, without_colour
+from diffuscope.data.palette import COLOUR_WORDS, COLOURS, MIN_SHARE, oklab
+from diffuscope.data.split import colour_key, has_colour, stable_hash, without_colour
 from diffuscope.evaluate.material import Material
 
 PICTURES = 1000
 """Pictures a score, at least."""
 
-_PLAIN = tuple(word for word in WORDS if word != "white")  # on white paper nobody can be asked for white
+_PLAIN = tuple(word for word in COLOUR_WORDS if word != "white")  # on white paper nobody can be asked for white
 _CHUNK = 200  # questions looked through at a time
 _BACKGROUNDS = 5  # colours of background asked for, for each concept
 _PAIRS = 10  # colours of thing and background asked for, for each concept
@@ -58,7 +58,7 @@ def exam(
         pictures: how many.
         answerable: which of a few questions can be judged; the others are left out.
     """
-    shuffled = sorted(questions, key=lambda question: draw("question", question.prompt))
+    shuffled = sorted(questions, key=lambda question: stable_hash("question", question.prompt))
     chosen: list[Question] = []
     for start in range(0, len(shuffled), _CHUNK):
         part = shuffled[start : start + _CHUNK]
@@ -102,7 +102,7 @@ def backgrounds(material: Material) -> list[Question]:
         row = min(_emoji_rows(material, concept), key=lambda r: _lot(material, "background", r))
         name = material.pictures[row].name
         for colour in _shuffled(_PLAIN, "background", concept)[:_BACKGROUNDS]:
-            prompt = say(Caption(things=(Thing(name),), background=colour))
+            prompt = caption_text(Caption(things=(Thing(name),), background=colour))
             found.append(Question(prompt, row, background=colour))
     return found
 
@@ -112,7 +112,7 @@ def both(material: Material) -> list[Question]:
     found = []
     for row in _colourful_rows(material):
         key = colour_key(material.pictures[row].name)
-        pairs = [f"{own} {under}" for own in WORDS for under in _PLAIN if _distance(own, under) > _APART]
+        pairs = [f"{own} {under}" for own in COLOUR_WORDS for under in _PLAIN if _distance(own, under) > _APART]
         for pair in _shuffled(pairs, "both", key)[:_PAIRS]:
             own, under = pair.split(" ")
             found.append(_coloured(material, row, own, under))
@@ -125,33 +125,33 @@ def tag_words(material: Material) -> list[Question]:
     for word, carriers in material.telling.items():
         rows = [row for concept in sorted(carriers) for row in _emoji_rows(material, concept)]
         row = min(rows, key=lambda r: _lot(material, word, r))
-        found.append(Question(say(Caption(things=(Thing(word),))), row, word=word))
+        found.append(Question(caption_text(Caption(things=(Thing(word),))), row, word=word))
     return found
 
 
 def captions(material: Material, style: str | None) -> list[str]:
     """What is said of each of ``split.concepts``, in that order, in one style."""
     names = [material.pictures[material.rows[concept][0]].name for concept in material.split.concepts]
-    return [say(Caption(things=(Thing(name),), style=style)) for name in names]
+    return [caption_text(Caption(things=(Thing(name),), style=style)) for name in names]
 
 
 def in_every_style(material: Material, question: Question) -> list[Question]:
     """``question`` once for each emoji picture of its thing; where it asks for a colour, of those that one leads."""
     rows = _emoji_rows(material, material.pictures[question.row].concept)
     if question.colour is not None:
-        rows = [row for row in rows if material.canvas.tones[row, 3].item() >= SHARE]
+        rows = [row for row in rows if material.canvas.tones[row, 3].item() >= MIN_SHARE]
     return [replace(question, row=row) for row in rows]
 
 
 def _styled(material: Material, row: int) -> Question:
     picture = material.pictures[row]
-    prompt = say(Caption(things=(Thing(picture.name),), style=picture.style))
+    prompt = caption_text(Caption(things=(Thing(picture.name),), style=picture.style))
     return Question(prompt, row, style=picture.style)
 
 
 def _coloured(material: Material, row: int, colour: str, background: str | None = None) -> Question:
     name = without_colour(material.pictures[row].name)
-    prompt = say(Caption(things=(Thing(name, colour),), background=background))
+    prompt = caption_text(Caption(things=(Thing(name, colour),), background=background))
     return Question(prompt, row, colour=colour, background=background)
 
 
@@ -173,20 +173,20 @@ def _colourful_rows(material: Material) -> list[int]:
     found = []
     for concept in material.split.concepts:
         rows: Sequence[int] = _emoji_rows(material, concept)
-        fit = [row for row in rows if material.canvas.tones[row, 3].item() >= SHARE]
+        fit = [row for row in rows if material.canvas.tones[row, 3].item() >= MIN_SHARE]
         if 2 * len(fit) >= len(rows) and not has_colour(without_colour(material.pictures[rows[0]].name)):
             found.append(min(fit, key=lambda r: _lot(material, "colour", r)))
     return found
 
 
 def _shuffled(words: Iterable[str], *of: str) -> list[str]:
-    return sorted(words, key=lambda word: draw(*of, word))
+    return sorted(words, key=lambda word: stable_hash(*of, word))
 
 
 def _lot(material: Material, purpose: str, row: int) -> float:
     """A stable number for a row: of what the picture is, not of where it stands."""
     picture = material.pictures[row]
-    return draw(purpose, picture.concept, picture.style, picture.svg)
+    return stable_hash(purpose, picture.concept, picture.style, picture.svg)
 
 
 def _distance(one: str, other: str) -> float:

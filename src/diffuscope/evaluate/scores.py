@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuscope.data.palette import COLOURS, WORDS
-from diffuscope.data.split import draw
-from diffuscope.data.things import background_word, thing_word
+from diffuscope.data.foreground import background_word, foreground_word
+from diffuscope.data.palette import COLOUR_WORDS, COLOURS
+from diffuscope.data.split import stable_hash
 from diffuscope.evaluate import questions
 from diffuscope.evaluate.intervals import Score, mean, proportion, ratio
 from diffuscope.evaluate.judges import Judges
@@ -134,11 +134,11 @@ def reconstruction(vae: VAE, material: Material, sprites: int) -> Iterator[Entry
     """
 
     def lot(purpose: str, row: int) -> float:
-        return draw(purpose, material.pictures[row].concept, material.pictures[row].style)
+        return stable_hash(purpose, material.pictures[row].concept, material.pictures[row].style)
 
     rows = [row for row in range(len(material.pictures)) if material.is_held_out(row)]
     rows = sorted(rows, key=lambda row: lot("sprite", row))[:sprites]
-    plain = [COLOURS[word] for word in WORDS if word != "white"]
+    plain = [COLOURS[word] for word in COLOUR_WORDS if word != "white"]
     chosen = [plain[int(lot("background", row) * len(plain))] for row in rows]
     on_white, on_colour = material.drawn(rows), material.drawn(rows, backgrounds=chosen)
     found = fidelity(vae, torch.cat([on_white, on_colour]).float() / 127.5 - 1)
@@ -185,10 +185,12 @@ def colours_right(pictures: Tensor, asked: Sequence[Question]) -> dict[str, Tens
     """Measure -> [N] whether the thing, the background, and both where both are asked for, have the right colour."""
     right: dict[str, Tensor] = {}
     if asked[0].colour is not None:
-        wanted = torch.tensor([WORDS.index(question.colour or "") for question in asked], device=pictures.device)
-        right["thing"] = thing_word(pictures) == wanted
+        wanted = torch.tensor([COLOUR_WORDS.index(question.colour or "") for question in asked], device=pictures.device)
+        right["thing"] = foreground_word(pictures) == wanted
     if asked[0].background is not None:
-        wanted = torch.tensor([WORDS.index(question.background or "") for question in asked], device=pictures.device)
+        wanted = torch.tensor(
+            [COLOUR_WORDS.index(question.background or "") for question in asked], device=pictures.device
+        )
         right["background"] = background_word(pictures) == wanted
     if len(right) == 2:
         right["both"] = right["thing"] & right["background"]
@@ -197,7 +199,7 @@ def colours_right(pictures: Tensor, asked: Sequence[Question]) -> dict[str, Tens
 
 def real_pictures(material: Material, asked: Sequence[Question]) -> Tensor:
     """[N,3,P,P] uint8: the real picture of each question, recoloured and on a background as the prompt says."""
-    colours = [-1 if question.colour is None else WORDS.index(question.colour) for question in asked]
+    colours = [-1 if question.colour is None else COLOUR_WORDS.index(question.colour) for question in asked]
     backgrounds = [WHITE if question.background is None else COLOURS[question.background] for question in asked]
     return material.drawn([question.row for question in asked], colours, backgrounds)
 

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffuscope.data.catalogue import catalogue
-from diffuscope.data.colours import RULE, measure
+from diffuscope.data.colours import RECOLOUR_VERSION, dominant_tones
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus
-from diffuscope.data.processes import in_order
+from diffuscope.data.foreground import recolourable
+from diffuscope.data.processes import parallel_map
 from diffuscope.data.render import render_all
-from diffuscope.data.scenes import Scenes, blank, draw_scenes
+from diffuscope.data.scenes import Scenes, blank_scenes, sample_scenes
 from diffuscope.data.split import Split, split
-from diffuscope.data.things import takes
+from diffuscope.data.sprites import sprite_sampler
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.feature_net import load_efficientnet
 from diffuscope.models.text_encoder import TextEncoder
@@ -43,45 +43,48 @@ _RANK_SEEDS = 1000  # between the seeds of two processes; the seeds of a recipe 
 
 
 @dataclass(frozen=True)
-class Stock:
+class Dataset:
     """The corpus, rendered, on a device."""
 
     corpus: Corpus
     split: Split
     canvas: Canvas
-    takes: Tensor
-    """[N,12] of ``things.takes``."""
+    recolourable: Tensor
+    """[N,12] of ``things.recolourable``."""
 
     @classmethod
-    def load(cls, path: Path, device: torch.device, size: int = 128) -> "Stock":
+    def load(cls, path: Path, device: torch.device, size: int = 128) -> "Dataset":
         """Render every picture of a corpus file."""
         corpus = Corpus.load(path)
         sprites = torch.from_numpy(render_all(corpus, size)).permute(0, 3, 1, 2).contiguous().to(device)
-        tones = measure(sprites)
-        return cls(corpus, split(corpus), Canvas.on(device, sprites, tones), takes(sprites, tones))
+        tones = dominant_tones(sprites)
+        return cls(corpus, split(corpus), Canvas.on(device, sprites, tones), recolourable(sprites, tones))
 
     def scenes(self, count: int, seed: int, kind: Literal["text", "vae"], *, train: bool = True) -> Scenes:
         """``count`` random scenes of this corpus."""
         tones = self.canvas.tones.cpu().numpy()
-        return draw_scenes(
-            catalogue(self.corpus, self.split, tones, self.takes.numpy(), train=train), count, seed, kind=kind
+        return sample_scenes(
+            sprite_sampler(self.corpus, self.split, tones, self.recolourable.numpy(), train=train),
+            count,
+            seed,
+            kind=kind,
         )
 
     def held_out(self, count: int) -> Tensor:
         """[count,3,size,size] in [-1,1]: held-out sprites by themselves, every other one on a coloured background."""
         rows = [i for i, p in enumerate(self.corpus.pictures) if (p.concept, p.style) in self.split.styles][:count]
-        scenes = blank(len(rows))
+        scenes = blank_scenes(len(rows))
         scenes.sprite[:, 0] = rows
         scenes.background[1::2] = np.random.default_rng(0).integers(0, 256, (len(rows) // 2, 3))
         return compose(self.canvas, scenes)
 
 
-def train_vae(recipe: VAERecipe, stock: Stock, feature_net: Path, folder: Path, start: Path | None = None) -> VAE:
+def train_vae(recipe: VAERecipe, dataset: Dataset, feature_net: Path, folder: Path, start: Path | None = None) -> VAE:
     """The trained autoencoder, latents centred and of unit variance; also in ``folder/vae.safetensors``.
 
     Training begins with the weights in the file ``start``, where one is given.
     """
-    device = stock.canvas.sprites.device
+    device = dataset.canvas.sprites.device
     torch.manual_seed(recipe.loop.seed)
     vae = VAE(recipe.model.vae)
     if start is None:
@@ -89,16 +92,16 @@ def train_vae(recipe: VAERecipe, stock: Stock, feature_net: Path, folder: Path, 
     else:
         vae = load_vae(recipe, start).requires_grad_(True)
     vae = placed(vae.float(), device)
-    scenes = stock.scenes(recipe.scenes, recipe.loop.seed, "vae")
+    scenes = dataset.scenes(recipe.scenes, recipe.loop.seed, "vae")
 
     def batch(draw: Draw) -> Tensor:
         rows = np.random.default_rng(draw.seed).integers(recipe.scenes, size=recipe.batch)
-        return compose(stock.canvas, scenes.take(rows)).contiguous(memory_format=torch.channels_last)
+        return compose(dataset.canvas, scenes.take(rows)).contiguous(memory_format=torch.channels_last)
 
     task = VAETask(
         vae,
         batch,
-        stock.held_out(512),
+        dataset.held_out(512),
         recipe.loss,
         placed(load_efficientnet(feature_net), device),
         compiled=device.type == "cuda",
@@ -106,7 +109,7 @@ def train_vae(recipe: VAERecipe, stock: Stock, feature_net: Path, folder: Path, 
     trained = train(task, recipe.loop, folder)
     assert isinstance(trained, VAE)
     mean, std = latent_moments(
-        [trained.encode(compose(stock.canvas, scenes.take(slice(i, i + 128)))).mean for i in range(0, 8192, 128)]
+        [trained.encode(compose(dataset.canvas, scenes.take(slice(i, i + 128)))).mean for i in range(0, 8192, 128)]
     )
     standardise(trained, mean, std)
     save(trained, folder / "vae.safetensors")
@@ -116,7 +119,7 @@ def train_vae(recipe: VAERecipe, stock: Stock, feature_net: Path, folder: Path, 
 def made_from(recipe: ExamplesRecipe, corpus: Path, autoencoder: Path) -> str:
     """What examples depend on, as one line."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (corpus, autoencoder)]
-    return f"{recipe} corpus {digests[0]} autoencoder {digests[1]} recolouring {RULE}"
+    return f"{recipe} corpus {digests[0]} autoencoder {digests[1]} recolouring {RECOLOUR_VERSION}"
 
 
 def example_files(folder: Path) -> tuple[Path, Path]:
@@ -134,19 +137,19 @@ def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Exam
 
 
 def make_examples(
-    recipe: ExamplesRecipe, stock: Stock, vae: VAE, feature_net: Path, folder: Path, source: str
+    recipe: ExamplesRecipe, dataset: Dataset, vae: VAE, feature_net: Path, folder: Path, source: str
 ) -> tuple[Examples, Examples]:
     """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call.
 
     Every process makes other training examples, so that several processes learn from more of them.
     """
-    device = stock.canvas.sprites.device
+    device = dataset.canvas.sprites.device
     network = placed(load_efficientnet(feature_net), device)
     vae = placed(vae, device)
 
     def made(count: int, seed: int, *, train: bool) -> Examples:
-        scenes = stock.scenes(count, seed, "text", train=train)
-        return encode(vae, network, lambda rows: compose(stock.canvas, scenes.take(rows)), token_ids(scenes))
+        scenes = dataset.scenes(count, seed, "text", train=train)
+        return encode(vae, network, lambda rows: compose(dataset.canvas, scenes.take(rows)), token_ids(scenes))
 
     seed = recipe.seed + _RANK_SEEDS * ranks.rank()
     found = made(recipe.scenes, seed, train=True), made(recipe.held_out, recipe.seed + 1, train=False)
@@ -159,7 +162,7 @@ def make_examples(
 def token_ids(scenes: Scenes) -> Tensor:
     """[N,2,77] int32 ids of every scene's captions."""
     chunks = [scenes.captions[i : i + 16384] for i in range(0, len(scenes), 16384)]
-    return torch.from_numpy(np.concatenate(list(in_order(_tokenise, chunks, None))))
+    return torch.from_numpy(np.concatenate(list(parallel_map(_tokenise, chunks, None))))
 
 
 def _tokenise(captions: list[tuple[str, str]]) -> NDArray[np.int32]:

@@ -55,7 +55,7 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move every parameter that has a gradient."""
         if closure is not None:
-            raise ValueError("Muon takes no closure")
+            raise ValueError("Muon recolourable no closure")
         for group in self.param_groups:
             by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
@@ -88,7 +88,7 @@ class MuonAdamW:
         network: what is trained.
         lr: Muon's learning rate; AdamW's is ``lr * adam_ratio``.
         adam_ratio: AdamW learns with this part of ``lr``.
-        edges: names of parameters (or beginnings of names) that AdamW takes although they are matrices.
+        edges: names of parameters (or beginnings of names) that AdamW recolourable although they are matrices.
         weight_decay: of the matrices.
     """
 

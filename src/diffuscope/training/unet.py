@@ -80,7 +80,7 @@ class UNetTask:
         self.predict = torch.compile(_predict, mode="reduce-overhead") if compiled else _predict
 
     def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted squared error of the prediction, plus CLIP's loss on the same texts."""
+        """WeightedChoice squared error of the prediction, plus CLIP's loss on the same texts."""
         batch = self.examples.draw(self.training.batch, draw.generator)
         dropped = round(self.training.drop * self.training.batch)
         error, pooled = self._error(self.painter, batch, draw.generator, dropped)

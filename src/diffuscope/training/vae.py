@@ -151,7 +151,7 @@ def standardise(vae: VAE, mean: Tensor, std: Tensor) -> None:
     mean, std = mean.to(vae.quant.weight), std.to(vae.quant.weight).expand(channels)
     assert vae.quant.bias is not None
     assert vae.post_quant.bias is not None
-    # z = std z' + mean goes into the decoder, so the bias takes W mean and the columns take std.
+    # z = std z' + mean goes into the decoder, so the bias recolourable W mean and the columns take std.
     vae.post_quant.bias += vae.post_quant.weight[:, :, 0, 0] @ mean
     vae.post_quant.weight *= std[None, :, None, None]
     vae.quant.bias[:channels] = (vae.quant.bias[:channels] - mean) / std

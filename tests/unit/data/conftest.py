@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from diffuscope.data import packages
-from diffuscope.data.colours import measure
+from diffuscope.data.colours import dominant_tones
 from diffuscope.data.corpus import Corpus, collect
+from diffuscope.data.foreground import recolourable as recolourable_of
 from diffuscope.data.render import render_all
-from diffuscope.data.things import takes as takes_of
 
 EMOJIS = [
     ("1F98A", "🦊", "fox", ["animal", "vixen"], 3, 10),
@@ -123,9 +123,9 @@ def sprites(corpus: Corpus) -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def tones(sprites: torch.Tensor) -> NDArray[np.float32]:
-    return measure(sprites).numpy()
+    return dominant_tones(sprites).numpy()
 
 
 @pytest.fixture(scope="session")
-def takes(sprites: torch.Tensor, tones: NDArray[np.float32]) -> NDArray[np.bool_]:
-    return takes_of(sprites, torch.from_numpy(tones)).numpy()
+def recolourable(sprites: torch.Tensor, tones: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return recolourable_of(sprites, torch.from_numpy(tones)).numpy()

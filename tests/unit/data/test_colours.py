@@ -2,8 +2,17 @@ import pytest
 import torch
 
 from diffuscope.data import palette
-from diffuscope.data.colours import coloured, leading_word, measure, oklab, polar, recolour, srgb, targets
-from diffuscope.data.palette import COLOURS, WORDS
+from diffuscope.data.colours import (
+    dominant_tones,
+    dominant_word,
+    oklab,
+    polar,
+    recolour,
+    recolour_to_word,
+    srgb,
+    word_tones,
+)
+from diffuscope.data.palette import COLOUR_WORDS, COLOURS
 
 
 def flat(*rgb: int, size: int = 8) -> torch.Tensor:
@@ -28,7 +37,7 @@ def test_there_and_back():
     torch.testing.assert_close(srgb(oklab(rgb)), rgb, atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", COLOUR_WORDS)
 def test_tensor_and_scalar_oklab_agree(word):
     tensor = oklab(flat(*COLOURS[word]))[0, :, 0, 0]
     torch.testing.assert_close(
@@ -38,16 +47,16 @@ def test_tensor_and_scalar_oklab_agree(word):
 
 @pytest.mark.parametrize("word", ["red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown"])
 def test_a_flat_colour_leads(word):
-    tone = measure(sprite(flat(*COLOURS[word])))[0].double()
+    tone = dominant_tones(sprite(flat(*COLOURS[word])))[0].double()
     light, chroma, hue = (value[0, 0, 0] for value in polar(oklab(flat(*COLOURS[word]))))
     torch.testing.assert_close(tone, torch.stack([light, chroma, hue, torch.ones(())]), atol=2e-3, rtol=0)
 
 
 def test_gray_leads_only_without_a_hue():
     rgb = flat(128, 128, 128).clone()
-    assert measure(sprite(rgb))[0, 1] == 0
+    assert dominant_tones(sprite(rgb))[0, 1] == 0
     rgb[..., :3] = flat(222, 45, 38)[..., :3]
-    tone = measure(sprite(rgb))[0]
+    tone = dominant_tones(sprite(rgb))[0]
     assert tone[1] > 0.1
     assert tone[3] == pytest.approx(3 / 8)
 
@@ -55,17 +64,17 @@ def test_gray_leads_only_without_a_hue():
 def test_nothing_leads_in_a_confetti():
     words = ["red", "yellow", "green", "blue", "purple", "black", "white", "cyan"]
     stripes = torch.cat([flat(*COLOURS[word])[..., :1] for word in words], dim=-1)
-    assert measure(sprite(stripes))[0, 3] < palette.SHARE
+    assert dominant_tones(sprite(stripes))[0, 3] < palette.MIN_SHARE
 
 
 @pytest.mark.parametrize("old", ["red", "blue", "yellow", "gray", "black", "white", "brown"])
 def test_recolouring_gives_the_colour_asked_and_can_be_undone(old):
     before = flat(*COLOURS[old]).float()
-    tone = measure(sprite(before))
-    for new, target in zip(WORDS, targets(tone), strict=True):
+    tone = dominant_tones(sprite(before))
+    for new, target in zip(COLOUR_WORDS, word_tones(tone), strict=True):
         after = recolour(before, tone, target[None])
         torch.testing.assert_close(after, flat(*COLOURS[new]).float(), atol=0.02, rtol=0)
-        back = recolour(after, measure(sprite(after)), targets(tone)[[WORDS.index(old)]])
+        back = recolour(after, dominant_tones(sprite(after)), word_tones(tone)[[COLOUR_WORDS.index(old)]])
         torch.testing.assert_close(back, before, atol=0.03, rtol=0)
 
 
@@ -74,8 +83,8 @@ def test_other_colours_and_shading_stay():
     rgb[..., 4] = flat(120, 20, 20)[..., 0]  # a shadow of the same hue
     rgb[..., 7] = flat(255, 255, 255)[..., 0]
     rgb[..., 6] = flat(30, 100, 230)[..., 0]
-    tone = measure(sprite(rgb))
-    after = recolour(rgb, tone, targets(tone)[[WORDS.index("green")]])
+    tone = dominant_tones(sprite(rgb))
+    after = recolour(rgb, tone, word_tones(tone)[[COLOUR_WORDS.index("green")]])
     torch.testing.assert_close(after[..., 6:], rgb[..., 6:], atol=1e-3, rtol=0)
     light = oklab(after)[0, 0, 0]
     assert light[4] < light[0] - 0.1
@@ -83,10 +92,10 @@ def test_other_colours_and_shading_stay():
 
 
 def test_leading_word():
-    tones = measure(torch.cat([sprite(flat(*COLOURS[word])) for word in WORDS]))
-    assert leading_word(tones).tolist() == list(range(len(WORDS)))
+    tones = dominant_tones(torch.cat([sprite(flat(*COLOURS[word])) for word in COLOUR_WORDS]))
+    assert dominant_word(tones).tolist() == list(range(len(COLOUR_WORDS)))
     tones[3, 3] = 0
-    assert leading_word(tones).tolist()[3] == -1
+    assert dominant_word(tones).tolist()[3] == -1
 
 
 def two(left: str, right: str, part: int) -> torch.Tensor:
@@ -96,14 +105,14 @@ def two(left: str, right: str, part: int) -> torch.Tensor:
     return torch.cat([rgb, torch.ones_like(rgb[:, :1])], 1)
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", COLOUR_WORDS)
 def test_a_colour_given_leads_and_light_and_shade_stay(word):
     given = two("green", "yellow", 5)
     before = given.clone()
-    tone = measure((given * 255).round().byte())
-    after = coloured(given, tone, torch.tensor([WORDS.index(word)]))
+    tone = dominant_tones((given * 255).round().byte())
+    after = recolour_to_word(given, tone, torch.tensor([COLOUR_WORDS.index(word)]))
     assert torch.equal(given, before)
-    assert leading_word(measure(sprite(after))).tolist() == [WORDS.index(word)]
+    assert dominant_word(dominant_tones(sprite(after))).tolist() == [COLOUR_WORDS.index(word)]
     if word in ("black", "gray", "white", "brown"):  # the yellow would lead: it turns too, and stays the lighter part
         light, chroma, _ = polar(oklab(after))
         assert chroma.max() < 0.1
@@ -112,22 +121,24 @@ def test_a_colour_given_leads_and_light_and_shade_stay(word):
 
 def test_a_small_part_of_another_colour_stays_where_the_word_leads_clearly():
     given = two("green", "yellow", 7)
-    after = coloured(given, measure((given * 255).round().byte()), torch.tensor([WORDS.index("blue")]))
+    after = recolour_to_word(
+        given, dominant_tones((given * 255).round().byte()), torch.tensor([COLOUR_WORDS.index("blue")])
+    )
     torch.testing.assert_close(after[..., 7], given[:, :3, :, 7], atol=1e-3, rtol=0)
 
 
 def test_pictures_are_coloured_each_by_itself():
     given = torch.cat([two("green", "yellow", 7), two("green", "yellow", 5), two("red", "blue", 4)])
-    tone, word = measure((given * 255).round().byte()), torch.tensor([9, 9, 3])
-    alone = [coloured(*(value[i : i + 1] for value in (given, tone, word))) for i in range(3)]
-    torch.testing.assert_close(coloured(given, tone, word), torch.cat(alone), atol=1e-6, rtol=0)
+    tone, word = dominant_tones((given * 255).round().byte()), torch.tensor([9, 9, 3])
+    alone = [recolour_to_word(*(value[i : i + 1] for value in (given, tone, word))) for i in range(3)]
+    torch.testing.assert_close(recolour_to_word(given, tone, word), torch.cat(alone), atol=1e-6, rtol=0)
 
 
 def test_a_large_part_of_another_colour_turns_although_the_word_would_just_lead():
     """Blue has 35 parts of 64 and leads, with three fifths of them it would not: the green turns too."""
     given = torch.cat([two("red", "green", 5)] * 7 + [two("red", "green", 0)], 2)
-    tone, blue = measure((given * 255).round().byte()), torch.tensor([WORDS.index("blue")])
-    some = recolour(given[:, :3], tone, targets(tone)[blue])
-    assert leading_word(measure(sprite(some))).tolist() == blue.tolist()
-    after = coloured(given, tone, blue)
+    tone, blue = dominant_tones((given * 255).round().byte()), torch.tensor([COLOUR_WORDS.index("blue")])
+    some = recolour(given[:, :3], tone, word_tones(tone)[blue])
+    assert dominant_word(dominant_tones(sprite(some))).tolist() == blue.tolist()
+    after = recolour_to_word(given, tone, blue)
     assert (after[:, 2] > after[:, 1]).all()

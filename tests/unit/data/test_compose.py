@@ -3,11 +3,11 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuscope.data.catalogue import catalogue
-from diffuscope.data.compose import Canvas, compose, weights
-from diffuscope.data.scenes import blank, draw_scenes
+from diffuscope.data.compose import Canvas, compose, resampling_matrix
+from diffuscope.data.scenes import blank_scenes, sample_scenes
 from diffuscope.data.split import split
-from diffuscope.errors import InputError
+from diffuscope.data.sprites import sprite_sampler
+from refusals import refused
 
 SIDE = 32
 
@@ -29,7 +29,7 @@ def by_pillow(sprite: torch.Tensor, left: int, top: int, size: int, background: 
 
 
 def test_a_whole_sprite_is_copied_exactly(canvas, sprites):
-    scenes = blank(3)
+    scenes = blank_scenes(3)
     scenes.sprite[:, 0] = 2, 0, 5
     rgba = sprites[[2, 0, 5]].float() / 255
     wanted = rgba[:, :3] * rgba[:, 3:] + (1 - rgba[:, 3:])
@@ -40,7 +40,7 @@ def test_a_whole_sprite_is_copied_exactly(canvas, sprites):
 def test_pillow_agrees(sprites, tones, left, top, size):
     """To 2e-3 of the range: Pillow renormalises its filter at a sprite's border, so the border is kept clear."""
     sprites = torch.nn.functional.pad(sprites[..., 6:-6, 6:-6], (6, 6, 6, 6))
-    scenes = blank(1)
+    scenes = blank_scenes(1)
     scenes.sprite[0, 0] = 1
     scenes.x[0, 0], scenes.y[0, 0] = (left + size / 2) / SIDE, (top + size / 2) / SIDE
     scenes.size[0, 0] = size / SIDE
@@ -50,7 +50,7 @@ def test_pillow_agrees(sprites, tones, left, top, size):
 
 
 def test_mirror_is_the_flip(canvas):
-    scenes = blank(2)
+    scenes = blank_scenes(2)
     scenes.sprite[:, 0] = 4
     scenes.size[:, 0] = 0.7
     scenes.mirror[1, 0] = True
@@ -58,9 +58,9 @@ def test_mirror_is_the_flip(canvas):
     torch.testing.assert_close(mirrored, plain.flip(2), atol=1e-5, rtol=0)
 
 
-def test_a_batch_is_its_scenes_one_by_one(corpus, canvas, tones, takes):
+def test_a_batch_is_its_scenes_one_by_one(corpus, canvas, tones, recolourable):
     """Fast and slow twin: the batch against single scenes, within float32 rounding of the matrix products."""
-    scenes = draw_scenes(catalogue(corpus, split(corpus), tones, takes), 48, seed=3, processes=1)
+    scenes = sample_scenes(sprite_sampler(corpus, split(corpus), tones, recolourable), 48, seed=3, processes=1)
     together = compose(canvas, scenes)
     alone = torch.cat([compose(canvas, scenes.take([i])) for i in range(48)])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
@@ -71,30 +71,30 @@ def test_a_batch_is_its_scenes_one_by_one(corpus, canvas, tones, takes):
 
 def test_later_slots_cover_earlier_ones(canvas, corpus):
     flag = next(i for i, p in enumerate(corpus.pictures) if p.concept == "elephant")
-    scenes = blank(1)
+    scenes = blank_scenes(1)
     scenes.sprite[0, :2] = 0, flag
     centre = compose(canvas, scenes)[0, :, SIDE // 2, SIDE // 2]
     torch.testing.assert_close(centre, torch.full((3,), 0x99 / 255 * 2 - 1), atol=1e-6, rtol=0)
 
 
 def test_an_empty_scene_is_its_background(canvas):
-    scenes = blank(1)
+    scenes = blank_scenes(1)
     scenes.background[0] = 255, 0, 51
     torch.testing.assert_close(compose(canvas, scenes)[0, :, 3, 7], torch.tensor([1.0, -1.0, -0.6]))
 
 
 def test_weights_are_the_identity_at_full_size():
-    matrix = weights(torch.tensor([0.5]), torch.tensor([1.0]), 16)[0]
+    matrix = resampling_matrix(torch.tensor([0.5]), torch.tensor([1.0]), 16)[0]
     torch.testing.assert_close(matrix, torch.eye(16), atol=1e-5, rtol=0)
 
 
 def test_wrong_sprites(sprites, tones):
-    with pytest.raises(InputError, match=r"\[N,4,P,P\] uint8"):
+    with refused("sprites"):
         Canvas.on("cpu", sprites.permute(0, 2, 3, 1), torch.from_numpy(tones))
 
 
-def test_autocast_changes_nothing(corpus, canvas, tones, takes):
-    scenes = draw_scenes(catalogue(corpus, split(corpus), tones, takes), 8, seed=3, processes=1)
+def test_autocast_changes_nothing(corpus, canvas, tones, recolourable):
+    scenes = sample_scenes(sprite_sampler(corpus, split(corpus), tones, recolourable), 8, seed=3, processes=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under = compose(canvas, scenes)
     assert torch.equal(under, compose(canvas, scenes))

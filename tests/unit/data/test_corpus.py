@@ -6,7 +6,8 @@ import pytest
 from diffuscope.data import packages
 from diffuscope.data.corpus import Corpus, build, square_svg
 from diffuscope.data.names import has_skin_tone, phrase, slug
-from diffuscope.errors import InputError, OutputError
+from diffuscope.errors import OutputError
+from refusals import refused
 
 
 def named(corpus: Corpus, style: str) -> dict[str, str]:
@@ -58,13 +59,15 @@ def test_only_permissive_licences(make_packages, tmp_path):
     folder = make_packages(tmp_path)
     info = folder / "@iconify-json/noto/info.json"
     info.write_text(info.read_text().replace("MIT", "CC-BY-SA-4.0"))
-    with pytest.raises(InputError, match=r"@iconify-json/noto is under 'CC-BY-SA-4.0'"):
+    with refused("folder") as caught:
         build(folder, tmp_path / "out.xz")
+    assert "'CC-BY-SA-4.0'" in str(caught.value)
 
 
 def test_a_missing_package_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"give a node_modules folder with @iconify-json/noto@1\.2\.9"):
+    with refused("folder") as caught:
         build(tmp_path, tmp_path / "out.xz")
+    assert "@iconify-json/noto@1.2.9" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -72,19 +75,19 @@ def test_a_missing_package_is_named(tmp_path):
 )
 def test_a_foreign_file_is_refused(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(InputError, match="diffuscope data build"):
+    with refused("path"):
         Corpus.load(tmp_path / "file")
 
 
 def test_a_truncated_file_is_refused(tmp_path, corpus):
     corpus.save(tmp_path / "file")
     (tmp_path / "file").write_bytes((tmp_path / "file").read_bytes()[:-40])
-    with pytest.raises(InputError, match="no corpus file"):
+    with refused("path"):
         Corpus.load(tmp_path / "file")
 
 
 def test_a_file_that_cannot_be_written(tmp_path, corpus):
-    with pytest.raises(OutputError, match="writable folder"):
+    with pytest.raises(OutputError, match="cannot be written"):
         corpus.save(tmp_path / "nowhere" / "corpus.xz")
 
 

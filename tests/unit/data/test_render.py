@@ -5,7 +5,8 @@ import pytest
 
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.render import render, render_all
-from diffuscope.errors import InputError
+from diffuscope.errors import DiffuscopeError
+from refusals import refused
 
 RED_HALF = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 4 4"><path fill="#f00" d="M0 0h2v4H0z"/></svg>'
 
@@ -31,11 +32,11 @@ def test_every_picture_in_order_whatever_the_processes(corpus, sprites):
 
 
 def test_no_drawing():
-    with pytest.raises(InputError, match="resvg cannot draw"):
+    with refused("svg", "<p>"):
         render("<p>", 8)
 
 
 def test_no_resvg(monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    with pytest.raises(InputError, match=r"diffuscope\[data\]"):
+    with pytest.raises(DiffuscopeError, match=r"diffuscope\[data\]"):
         render(RED_HALF, 8)

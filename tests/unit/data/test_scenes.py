@@ -1,27 +1,28 @@
 import numpy as np
 import pytest
 
-from diffuscope.data.captions import Reader, say
-from diffuscope.data.catalogue import catalogue
-from diffuscope.data.palette import COLOURS, WORDS
-from diffuscope.data.processes import cores
-from diffuscope.data.scenes import Scenes, draw_scenes, joined
+from caption_parser import CaptionParser
+from diffuscope.data.captions import caption_text
+from diffuscope.data.palette import COLOUR_WORDS, COLOURS
+from diffuscope.data.processes import available_cores
+from diffuscope.data.scenes import Scenes, concatenate, sample_scenes
 from diffuscope.data.split import Split, colour_key, without_colour
-from diffuscope.errors import InputError
+from diffuscope.data.sprites import sprite_sampler
+from refusals import refused
 
 HELD = Split(frozenset({("fox", "noto"), ("elephant", "twemoji")}), frozenset({("blue", "fox"), ("pink", "apple")}), ())
 COUNT = 3000
 
 
 @pytest.fixture(scope="module")
-def scenes(corpus, tones, takes) -> Scenes:
-    return draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=5, processes=1)
+def scenes(corpus, tones, recolourable) -> Scenes:
+    return sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), COUNT, seed=5, processes=1)
 
 
 @pytest.fixture(scope="module")
-def reader(corpus) -> Reader:
+def reader(corpus) -> CaptionParser:
     names = {name for p in corpus.pictures for name in (p.name, without_colour(p.name), *p.tags)}
-    return Reader(names)
+    return CaptionParser(names)
 
 
 def test_every_caption_can_be_read_back(scenes, reader):
@@ -29,7 +30,7 @@ def test_every_caption_can_be_read_back(scenes, reader):
         for text in pair:
             caption = reader.parse(text)
             assert caption is not None, text
-            assert say(caption) == text
+            assert caption_text(caption) == text
 
 
 def test_captions_say_what_the_scene_holds(scenes, reader, corpus):
@@ -43,9 +44,9 @@ def test_captions_say_what_the_scene_holds(scenes, reader, corpus):
             assert caption.style is None or caption.style in styles
             assert caption.style is not None or "game icon" not in {corpus.pictures[used[0]].style}
             assert len(used) == (2 if caption.relation else caption.count)
-            colours = {WORDS[c] for c in scenes.colour[row] if c >= 0}
+            colours = {COLOUR_WORDS[c] for c in scenes.colour[row] if c >= 0}
             said = {thing.colour for thing in caption.things if thing.colour} | {
-                word for thing in caption.things for word in thing.name.split() if word in WORDS
+                word for thing in caption.things for word in thing.name.split() if word in COLOUR_WORDS
             }
             assert colours <= said, text
 
@@ -69,7 +70,7 @@ def test_left_is_left_and_above_is_above(scenes, reader, corpus):
     assert len(seen) == 5
 
 
-def test_what_is_held_out_is_never_drawn(corpus, tones, takes, scenes):
+def test_what_is_held_out_is_never_drawn(corpus, tones, recolourable, scenes):
     def pairs(drawn: Scenes) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
         styles, colours = set(), set()
         for sprite, colour in zip(drawn.sprite.ravel(), drawn.colour.ravel(), strict=True):
@@ -77,15 +78,17 @@ def test_what_is_held_out_is_never_drawn(corpus, tones, takes, scenes):
                 picture = corpus.pictures[sprite]
                 styles.add((picture.concept, picture.style))
                 if colour >= 0:
-                    colours.add((WORDS[colour], colour_key(picture.name)))
+                    colours.add((COLOUR_WORDS[colour], colour_key(picture.name)))
         return styles, colours
 
-    vae = draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=6, kind="vae", processes=1)
+    vae = sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), COUNT, seed=6, kind="vae", processes=1)
     for drawn in (scenes, vae):
         styles, colours = pairs(drawn)
         assert not styles & HELD.styles
         assert not colours & HELD.colours
-    styles, colours = pairs(draw_scenes(catalogue(corpus, HELD, tones, takes, train=False), COUNT, seed=5, processes=1))
+    styles, colours = pairs(
+        sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable, train=False), COUNT, seed=5, processes=1)
+    )
     assert styles > HELD.styles
     assert colours > HELD.colours
 
@@ -93,79 +96,79 @@ def test_what_is_held_out_is_never_drawn(corpus, tones, takes, scenes):
 def test_every_form_and_colour_occurs(scenes, reader):
     read = [reader.parse(text) for pair in scenes.captions for text in pair]
     assert {c.count for c in read} == {1, 2, 3, 4}
-    assert {c.background for c in read} == {None, *WORDS}
-    assert {thing.colour for c in read for thing in c.things} == {None, *WORDS}
+    assert {c.background for c in read} == {None, *COLOUR_WORDS}
+    assert {thing.colour for c in read for thing in c.things} == {None, *COLOUR_WORDS}
     both = sum(c.background is not None and any(t.colour for t in c.things) for c in read) / len(read)
     assert 0.08 < both < 0.2
     assert any(thing.name == "puppy" for c in read for thing in c.things)
 
 
-def test_a_colour_is_given_only_where_it_can_be_seen(corpus, tones, takes):
-    """Nothing takes green here: it is drawn before, and never after."""
-    green = WORDS.index("green")
-    less = takes.copy()
+def test_a_colour_is_given_only_where_it_can_be_seen(corpus, tones, recolourable):
+    """No sprite may become green: it occurs with the real table and never with this one."""
+    green = COLOUR_WORDS.index("green")
+    less = recolourable.copy()
     less[:, green] = False
-    for allowed, found in ((takes, True), (less, False)):
-        drawn = draw_scenes(catalogue(corpus, HELD, tones, allowed), COUNT, seed=5, processes=1)
+    for allowed, found in ((recolourable, True), (less, False)):
+        drawn = sample_scenes(sprite_sampler(corpus, HELD, tones, allowed), COUNT, seed=5, processes=1)
         assert (drawn.colour == green).any() == found
         assert (drawn.colour >= 0).any()
 
 
 def test_white_things_do_not_stand_on_white(scenes):
-    white = (scenes.colour == WORDS.index("white")).any(1)
+    white = (scenes.colour == COLOUR_WORDS.index("white")).any(1)
     assert not (white & (scenes.background == 255).all(1)).any()
 
 
-def test_flags_are_not_mirrored(corpus, tones, takes):
-    vae = draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=1, kind="vae", processes=1)
+def test_flags_are_not_mirrored(corpus, tones, recolourable):
+    vae = sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), COUNT, seed=1, kind="vae", processes=1)
     assert vae.mirror.any()
     flags = [i for i, p in enumerate(corpus.pictures) if p.group == "flags"]
     assert np.isin(vae.sprite, flags).any()
     assert not vae.mirror[np.isin(vae.sprite, flags)].any()
 
 
-def test_half_of_the_vae_scenes_are_coloured(corpus, tones, takes):
-    vae = draw_scenes(catalogue(corpus, HELD, tones, takes), COUNT, seed=1, kind="vae", processes=1)
+def test_half_of_the_vae_scenes_are_coloured(corpus, tones, recolourable):
+    vae = sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), COUNT, seed=1, kind="vae", processes=1)
     assert vae.captions == []
     assert 0.45 < (vae.background != 255).any(1).mean() < 0.55
 
 
-def test_scene_i_depends_on_seed_and_i_alone(corpus, tones, takes):
+def test_scene_i_depends_on_seed_and_i_alone(corpus, tones, recolourable):
     def drawn(count: int, processes: int) -> Scenes:
-        return draw_scenes(catalogue(corpus, HELD, tones, takes), count, seed=9, processes=processes)
+        return sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), count, seed=9, processes=processes)
 
     long, short = drawn(5000, 2), drawn(4200, 1)
     for name in ("sprite", "x", "y", "size", "colour", "mirror", "background"):
         np.testing.assert_array_equal(getattr(long, name)[:4200], getattr(short, name))
     assert long.captions[:4200] == short.captions
-    other = draw_scenes(catalogue(corpus, HELD, tones, takes), 100, seed=10, processes=1)
+    other = sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), 100, seed=10, processes=1)
     assert other.captions != long.captions[:100]
 
 
 def test_take_and_join(scenes):
-    again = joined([scenes.take(slice(0, 10)), scenes.take(np.arange(10, COUNT))])
+    again = concatenate([scenes.take(slice(0, 10)), scenes.take(np.arange(10, COUNT))])
     np.testing.assert_array_equal(again.sprite, scenes.sprite)
     assert again.captions == scenes.captions
     assert len(scenes.take([3, 1])) == 2
     assert scenes.take([3, 1]).captions == [scenes.captions[3], scenes.captions[1]]
 
 
-def test_bad_arguments(corpus, tones, takes):
-    with pytest.raises(InputError, match="tones and"):
-        catalogue(corpus, HELD, tones[1:], takes)
-    with pytest.raises(InputError, match="rows of colours for"):
-        catalogue(corpus, HELD, tones, takes[1:])
-    with pytest.raises(InputError, match="count of at least 1"):
-        draw_scenes(catalogue(corpus, HELD, tones, takes), 0, seed=1)
-    with pytest.raises(InputError, match="seed"):
-        draw_scenes(catalogue(corpus, HELD, tones, takes), 4, seed=-1)
+def test_bad_arguments(corpus, tones, recolourable):
+    with refused("tones"):
+        sprite_sampler(corpus, HELD, tones[1:], recolourable)
+    with refused("recolourable"):
+        sprite_sampler(corpus, HELD, tones, recolourable[1:])
+    with refused("count", 0):
+        sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), 0, seed=1)
+    with refused("seed", -1):
+        sample_scenes(sprite_sampler(corpus, HELD, tones, recolourable), 4, seed=-1)
 
 
 def test_processes_share_the_cores(monkeypatch):
     """Two that torchrun started take half each, and one is left where there are more processes than cores."""
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    alone = cores()
+    alone = available_cores()
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert cores() == max(1, alone // 2)
+    assert available_cores() == max(1, alone // 2)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(alone + 1))
-    assert cores() == 1
+    assert available_cores() == 1

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffuscope.data.captions import Reader
+from caption_parser import CaptionParser
 from diffuscope.data.corpus import Corpus, Picture
 from diffuscope.data.split import colour_key, split
 from diffuscope.errors import InputError
@@ -28,7 +28,7 @@ def test_held_out_and_seen_share_nothing(material):
 
 def test_every_prompt_is_a_caption_that_says_what_is_asked(material):
     names = {picture.name for picture in material.pictures} | {"apple"} | set(words.TAG_WORDS)
-    reader = Reader(names)
+    reader = CaptionParser(names)
     for ask in EXAMS.values():
         for question in ask(material):
             caption = reader.parse(question.prompt)

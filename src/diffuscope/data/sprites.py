@@ -1,0 +1,156 @@
+"""Random choice of sprites: concepts by weight, then their pictures by style, and how each may be changed."""
+
+import re
+from bisect import bisect
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from random import Random
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffuscope.data.corpus import Corpus
+from diffuscope.data.palette import COLOUR_WORDS
+from diffuscope.data.split import EVERYDAY, Split, colour_key, has_colour, without_colour
+from diffuscope.errors import InputError, Unquoted
+
+GROUP_WEIGHTS = {
+    "animals-nature": 3.0,
+    "food-drink": 3.0,
+    "travel-places": 2.2,
+    "objects": 2.2,
+    "activities": 2.2,
+    "smileys-emotion": 1.6,
+    "people-body": 0.45,
+    "symbols": 0.25,
+    "flags": 0.2,
+    "icon": 0.07,
+}
+"""Sampling weight of a concept by its group: everyday things often, symbols and flags seldom."""
+
+STYLE_WEIGHTS = {"blob": 0.9, "emojitwo": 0.9, "firefox": 0.8, "line icon": 0.7, "freehand": 0.5, "game icon": 0.4}
+"""Sampling weight of a style among the pictures of a concept; 1 for other styles."""
+
+STYLE_NAMED = {"line icon": 0.9, "freehand": 0.9, "game icon": 1.0}
+"""Probability that a caption names the style; ``_STYLE_NAMED`` for other styles."""
+
+_STYLE_NAMED = 0.65
+_CLOCKS = 0.05  # weight of each of the two dozen clock faces
+_TAG_CONCEPTS = 3  # a tag may replace the name if at most this many concepts carry it
+_NO_COLOUR_GROUPS = frozenset({"flags", "people-body", "symbols"})
+_ONE_WAY = re.compile(
+    r"clock|watch|o'clock|thirty|arrow|left|right|facing|letter|sign|button|keycap|number|abc|calendar|book|news|label|"
+    r"medal|digit|receipt|ledger|page|scroll|dollar|euro|pound|yen|money|credit|atm|card|computer|keyboard|hotel|hospital|"
+    r"office|bank|store|school|ambulance|police|bus|taxi|map|globe|compass|timer|speed|text|question|percent|spell|logo"
+)
+
+Item = TypeVar("Item")
+
+
+class WeightedChoice(Generic[Item]):
+    """A random choice among items by weight."""
+
+    def __init__(self, items: Sequence[Item], weights: Sequence[float]) -> None:
+        self.items = tuple(items)
+        self._sums = list(accumulate(weights))
+
+    def sample(self, random: Random) -> Item:
+        """One item, from one random number."""
+        index = bisect(self._sums, random.random() * self._sums[-1])
+        return self.items[min(index, len(self.items) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sprite:
+    """One picture of the corpus, with what captions and scenes may do with it."""
+
+    row: int
+    """Index in the corpus."""
+    style: str
+    name: str
+    plain_name: str
+    """The name without its colour word."""
+    tag_names: tuple[str, ...]
+    """Tags that may replace the name: "puppy"."""
+    tags: tuple[str, ...]
+    colours: tuple[int, ...]
+    """Indices of the colour words that it may be recoloured to; empty if none."""
+    mirror: bool
+    tone: tuple[float, float, float, float]
+
+    @property
+    def named(self) -> float:
+        """Probability that a caption names the style."""
+        return STYLE_NAMED.get(self.style, _STYLE_NAMED)
+
+
+@dataclass(frozen=True)
+class SpriteSampler:
+    """Weighted choices of concepts; each concept is a weighted choice of its sprites."""
+
+    every: WeightedChoice[WeightedChoice[Sprite]]
+    recolourable: WeightedChoice[WeightedChoice[Sprite]]
+    """Only sprites that can be recoloured."""
+
+
+def sprite_sampler(
+    corpus: Corpus, split: Split, tones: NDArray[np.float32], recolourable: NDArray[np.bool_], *, train: bool = True
+) -> SpriteSampler:
+    """The sampler of ``corpus``.
+
+    Args:
+        corpus: all pictures.
+        split: the held-out pairs.
+        tones: [N,4] of ``colours.dominant_tones``.
+        recolourable: [N,12] of ``foreground.recolourable``: captions name a colour only where it can be seen.
+        train: leave out every held-out (concept, style) and (colour, concept).
+    """
+    for name, rows in (("tones", tones), ("recolourable", recolourable)):
+        if len(rows) != len(corpus.pictures):
+            raise InputError(
+                name, Unquoted(f"{len(rows)} rows"), f"one row for each of {len(corpus.pictures)} pictures"
+            )
+    tag_names = _tag_names(corpus)
+    concepts: dict[str, list[Sprite]] = defaultdict(list)
+    groups: dict[str, str] = {}
+    for row, picture in enumerate(corpus.pictures):
+        if train and (picture.concept, picture.style) in split.styles:
+            continue
+        groups[picture.concept] = picture.group
+        plain_name = without_colour(picture.name)
+        held = split.colours if train else frozenset()
+        allowed = recolourable[row] & (picture.group not in _NO_COLOUR_GROUPS and not has_colour(plain_name))
+        key = colour_key(picture.name)
+        colours = tuple(i for i, colour in enumerate(COLOUR_WORDS) if allowed[i] and (colour, key) not in held)
+        mirror = picture.group not in ("flags", "symbols", "icon") and not _ONE_WAY.search(picture.name.lower())
+        tone = tuple(tones[row].tolist())
+        tags = tuple(tag for tag in picture.tags if not has_colour(tag))
+        replacing = tuple(tag for tag in tags if tag in tag_names) if picture.group in EVERYDAY else ()
+        sprite = Sprite(row, picture.style, picture.name, plain_name, replacing, tags, colours, mirror, tone)
+        concepts[picture.concept].append(sprite)
+    return SpriteSampler(_choice(concepts, groups, False), _choice(concepts, groups, True))
+
+
+def _choice(
+    concepts: dict[str, list[Sprite]], groups: dict[str, str], only_recolourable: bool
+) -> WeightedChoice[WeightedChoice[Sprite]]:
+    choices, weights = [], []
+    for concept, sprites in concepts.items():
+        kept = [sprite for sprite in sprites if sprite.colours or not only_recolourable]
+        if not kept:
+            continue
+        copies = Counter(sprite.style for sprite in kept)
+        choices.append(WeightedChoice(kept, [STYLE_WEIGHTS.get(s.style, 1.0) / copies[s.style] for s in kept]))
+        clock = re.search(r"o-?clock|-thirty$", concept)
+        weights.append(_CLOCKS if clock else GROUP_WEIGHTS[groups[concept]])
+    return WeightedChoice(choices, weights)
+
+
+def _tag_names(corpus: Corpus) -> frozenset[str]:
+    """Tags of everyday things that name few concepts and are not names themselves."""
+    names = {picture.name.lower() for picture in corpus.pictures}
+    carriers = corpus.concepts_by_tag(EVERYDAY)
+    return frozenset(tag for tag, own in carriers.items() if len(own) <= _TAG_CONCEPTS and tag not in names)
