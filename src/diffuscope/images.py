@@ -1,4 +1,4 @@
-"""Pictures in and out: files to RGB pictures, these to pixels [B,3,H,W] in [-1, 1] and back, PNG with text chunks."""
+"""Image files to RGB images, these to pixels [B,3,H,W] in [-1, 1] and back, and PNG with text chunks."""
 
 import hashlib
 import io
@@ -13,43 +13,43 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from diffuscope.errors import ImageError, InputError, OutputError
+from diffuscope.errors import ImageError, InputError, OutputError, Unquoted
 from diffuscope.weights.store.files import replacing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""What is read. Other decoders are a larger door than they are worth."""
+"""What is read. Every other decoder would be one more way in for a hostile file."""
 
 MAX_PIXELS = 1 << 26
-"""Larger pictures (67 million pixels, 200 MB as RGB) are refused from their header, before anything is decoded."""
+"""Larger images (67 million pixels, 200 MB as RGB) are refused by their header, before decoding."""
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image
-"""A path, a file's bytes, or a picture."""
+"""A path, a file's bytes, or an image."""
 
 ImageSources = ImageSource | list[ImageSource] | tuple[ImageSource, ...]
 """One or several."""
 
 
 def open_image(source: ImageSource) -> Image.Image:
-    """The picture as RGB: upright as its EXIF orientation says, transparent parts over white; not ``source`` itself.
+    """A copy as RGB: turned as its EXIF orientation says, transparency over white.
 
     Raises:
         ImageError: no such file, not a whole PNG, JPEG or WebP, or more than ``MAX_PIXELS`` pixels.
     """
     if isinstance(source, Image.Image):
-        return _rgb(_limited(source, "the picture"))
-    name = "the picture" if isinstance(source, bytes) else f"{Path(source)}"
+        return _rgb(_limited(source, "the image"))
+    name = "the image" if isinstance(source, bytes) else f"{Path(source)}"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return _rgb(_limited(image, name))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "more pixels") from error
     except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist; give the path of a PNG, JPEG or WebP picture") from error
+        raise ImageError(f"{name} does not exist; give the path of a PNG, JPEG or WebP image") from error
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ImageError(
-            f"{name} cannot be read as a picture ({error}); give a whole file in one of {', '.join(FORMATS)}"
+            f"{name} cannot be read as an image ({error}); give a whole file in one of {', '.join(FORMATS)}"
         ) from error
 
 
@@ -76,43 +76,39 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def fit_to_size(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture scaled to cover ``width`` x ``height`` (Lanczos) and cut to it around the middle."""
+    """The image scaled to cover ``width`` x ``height`` (Lanczos) and cropped to it around the centre."""
     if image.size == (width, height):
         return image
     return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def to_pixels(pictures: Sequence[Image.Image]) -> Tensor:
-    """[B,3,H,W] float32 pixels in [-1, 1] of RGB pictures that share one size."""
-    sizes = {picture.size for picture in pictures}
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """[B,3,H,W] float32 pixels in [-1, 1] of images of one size."""
+    sizes = {image.size for image in images}
     if len(sizes) != 1:
-        raise InputError(f"pictures of sizes {sorted(sizes)}; they must share one size: scale them with `fit_to_size`")
-    array = np.stack([np.asarray(picture.convert("RGB")) for picture in pictures])  # [B,H,W,3]
+        got = Unquoted(f"sizes {sorted(sizes)}")
+        raise InputError("images", got, "at least one image, all of one size", "Scale them with fit_to_size.")
+    array = np.stack([np.asarray(image.convert("RGB")) for image in images])  # [B,H,W,3]
     return torch.from_numpy(array).permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
-    """RGB pictures of pixels [B,3,H,W] in [-1, 1]; values beyond are clipped. Pixels must be finite."""
+    """RGB images of pixels [B,3,H,W] in [-1, 1]; values beyond are clipped. Pixels must be finite."""
     array = pixels.detach().float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return [Image.fromarray(image) for image in array.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def image_hash(picture: Image.Image) -> str:
-    """SHA-256 of size and RGB pixels, in hex: the same for every file that holds the same picture."""
-    rgb = picture.convert("RGB")
+def image_hash(image: Image.Image) -> str:
+    """SHA-256 of size and RGB pixels, in hex: equal for every file with the same pixels."""
+    rgb = image.convert("RGB")
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """The path, if a PNG can be written there as far as one can tell before trying.
-
-    Raises:
-        InputError: the name does not end in .png.
-        OutputError: the folder does not exist or is read-only, or the path is itself a folder.
-    """
+def check_output(path: str | os.PathLike[str], argument: str = "path") -> Path:
+    """The path of a PNG; refuse one that cannot be written. ``argument`` is its name in the error."""
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise InputError(f"cannot write {path.name!r}: pictures are saved as PNG, with their receipt; name it *.png")
+        raise InputError(argument, path.name, "a name that ends in .png")
     if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it answers False for impossible names)
         raise OutputError(f"cannot write {path}: it is a folder; add a file name")
     if not os.path.isdir(path.parent):  # noqa: PTH112
@@ -122,8 +118,8 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def write_png(path: str | os.PathLike[str], picture: Image.Image, texts: Mapping[str, str] | None = None) -> Path:
-    """Write a PNG with ``texts`` in its text chunks, and return its path. The file appears whole or not at all.
+def write_png(path: str | os.PathLike[str], image: Image.Image, texts: Mapping[str, str] | None = None) -> Path:
+    """Write a PNG with text chunks, and return its path. The file appears whole or not at all.
 
     Raises:
         InputError: the name does not end in .png.
@@ -134,16 +130,12 @@ def write_png(path: str | os.PathLike[str], picture: Image.Image, texts: Mapping
     for key, text in (texts or {}).items():
         chunks.add_text(key, text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
     with replacing(path) as part:
-        picture.save(part, format="PNG", pnginfo=chunks)
+        image.save(part, format="PNG", pnginfo=chunks)
     return path
 
 
 def read_text_chunks(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The text chunks of a picture's file; empty where there are none.
-
-    Raises:
-        ImageError: not a picture that can be read.
-    """
+    """The text chunks of an image file, by name; refuses a file that ``open_image`` refuses."""
     path = Path(path)
     open_image(path)  # the same limits and errors; text may stand after the pixels
     with Image.open(path, formats=FORMATS) as image:

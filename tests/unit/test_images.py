@@ -1,4 +1,4 @@
-"""Pictures in: modes, transparency, orientation, limits. Pictures out: whole files with their texts."""
+"""Images in: modes, transparency, orientation, limits. Images out: whole files with their text chunks."""
 
 from pathlib import Path
 

@@ -59,11 +59,7 @@ class Ablation(RunTap):
         self.only = calls
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
-        """Find the names, and check the calls.
-
-        Raises:
-            InputError: a pattern matches no name, or the run makes none of the calls.
-        """
+        """Find the names; refuse a run that makes none of the calls."""
         super().prepare(components, plan)
         if plan is not None and self.only is not None and not any(0 <= call < self.calls for call in self.only):
             raise InputError("calls", list(self.only)[:8], f"network calls of the run, 0 to {self.calls - 1}")

@@ -12,33 +12,13 @@ from diffuscope.errors import InputError
 from diffuscope.lens.attention_maps import CROSS_ATTENTION, gaussian_smooth
 from diffuscope.lens.functions import denoiser
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.taps import matching
+from diffuscope.pipeline.taps import selected
 from diffuscope.prompt.positions import token_positions
 from diffuscope.types import Denoiser, Levels, Step
 
 SCALE = 20.0
 STEPS = 25
 """The paper's step size, and how many of its 50 steps are guided."""
-
-
-class AttentionStore:
-    """A Tap that keeps cross-attention weights of one resolution, with their gradient."""
-
-    def __init__(self, names: Sequence[str], tokens: int) -> None:
-        """Keep those of these layers with so many image tokens."""
-        self.names = frozenset(names)
-        self.tokens = tokens
-        self.weights: list[Tensor] = []
-
-    def wants(self, name: str) -> bool:
-        """Whether it is one of the layers."""
-        return name in self.names
-
-    def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
-        """The value as it is."""
-        if value.shape[2] == self.tokens:
-            self.weights.append(value)
-        return value
 
 
 def attend_and_excite_loss(weights: Sequence[Tensor], positions: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -103,26 +83,27 @@ class AttendAndExcite:
         self.step_sizes = {
             sigma: scale * (1 - 0.5 * i / max(len(guided) - 1, 1)) ** 0.5 for i, sigma in enumerate(guided)
         }
-        self._names = matching(CROSS_ATTENTION, [pipe.unet])
+        self.unet = pipe.unet
         conditioning = pipe.encode_prompt(prompt)
         self._denoiser = lambda tap: denoiser(pipe, conditioning, levels, tap)
 
     def move(self, x: Tensor, sigma: float) -> Tensor:
-        """[B,C,H,W] the moved latents; ``x`` itself at a noise level that is not guided.
-
-        Raises:
-            InputError: no cross-attention has the resolution that ``stride`` asks for.
-        """
+        """[B,C,H,W] the moved latents; ``x`` itself at a noise level that is not guided."""
         if sigma not in self.step_sizes:
             return x
         size = -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride)
-        store = AttentionStore(self._names, size[0] * size[1])
+        weights: list[Tensor] = []
+
+        def keep(value: Tensor) -> None:
+            if value.shape[2] == size[0] * size[1]:
+                weights.append(value)
+
         with torch.inference_mode(False), torch.enable_grad():
             leaf = x.detach().clone().requires_grad_()
-            self._denoiser(store)(leaf, sigma)
-            if not store.weights:
+            self._denoiser(selected({CROSS_ATTENTION: keep}, [self.unet]))(leaf, sigma)
+            if not weights:
                 raise InputError("stride", self.stride, f"one with cross-attention of {size[0]}x{size[1]} image tokens")
-            loss = attend_and_excite_loss(store.weights, self.positions, size)
+            loss = attend_and_excite_loss(weights, self.positions, size)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         if self.callback is not None:
             self.callback(sigma, loss.detach())

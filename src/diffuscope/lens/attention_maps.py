@@ -39,11 +39,7 @@ class AttentionCapture:
         self._image_size = (0, 0)
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
-        """Find the layers, check the memory, and keep the prompts and the image size.
-
-        Raises:
-            InputError: no such name, one that is no cross-attention, or too little memory.
-        """
+        """Find the layers, check the memory, and keep the prompts and the image size."""
         self._capture.prepare(components, plan)
         wrong = sorted(name for name in self._capture.names if not name.endswith("cross.weights"))
         if wrong:
@@ -85,9 +81,6 @@ def combine_layers(layers: Sequence[Tensor], image_size: tuple[int, int]) -> Ten
     Args:
         layers: [T,S] each, T the image tokens of that layer, row by row; rows sum to 1.
         image_size: height and width, for the proportions of the T tokens.
-
-    Raises:
-        InputError: a layer's T does not have these proportions.
     """
     maps = [layer.T.unflatten(1, token_grid(layer.shape[0], image_size)) for layer in layers]  # [S,h,w]
     finest = max((layer.shape[1:] for layer in maps), key=lambda size: size[0] * size[1])

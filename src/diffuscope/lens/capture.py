@@ -65,11 +65,7 @@ class Capture(RunTap):
         self._counts: dict[str, int] = {}
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
-        """Find the names, check the memory, and forget an earlier run.
-
-        Raises:
-            InputError: a pattern matches no name, or the values do not fit into the budget.
-        """
+        """Find the names, forget an earlier run, and refuse one whose values do not fit into the budget."""
         super().prepare(components, plan)
         self._reduced, self._all, self._counts = {}, {}, {}
         needed = self.estimate(components, plan)
@@ -110,11 +106,7 @@ class Capture(RunTap):
         return value
 
     def __getitem__(self, name: str) -> Tensor:
-        """The stored value of one name: [B,...], or [calls,B,...] with reduce="all".
-
-        Raises:
-            InputError: nothing is stored under that name.
-        """
+        """The stored value of one name: [B,...], or [calls,B,...] with reduce="all"."""
         if name not in self._counts:
             raise InputError("name", name, f"a captured name: {', '.join(sorted(self._counts)[:4]) or 'none yet'}")
         if self.reduce == "all":

@@ -2,11 +2,12 @@
 
 import base64
 import io
+from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from diffuscope.diffusion.prediction import x0_from
@@ -74,7 +75,7 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
     body = "\n".join(
         [
             f"<h1>{escape(repr(text))}</h1>",
-            _image(image, "the image", "picture"),
+            _image(partial(image.save, format="PNG"), "the image", "picture"),
             f"<p class=note>{escape(_settings(result.receipt))}</p>",
             *(f"<h2>{title}</h2>\n<p class=note>{escape(_NOTES[title])}</p>\n{s}" for title, s in sections.items()),
         ]
@@ -130,17 +131,12 @@ def _settings(receipt: Any) -> str:
 
 
 def _figure(figure: "Figure") -> str:
+    alt = "; ".join(panel.get_title() for panel in figure.axes if panel.get_title())
+    return _image(partial(figure.savefig, format="png", dpi=110), alt)
+
+
+def _image(save: Callable[[io.BytesIO], None], alt: str, kind: str = "figure") -> str:
     with io.BytesIO() as file:
-        figure.savefig(file, format="png", dpi=110)
-        return _data(file.getvalue(), "; ".join(panel.get_title() for panel in figure.axes if panel.get_title()), "")
-
-
-def _image(image: Image.Image, alt: str, kind: str) -> str:
-    with io.BytesIO() as file:
-        image.save(file, format="PNG")
-        return _data(file.getvalue(), alt, kind)
-
-
-def _data(png: bytes, alt: str, kind: str) -> str:
-    chosen = f' class="{kind}"' if kind else ""
-    return f'<p><img{chosen} alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></p>'
+        save(file)
+        data = base64.b64encode(file.getvalue()).decode()
+    return f'<p><img class="{kind}" alt="{escape(alt)}" src="data:image/png;base64,{data}"></p>'

@@ -29,11 +29,6 @@ class Inversion:
     """[1,C,h,w] latents at each of ``levels.sigmas``, in that order: noise first, the image's own last."""
     levels: Levels
 
-    @property
-    def noisy(self) -> Tensor:
-        """[1,C,h,w] latents at the highest noise level."""
-        return self.path[0]
-
 
 @dataclass(frozen=True)
 class Edit:

@@ -61,11 +61,7 @@ class PromptToPrompt(RunTap):
         self.self_max_tokens = self_max_tokens
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
-        """Compare the prompts of the run.
-
-        Raises:
-            InputError: fewer than two images, or different seeds.
-        """
+        """Align the prompts of the run; refuse fewer than two images, or different seeds."""
         super().prepare(components, plan)
         if plan is None:
             return
@@ -170,9 +166,6 @@ def replacement_mapper(source: str, edit: str, tokenizer: Tokenizer) -> Tensor:
 
     Word k maps to word k. If a word has more or fewer tokens than its partner, each of its tokens shares in all of the
     partner's, so that the word's total attention is kept. Padding maps in order.
-
-    Raises:
-        InputError: the prompts have different numbers of words.
     """
     first, second = word_tokens(source, tokenizer), word_tokens(edit, tokenizer)
     if len(first) != len(second):

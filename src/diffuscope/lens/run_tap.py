@@ -36,11 +36,7 @@ class RunTap(ABC):
         self.images = 1
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
-        """Find the names, and forget an earlier run.
-
-        Raises:
-            InputError: a pattern matches no name.
-        """
+        """Find the names, and forget an earlier run."""
         self.names = frozenset(name for pattern in self.patterns for name in matching(pattern, components))
         self.call, self.calls, self.images = -1, 1, 1
         if plan is not None:

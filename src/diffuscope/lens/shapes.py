@@ -12,6 +12,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline.plan import Plan
+from diffuscope.pipeline.taps import CatchAllTap
 from diffuscope.types import Tap
 from diffuscope.weights.store.assign import blank, load_into
 
@@ -54,22 +55,18 @@ def _row_shapes(config: Config, component: str, size: tuple[int, int]) -> Mappin
     """Name -> shape of one row of every activation."""
     rows: dict[str, tuple[int, ...]] = {}
 
-    class Shapes:
-        def wants(self, name: str) -> bool:  # noqa: ARG002
-            return True
+    def measure(name: str, value: Tensor) -> None:
+        rows[name] = tuple(value.shape[1:])
 
-        def __call__(self, name: str, value: Tensor) -> Tensor:
-            rows[name] = tuple(value.shape[1:])
-            return value
-
+    tap = CatchAllTap(measure)
     network = _hollow(config, component)
     with torch.no_grad():
         if isinstance(network, TextEncoder):
-            network(torch.zeros(0, network.config.positions, dtype=torch.int64), Shapes())
+            network(torch.zeros(0, network.config.positions, dtype=torch.int64), tap)
         elif isinstance(network, UNet):
-            call_with_zeros(network, 0, size, Shapes())
+            call_with_zeros(network, 0, size, tap)
         else:
-            network(torch.zeros(0, network.config.image_channels, *size), Shapes())
+            network(torch.zeros(0, network.config.image_channels, *size), tap)
     return MappingProxyType(rows)
 
 

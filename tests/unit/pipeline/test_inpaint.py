@@ -97,7 +97,7 @@ def test_what_is_not_possible_is_refused(tiny: Pipeline, arguments, message: str
 
 def test_a_mask_that_is_no_picture(tiny: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_text("white")
-    with pytest.raises(ImageError, match="cannot be read as a picture"):
+    with pytest.raises(ImageError, match="cannot be read as an image"):
         tiny.steps("fox", image=PICTURE, mask_image=tmp_path / "mask.png")
 
 
