@@ -57,29 +57,29 @@ def samplers() -> str:
     lines = [
         "# Samplers",
         "",
-        "Every spelling finds its sampler; case, spaces and punctuation do not matter, and a name may end in that of a",
+        "A sampler is found by any of its names; case, spaces and punctuation do not matter, and a name may end in a",
         'spacing ("DPM++ 2M Karras"). Orders are measured on a Gaussian in `tests/contract`, without fresh noise;',
-        "how near each is to its reference stands in [parity of the samplers](../parity-samplers.md).",
+        "[parity of the samplers](../parity-samplers.md) has the differences to their references.",
         "",
-        "| name | label | order | network calls a step | noise | ends at | also called |",
+        "| name | label | order | network calls per step | noise | ends at | other names |",
         "|---|---|---|---|---|---|---|",
     ]
     for info in TABLE.values():
         aliases = ", ".join(info.aliases)
         more = max(network_calls(info.function, range(16, 0, -1)))
-        calls = f"{info.calls}, some steps more" if more > info.calls else str(info.calls)
-        end = {"config": "as the model says", "sigma_min": "the lowest level"}.get(info.final_sigma, "zero")
+        calls = f"{info.calls}, more in some steps" if more > info.calls else str(info.calls)
+        end = {"config": "as in the model's config", "sigma_min": "lowest trained level"}.get(info.final_sigma, "zero")
         lines.append(f"| `{info.name}` | {info.label} | {info.order} | {calls} | {info.noise} | {end} | {aliases} |")
     return "\n".join(lines) + "\n"
 
 
 def taps() -> str:
     networks = {"text_encoder": TextEncoder, "unet": UNet, "vae": VAE}
-    lines = ["# Tap names of the `emoji` model", "", "`ds.tap_points(pipe.unet)` lists those of a model at hand.", ""]
+    lines = ["# Tap names of the `emoji` model", "", "`ds.tap_points(pipe.unet)` lists those of any model.", ""]
     for part, network in networks.items():
         with torch.device("meta"):
             names = tap_points(network(getattr(EMOJI, part)))
-        lines += [f"## {part}: {len(names)} values", "", "```text", *names, "```", ""]
+        lines += [f"## {part}: {len(names)} activations", "", "```text", *names, "```", ""]
     return "\n".join(lines)
 
 
