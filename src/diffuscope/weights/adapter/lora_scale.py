@@ -1,4 +1,4 @@
-"""How strong an adapter is by itself: alpha over rank, from the file, its metadata, or a file beside it."""
+"""The scale of an adapter, alpha over rank: from the file, its metadata, or PEFT's settings beside it."""
 
 import math
 import re
@@ -15,10 +15,10 @@ from diffuscope.weights.store.files import Header
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 METADATA = "lora_adapter_metadata"
-"""Key of a file's metadata under which diffusers keeps PEFT's settings."""
+"""Key of the metadata in which diffusers stores PEFT's settings."""
 
 ALPHA_LIMIT = 1e9
-"""Of a setting; alpha is about as large as the rank."""
+"""alpha is about as large as the rank."""
 
 _LEAF = re.compile(r"\.(?:lora|hada|lokr|oft)_")
 
@@ -35,18 +35,7 @@ def settings_of(path: Path, header: Header) -> dict[str, Any]:
 def scale_of(
     key: str, keys: Mapping[str, str], tensors: Mapping[str, Tensor], rank: int | None, settings: Mapping[str, Any]
 ) -> float:
-    """Alpha over rank by the file's alpha, or else by PEFT's settings; 1 where a LoKr of whole matrices has no rank.
-
-    Args:
-        key: of one of the layer's tensors.
-        keys: all of them, by role.
-        tensors: of the file.
-        rank: as the shapes say it, or None.
-        settings: PEFT's.
-
-    Raises:
-        WeightsError: alpha is no finite number.
-    """
+    """Alpha / rank of the layer with these ``keys``, by its alpha or else PEFT's settings; 1 if it has no rank."""
     if "alpha" not in keys:
         return _peft_scale(key, rank, settings)
     scale = 1.0 if rank is None else float(tensors[keys["alpha"]]) / rank
@@ -56,42 +45,34 @@ def scale_of(
 
 
 def terms_of(settings: Mapping[str, Any]) -> int | None:
-    """How many terms PEFT's OFT sums; None where it inverts. Its defaults are those of PEFT.
-
-    Raises:
-        WeightsError: the OFT is constrained, or the number is not possible.
-    """
+    """The terms of PEFT's OFT, None with the inverse; defaults are PEFT's."""
     if settings.get("coft"):
-        raise WeightsError(
-            "the settings of the OFT say that it is constrained (coft), which is not read; train without"
-        )
+        raise WeightsError("the OFT is constrained (coft), which is not supported; train without")
     terms = settings.get("num_cayley_neumann_terms", 5) if settings.get("use_cayley_neumann", True) else None
     if terms is not None and (isinstance(terms, bool) or not isinstance(terms, int) or not 4 <= terms <= 100):
-        raise WeightsError(f"the settings of the OFT say {str(terms)[:80]} Cayley-Neumann terms; expected 4 to 100")
+        raise WeightsError(f"num_cayley_neumann_terms is {str(terms)[:80]}, expected 4 to 100")
     return terms
 
 
 def _peft_scale(key: str, rank: int | None, settings: Mapping[str, Any]) -> float:
-    """By PEFT's settings alpha / r, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023); without any 1, as in diffusers.
+    """Alpha / r, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023), by PEFT's settings; 1 without any, as in diffusers.
 
-    A ``rank`` that the shapes do not say is None, and stands in the settings too.
+    Where shapes show no ``rank``, the settings have it.
     """
     part = key.split(".", 1)[0]
     own = {name.removeprefix(f"{part}."): value for name, value in settings.items() if name.startswith(f"{part}.")}
     own = own or {name: value for name, value in settings.items() if "." not in name}
     layer = _LEAF.split(key)[0]
 
-    def said(name: str, patterns: object, usual: Any) -> float:
-        value = usual
+    def setting(name: str, patterns: object, default: Any) -> float:
+        value = default
         for pattern, special in patterns.items() if isinstance(patterns, dict) else ():
             if layer == pattern or layer.endswith(f".{pattern}"):
                 value = special
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < ALPHA_LIMIT:
-            raise WeightsError(
-                f"the settings of the LoRA say that {name} is {str(value)[:80]}; expected a number: save it again"
-            )
+            raise WeightsError(f"{name} of the LoRA is {str(value)[:80]}, expected a number; save it again")
         return float(value)
 
-    rank = rank or max(1, int(said("r", own.get("rank_pattern"), own.get("r", 1))))
-    alpha = said("alpha", own.get("alpha_pattern"), own.get("lora_alpha", own.get("alpha", rank)))
+    rank = rank or max(1, int(setting("r", own.get("rank_pattern"), own.get("r", 1))))
+    alpha = setting("alpha", own.get("alpha_pattern"), own.get("lora_alpha", own.get("alpha", rank)))
     return alpha / (math.sqrt(rank) if own.get("use_rslora") else rank)

@@ -121,20 +121,19 @@ def model_index(config: ModelConfig, scheduler_class: str) -> Json:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     if config.unet.extra_dim is None:
-        index |= {
+        return index | {
             "requires_safety_checker": False,
             "safety_checker": absent,
             # The pipeline reads hidden states, so it uses this class even for a file with a projection.
             "text_encoder": ["transformers", "CLIPTextModel"],
             "tokenizer": ["transformers", "CLIPTokenizer"],
         }
-        return index
-    first = config.text_encoder_2 is not None
+    base = config.text_encoder_2 is not None
     index |= {
         "force_zeros_for_empty_prompt": config.zero_negative,
-        "text_encoder": ["transformers", "CLIPTextModel"] if first else absent,
+        "text_encoder": ["transformers", "CLIPTextModel"] if base else absent,
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        "tokenizer": ["transformers", "CLIPTokenizer"] if first else absent,
+        "tokenizer": ["transformers", "CLIPTokenizer"] if base else absent,
         "tokenizer_2": ["transformers", "CLIPTokenizer"],
     }
     return index | ({"requires_aesthetics_score": True} if config.sizes == REFINER_SIZES else {})

@@ -44,53 +44,53 @@ VAE: Keys = {
     "scaling_factor": ("scale", 0.18215),
 }
 
-Supported = Mapping[str, tuple[object, ...]]
-"""Key -> the values that our networks support."""
+Supported = Mapping[str, object]
+"""Key -> the value that our networks support, or a tuple of them."""
 
 TEXT_ENCODER_SUPPORTED: Supported = {
-    "attention_dropout": (0.0,),
+    "attention_dropout": 0.0,
     "hidden_act": ("quick_gelu", "gelu"),
-    "layer_norm_eps": (1e-5,),
+    "layer_norm_eps": 1e-5,
 }
 UNET_SUPPORTED: Supported = {
-    "act_fn": ("silu",),
+    "act_fn": "silu",
     "addition_embed_type": (None, "text_time"),
     "addition_time_embed_dim": (None, 256),
-    "attention_type": ("default",),
-    "center_input_sample": (False,),
-    "class_embed_type": (None,),
-    "conv_in_kernel": (3,),
-    "conv_out_kernel": (3,),
-    "cross_attention_norm": (None,),
-    "downsample_padding": (1,),
-    "dropout": (0.0,),
-    "dual_cross_attention": (False,),
-    "encoder_hid_dim": (None,),
-    "encoder_hid_dim_type": (None,),
-    "flip_sin_to_cos": (True,),
-    "freq_shift": (0,),
-    "mid_block_scale_factor": (1,),
-    "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-    "norm_eps": (1e-5,),
-    "num_class_embeds": (None,),
-    "only_cross_attention": (False,),
-    "resnet_out_scale_factor": (1.0,),
-    "resnet_skip_time_act": (False,),
-    "resnet_time_scale_shift": ("default",),
-    "reverse_transformer_layers_per_block": (None,),
-    "time_embedding_act_fn": (None,),
-    "time_embedding_dim": (None,),
-    "time_embedding_type": ("positional",),
-    "timestep_post_act": (None,),
+    "attention_type": "default",
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_norm": None,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "dual_cross_attention": False,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "norm_eps": 1e-5,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "resnet_out_scale_factor": 1.0,
+    "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default",
+    "reverse_transformer_layers_per_block": None,
+    "time_embedding_act_fn": None,
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
 }
 VAE_SUPPORTED: Supported = {
-    "act_fn": ("silu",),
-    "latents_mean": (None,),
-    "latents_std": (None,),
-    "mid_block_add_attention": (True,),
+    "act_fn": "silu",
+    "latents_mean": None,
+    "latents_std": None,
+    "mid_block_add_attention": True,
     "shift_factor": (None, 0.0),
-    "use_post_quant_conv": (True,),
-    "use_quant_conv": (True,),
+    "use_post_quant_conv": True,
+    "use_quant_conv": True,
 }
 
 
@@ -188,7 +188,8 @@ def vae_to_json(config: VAEConfig) -> Json:
 
 def check(file: str, document: Json, supported: Supported) -> None:
     """Refuse a document with a value that is not supported."""
-    for key, values in supported.items():
+    for key, value in supported.items():
+        values = value if isinstance(value, tuple) else (value,)
         if key in document and document[key] not in values:
             refuse(file, key, document[key], " or ".join(map(repr, values)))
 

@@ -1,4 +1,4 @@
-"""Renaming tensors between layouts by tables that work both ways."""
+"""Renaming tensors between layouts, by tables that work both ways."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,13 +15,13 @@ HOLE = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Rename:
-    """One module's name in two layouts, without the ``.weight`` or ``.bias``; ``{i}`` is any one dotted part."""
+    """A module's name in two layouts, without ``.weight`` or ``.bias``; ``{i}`` is any one part between dots."""
 
     theirs: str
     ours: str
 
     def apply(self, key: str) -> str | None:
-        """Our name of the tensor that they call ``key``, or None where this rule does not speak of it."""
+        """Our name of the tensor ``key``, or None if the rule does not match it."""
         match = _pattern(self.theirs).fullmatch(key)
         if match is None:
             return None
@@ -29,7 +29,7 @@ class Rename:
         return HOLE.sub(lambda hole: parts[f"hole_{hole[1]}"], self.ours) + "." + parts["leaf"]
 
     def inverse(self) -> "Rename":
-        """The rule that leads back."""
+        """The rule for the way back."""
         return Rename(self.ours, self.theirs)
 
 
@@ -40,25 +40,16 @@ def _pattern(theirs: str) -> re.Pattern[str]:
 
 
 def under(theirs: str, ours: str, table: Mapping[str, str]) -> Iterator[Rename]:
-    """The rules of a table of names below a prefix."""
-    return (Rename(theirs + their_leaf, ours + our_leaf) for their_leaf, our_leaf in table.items())
+    """The rules of a table, with a prefix on each side."""
+    return (Rename(theirs + their_name, ours + our_name) for their_name, our_name in table.items())
 
 
 def rename(
     tensors: Mapping[str, Tensor], rules: Iterable[Rename], ignored: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
-    """The same tensors under their new names; each is matched by exactly one rule.
-
-    Args:
-        tensors: by their old names. Not modified.
-        rules: the table.
-        ignored: names that are left out, each with the reason.
-
-    Raises:
-        WeightMismatchError: a name matches no rule, or several, or two tensors get the same name.
-    """
+    """The same tensors under their new names, without the ``ignored``; each is matched by exactly one rule."""
     plain: dict[str, list[Rename]] = {}
-    # By the number of parts, which a hole does not change, and by the first of them, "" where a hole is in it.
+    # By the number of parts, which a hole does not change, and the first of them, or "" if it has a hole.
     holed: dict[tuple[int, str], list[Rename]] = {}
     for rule in rules:
         if HOLE.search(rule.theirs):
@@ -69,18 +60,18 @@ def rename(
     renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for key, tensor in tensors.items():
-        if ignored is not None and key in ignored:
+        if key in (ignored or ()):
             continue
         module = key.rpartition(".")[0]
         parts, first = module.count("."), module.partition(".")[0]
         candidates = [*plain.get(module, ()), *holed.get((parts, first), ()), *holed.get((parts, ""), ())]
         names = [name for rule in candidates if (name := rule.apply(key)) is not None]
         if len(names) != 1:
-            found = "no rule" if not names else f"{len(names)} rules ({', '.join(names)})"
+            matches = f"{len(names)} rules ({', '.join(names)})" if names else "no rule"
             raise WeightMismatchError(
-                f"tensor {key!r} is matched by {found}, expected exactly one; the file is of another kind of network"
+                f"tensor {key!r} is matched by {matches}, expected exactly one; the file is of another kind of network"
             )
-        name = names[0]
+        (name,) = names
         if name in renamed:
             raise WeightMismatchError(f"tensors {origin[name]!r} and {key!r} both mean {name!r}; keep one of them")
         renamed[name], origin[name] = tensor, key
@@ -89,35 +80,34 @@ def rename(
 
 @dataclass(frozen=True)
 class Reshape:
-    """One tensor of theirs that is one or several of ours in another shape, by whole names."""
+    """One tensor of theirs that is one or several of ours in another shape, by full names."""
 
     theirs: str
     ours: tuple[str, ...]
     split: Callable[[Tensor], tuple[Tensor, ...]]
-    """Their tensor as ours, views where possible; raises ValueError where the shape allows none."""
+    """Views where possible; ValueError where the shape does not fit."""
     join: Callable[[tuple[Tensor, ...]], Tensor]
-    """The way back."""
 
 
 def bare(theirs: str, ours: str) -> Reshape:
-    """A tensor whose name there has no ``.weight``."""
+    """A tensor without ``.weight`` in its name."""
     return Reshape(theirs, (ours,), lambda tensor: (tensor,), lambda tensors: tensors[0])
 
 
 def transposed(theirs: str, ours: str) -> Reshape:
-    """A matrix that is applied from the other side there."""
+    """A matrix that is transposed there."""
     return Reshape(
         theirs, (ours,), lambda tensor: (_matrix(tensor).t().contiguous(),), lambda tensors: tensors[0].t().contiguous()
     )
 
 
 def pointwise(theirs: str, ours: str) -> Reshape:
-    """A linear layer that is a 1x1 convolution there, or was made a linear one by whoever saved the file."""
+    """A linear layer that is a 1x1 convolution there; some files have a linear one."""
     return Reshape(theirs, (ours,), lambda tensor: (_matrix(tensor),), lambda tensors: tensors[0][:, :, None, None])
 
 
 def fused(theirs: str, *ours: str) -> Reshape:
-    """Tensors that stand on top of each other there, in this order and of one size."""
+    """Tensors of one size that are concatenated there, in this order."""
 
     def split(tensor: Tensor) -> tuple[Tensor, ...]:
         if tensor.ndim == 0 or len(tensor) % len(ours):
@@ -128,11 +118,7 @@ def fused(theirs: str, *ours: str) -> Reshape:
 
 
 def reshape(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str, Tensor]:
-    """Those of ``tensors`` that a rule speaks of, under our names and in our shapes; views where possible.
-
-    Raises:
-        WeightMismatchError: a tensor has a shape that the rule does not allow.
-    """
+    """The tensors with a rule, under our names and in our shapes."""
     ours: dict[str, Tensor] = {}
     for rule in rules:
         if rule.theirs in tensors:
@@ -140,18 +126,14 @@ def reshape(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str
                 ours.update(zip(rule.ours, rule.split(tensors[rule.theirs]), strict=True))
             except ValueError as error:
                 raise WeightMismatchError(
-                    f"tensor {rule.theirs!r} is no {' and '.join(rule.ours)}: {error}; "
+                    f"tensor {rule.theirs!r} cannot be {' and '.join(rule.ours)}: {error}; "
                     "the file is of another kind of network"
                 ) from error
     return ours
 
 
 def reshape_back(tensors: Mapping[str, Tensor], rules: Iterable[Reshape]) -> dict[str, Tensor]:
-    """Those of our ``tensors`` that a rule speaks of, under their names and in their shapes.
-
-    Raises:
-        WeightMismatchError: of several that stand in one tensor there, only some are given.
-    """
+    """Our tensors with a rule, under their names and in their shapes."""
     theirs: dict[str, Tensor] = {}
     for rule in rules:
         missing = [name for name in rule.ours if name not in tensors]

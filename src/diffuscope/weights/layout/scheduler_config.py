@@ -58,19 +58,15 @@ class Scheduler:
 LEADING = {"timestep_spacing": "leading"}
 LATENT = {"beta_start": 0.00085, "beta_end": 0.012}
 """Betas of Stable Diffusion."""
-NO_CLIPPING = {"clip_sample": (False,), "thresholding": (False,)}
-DPM_SOLVER = {
-    "thresholding": (False,),
-    "use_flow_sigmas": (False,),
-    "final_sigmas_type": ("zero",),
-    "lower_order_final": (True,),
-}
-NO_LIMITS = {"sigma_min": (None,), "sigma_max": (None,)}
+
+NO_CLIPPING = {"clip_sample": False, "thresholding": False}
+NO_LIMITS = {"sigma_min": None, "sigma_max": None}
+DPM_SOLVER = {"thresholding": False, "use_flow_sigmas": False, "final_sigmas_type": "zero", "lower_order_final": True}
 DISTILLED = Scheduler(
     samplers={(): "lcm"},
     zero_snr=True,
     defaults={**LEADING, **LATENT, "beta_schedule": "scaled_linear"},
-    supported={**NO_CLIPPING, "original_inference_steps": (50,), "timestep_scaling": (10, 10.0)},
+    supported={**NO_CLIPPING, "original_inference_steps": 50, "timestep_scaling": 10},
 )
 
 SCHEDULERS = {
@@ -88,9 +84,9 @@ SCHEDULERS = {
         sigmas=True,
         zero_snr=True,
         supported={
-            "interpolation_type": ("linear",),
-            "timestep_type": ("discrete",),
-            "final_sigmas_type": ("zero",),
+            "interpolation_type": "linear",
+            "timestep_type": "discrete",
+            "final_sigmas_type": "zero",
             **NO_LIMITS,
         },
     ),
@@ -105,23 +101,18 @@ SCHEDULERS = {
         chosen_by=("algorithm_type", "solver_order", "solver_type"),
         sigmas=True,
         zero_snr=True,
-        supported={
-            **DPM_SOLVER,
-            "euler_at_final": (False,),
-            "lambda_min_clipped": (-inf,),
-            "use_lu_lambdas": (False,),
-        },
+        supported={**DPM_SOLVER, "euler_at_final": False, "lambda_min_clipped": -inf, "use_lu_lambdas": False},
     ),
     "DPMSolverSinglestepScheduler": Scheduler(
         samplers={(): "dpmpp_2s"},
         sigmas=True,
         supported={
             **DPM_SOLVER,
-            "algorithm_type": ("dpmsolver++",),
-            "solver_order": (2,),
-            "solver_type": ("midpoint",),
+            "algorithm_type": "dpmsolver++",
+            "solver_order": 2,
+            "solver_type": "midpoint",
             "lower_order_final": (False, True),  # alike where a run ends at zero
-            "lambda_min_clipped": (-inf,),
+            "lambda_min_clipped": -inf,
         },
     ),
     "DPMSolverSDEScheduler": Scheduler(samplers={(): "dpmpp_sde"}, sigmas=True, defaults=LATENT),
@@ -131,21 +122,21 @@ SCHEDULERS = {
         zero_snr=True,
         supported={
             **DPM_SOLVER,
-            "solver_order": (2,),
-            "solver_type": ("bh2",),
-            "predict_x0": (True,),
-            "disable_corrector": ([],),
-            "solver_p": (None,),
             **NO_LIMITS,
+            "solver_order": 2,
+            "solver_type": "bh2",
+            "predict_x0": True,
+            "disable_corrector": [],
+            "solver_p": None,
         },
     ),
     "DEISMultistepScheduler": Scheduler(
         samplers={(): "deis"},
         sigmas=True,
-        supported={**DPM_SOLVER, "algorithm_type": ("deis",), "solver_order": (2,), "solver_type": ("logrho",)},
+        supported={**DPM_SOLVER, "algorithm_type": "deis", "solver_order": 2, "solver_type": "logrho"},
     ),
     "HeunDiscreteScheduler": Scheduler(
-        samplers={(): "heun"}, sigmas=True, defaults=LATENT, supported={"clip_sample": (False,)}
+        samplers={(): "heun"}, sigmas=True, defaults=LATENT, supported={"clip_sample": False}
     ),
     "KDPM2DiscreteScheduler": Scheduler(samplers={(): "kdpm2"}, sigmas=True, defaults=LATENT),
     "KDPM2AncestralDiscreteScheduler": Scheduler(samplers={(): "kdpm2_ancestral"}, sigmas=True, defaults=LATENT),
@@ -153,7 +144,7 @@ SCHEDULERS = {
         samplers={(): "ddpm"},
         zero_snr=True,
         defaults={**LEADING, "clip_sample": True},
-        supported={**NO_CLIPPING, "variance_type": ("fixed_small",)},
+        supported={**NO_CLIPPING, "variance_type": "fixed_small"},
     ),
     "LCMScheduler": DISTILLED,
     "TCDScheduler": replace(DISTILLED, samplers={(): "tcd"}),
@@ -169,9 +160,9 @@ def from_json(document: Json) -> tuple[ScheduleConfig, dict[str, str]]:
         "beta_schedule": tuple(BETAS),
         "prediction_type": tuple(PREDICTIONS),
         "timestep_spacing": get_args(TimeSpacing),
-        "trained_betas": (None,),
+        "trained_betas": None,
     }
-    check(FILE, document, general | dict(scheduler.supported))
+    check(FILE, document, {**general, **scheduler.supported})
     with errors_of(FILE):
         schedule = ScheduleConfig(
             betas=BETAS[document["beta_schedule"]],

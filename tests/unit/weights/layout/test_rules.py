@@ -174,7 +174,7 @@ def test_reshapes_lead_there_and_back(name):
 @pytest.mark.parametrize("rule", [fused("a", "q", "k", "v"), transposed("a", "b"), pointwise("a", "b")])
 @pytest.mark.parametrize("shape", [(), (4,), (4, 3, 2)])
 def test_shapes_that_no_reshape_allows_are_errors(rule, shape):
-    with pytest.raises(WeightMismatchError, match=r"tensor 'a' is no .*another kind of network"):
+    with pytest.raises(WeightMismatchError, match=r"tensor 'a' cannot be .*another kind of network"):
         reshape({"a": torch.zeros(shape)}, [rule])
 
 
