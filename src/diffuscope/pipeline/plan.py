@@ -204,14 +204,14 @@ def _given_latents(call: Call) -> Tensor | None:
 
 def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> dict[str, float | str]:
     """Options of a sampler, each of the type that it has there."""
-    known = samplers.options(sampler)
+    known = samplers.options(TABLE[sampler].function)
     found: dict[str, float | str] = {}
     for name, value in given.items():
         argument = f"sampler_options.{name}"
         if name not in known:
-            listed = ", ".join(f"{key}={default!r}" for key, default in known.items()) or "none"
+            listed = ", ".join(f"{key}={parameter.default!r}" for key, parameter in known.items()) or "none"
             raise InputError(argument, value, f"an option of {sampler}: {listed}", nearest(name, known))
-        found[name] = conformed(value, type(known[name]), argument)
+        found[name] = conformed(value, known[name].annotation, argument)
     return found
 
 

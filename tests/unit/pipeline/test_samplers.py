@@ -9,6 +9,7 @@ import diffuscope as ds
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.pipeline import Pipeline
+from refusals import refused
 
 SIZE = {"height": 32, "width": 32, "guidance_scale": 1.0}
 
@@ -51,6 +52,15 @@ def test_options_reach_the_sampler(tiny: Pipeline, tmp_path: Path) -> None:
 def test_options_of_other_kinds(tiny: Pipeline, sampler: str, options: dict[str, str]) -> None:
     call = {"prompt": "a red fox", "seed": 3, "sampler": sampler, "num_inference_steps": 4, **SIZE}
     assert not torch.equal(tiny(sampler_options=options, **call).latents, tiny(**call).latents)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "option", "value"),
+    [("ddim", "eta", -1.0), ("lms", "order", 5), ("restart", "times", 1001), ("dpmpp_2m", "solver", "rk4")],
+)
+def test_an_option_out_of_its_range(tiny: Pipeline, sampler: str, option: str, value: float | str) -> None:
+    with refused(f"sampler_options.{option}", value):
+        tiny.steps("a red fox", sampler=sampler, sampler_options={option: value}, **SIZE)
 
 
 def test_the_end_is_a_choice(tiny: Pipeline, tmp_path: Path) -> None:

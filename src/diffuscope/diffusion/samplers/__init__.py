@@ -22,9 +22,7 @@ Raises:
 A sampler keeps no state outside its generator, and works with any batch: image i does not depend on the others.
 """
 
-import inspect
-
-from diffuscope.diffusion.samplers.contract import Sampler, checked, final, network_calls
+from diffuscope.diffusion.samplers.contract import Sampler, checked, final, network_calls, options
 from diffuscope.diffusion.samplers.table import SAMPLERS, TABLE, Found, SamplerInfo, find
 
 __all__ = [
@@ -39,9 +37,3 @@ __all__ = [
     "network_calls",
     "options",
 ]
-
-
-def options(name: str) -> dict[str, float | str]:
-    """Name -> default of each option of the sampler with our name ``name``: keywords of ``SAMPLERS[name]``."""
-    parameters = inspect.signature(SAMPLERS[name]).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("noise", "log_sigmas")}

@@ -2,17 +2,16 @@
 
 import functools
 import inspect
-import math
-import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, ParamSpec, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from diffuscope.errors import InputError
+from diffuscope.schema import conformed
 from diffuscope.types import Step
 
 P = ParamSpec("P")
@@ -22,7 +21,7 @@ Sampler = Callable[..., Iterator[Step]]
 
 AtLeast0 = Annotated[float, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
-Eta = Annotated[float, Interval(ge=0, lt=math.inf)]
+Eta = AtLeast0
 """Amount of fresh noise: 0 is the deterministic method, 1 the reverse stochastic equation, or DDPM's variance."""
 
 PURE_NOISE = 1000.0
@@ -32,7 +31,15 @@ Such a level stands for an infinite one, where a slope in sigma is meaningless. 
 step take an Euler step there, straight to the clean estimate.
 """
 
-_BOUNDS = {"gt": (operator.gt, ">"), "ge": (operator.ge, ">="), "lt": (operator.lt, "<"), "le": (operator.le, "<=")}
+
+def options(sampler: Sampler) -> dict[str, inspect.Parameter]:
+    """The keywords of a sampler that a caller may set, by name, each with its default and its annotation."""
+    parameters = inspect.signature(sampler).parameters
+    return {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in ("noise", "log_sigmas")
+    }
 
 
 def checked(
@@ -54,8 +61,9 @@ def checked(
         def call(*args: P.args, **kwargs: P.kwargs) -> Iterator[Step]:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            for name, parameter in signature.parameters.items():
-                _check(name, bound.arguments[name], parameter.annotation)
+            for name, parameter in options(sampler).items():
+                if bound.arguments[name] != parameter.default:
+                    conformed(bound.arguments[name], parameter.annotation, name)
             if also is not None:
                 also(bound.arguments)
             if noise and bound.arguments["noise"] is None and (noise is True or bound.arguments[noise] > 0):
@@ -66,17 +74,6 @@ def checked(
         return call
 
     return decorate
-
-
-def _check(name: str, value: Any, annotation: Any) -> None:
-    """Refuse a value outside the range or the choices of its annotation."""
-    if get_origin(annotation) is Literal and value not in get_args(annotation):
-        raise InputError(name, value, f"one of {', '.join(get_args(annotation))}")
-    for mark in getattr(annotation, "__metadata__", ()):
-        limits = {bound: limit for bound in _BOUNDS if (limit := getattr(mark, bound, None)) is not None}
-        if not all(_BOUNDS[bound][0](value, limit) for bound, limit in limits.items()):
-            words = " and ".join(f"{_BOUNDS[bound][1]} {limit:g}" for bound, limit in limits.items())
-            raise InputError(name, value, f"a number {words}")
 
 
 def final(steps: Iterator[Step]) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Any
 
-from annotated_types import Ge
+from annotated_types import Interval
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.contract import Above0, checked
@@ -26,7 +26,7 @@ def restart(
     sigmas: Sequence[float],
     *,
     noise: Noise | None = None,
-    times: Annotated[int, Ge(0)] = 1,
+    times: Annotated[int, Interval(ge=0, le=1000)] = 1,
     low: Above0 = 0.1,
     high: Above0 = 2.0,
 ) -> Iterator[Step]:
