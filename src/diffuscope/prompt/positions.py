@@ -1,11 +1,10 @@
 """The token positions of each word of a prompt, as the text encoder reads it."""
 
-import difflib
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffuscope.errors import InputError, Unquoted
+from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.models.tokenizer import Tokenizer
 
 
@@ -50,9 +49,8 @@ def token_positions(word: str, text: str, tokenizer: Tokenizer) -> tuple[int, ..
     wanted = [trace.word for trace in tokenizer.trace(word)]
     starts = [i for i in range(len(words)) if [word.word for word in words[i : i + len(wanted)]] == wanted]
     if not wanted or not starts:
-        names = list(dict.fromkeys(word.word for word in words))
-        nearest = difflib.get_close_matches(word.lower(), names, n=3, cutoff=0.5) or names[:8]
-        raise InputError("word", word, f"a word of the prompt {text!r}", f"The nearest are: {', '.join(nearest)}")
+        hint = nearest(word.lower(), (word.word for word in words))
+        raise InputError("word", word, f"a word of the prompt {text!r}", hint)
     matches = [match for i in starts for match in words[i : i + len(wanted)]]
     positions = tuple(position for match in matches for position in match.positions)
     if not positions:

@@ -60,7 +60,7 @@ def test_a_map_made_by_hand_is_where_it_was_put(tiny: Pipeline) -> None:
     assert maps.overlay("fox", picture, 0.0).tobytes() == picture.tobytes()
     with refused("word") as caught:
         maps.word("fxo")
-    assert caught.value.hint.endswith(": fox")
+    assert "fox" in caught.value.hint
     with refused("opacity", 2.0):
         maps.overlay("fox", picture, 2.0)
 

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import PRESETS
-from diffuscope.errors import InputError
 from diffuscope.lens.capture import Capture
 from diffuscope.lens.run_tap import compose
 from diffuscope.lens.shapes import shapes
@@ -109,8 +108,9 @@ def test_the_estimate_is_what_is_stored(tiny: Pipeline) -> None:
 
 def test_what_cannot_be_is_refused_before_the_first_call(tiny: Pipeline) -> None:
     called: list[str] = []
-    with pytest.raises(InputError, match=r"nearest names are .*unet\.mid\.block\.0\.cross\.weights"):
+    with refused("tap", "unet.mid.block.0.cross.weight") as caught:
         tiny("a fox", tap=compose(Capture("unet.mid.block.0.cross.weight"), Everything("unet.x")))
+    assert "unet.mid.block.0.cross.weights" in caught.value.hint
     with refused("budget", "1,000 bytes"):
         tiny("a fox", tap=Capture(WEIGHTS, budget=1000))
     with refused("names", ()):

@@ -32,7 +32,7 @@ def test_word_positions_are_the_encoded_positions(tiny: Pipeline) -> None:
 def test_a_word_that_is_not_there_is_named_with_the_nearest(tiny: Pipeline) -> None:
     with refused("word", "pupy") as caught:
         token_positions("pupy", PROMPT, tiny.tokenizer)
-    assert caught.value.hint.endswith(": puppy")
+    assert "puppy" in caught.value.hint
     with refused("word") as caught:
         token_positions("fox", "cat " * 75 + "fox", tiny.tokenizer)
     assert "first 75 tokens" in caught.value.want
