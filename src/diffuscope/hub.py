@@ -1,12 +1,12 @@
 """Models by hub id, such as "stable-diffusion-v1-5/stable-diffusion-v1-5", through the extra ``hub``.
 
 The cache is that of huggingface_hub, shared with other programs: HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and HF_TOKEN
-mean what they mean there. A model that lies whole in it is used without asking the network.
+apply. A model that is complete in the cache is used without a request.
 """
 
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError
 from diffuscope.weights.layout import diffusers_folder
@@ -21,18 +21,13 @@ _SMALL = re.compile(
 
 
 def is_id(name: str) -> bool:
-    """Whether ``name`` may be a hub id: owner/name, with a file and an @revision or without, and no folder of ours."""
+    """Whether ``name`` may be a hub id, owner/name[/file][@revision], and no local path."""
     match = _ID.fullmatch(name)
     return match is not None and not Path(name.split("/")[0]).exists()
 
 
 def fetch(name: str) -> Path:
-    """The folder, or the single file, of a model in the hub's cache; what is missing there is downloaded, resumably.
-
-    Raises:
-        ModelNotFoundError: the hub has no such model, or it cannot be reached and the cache does not have it whole.
-        InputError: the extra ``hub`` is not installed, or the repository holds no model that can be chosen.
-    """
+    """The folder or single file of a model in the hub's cache; missing files are downloaded, resumably."""
     match = _ID.fullmatch(name)
     if match is None:
         raise InputError("name_or_path", name, "owner/name, owner/name@revision or owner/name/file.safetensors")
@@ -48,23 +43,20 @@ def fetch(name: str) -> Path:
     if cached is not None and _is_whole(cached, file):
         return cached if file is None else cached / file
     if constants.HF_HUB_OFFLINE:
-        state = "is not" if cached is None else "is not whole"
+        state = "not" if cached is None else "not complete"
         raise ModelNotFoundError(
-            f"no model {name!r}: there is no such folder, it {state} in the hub's cache {constants.HF_HUB_CACHE}, and "
-            "HF_HUB_OFFLINE forbids to fetch it; unset it, or give a model's folder"
+            f"no model {name!r}: there is no such folder, it is {state} in the hub's cache {constants.HF_HUB_CACHE}, "
+            "and HF_HUB_OFFLINE is set; unset it, or give a model's folder"
         )
     folder = _download(repository, revision, file)
     return folder if file is None else folder / file
 
 
 def needed(repository: str, names: Iterable[str]) -> list[str]:
-    """Those of a repository's files that a model in the layout of diffusers is read from.
+    """The files of a repository that a diffusers model is read from.
 
-    Configurations, the tokenizers' merges, and of each network one set of safetensors: in full precision where there
-    is one, whole before sharded. No pickles, no safety checker, no other variants.
-
-    Raises:
-        InputError: the repository holds no such model.
+    Configurations, the tokenizers' merges, and one set of safetensors per network: full precision before half, one file
+    before shards. No pickles, no safety checker, no other variants.
     """
     names = sorted(names)
     if "model_index.json" not in names:
@@ -83,9 +75,8 @@ def needed(repository: str, names: Iterable[str]) -> list[str]:
 
 
 def _weights(path: str, names: list[str]) -> list[str]:
-    """The files of one network, the first way in which it is there."""
-    place = PurePosixPath(path)
-    stem = f"{place.parent}/{place.stem}"
+    """The files of one network, in the first variant that exists."""
+    stem = path.removesuffix(".safetensors")
     for variant in ("", ".fp16"):
         whole = f"{stem}{variant}.safetensors"
         if whole in names:
@@ -132,9 +123,9 @@ def _download(repository: str, revision: str | None, file: str | None) -> Path:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
     except DiffuscopeError:
         raise
-    except Exception as error:  # each version of huggingface_hub has another HTTP client, with errors of its own
+    except Exception as error:  # each version of huggingface_hub has another HTTP client with its own errors
         first = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(
-            f"no model {repository!r}: there is no such folder, and the hub does not give it ({first}); look at the "
-            "spelling, set HF_TOKEN where it wants one, or give a model's folder"
+            f"no model {repository!r}: there is no such folder, and the hub does not serve it ({first}); check the "
+            "spelling, set HF_TOKEN if it needs one, or give a model's folder"
         ) from error

@@ -1,4 +1,4 @@
-"""A folder of models that another program keeps, used in place: AUTOMATIC1111's web UI's ``models``, ComfyUI's."""
+"""The model folder of AUTOMATIC1111's web UI or ComfyUI, used in place."""
 
 import re
 from collections.abc import Iterable
@@ -16,78 +16,61 @@ FOLDERS: dict[Kind, tuple[str, ...]] = {
     "embedding": ("embeddings",),
     "vae": ("VAE", "vae"),
 }
-"""What the folders for each kind of file are called, by one or the other."""
+"""Kind of file -> the names of its folders in either program."""
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".bin")
 MODEL_FILES = ("model_index.json", "config.json")
 
 
-def folders(place: str | PathLike[str], kind: Kind) -> tuple[Path, ...]:
-    """The folders for ``kind`` below ``place``: the program's own folder, or its ``models``.
-
-    Raises:
-        ModelNotFoundError: ``place`` is no folder.
-    """
-    place = Path(place)
-    if not place.is_dir():
-        raise ModelNotFoundError(f"no folder {place}; give the folder in which the other program keeps its models")
-    bases = [place, place / "models"]
-    if place.name == "models" and kind == "embedding":
-        bases.append(place.parent)  # the web UI has its embeddings beside its models
+def folders(models_dir: str | PathLike[str], kind: Kind) -> tuple[Path, ...]:
+    """The folders for ``kind`` in ``models_dir``, which is the program's own folder or its ``models``."""
+    root = Path(models_dir)
+    if not root.is_dir():
+        raise ModelNotFoundError(f"no folder {root}; give the other program's folder of models")
+    bases = [root, root / "models"]
+    if root.name == "models" and kind == "embedding":
+        bases.append(root.parent)  # the web UI has its embeddings next to its models
     return tuple(base / name for base in bases for name in FOLDERS[kind] if (base / name).is_dir())
 
 
-def entries(place: str | PathLike[str], kind: Kind) -> dict[str, Path]:
-    """Name -> path of all files of that kind, and of models' folders; names have slashes, and suffixes.
-
-    Raises:
-        ModelNotFoundError: ``place`` is no folder.
-    """
-    found: dict[str, Path] = {}
-    for folder in folders(place, kind):
+def entries(models_dir: str | PathLike[str], kind: Kind) -> dict[str, Path]:
+    """Name -> path of all files of that kind, and of models' folders; names have slashes and suffixes."""
+    paths: dict[str, Path] = {}
+    for folder in folders(models_dir, kind):
         for path in sorted(folder.rglob("*")):
             is_model = kind == "model" and path.is_dir() and any((path / name).is_file() for name in MODEL_FILES)
             is_file = path.suffix.lower() in SUFFIXES and path.is_file()
             if (is_model or is_file) and not _is_part(path, folder):
-                found.setdefault(path.relative_to(folder).as_posix(), path)
-    return found
+                paths.setdefault(path.relative_to(folder).as_posix(), path)
+    return paths
 
 
-def find(place: str | PathLike[str], name: str, kind: Kind = "model") -> Path:
-    """What is called ``name`` and of that kind: with folders and suffix, or as short as it is still clear.
-
-    Raises:
-        ModelNotFoundError: there is none, or ``place`` is no folder.
-        InputError: there are several.
-    """
-    there = entries(place, kind)
-    if name in there:
-        return there[name]
-    near = {each: path for each, path in there.items() if name in {path.name, path.stem, each.rpartition(".")[0]}}
-    if len(near) > 1:
+def find(models_dir: str | PathLike[str], name: str, kind: Kind = "model") -> Path:
+    """The path of a name: with folders and suffix, or without where it is unique."""
+    paths = entries(models_dir, kind)
+    if name in paths:
+        return paths[name]
+    matching = {n: path for n, path in paths.items() if name in {path.name, path.stem, n.rpartition(".")[0]}}
+    if len(matching) > 1:
         argument = "name_or_path" if kind == "model" else kind
-        raise InputError(argument, name, f"the full name: {' or '.join(near)} in {place}")
-    if not near:
-        hint = nearest(name, [*there, *(path.stem for path in there.values())])
-        raise ModelNotFoundError(f"no {kind} {name!r} among the {len(there)} in {place}. {hint}".rstrip())
-    return next(iter(near.values()))
+        raise InputError(argument, name, f"the full name: {' or '.join(matching)} in {models_dir}")
+    if not matching:
+        hint = nearest(name, [*paths, *(path.stem for path in paths.values())])
+        raise ModelNotFoundError(f"no {kind} {name!r} among the {len(paths)} in {models_dir}. {hint}".rstrip())
+    return next(iter(matching.values()))
 
 
-def named_embeddings(place: str | PathLike[str], texts: Iterable[str]) -> list[Path]:
-    """The embeddings whose file's name stands in one of the texts, as a word of its own and in any case.
-
-    Raises:
-        ModelNotFoundError: ``place`` is no folder.
-    """
+def named_embeddings(models_dir: str | PathLike[str], texts: Iterable[str]) -> list[Path]:
+    """The embeddings whose file name is a word of one of the texts, in any case."""
     text = "\n".join(texts)
     return [
         path
-        for path in entries(place, "embedding").values()
+        for path in entries(models_dir, "embedding").values()
         if re.search(rf"(?<!\w){re.escape(path.stem)}(?!\w)", text, re.IGNORECASE)
     ]
 
 
 def _is_part(path: Path, top: Path) -> bool:
-    """Whether a file or folder belongs to a model's folder, and is no model by itself."""
+    """Whether a path is within a model's folder, and no model itself."""
     above = [parent for parent in path.parents if parent.is_relative_to(top) and parent != top]
     return any((parent / name).is_file() for parent in above for name in MODEL_FILES)

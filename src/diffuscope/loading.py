@@ -1,4 +1,4 @@
-"""From a name, a folder or a file to the parts of a model: which device, which dtype, which files, which networks."""
+"""Loading a model's parts from a name, a folder or a file: device, dtype, files, networks."""
 
 import json
 import os
@@ -31,12 +31,12 @@ Network = TextEncoder | UNet | VAE
 CONFIG = "config.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cuda", "mps", "xpu", "cpu")
-"""In the order in which "auto" takes them."""
+"""In the order of preference of "auto"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
-    """The parts of a model, each usable by itself."""
+    """The parts of a model, each usable on its own."""
 
     config: ModelConfig
     tokenizer: Tokenizer
@@ -46,16 +46,16 @@ class Components:
     tokenizer_2: Tokenizer | None = None
     text_encoder_2: TextEncoder | None = None
     vae_name: str | None = None
-    """Of the file or folder whose VAE took the place of the model's own."""
+    """File or folder of a VAE that replaces the model's own."""
 
     @property
     def networks(self) -> dict[str, Network]:
-        """The networks that the model has, by name, in the order of their use."""
+        """The model's networks by name, in the order of their use."""
         return {part: getattr(self, part) for part in parts(self.config)}
 
     @property
     def towers(self) -> tuple[tuple[Tokenizer, TextEncoder], ...]:
-        """Each text encoder with its tokenizer, in the order in which their states stand side by side."""
+        """Each text encoder with its tokenizer, in the order in which their states are concatenated."""
         first = (self.tokenizer, self.text_encoder)
         if self.tokenizer_2 is None or self.text_encoder_2 is None:
             return (first,)
@@ -63,7 +63,7 @@ class Components:
 
 
 def parts(config: ModelConfig) -> tuple[str, ...]:
-    """The names of the networks that a model has."""
+    """The names of a model's networks."""
     second = () if config.text_encoder_2 is None else ("text_encoder_2",)
     return ("text_encoder", *second, "unet", "vae")
 
@@ -77,51 +77,48 @@ def load_components(
     allow_pickle: bool = False,
     models_dir: str | PathLike[str] | None = None,
 ) -> Components:
-    """The parts of a model: a shipped one by name, a folder in our layout or that of diffusers, or a single file.
+    """The parts of a shipped model, of a folder in our layout or that of diffusers, or of a single file.
 
-    Networks are made on the meta device and take the tensors as they lie in the mapped file. Where the dtype or the
-    device is another, tensors are read one after the other; so weights are never in memory twice. The networks are
-    ready to run: evaluation mode, no gradients. Nothing is fetched from a network but a hub id.
+    Networks are built on the meta device and take the tensors as they are mapped from the file. If dtype or device
+    differ, tensors are read one by one, so weights are never in memory twice. The networks are ready to run: evaluation
+    mode, no gradients.
 
     Args:
-        name_or_path: "emoji", a folder, a file in the layout of the original code, a name in ``models_dir``, or a hub
-            id.
-        device: "auto" is the first that is there of cuda, mps, xpu, cpu.
-        dtype: "auto" is float32 on the CPU, where halves are slower and less exact; on accelerators it is bfloat16
-            where it is native, since its range is float32's and nothing overflows, and float16 elsewhere.
-        family: a key of ``config.FAMILIES``, for a single file that cannot tell what it is.
-        allow_pickle: also read a single file, or those of a diffusers folder, that torch pickled, by
-            ``stores.open_store``.
-        models_dir: the folder of another program's models, as ``library`` knows them.
+        name_or_path: shipped model, folder, single file in LDM's layout, name in ``models_dir``, or hub id.
+        device: "auto" is the first available of cuda, mps, xpu, cpu.
+        dtype: "auto" is float32 on the CPU, where halves are slower and less exact; on accelerators bfloat16 where it
+            is native, since it has float32's range and nothing overflows, and float16 elsewhere.
+        family: a key of ``config.FAMILIES``, for a single file that several fit.
+        allow_pickle: also read files that torch pickled, with ``stores.open_store``.
+        models_dir: another program's folder of models, as in ``library``.
 
     Raises:
-        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
-        InputError: the device is not there, the dtype is not one of ``DTYPES``, there is no such family, it is given
-            for a folder, or a single file needs it.
+        ModelNotFoundError: no model of that name or path, or a part of its folder is missing.
+        InputError: an impossible device, dtype or family.
         WeightsError: a file is damaged, or does not fit its network.
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    place = find(name_or_path, models_dir)
-    store = open_store(place, allow_pickle=allow_pickle) if place.is_file() else None
+    path = find(name_or_path, models_dir)
+    store = open_store(path, allow_pickle=allow_pickle) if path.is_file() else None
     if store is None and family is not None:
         raise InputError("family", family, "None for a folder, which has its own configuration")
-    config = folder_config(place) if store is None else single_config(store, family)
-    paths = weight_files(place, config, allow_pickle=allow_pickle) if store is None else {}
-    networks = _networks(place, config)
+    config = folder_config(path) if store is None else single_config(store, family)
+    paths = weight_files(path, config, allow_pickle=allow_pickle) if store is None else {}
+    networks = _networks(path, config)
     for part, network in networks.items():
         target = torch.float32 if _overflows(network, dtype) else dtype
         if store is not None:
             tensors = single_file.read_part(store, part, config, dtype=target, device=device)
         else:
             tensors = {}
-            for path in paths[part]:
-                tensors |= _read(open_store(path, allow_pickle=allow_pickle), target, device)
-            tensors = tensors if is_own(place) else from_diffusers(tensors, network.config)
-        load_into(network, tensors, source=str(paths[part][0] if store is None else place))
+            for shard in paths[part]:
+                tensors |= _read(open_store(shard, allow_pickle=allow_pickle), target, device)
+            tensors = tensors if is_own(path) else from_diffusers(tensors, network.config)
+        load_into(network, tensors, source=str(paths[part][0] if store is None else path))
         _ready(network, device, target)
     tokenizers = {
-        part.replace("text_encoder", "tokenizer"): _tokenizer(place, part, config)
+        part.replace("text_encoder", "tokenizer"): _tokenizer(path, part, config)
         for part in networks
         if part.startswith("text_encoder")
     }
@@ -129,7 +126,7 @@ def load_components(
 
 
 def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
-    """The networks of a config without their tensors."""
+    """The networks of a config, without tensors."""
     try:
         with blank():
             networks: dict[str, Network] = {"text_encoder": TextEncoder(config.text_encoder)}
@@ -141,42 +138,37 @@ def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
 
 
 def _overflows(network: Network, dtype: torch.dtype) -> bool:
-    """Whether the network's activations are too large for the dtype: those of SDXL's VAE are for float16."""
+    """Whether the network's activations overflow in the dtype, like those of SDXL's VAE in float16."""
     return isinstance(network, VAE) and network.config.upcast and dtype == torch.float16
 
 
 def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | None = None) -> Path:
-    """The folder of a model, or the single file that it is in; a hub id's in the cache, after fetching it there.
-
-    Raises:
-        ModelNotFoundError: there is none.
-        InputError: the name is not clear, or a hub id wants the extra that is not installed.
-    """
+    """The folder or single file of a model; a hub id is fetched into the cache."""
     path = Path(name_or_path)
     shipped = shipped_models()
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
-    if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it answers False for impossible names)
+    if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it is False for impossible names)
         return path
     if not os.path.isdir(path):  # noqa: PTH112
         if models_dir is not None:
             return library.find(models_dir, str(name_or_path))
         if isinstance(name_or_path, str) and hub.is_id(name_or_path):
             return hub.fetch(name_or_path)
-        there = ", ".join(map(repr, shipped)) or "none yet"
+        known = ", ".join(map(repr, shipped)) or "none yet"
         raise ModelNotFoundError(
-            f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({there}). "
+            f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({known}). "
             f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
         )
     if not any((path / name).is_file() for name in (CONFIG, "model_index.json")):
         raise ModelNotFoundError(
-            f"{path} is no model: it has neither {CONFIG} (our layout) nor model_index.json (that of diffusers)"
+            f"{path} is no model: it has neither {CONFIG} (our layout) nor model_index.json (diffusers)"
         )
     return path
 
 
 def shipped_models() -> dict[str, Path]:
-    """Name -> folder of the models that are part of the package."""
+    """Name -> folder of the models in the package."""
     assets = Path(str(resources("diffuscope"))) / "assets"
     return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{CONFIG}"))}
 
@@ -189,19 +181,19 @@ def load_network(
     *,
     allow_pickle: bool = False,
 ) -> Network:
-    """One network from a file of its own, in our layout (packed too), that of diffusers or that of the original code.
+    """One network from a file, in our layout (also packed), diffusers' or LDM's; ready to run.
 
-    Such as a better VAE for ``dataclasses.replace(components, vae=...)``; ready to run.
+    For example a better VAE for ``dataclasses.replace(components, vae=...)``.
 
     Args:
-        path: a .safetensors file.
+        path: a weight file.
         config: of the network, such as ``config.FAMILIES["sdxl"].vae``.
         device: as in ``load_components``.
         dtype: as in ``load_components``.
-        allow_pickle: also read a file that torch pickled, by ``stores.open_store``.
+        allow_pickle: as in ``load_components``.
 
     Raises:
-        InputError: the device or the dtype is not possible.
+        InputError: an impossible device or dtype.
         WeightsError: the file is damaged, holds something else, or does not fit the config.
     """
     device = choose_device(device)
@@ -223,11 +215,7 @@ def load_network(
 
 
 def load_upscaler(device: torch.device) -> Upscaler:
-    """The shipped x4 upscaler, float32, ready to run.
-
-    Raises:
-        WeightsError: its file is damaged.
-    """
+    """The shipped x4 upscaler, float32, ready to run."""
     path = Path(str(resources("diffuscope"))) / "assets" / "upscaler" / "animevideov3_x4.safetensors"
     with blank():
         upscaler = Upscaler()
@@ -237,37 +225,29 @@ def load_upscaler(device: torch.device) -> Upscaler:
 
 
 def choose_device(device: str | torch.device) -> torch.device:
-    """The device that is meant; "auto" is the first of ``DEVICES`` that is there.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    there = {
+    """The device; "auto" is the first available of ``DEVICES``."""
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "xpu": torch.xpu.is_available(),
         "cpu": True,
     }
     if device == "auto":
-        return torch.device(next(name for name in DEVICES if there[name]))
+        return torch.device(next(name for name in DEVICES if available[name]))
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise InputError("device", device, f"auto, {', '.join(DEVICES)}, or one such as cuda:1") from error
-    available = [name for name in DEVICES if there[name]]
-    if not there.get(chosen.type, False):
-        raise InputError("device", str(device), f"auto or a device of this machine: {', '.join(available)}")
+    if not available.get(chosen.type, False):
+        names = ", ".join(name for name in DEVICES if available[name])
+        raise InputError("device", str(device), f"auto or a device of this machine: {names}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise InputError("device", str(device), f"one of this machine's {torch.cuda.device_count()} cuda devices")
     return chosen
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype that is meant; "auto" as ``load_components`` says.
-
-    Raises:
-        InputError: not one of ``DTYPES``.
-    """
+    """The dtype; "auto" as in ``load_components``."""
     if dtype == "auto":
         if device.type == "cpu":
             return torch.float32
@@ -286,12 +266,7 @@ def folder_config(folder: Path) -> ModelConfig:
 
 
 def single_config(store: Store, family: str | None = None) -> ModelConfig:
-    """The config of a model in a single file: what was written into it here, or else its family's.
-
-    Raises:
-        InputError: there is no such family, or the file fits several.
-        WeightsError: the file holds no whole model, or one of another family.
-    """
+    """The config of a model in a single file: from our metadata, or else its family's."""
     document = store.header.metadata.get(single_file.CONFIG_KEY)
     if family is not None or document is None:
         return families.choose(store.header, family, str(store.path))
@@ -300,22 +275,17 @@ def single_config(store: Store, family: str | None = None) -> ModelConfig:
 
 
 def is_own(folder: Path) -> bool:
-    """Whether a model's folder is in our layout, and not in that of diffusers."""
+    """Whether a model's folder is in our layout, not diffusers'."""
     return (folder / CONFIG).is_file()
 
 
 def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = False) -> dict[str, tuple[Path, ...]]:
-    """The file, or the shards, of each of the ``parts`` of a model in a folder of either layout.
-
-    Raises:
-        ModelNotFoundError: one is missing.
-        WeightsError: there is a pickled one only, which is not allowed.
-    """
+    """The file, or the shards, of each network of a model in a folder of either layout."""
     if not is_own(folder):
-        places = {part: diffusers_folder.subfolder(config, part) for part in parts(config)}
+        subfolders = {part: diffusers_folder.subfolder(config, part) for part in parts(config)}
         return {
-            part: diffusers_folder.find_weights(folder, place, allow_pickle=allow_pickle)
-            for part, place in places.items()
+            part: diffusers_folder.find_weights(folder, subfolder, allow_pickle=allow_pickle)
+            for part, subfolder in subfolders.items()
         }
     paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
     missing = [path.name for path in paths.values() if not path.is_file()]
@@ -325,11 +295,7 @@ def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = Fals
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """The config of a folder in our layout.
-
-    Raises:
-        WeightsError: config.json is damaged, or holds what this version does not know.
-    """
+    """The config of a folder in our layout."""
     path, todo = folder / CONFIG, "save the model again"
     return _model_config(files.read_json(path, todo), str(path), todo)
 
@@ -343,12 +309,7 @@ def _model_config(document: Mapping[str, Any], source: str, todo: str) -> ModelC
 
 
 def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
-    """The config that ``config_to_json`` wrote. A missing key means the default; an unknown one is an error.
-
-    Raises:
-        TypeError: an unknown key.
-        ValueError: values that make no model.
-    """
+    """The config that ``config_to_json`` wrote. A missing key means the default; an unknown one is a TypeError."""
     parts = {
         "text_encoder": TextEncoderConfig,
         "text_encoder_2": TextEncoderConfig,
@@ -385,8 +346,8 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None
 
 
 def _tokenizer(folder: Path, part: str, config: ModelConfig) -> Tokenizer:
-    """The tokenizer of a text encoder; CLIP's own merges where the folder holds none."""
+    """The tokenizer of a text encoder, with CLIP's merges if the folder has none."""
     encoder: TextEncoderConfig = getattr(config, part)
-    place = part if is_own(folder) else diffusers_folder.subfolder(config, part)
-    merges = folder / place.replace("text_encoder", "tokenizer") / "merges.txt"
+    subfolder = part if is_own(folder) else diffusers_folder.subfolder(config, part)
+    merges = folder / subfolder.replace("text_encoder", "tokenizer") / "merges.txt"
     return Tokenizer(merges if merges.is_file() else None, length=encoder.positions, pad=encoder.pad)

@@ -167,7 +167,7 @@ def test_what_is_missing_in_the_cache_is_fetched(tiny: Pipeline, server: Server)
 
 
 def test_what_the_hub_does_not_have(server: Server) -> None:
-    with pytest.raises(ModelNotFoundError, match="the hub does not give it"):
+    with pytest.raises(ModelNotFoundError, match="the hub does not serve it"):
         ds.load("owner/other")
     with pytest.raises(ModelNotFoundError, match=r"no file 'a\.safetensors'"):
         ds.load("owner/tiny/a.safetensors")

@@ -45,7 +45,7 @@ def test_offline_says_what_is_missing(cache: Path, spoil: str) -> None:
     with pytest.raises(ModelNotFoundError, match=r"is not in the hub's cache.*HF_HUB_OFFLINE"):
         ds.load("owner/other")
     (cache / spoil).unlink()
-    with pytest.raises(ModelNotFoundError, match="is not whole in the hub's cache"):
+    with pytest.raises(ModelNotFoundError, match="is not complete in the hub's cache"):
         ds.load("owner/tiny")
 
 

@@ -101,6 +101,7 @@ def read(
     path: str | Path,
     names: Iterable[str] | None = None,
     *,
+    header: Header | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
@@ -109,7 +110,7 @@ def read(
     On the CPU and without a conversion they are mapped from the file; writing to them leaves it as it is. Others are
     read one after the other, so that no more than one of them is ever in memory twice.
     """
-    infos = read_header(path).tensors
+    infos = (read_header(path) if header is None else header).tensors
     names = list(infos if names is None else names)
     missing = [name for name in names if name not in infos]
     if missing:

@@ -87,7 +87,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], *, seen: Mapping[str,
 
 def read(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a packed file, float32."""
-    return unpack(files.read(path), files.read_header(path).metadata)
+    header = files.read_header(path)
+    return unpack(files.read(path, header=header), header.metadata)
 
 
 def is_packed(header: files.Header) -> bool:

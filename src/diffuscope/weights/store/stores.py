@@ -45,7 +45,7 @@ class Store:
     ) -> dict[str, Tensor]:
         """The named tensors, or all; ``dtype`` is for floats, None leaves them as they are."""
         if self.tensors is None:
-            return files.read(self.path, names, dtype=dtype, device=device)
+            return files.read(self.path, names, header=self.header, dtype=dtype, device=device)
         chosen = self.tensors if names is None else {name: self.tensors[name] for name in names}
         return {name: t.to(device, dtype if t.is_floating_point() else None) for name, t in chosen.items()}
 
