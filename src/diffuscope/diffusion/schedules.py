@@ -124,7 +124,7 @@ class Schedule:
             path = [*path, lowest if end == "sigma_min" or as_configured else 0.0]
             times = None if times is None else [*times, 0.0]
         if any(sigma <= after for sigma, after in pairwise(path)):
-            raise InputError("num_inference_steps", steps, "fewer steps", "Neighbouring noise levels are equal.")
+            raise InputError("num_inference_steps", steps, "fewer steps", "Neighbouring noise levels are equal")
         return self._finished(path, times, info, times_spacing)
 
     def _given_levels(
@@ -132,7 +132,7 @@ class Schedule:
     ) -> Levels:
         """Levels that the caller listed."""
         if final_sigma is not None:
-            raise InputError("final_sigma", final_sigma, "None with a list of noise levels", "The last one is the end.")
+            raise InputError("final_sigma", final_sigma, "None with a list of noise levels", "The last one is the end")
         if steps is not None and steps != len(sigmas) - 1:
             raise InputError("num_inference_steps", steps, f"None, or {len(sigmas) - 1} for {len(sigmas)} noise levels")
         levels = [float(sigma) for sigma in sigmas]
@@ -155,7 +155,7 @@ class Schedule:
             kind: Timesteps = "whole" if info.distilled and spacing in TIME_SPACINGS else info.timesteps
             times = _spaced_times(self.config, times_spacing, steps, kind)
             if times[-1] < 0 or times[0] > self.config.train_steps - 1:
-                raise InputError("num_inference_steps", steps, "fewer steps", "Timesteps exceed the trained range.")
+                raise InputError("num_inference_steps", steps, "fewer steps", "Timesteps exceed the trained range")
             sigmas = [self.t_to_sigma(time) for time in times]
             if not ramped:
                 return sigmas, times
@@ -178,12 +178,6 @@ class Schedule:
         )
 
 
-def check_strength(strength: float) -> None:
-    """Raise InputError unless ``strength``, the share of the steps run on an image, is in (0, 1]."""
-    if not 0 < strength <= 1:
-        raise InputError("strength", strength, "a number above 0, at most 1", "Near 0 keeps the image, 1 ignores it.")
-
-
 def img2img_levels(levels: Levels, strength: float) -> Levels:
     """The last int(steps * strength) steps of a run, for image-to-image, as in diffusers.
 
@@ -192,11 +186,12 @@ def img2img_levels(levels: Levels, strength: float) -> Levels:
     Raises:
         InputError: ``strength`` is outside (0, 1], or so small that no step is left.
     """
-    check_strength(strength)
+    if not 0 < strength <= 1:
+        raise InputError("strength", strength, "a number above 0, at most 1", "Near 0 keeps the image, 1 ignores it")
     steps = len(levels.sigmas) - 1
     kept = min(int(steps * strength), steps)
     if kept == 0:
-        raise InputError("strength", strength, f"at least {1 / steps:.3g} with {steps} steps", "No step would be left.")
+        raise InputError("strength", strength, f"at least {1 / steps:.3g} with {steps} steps", "No step would be left")
     sigmas = levels.sigmas[steps - kept :]
     return replace(levels, sigmas=sigmas, times=levels.times[steps - kept :], start_scale=sigmas[0])
 
@@ -227,7 +222,7 @@ def slice_levels(
         last = _steps_before(levels, schedule, denoising_end)
     if first >= last:
         name, share = ("denoising_start", denoising_start) if denoising_start > 0 else ("denoising_end", denoising_end)
-        raise InputError(name, share, f"a share that leaves one of {len(levels.sigmas) - 1} steps", "Use more steps.")
+        raise InputError(name, share, f"a share that leaves one of {len(levels.sigmas) - 1} steps", "Use more steps")
     sigmas = levels.sigmas[first : last + 1]
     return replace(
         levels,

@@ -23,14 +23,14 @@ A sampler keeps no state outside its generator, and works with any batch: image 
 """
 
 from diffuscope.diffusion.samplers.contract import Sampler, checked, final, network_calls, options
-from diffuscope.diffusion.samplers.table import SAMPLERS, TABLE, Found, SamplerInfo, find
+from diffuscope.diffusion.samplers.table import SAMPLERS, TABLE, SamplerInfo, SamplerMatch, find
 
 __all__ = [
     "SAMPLERS",
     "TABLE",
-    "Found",
     "Sampler",
     "SamplerInfo",
+    "SamplerMatch",
     "checked",
     "final",
     "find",

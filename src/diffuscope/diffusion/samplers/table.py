@@ -1,4 +1,4 @@
-"""Every sampler: its function, what others call it, and how its reference picks noise levels."""
+"""The table of samplers: function, names elsewhere, and how the reference implementation picks noise levels."""
 
 import difflib
 import inspect
@@ -31,8 +31,8 @@ from diffuscope.diffusion.samplers.unipc import unipc
 from diffuscope.errors import InputError
 
 Timesteps = Literal["fractional", "whole", "drop_last", "distilled"]
-"""Which training times a reference visits: fractional ones; whole ones; those of a grid with one point more, whose
-lowest is dropped; or some of the 50 that a network was distilled at."""
+"""Which training timesteps a reference visits: fractional ones; whole ones; the whole ones of a grid with one more
+point, without its lowest; or some of the 50 at which a network was distilled."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class SamplerInfo:
     aliases: tuple[str, ...] = ()
     """Names elsewhere: the class in diffusers, the function in k-diffusion, further spellings."""
     noise: Literal["none", "fresh", "brownian"] = "none"
-    """Noise of a plain call: none, drawn afresh each time, or a Brownian path (``noise.BrownianNoise``)."""
+    """Noise with default options: none, drawn afresh in each step, or a Brownian path (``noise.BrownianNoise``)."""
     timesteps: Timesteps = "fractional"
     final_sigma: FinalSigma | Literal["config"] = "zero"
-    """Where the reference ends; "config" is as ``ScheduleConfig.ddim_ends_at_zero`` says."""
+    """Where the reference ends; "config": see ``ScheduleConfig.ddim_ends_at_zero``."""
     spacing: TimeSpacing | None = None
-    """The only timestep spacing that the reference knows, whatever the model's configuration says."""
+    """The only timestep spacing of the reference, if it ignores the model's configuration."""
 
     @property
     def name(self) -> str:
@@ -61,15 +61,12 @@ class SamplerInfo:
 
     @property
     def calls(self) -> int:
-        """Network calls of a usual step; ``network_calls`` counts those of a run."""
+        """Network calls of most steps; ``network_calls`` counts those of a run."""
         return statistics.mode(network_calls(self.function, range(16, 0, -1)))
 
     @property
     def variance_preserving(self) -> bool:
-        """Whether the reference keeps latents at unit variance: ours, divided by sqrt(1 + sigma^2).
-
-        The references that visit whole training times are written in these variables.
-        """
+        """Whether the reference's latents are ours divided by sqrt(1 + sigma^2): those with whole timesteps are."""
         return self.timesteps != "fractional"
 
     @property
@@ -93,7 +90,7 @@ _ROWS = (
         noise="fresh",
     ),
     SamplerInfo(heun, "Heun", 2, ("HeunDiscreteScheduler", "sample_heun", "k_heun")),
-    # Order 4 after the first steps, of which the very first is Euler's.
+    # Order 4 after the first steps, of which the very first is an Euler step.
     SamplerInfo(lms, "LMS", 2, ("LMSDiscreteScheduler", "sample_lms", "k_lms")),
     SamplerInfo(ddim, "DDIM", 1, ("DDIMScheduler",), timesteps="whole", final_sigma="config"),
     SamplerInfo(
@@ -125,7 +122,7 @@ _ROWS = (
         deis, "DEIS", 2, ("DEISMultistepScheduler", "sample_deis"), timesteps="drop_last", final_sigma="sigma_min"
     ),
     SamplerInfo(dpmpp_2s, "DPM++ 2S", 2, ("DPMSolverSinglestepScheduler",), timesteps="drop_last", spacing="linspace"),
-    # Order 3 after the first steps, of which the very first is Euler's.
+    # Order 3 after the first steps, of which the very first is an Euler step.
     SamplerInfo(dpmpp_3m, "DPM++ 3M", 2, timesteps="drop_last"),
     SamplerInfo(
         dpmpp_2s_ancestral,
@@ -148,7 +145,7 @@ _ROWS = (
     SamplerInfo(
         dpmpp_2m_sde_heun, "DPM++ 2M SDE Heun", 2, ("k_dpmpp_2m_sde_heun",), noise="brownian", timesteps="drop_last"
     ),
-    # Order 3 after the first steps, of which the very first is Euler's.
+    # Order 3 after the first steps, of which the very first is an Euler step.
     SamplerInfo(dpmpp_3m_sde, "DPM++ 3M SDE", 2, ("sample_dpmpp_3m_sde", "k_dpmpp_3m_sde"), noise="brownian"),
     SamplerInfo(restart, "Restart", 2, ("restart_sampler",), noise="fresh"),
     SamplerInfo(lcm, "LCM", 1, ("LCMScheduler", "sample_lcm"), noise="fresh", timesteps="distilled"),
@@ -164,7 +161,7 @@ SAMPLERS: dict[str, Sampler] = {name: info.function for name, info in TABLE.item
 """Every sampler's function by our name."""
 
 
-class Found(NamedTuple):
+class SamplerMatch(NamedTuple):
     """A sampler and, from a fused name such as "DPM++ 2M Karras", a spacing."""
 
     info: SamplerInfo
@@ -182,7 +179,7 @@ _BY_PLAIN_NAME = {
 }
 
 
-def find(name: str) -> Found:
+def find(name: str) -> SamplerMatch:
     """The sampler of that name in any spelling, and the spacing in a fused name.
 
     Upper and lower case, spaces and punctuation do not matter; ``+`` is ``p``.
@@ -192,10 +189,10 @@ def find(name: str) -> Found:
     """
     plain = _plain(name)
     if info := _BY_PLAIN_NAME.get(plain):
-        return Found(info, None)
+        return SamplerMatch(info, None)
     for spacing in SPACINGS[1:]:
         if info := _BY_PLAIN_NAME.get(plain.removesuffix(_plain(spacing))):
-            return Found(info, spacing)
+            return SamplerMatch(info, spacing)
     likeness = {known: difflib.SequenceMatcher(None, known, plain).ratio() for known in _BY_PLAIN_NAME}
     nearest = max(likeness, key=lambda known: likeness[known])  # of equals the first in the table
     hint = f"Did you mean {_BY_PLAIN_NAME[nearest].name!r}?" if likeness[nearest] >= _LIKE else ""
