@@ -21,7 +21,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.nn.embeddings import scale_waves
+from diffuscope.nn.embeddings import guidance_scale_embedding
 from diffuscope.pipeline.save import save
 from diffuscope.weights.layout import diffusers_folder
 from diffuscope.weights.store.files import write_text
@@ -86,7 +86,7 @@ def difference(ours: Components, theirs: diffusers.DiffusionPipeline) -> str:
             if "pooled" in extra:
                 named["added_cond_kwargs"] = {"text_embeds": extra["pooled"], "time_ids": extra["sizes"]}
             if config.unet.guidance_dim is not None:
-                named["timestep_cond"] = scale_waves(extra["guidance"], config.unet.guidance_dim)
+                named["timestep_cond"] = guidance_scale_embedding(extra["guidance"], config.unet.guidance_dim)
             mine = network(latents, 500, context, extra=extra or None)
             other = found(latents, 500, context, **named).sample
         worst = max(worst, relative(mine, other))

@@ -67,7 +67,7 @@ class ClipScore:
 
     def notes(self, text: str) -> list[str]:
         """A sentence about untrained words of ``text``, and one about words beyond the token limit."""
-        unknown = ", ".join(map(repr, untrained_words(text, self.tokenizer, self.text_encoder.token.weight)))
+        unknown = ", ".join(map(repr, untrained_words(text, self.tokenizer, self.text_encoder.token_embedding.weight)))
         cut = truncation_notice(text, self.tokenizer, "the text of similarity")
         notes = [f"similarity: its text encoder was never trained on {unknown}; use other words"] if unknown else []
         return notes + ([cut] if cut else [])

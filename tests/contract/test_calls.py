@@ -48,7 +48,7 @@ def test_calls_are_counted_as_the_real_sampler_makes_them(first: float) -> None:
 )
 @pytest.mark.parametrize("end", [None, 0.5])
 def test_a_tap_knows_the_calls_before_the_run(tiny: Pipeline, sampler: str, options: dict, end: float | None) -> None:
-    capture = Capture("unet.out", reduce="last")
+    capture = Capture("unet.conv_out", reduce="last")
     call = {"seed": 1, "sampler": sampler, "num_inference_steps": 6, "guidance_scale": 1.0, **options}
     run = tiny.steps("a", denoising_end=end, tap=capture, **call)
     known = capture.calls

@@ -43,10 +43,10 @@ def test_the_page_needs_nothing_else_and_escapes_the_prompt(tiny: Pipeline) -> N
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun"])
 def test_the_two_estimates_of_guidance_are_those_that_it_joins(tiny: Pipeline, sampler: str) -> None:
-    outputs, record = Capture("unet.out", reduce="all"), Record()
+    outputs, record = Capture("unet.conv_out", reduce="all"), Record()
     tiny("a fox", seed=1, sampler=sampler, guidance_scale=3.0, tap=outputs, guidance=record)
-    assert len(outputs["unet.out"]) == len(record.x0)
-    for output, x, x0, sigma in zip(outputs["unet.out"], record.x, record.x0, record.sigmas, strict=True):
+    assert len(outputs["unet.conv_out"]) == len(record.x0)
+    for output, x, x0, sigma in zip(outputs["unet.conv_out"], record.x, record.x0, record.sigmas, strict=True):
         without, told = x0_from(tiny.config.schedule.prediction, output, x, sigma)
         torch.testing.assert_close(torch.lerp(without, told, 3.0), x0[0], rtol=1e-4, atol=1e-4)
     assert "Guidance</h2>" in explain(tiny, "a fox", sampler=sampler, num_inference_steps=2, guidance=lambda d: d)

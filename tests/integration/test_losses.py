@@ -156,7 +156,7 @@ def test_levels_above_which_no_loss_acts_are_named(tiny: Pipeline) -> None:
 
 
 def test_a_tap_and_exact_gradients_do_not_go_together(tiny: Pipeline) -> None:
-    tap = {"unet.out": lambda value: value}
+    tap = {"unet.conv_out": lambda value: value}
     with pytest.raises(InputError, match=r"exact calls the U-Net beside.*leave the tap or exact out"):
         tiny.steps("a red fox", tap=tap, guidance_options={"colour": COLOUR, "exact": True}, **CALL)
     assert tiny("a red fox", tap=tap, guidance_options={"similarity": TEXT}, **CALL).images

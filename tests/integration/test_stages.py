@@ -96,18 +96,18 @@ def test_the_shipped_folder_opens_and_paints(run):
 def test_training_goes_on_from_a_shipped_folder(run, dataset, feature_net_file, tmp_path):
     painter = ship.shipped_painter(run / "model")
     config = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch=8), loop=replace(LOOP, steps=2))
-    before = painter.unet.out.weight.detach().clone()
+    before = painter.unet.conv_out.weight.detach().clone()
     examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
     trained = stages.train_unet(config, examples, painter, tmp_path)
     assert isinstance(trained, Painter)
-    assert not torch.equal(before, trained.unet.out.weight)
+    assert not torch.equal(before, trained.unet.conv_out.weight)
 
 
 def test_only_tokens_of_the_texts_are_shipped(run):
     examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
     seen = ship.seen_tokens(examples[0].ids, MODEL.text_encoder.vocabulary)
     painter = ship.shipped_painter(run / "model")
-    table = painter.towers.text_encoder.token.weight
+    table = painter.towers.text_encoder.token_embedding.weight
     unseen = torch.ones(len(table), dtype=torch.bool)
     unseen[seen] = False
     assert table[seen].abs().sum(1).gt(0).all()

@@ -91,7 +91,7 @@ def galleries(material: Material, feature_net: EfficientNet) -> tuple[Gallery, G
 @torch.no_grad()
 def classes(classifier: Classifier, pictures: Tensor, chunk: int = 250) -> Tensor:
     """[N] the class that the classifier gives each uint8 picture [N,3,H,W], on its device."""
-    device = classifier.out.weight.device
+    device = classifier.fc.weight.device
     return torch.cat([classifier(part.to(device).float() / 127.5 - 1).argmax(1) for part in pictures.split(chunk)])
 
 

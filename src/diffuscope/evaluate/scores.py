@@ -207,7 +207,7 @@ def real_pictures(material: Material, asked: Sequence[Question]) -> Tensor:
 @torch.no_grad()
 def through(vae: VAE, pictures: Tensor, chunk: int = 128) -> Tensor:
     """[N,3,H,W] uint8 pictures as the autoencoder gives them back from their mean latents."""
-    parts = [vae((part.float() / 127.5 - 1).to(vae.quant.weight)).float() for part in pictures.split(chunk)]
+    parts = [vae((part.float() / 127.5 - 1).to(vae.quant_conv.weight)).float() for part in pictures.split(chunk)]
     return ((torch.cat(parts) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 

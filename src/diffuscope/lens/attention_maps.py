@@ -20,7 +20,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt.positions import token_positions, word_tokens
 
-CROSS_ATTENTION = "unet.*.cross.weights"
+CROSS_ATTENTION = "unet.*.cross_attn.weights"
 
 
 @final
@@ -31,7 +31,7 @@ class AttentionCapture:
         """Capture cross-attention.
 
         Args:
-            names: of the layers' weights; a glob such as ``"unet.up.*.cross.weights"`` selects some.
+            names: of the layers' weights; a glob such as ``"unet.up.*.cross_attn.weights"`` selects some.
             budget: bytes that may be stored; None is half of the free memory.
         """
         self._capture = Capture(names, reduce="mean", heads="mean", budget=budget)
@@ -41,9 +41,9 @@ class AttentionCapture:
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Find the layers, check the memory, and keep the prompts and the image size."""
         self._capture.prepare(components, plan)
-        wrong = sorted(name for name in self._capture.names if not name.endswith("cross.weights"))
+        wrong = sorted(name for name in self._capture.names if not name.endswith("cross_attn.weights"))
         if wrong:
-            raise InputError("names", wrong[0], "names of cross-attention, which end in cross.weights")
+            raise InputError("names", wrong[0], "names of cross-attention, which end in cross_attn.weights")
         if plan is not None:
             self._image_size = plan.preset.height, plan.preset.width
             self._prompts = tuple(p for p in plan.prompts for _ in range(plan.request.num_images_per_prompt))

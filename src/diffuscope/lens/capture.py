@@ -23,7 +23,7 @@ _UNKNOWN = 1 << 31  # bytes, where the system does not tell how much is free
 
 @final
 class Capture(RunTap):
-    """A Tap that stores activations: ``pipe(..., tap=capture)``, then ``capture["unet.out"]``.
+    """A Tap that stores activations: ``pipe(..., tap=capture)``, then ``capture["unet.conv_out"]``.
 
     Values are float32 on the CPU. Each run starts empty. Nothing is changed.
     """
@@ -49,7 +49,7 @@ class Capture(RunTap):
         """
         patterns = (names,) if isinstance(names, str) else tuple(names)
         if not patterns:
-            raise InputError("names", patterns, 'at least one name or glob, such as "unet.*.cross.weights"')
+            raise InputError("names", patterns, 'at least one name or glob, such as "unet.*.cross_attn.weights"')
         if reduce not in get_args(Reduce):
             raise InputError("reduce", reduce, f"one of {', '.join(get_args(Reduce))}")
         if heads not in ("mean", "each"):

@@ -55,7 +55,7 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
     if count != 1:
         raise InputError("num_images_per_prompt", count, "1: a page explains one image")
     figures.schedule(pipe.schedule.levels(2))  # fails now if nothing can be drawn
-    attention, outputs, record = AttentionCapture(), Capture("unet.out", reduce="all"), Record()
+    attention, outputs, record = AttentionCapture(), Capture("unet.conv_out", reduce="all"), Record()
     guidance = call.pop("guidance", ())
     functions = (record, *((guidance,) if callable(guidance) else guidance))
     run = pipe.steps(request, tap=compose(attention, outputs), guidance=functions, **call)
@@ -68,7 +68,7 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
         "Trajectory": _figure(figures.trajectory(pipe, steps)),
         "Attention": _figure(figures.attention(maps, image)),
     }
-    values = outputs["unet.out"]
+    values = outputs["unet.conv_out"]
     if values.shape[1] == 2:  # rows of a guided run: unconditional, conditional
         difference = figures.difference_over_time(list(values[:, 0]), list(values[:, 1]), record.sigmas)
         sections["Guidance"] = _figure(_guidance(pipe, values, record)) + _figure(difference)

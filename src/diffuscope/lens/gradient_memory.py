@@ -77,8 +77,8 @@ def gradient_memory(
     if loss is not None:
         with torch.inference_mode(False), torch.enable_grad(), saved_tensors() as of_loss:
             loss(torch.full((1, 3, height, width), 0.5, device=pipe.device, requires_grad=True))
-    of_unet = sum(unet.values()) * pipe.unet.stem.weight.element_size() // 4  # counted in float32
-    of_vae = sum(vae.values()) * pipe.vae.quant.weight.element_size() // 4
+    of_unet = sum(unet.values()) * pipe.unet.conv_in.weight.element_size() // 4  # counted in float32
+    of_vae = sum(vae.values()) * pipe.vae.quant_conv.weight.element_size() // 4
     return GradientMemory(of_unet, of_vae, images * sum(of_loss.values()))
 
 

@@ -23,7 +23,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt.positions import word_tokens
 
-SELF_ATTENTION = "unet.*.self.weights"
+SELF_ATTENTION = "unet.*.self_attn.weights"
 
 
 class PromptToPrompt(RunTap):
@@ -82,7 +82,7 @@ class PromptToPrompt(RunTap):
 
     def change(self, name: str, value: Tensor) -> Tensor:
         """Weights [B,N,T,S] with the edits' rows replaced."""
-        crossing = name.endswith("cross.weights")
+        crossing = name.endswith("cross_attn.weights")
         fraction = self.cross_fraction if crossing else self.self_fraction
         if self.call >= round(fraction * self.calls) or (not crossing and value.shape[-1] > self.self_max_tokens):
             return value

@@ -14,7 +14,7 @@ from diffuscope.types import Tap
 CALL = "unet.x"
 """The first activation of every U-Net call: a tap that wants it can count the calls."""
 
-_PER_HEAD = ("query", "key", "value", "weights", "mixed")
+_PER_HEAD = ("query", "key", "value", "weights", "head_out")
 
 
 class RunTap(ABC):
@@ -28,7 +28,7 @@ class RunTap(ABC):
     """
 
     def __init__(self, *patterns: str) -> None:
-        """Want the activations of these names or globs, such as ``"unet.*.cross.weights"``."""
+        """Want the activations of these names or globs, such as ``"unet.*.cross_attn.weights"``."""
         self.patterns = patterns
         self.names: frozenset[str] = frozenset()
         self.call = -1

@@ -36,7 +36,7 @@ def layer_conditioning(pipe: Pipeline, prompt: str | Sequence[str], layer: int) 
         raise InputError("layer", layer, f"0 to {count}, or {-count - 1} to -1")
     ids = pipe.tokenizer.encode([prompt] if isinstance(prompt, str) else list(prompt))
     states = pipe.text_encoder(ids.to(pipe.device))
-    return Conditioning(pipe.text_encoder.norm(states.hidden_states[layer]), ids, states.pooled)
+    return Conditioning(pipe.text_encoder.final_norm(states.hidden_states[layer]), ids, states.pooled)
 
 
 def layer_conditionings(pipe: Pipeline, prompt: str) -> list[Conditioning]:
@@ -70,7 +70,7 @@ def nearest_tokens(
     Raises:
         InputError: the vector has another width, or is zero.
     """
-    table = text_encoder.token.weight.float()
+    table = text_encoder.token_embedding.weight.float()
     if vector.shape != table.shape[1:] or not vector.norm() > 0:
         raise InputError("vector", vector, f"a vector [{table.shape[1]}] that is not zero")
     cosines = F.cosine_similarity(table, vector.to(table)[None], dim=1)
@@ -143,6 +143,6 @@ def debug(
         limit=pipe.tokenizer.length - 2,
         truncated=truncation_notice(prompt, pipe.tokenizer),
         weights=dict(weights or {}),
-        unknown=untrained_words(prompt, pipe.tokenizer, pipe.text_encoder.token.weight),
+        unknown=untrained_words(prompt, pipe.tokenizer, pipe.text_encoder.token_embedding.weight),
         peaks=dict(peaks or {}),
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffuscope.nn.blocks import ResidualBlock, Shrink
+from diffuscope.nn.blocks import Downsample, ResidualBlock
 
 GROUPS = 8
 
@@ -27,24 +27,24 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """A residual network (He et al. 2016) with group norms, so that a picture's answer depends on it alone."""
+    """A residual network (He et al. 2016) with group norms, so that images of a batch do not affect each other."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
         widths = config.channels
-        self.stem = nn.Conv2d(3, widths[0], 5, stride=2, padding=2)
+        self.conv_in = nn.Conv2d(3, widths[0], 5, stride=2, padding=2)
         self.down = nn.ModuleList()
-        self.shrink = nn.ModuleList(Shrink(width) for width in widths[:-1])
+        self.downsample = nn.ModuleList(Downsample(width) for width in widths[:-1])
         for before, width in zip((widths[0], *widths[:-1]), widths, strict=True):
             rest = [ResidualBlock(width, width, GROUPS) for _ in range(config.blocks - 1)]
             self.down.append(nn.Sequential(ResidualBlock(before, width, GROUPS), *rest))
-        self.norm = nn.GroupNorm(GROUPS, widths[-1])
-        self.out = nn.Linear(widths[-1], config.classes)
+        self.norm_out = nn.GroupNorm(GROUPS, widths[-1])
+        self.fc = nn.Linear(widths[-1], config.classes)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [B,classes] of pixels [B,3,H,W] in [-1,1]; H and W of at least 16, best those of training."""
-        x = self.stem(pixels)
+        """Logits [B,classes] of pixels [B,3,H,W] in [-1,1]; H and W of at least 16, ideally those of training."""
+        x = self.conv_in(pixels)
         for i, stage in enumerate(self.down):
-            x = stage(x if i == 0 else self.shrink[i - 1](x))
-        return self.out(F.silu(self.norm(x)).mean((2, 3)))
+            x = stage(x if i == 0 else self.downsample[i - 1](x))
+        return self.fc(F.silu(self.norm_out(x)).mean((2, 3)))

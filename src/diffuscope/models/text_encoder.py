@@ -1,4 +1,4 @@
-"""CLIP's text tower: token ids to the states that the U-Net reads."""
+"""CLIP's text encoder: token ids to the states that the U-Net reads."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuscope.config import TextEncoderConfig
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.nn.attention import Attention
 from diffuscope.nn.taps import within
 from diffuscope.types import Tap, tapped
@@ -17,7 +17,7 @@ END_OF_TEXT = 49407
 
 @dataclass(frozen=True, slots=True)
 class TextStates:
-    """What the text encoder makes of a batch of texts."""
+    """The text encoder's output for a batch of texts."""
 
     last_hidden_state: Tensor
     """[B,T,D] states after the last layer and the final norm."""
@@ -27,44 +27,44 @@ class TextStates:
     """[B,D], or [B,projection] where the config has one: the state at the first end-of-text token. None without ids."""
 
 
-class FeedForward(nn.Module):
-    """Two linear layers; ``quick_gelu`` is x * sigmoid(1.702 x), as CLIP was trained (Hendrycks & Gimpel 2016)."""
+class MLP(nn.Module):
+    """Two linear layers; quick GELU is x * sigmoid(1.702 x), as CLIP was trained (Hendrycks & Gimpel 2016)."""
 
     taps = ("hidden", "")
 
     def __init__(self, width: int, hidden: int, *, quick: bool) -> None:
         super().__init__()
         self.quick = quick
-        self.expand = nn.Linear(width, hidden)
-        self.out = nn.Linear(hidden, width)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
-        """[B,T,width] from [B,T,width], each token by itself."""
-        x = self.expand(x)
+        """[B,T,width] from [B,T,width], token by token."""
+        x = self.fc1(x)
         x = x * torch.sigmoid(1.702 * x) if self.quick else F.gelu(x)
-        return tapped(tap, "", self.out(tapped(tap, "hidden", x)))
+        return tapped(tap, "", self.fc2(tapped(tap, "hidden", x)))
 
 
 class TextLayer(nn.Module):
-    """One transformer layer; a token sees itself and those before it."""
+    """One transformer layer with causal self-attention."""
 
     taps = ("",)
 
     def __init__(self, config: TextEncoderConfig) -> None:
         super().__init__()
-        self.norm_self = nn.LayerNorm(config.width)
-        self.self = Attention(config.width, config.heads, bias=True, causal=True)
-        self.norm_feed = nn.LayerNorm(config.width)
-        self.feed = FeedForward(config.width, config.hidden, quick=config.activation == "quick_gelu")
+        self.norm1 = nn.LayerNorm(config.width)
+        self.self_attn = Attention(config.width, config.heads, bias=True, causal=True)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.mlp = MLP(config.width, config.hidden, quick=config.activation == "quick_gelu")
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """[B,T,D] from [B,T,D]."""
-        x = x + self.self(self.norm_self(x), tap=within(tap, "self"))
-        return tapped(tap, "", x + self.feed(self.norm_feed(x), tap=within(tap, "feed")))
+        x = x + self.self_attn(self.norm1(x), tap=within(tap, "self_attn"))
+        return tapped(tap, "", x + self.mlp(self.norm2(x), tap=within(tap, "mlp")))
 
 
 class TextEncoder(nn.Module):
-    """CLIP's text tower (Radford et al. 2021, section 2.4).
+    """CLIP's text encoder (Radford et al. 2021, section 2.4).
 
     Args:
         config: its shape.
@@ -75,20 +75,21 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.component = component
         self.config = config
-        self.token = nn.Embedding(config.vocabulary, config.width)
-        self.position = nn.Embedding(config.positions, config.width)
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.position_embedding = nn.Embedding(config.positions, config.width)
         self.layer = nn.ModuleList(TextLayer(config) for _ in range(config.layers))
-        self.norm = nn.LayerNorm(config.width)
-        self.words: Tensor | None
-        self.register_buffer("words", None, persistent=False)  # [K,D] vectors of the ids beyond the vocabulary
-        self.projection = None if config.projection is None else nn.Linear(config.width, config.projection, bias=False)
-        # CLIP's own start; torch's unit variance would drown the layers.
-        nn.init.normal_(self.token.weight, std=0.02)
-        nn.init.normal_(self.position.weight, std=0.01)
+        self.final_norm = nn.LayerNorm(config.width)
+        self.added_embeddings: Tensor | None
+        self.register_buffer("added_embeddings", None, persistent=False)  # [K,D] of the ids beyond the vocabulary
+        projection = config.projection
+        self.text_projection = None if projection is None else nn.Linear(config.width, projection, bias=False)
+        # CLIP's own initialisation; torch's unit variance would drown the layers.
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.position_embedding.weight, std=0.01)
         self.taps = ("embeddings", "last_hidden_state", "pooled")
 
     def forward(self, ids: Tensor, tap: Tap | None = None) -> TextStates:
-        """The states of texts given as token ids [B,T], int64; T is at most ``config.positions``."""
+        """The states of token ids [B,T], int64; T is at most ``config.positions``."""
         return self.encode(self.embed(ids), ids, tap)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -98,49 +99,44 @@ class TextEncoder(nn.Module):
             InputError: more tokens than positions.
         """
         if ids.shape[1] > self.config.positions:
-            raise InputError(
-                f"{ids.shape[1]} tokens, but the text encoder has {self.config.positions} positions; cut the text"
-            )
-        return self.vectors(ids) + self.position.weight[: ids.shape[1]]
+            raise InputError("ids", Unquoted(f"{ids.shape[1]} tokens"), f"at most {self.config.positions}")
+        return self.vectors(ids) + self.position_embedding.weight[: ids.shape[1]]
 
     def vectors(self, ids: Tensor) -> Tensor:
-        """[...,D] token embeddings of ``ids`` [...], without positions; beyond the vocabulary they are ``words``."""
-        if self.words is None:
-            return self.token(ids)
+        """[...,D] token embeddings of ``ids`` [...], without positions; ``added_embeddings`` beyond the vocabulary."""
+        if self.added_embeddings is None:
+            return self.token_embedding(ids)
         beyond = ids - self.config.vocabulary
-        known = self.token(ids.clamp(max=self.config.vocabulary - 1))
-        return torch.where(beyond[..., None] < 0, known, self.words[beyond.clamp(min=0)])
+        known = self.token_embedding(ids.clamp(max=self.config.vocabulary - 1))
+        return torch.where(beyond[..., None] < 0, known, self.added_embeddings[beyond.clamp(min=0)])
 
     def encode(self, embeddings: Tensor, ids: Tensor | None = None, tap: Tap | None = None) -> TextStates:
-        """The rest of the network, from embeddings [B,T,D]; ``ids`` [B,T] say where each text ends, for ``pooled``."""
+        """The rest of the network, from embeddings [B,T,D]; ``ids`` [B,T] locate the text ends for ``pooled``."""
         tap = within(tap, self.component)
         x = tapped(tap, "embeddings", embeddings)
         hidden = [x]
         for i, layer in enumerate(self.layer):
             x = layer(x, within(tap, "layer", i))
             hidden.append(x)
-        last = tapped(tap, "last_hidden_state", self.norm(x))
+        last = tapped(tap, "last_hidden_state", self.final_norm(x))
         return TextStates(last, tuple(hidden), None if ids is None else tapped(tap, "pooled", self._pool(last, ids)))
 
     def read(self, states: TextStates, skip: int = 0) -> Tensor:
-        """[B,T,D] states that the U-Net reads, as the config says where; ``skip`` layers earlier.
+        """[B,T,D] states that the U-Net reads: of the config's layer, or ``skip`` layers earlier.
 
         Raises:
-            InputError: the encoder has too few layers for that.
+            InputError: the encoder has too few layers.
         """
         early = 1 if self.config.states == "penultimate" else 0
         if not 0 <= skip < len(self.layer) - early:
-            raise InputError(
-                f"{skip} layers of the text encoder's {len(self.layer)} cannot be skipped; "
-                f"give a number from 0 to {len(self.layer) - early - 1}"
-            )
+            raise InputError("skip", skip, f"a number from 0 to {len(self.layer) - early - 1}")
         if skip + early == 0:
             return states.last_hidden_state
         state = states.hidden_states[-1 - skip - early]
-        return state if early else self.norm(state)
+        return state if early else self.final_norm(state)
 
     def _pool(self, states: Tensor, ids: Tensor) -> Tensor:
-        end = (ids == END_OF_TEXT).int().argmax(dim=1)  # the first of equals
+        end = (ids == END_OF_TEXT).int().argmax(dim=1)  # the first one
         rows = torch.arange(len(ids), device=ids.device)
         pooled = states[rows, end]
-        return pooled if self.projection is None else self.projection(pooled)
+        return pooled if self.text_projection is None else self.text_projection(pooled)

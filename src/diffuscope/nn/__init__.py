@@ -1,4 +1,4 @@
-"""Parts that the networks share: attention, residual and transformer blocks, embeddings of time, and the tap's names.
+"""Layers that the networks share: attention, residual and transformer blocks, embeddings, and tap names.
 
-Each part takes plain numbers, knows nothing of files or noise levels, and offers its inner values to a tap.
+Each takes plain numbers, knows neither files nor noise levels, and passes its activations to a tap.
 """

@@ -1,4 +1,4 @@
-"""The blocks that U-Net and autoencoder are built from. Images are [B,C,H,W]; either memory format works."""
+"""The blocks of the U-Net and the autoencoder. Feature maps are [B,C,H,W], in either memory format."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,27 +9,27 @@ from diffuscope.types import Tap, tapped
 
 
 class ResidualBlock(nn.Module):
-    """Two normalised 3x3 convolutions beside a shortcut (He et al. 2016); time, where there is one, shifts between."""
+    """Two normalised 3x3 convolutions and a shortcut (He et al. 2016); the time embedding is added between them."""
 
     def __init__(
         self, channels_in: int, channels: int, groups: int, *, time_width: int | None = None, eps: float = 1e-5
     ) -> None:
         super().__init__()
-        self.taps = ("",) if time_width is None else ("time", "")
-        self.norm_in = nn.GroupNorm(groups, channels_in, eps)
-        self.conv_in = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.time = None if time_width is None else nn.Linear(time_width, channels)
-        self.norm_out = nn.GroupNorm(groups, channels, eps)
-        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
-        self.shortcut = None if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
+        self.taps = ("",) if time_width is None else ("time_emb_proj", "")
+        self.norm1 = nn.GroupNorm(groups, channels_in, eps)
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
+        self.time_emb_proj = None if time_width is None else nn.Linear(time_width, channels)
+        self.norm2 = nn.GroupNorm(groups, channels, eps)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_shortcut = None if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
 
-    def forward(self, x: Tensor, time: Tensor | None = None, tap: Tap | None = None) -> Tensor:
-        """[B,channels,H,W] from ``x`` [B,channels_in,H,W] and ``time`` [B,time_width], already through its SiLU."""
-        h = self.conv_in(F.silu(self.norm_in(x)))
-        if self.time is not None:
-            h = h + tapped(tap, "time", self.time(time))[:, :, None, None]
-        h = self.conv_out(F.silu(self.norm_out(h)))
-        return tapped(tap, "", h + (x if self.shortcut is None else self.shortcut(x)))
+    def forward(self, x: Tensor, time_embedding: Tensor | None = None, tap: Tap | None = None) -> Tensor:
+        """[B,channels,H,W] from ``x`` [B,channels_in,H,W] and ``time_embedding`` [B,time_width], SiLU applied."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.time_emb_proj is not None:
+            h = h + tapped(tap, "time_emb_proj", self.time_emb_proj(time_embedding))[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(h)))
+        return tapped(tap, "", h + (x if self.conv_shortcut is None else self.conv_shortcut(x)))
 
 
 class GatedFeedForward(nn.Module):
@@ -39,40 +39,65 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, width: int, factor: int = 4) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, 2 * factor * width)
-        self.out = nn.Linear(factor * width, width)
+        self.fc1 = nn.Linear(width, 2 * factor * width)
+        self.fc2 = nn.Linear(factor * width, width)
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
-        """[B,T,width] from [B,T,width], each token by itself."""
-        hidden, gate = self.expand(x).chunk(2, dim=-1)
-        return tapped(tap, "", self.out(tapped(tap, "hidden", hidden * F.gelu(gate))))
+        """[B,T,width] from [B,T,width], token by token."""
+        hidden, gate = self.fc1(x).chunk(2, dim=-1)
+        return tapped(tap, "", self.fc2(tapped(tap, "hidden", hidden * F.gelu(gate))))
 
 
 class TransformerBlock(nn.Module):
-    """Tokens look at each other, then at the text, then each is worked on by itself; all three add to the stream."""
+    """Self-attention, cross-attention to the text and a feed-forward network, each normalised first and added."""
 
     taps = ("",)
 
     def __init__(self, width: int, heads: int, context_width: int) -> None:
         super().__init__()
-        self.norm_self = nn.LayerNorm(width)
-        self.self = Attention(width, heads)
-        self.norm_cross = nn.LayerNorm(width)
-        self.cross = Attention(width, heads, context_width)
-        self.norm_feed = nn.LayerNorm(width)
-        self.feed = GatedFeedForward(width)
+        self.norm1 = nn.LayerNorm(width)
+        self.self_attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.cross_attn = Attention(width, heads, context_width)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = GatedFeedForward(width)
 
     def forward(self, x: Tensor, context: Tensor, tap: Tap | None = None) -> Tensor:
         """[B,T,width] from ``x`` [B,T,width] and ``context`` [B,S,context_width]."""
-        x = x + self.self(self.norm_self(x), tap=within(tap, "self"))
-        x = x + self.cross(self.norm_cross(x), context, tap=within(tap, "cross"))
-        return tapped(tap, "", x + self.feed(self.norm_feed(x), tap=within(tap, "feed")))
+        x = x + self.self_attn(self.norm1(x), tap=within(tap, "self_attn"))
+        x = x + self.cross_attn(self.norm2(x), context, tap=within(tap, "cross_attn"))
+        return tapped(tap, "", x + self.ff(self.norm3(x), tap=within(tap, "ff")))
 
 
-class Shrink(nn.Module):
-    """Half the height and width, by a strided 3x3 convolution.
+class Transformer(nn.Module):
+    """Transformer blocks over the pixels of a feature map, between two projections; the input is added to the result.
 
-    ``corner`` pads below and to the right only, as the autoencoder was trained; torch's own padding is symmetric.
+    Rombach et al. 2022, section 3.3. ``linear`` projections are linear layers (SD 2, SDXL), others 1x1 convolutions.
+    """
+
+    taps = ("proj_in", "proj_out")
+
+    def __init__(self, width: int, heads: int, context_width: int, depth: int, groups: int, *, linear: bool) -> None:
+        super().__init__()
+        self.linear = linear
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.proj_in = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+        self.block = nn.ModuleList(TransformerBlock(width, heads, context_width) for _ in range(depth))
+        self.proj_out = nn.Linear(width, width) if linear else nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor, context: Tensor, tap: Tap | None = None) -> Tensor:
+        """[B,width,H,W] from ``x`` [B,width,H,W] and ``context`` [B,S,context_width]."""
+        h = self.norm(x)
+        h = tapped(tap, "proj_in", self.proj_in(tokens(h)) if self.linear else tokens(self.proj_in(h)))
+        for k, block in enumerate(self.block):
+            h = block(h, context, within(tap, "block", k))
+        return x + tapped(tap, "proj_out", image(self.proj_out(h), x) if self.linear else self.proj_out(image(h, x)))
+
+
+class Downsample(nn.Module):
+    """A 3x3 convolution with stride 2.
+
+    ``corner`` pads only below and on the right, as the autoencoder was trained; the U-Net pads all sides.
     """
 
     taps = ("",)
@@ -83,12 +108,12 @@ class Shrink(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if corner else 1)
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
-        """[B,C,H/2,W/2]; odd sizes round up, with ``corner`` down."""
+        """[B,C,H/2,W/2]; odd sizes are rounded up, with ``corner`` down."""
         return tapped(tap, "", self.conv(F.pad(x, (0, 1, 0, 1)) if self.corner else x))
 
 
-class Grow(nn.Module):
-    """Twice the height and width: every value four times, then a 3x3 convolution."""
+class Upsample(nn.Module):
+    """2x nearest-neighbour upsampling, then a 3x3 convolution."""
 
     taps = ("",)
 
@@ -97,7 +122,7 @@ class Grow(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None, tap: Tap | None = None) -> Tensor:
-        """[B,C,2H,2W], or of ``size`` where what is shrunk had odd sides."""
+        """[B,C,2H,2W], or [B,C,*size] to match a skip connection of odd height or width."""
         height, width = (2 * x.shape[2], 2 * x.shape[3]) if size is None else size
         return tapped(tap, "", self.conv(F.interpolate(x, size=(height, width), mode="nearest")))
 

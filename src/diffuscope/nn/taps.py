@@ -1,14 +1,14 @@
-"""Names for a network's inner values: how a tap travels down the modules, and which names there are.
+"""Tap names: how a tap travels down the modules, and which names there are.
 
-A value's name is the path of the module that makes it, and for a value inside that module one more part. A module
-declares these parts as ``taps``, where the empty one is its own output; so the list of names needs no run.
+An activation's name is the path of the module that computes it; one inside a module has one more part. A module
+declares these parts as ``taps``, where the empty one is its own output, so listing all names needs no run.
 """
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.types import Tap
 
 
@@ -24,28 +24,20 @@ class Scope:
         return self.tap.wants(_join(self.path, name))
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        """What the tap makes of the value.
-
-        Raises:
-            InputError: it is no tensor, or one of another shape.
-        """
+        """The tap's replacement for the value; an InputError unless it is a tensor of the same shape."""
         full_name = _join(self.path, name)
         replacement = self.tap(full_name, value)
-        if not isinstance(replacement, Tensor):
-            raise InputError(
-                f"the tap answered {type(replacement).__name__} for {full_name!r}; "
-                "return the value itself or a tensor of its shape"
-            )
-        if replacement.shape != value.shape:
-            raise InputError(
-                f"the tap replaced {full_name!r} of shape {list(value.shape)} by one of shape "
-                f"{list(replacement.shape)}; return a tensor of the same shape"
-            )
+        if not isinstance(replacement, Tensor) or replacement.shape != value.shape:
+            if isinstance(replacement, Tensor):
+                got = f"a tensor of shape {list(replacement.shape)} for {full_name!r}"
+            else:
+                got = f"{type(replacement).__name__} for {full_name!r}"
+            raise InputError("tap", Unquoted(got), f"the value itself or a tensor of shape {list(value.shape)}")
         return replacement
 
 
 def within(tap: Tap | None, *path: str | int) -> Scope | None:
-    """``tap`` for the part of the network at ``path``, seen from the module that holds it. None stays None."""
+    """``tap`` for the module at ``path``, seen from the module that holds it. None stays None."""
     if tap is None:
         return None
     name = ".".join(str(part) for part in path)
@@ -55,7 +47,14 @@ def within(tap: Tap | None, *path: str | int) -> Scope | None:
 
 
 def tap_points(model: nn.Module) -> list[str]:
-    """Every name that one forward of ``model`` offers to a tap, outside in; the first part is the component's name."""
+    """Every name that one forward of ``model`` offers to a tap, from the outer modules to the inner ones.
+
+    Names are module paths below the network's own name, nested as in diffusers. In the U-Net a level is
+    ``unet.down.i``, ``unet.mid`` or ``unet.up.i`` (``up.0`` is the coarsest), with residual blocks ``resnet.j``,
+    transformers ``attn.j.block.k`` (of ``self_attn``, ``cross_attn`` and ``ff``) and ``downsample`` or ``upsample``.
+    An attention offers ``query``, ``key``, ``value``, ``weights`` and ``head_out`` (each head's result before the
+    output projection) beside its own output: ``unet.up.1.attn.0.block.0.cross_attn.weights``.
+    """
     return [
         _join(_join(str(model.component), path), point)
         for path, module in model.named_modules()

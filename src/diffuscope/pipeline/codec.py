@@ -32,7 +32,7 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
     """
 
     def run(vae: VAE) -> Tensor:
-        weight = vae.quant.weight
+        weight = vae.quant_conv.weight
         latents = vae.encode(pixels.to(weight), tap)
         return latents.mean if noise is None else latents.sample(noise.to(weight))
 
@@ -44,7 +44,7 @@ def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
 
     Differentiable, and so without the pieces and repairs of ``decode``: for losses.
     """
-    return vae.decode(latents.to(vae.quant.weight) / vae.config.scale).float() / 2 + 0.5
+    return vae.decode(latents.to(vae.quant_conv.weight) / vae.config.scale).float() / 2 + 0.5
 
 
 def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tensor:
@@ -60,7 +60,7 @@ def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tens
 
     def run(piece: Tensor) -> Tensor:
         def once(vae: VAE) -> Tensor:
-            return vae.decode(piece.to(vae.quant.weight) / vae.config.scale, tap)
+            return vae.decode(piece.to(vae.quant_conv.weight) / vae.config.scale, tap)
 
         return _finite(once, vae, "decoder", notes).float()
 
@@ -94,7 +94,7 @@ def _finite(run: Callable[[VAE], Tensor], vae: VAE, half: str, notes: list[str])
     value = run(vae)
     if value.isfinite().all():
         return value
-    dtype = vae.quant.weight.dtype
+    dtype = vae.quant_conv.weight.dtype
     if dtype != torch.float32:
         note = f"the VAE's {half} was not finite in {str(dtype).removeprefix('torch.')} and ran again in float32"
         if note not in notes:

@@ -71,7 +71,7 @@ def denoisers_of(
         mask_latents: [N,C,h,w] further input channels of an inpainting model.
         tap: reads or replaces activations.
     """
-    weight = unet.stem.weight
+    weight = unet.conv_in.weight
 
     def one(row: UNetInputs) -> Denoiser:
         context = row.context.to(weight.device, weight.dtype)
@@ -108,7 +108,7 @@ def _zeroed(states: Conditioning, empty: Sequence[bool]) -> Conditioning:
 
 def _per_image(components: Components, plan: Plan, states: Conditioning, sizes: Sequence[float]) -> UNetInputs:
     """The states of prompts as inputs of images, with size and scale conditioning."""
-    count, device = plan.request.num_images_per_prompt, components.unet.stem.weight.device
+    count, device = plan.request.num_images_per_prompt, components.unet.conv_in.weight.device
     extra: dict[str, Tensor] = {}
     if components.config.unet.extra_dim is not None:
         assert states.pooled is not None

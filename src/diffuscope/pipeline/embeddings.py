@@ -85,5 +85,5 @@ class Embeddings:
         for tokenizer, encoder in self.towers:
             tokenizer.add_words(lengths)
             vectors = [loaded.vectors[encoder.component] for loaded in embeddings.values()]
-            encoder.words = torch.cat(vectors).to(encoder.token.weight) if vectors else None
+            encoder.added_embeddings = torch.cat(vectors).to(encoder.token_embedding.weight) if vectors else None
         self._loaded = embeddings

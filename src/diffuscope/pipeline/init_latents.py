@@ -92,7 +92,7 @@ def init_latents(
     Noise is drawn in this order, where it is needed: the encoder's sample, the start noise, the encoder's sample of
     the image without the masked area.
     """
-    vae, device = components.vae, components.unet.stem.weight.device
+    vae, device = components.vae, components.unet.conv_in.weight.device
     factor, scale = vae.config.factor, plan.levels.start_scale
     shape = (vae.config.latent_channels, plan.preset.height // factor, plan.preset.width // factor)
     if init.noise is not None:

@@ -61,7 +61,7 @@ load = takes(ModelSource)(open_model)
 
 def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle: bool = False) -> Components:
     """The same components with the VAE at ``path``, on the device and in the dtype of the U-Net."""
-    weight = components.unet.stem.weight
+    weight = components.unet.conv_in.weight
     file, config = diffusers_folder.find_vae(Path(path), components.config.vae, allow_pickle=allow_pickle)
     vae = loading.load_network(file, config, weight.device, weight.dtype, allow_pickle=allow_pickle)
     assert isinstance(vae, VAE)

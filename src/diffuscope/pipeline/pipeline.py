@@ -86,12 +86,12 @@ class Pipeline:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.unet.stem.weight.device
+        return self.unet.conv_in.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the networks compute in; latents are float32 between steps."""
-        return self.unet.stem.weight.dtype
+        return self.unet.conv_in.weight.dtype
 
     @cached_property
     def upscaler(self) -> Upscaler:

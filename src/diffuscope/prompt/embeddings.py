@@ -24,7 +24,7 @@ def word_embedding(word: str, tokenizer: Tokenizer, text_encoder: TextEncoder) -
     ids = tokenizer.tokenize(word)
     if not ids:
         raise InputError("word", word, "at least one letter, digit or mark")
-    return text_encoder.vectors(torch.tensor(ids, device=text_encoder.token.weight.device)).detach().mean(0)
+    return text_encoder.vectors(torch.tensor(ids, device=text_encoder.token_embedding.weight.device)).detach().mean(0)
 
 
 def replace_embeddings(
@@ -47,7 +47,7 @@ def replace_embeddings(
     if vector.shape != (width,):
         raise InputError("vector", vector, f"a token embedding of shape [{width}]")
     edited, index = embeddings.clone(), list(positions)
-    edited[:, index] = vector.to(embeddings) + text_encoder.position.weight[index].to(embeddings)
+    edited[:, index] = vector.to(embeddings) + text_encoder.position_embedding.weight[index].to(embeddings)
     return edited
 
 
@@ -64,7 +64,7 @@ def encode_embeddings(
         tap: reads or replaces activations.
         skip: layers left out at the end, as ``clip_skip``.
     """
-    device = text_encoder.token.weight.device
+    device = text_encoder.token_embedding.weight.device
     states = text_encoder.encode(embeddings.to(device), ids.to(device), tap)
     return Conditioning(text_encoder.read(states, skip), ids, states.pooled)
 
@@ -82,6 +82,6 @@ def encode_with_embedding(
         InputError: the word is not in the text, or the vector has another width.
     """
     ids = tokenizer.encode(text)
-    embeddings = text_encoder.embed(ids.to(text_encoder.token.weight.device))
+    embeddings = text_encoder.embed(ids.to(text_encoder.token_embedding.weight.device))
     embeddings = replace_embeddings(embeddings, token_positions(word, text, tokenizer), vector, text_encoder)
     return encode_embeddings(embeddings, ids, text_encoder)

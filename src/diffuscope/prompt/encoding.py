@@ -27,7 +27,7 @@ def encode(
     """
     rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
     ids = tokenizer.encode(list(rows))
-    device = text_encoder.token.weight.device
+    device = text_encoder.token_embedding.weight.device
     states = text_encoder(ids.to(device), tap)
     index = torch.tensor([rows[text] for text in texts])
     pooled = None if states.pooled is None else states.pooled[index.to(device)]

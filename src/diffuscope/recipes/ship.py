@@ -14,9 +14,10 @@ from diffuscope.training.text import Towers
 from diffuscope.training.unet import Painter
 from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.assign import load_into
+from diffuscope.weights.store.old_names import current_names
 
 TOWERS = "towers.safetensors"
-TOKENS = "token.weight"
+TOKENS = "token_embedding.weight"
 """The text encoder's table of embeddings; rows never trained on are not shipped."""
 
 
@@ -46,8 +47,8 @@ def shipped_painter(folder: Path) -> Painter:
     config = read_config(folder)
     picture = packing.read(folder / TOWERS)
     towers = Towers(TextEncoder(config.text_encoder), picture["picture.weight"].shape[1])
-    text = {f"text_encoder.{name}": value for name, value in packing.read(folder / "text_encoder.safetensors").items()}
-    load_into(towers, text | picture, source=str(folder))
+    text = current_names(packing.read(folder / "text_encoder.safetensors"))
+    load_into(towers, {f"text_encoder.{name}": value for name, value in text.items()} | picture, source=str(folder))
     unet = UNet(config.unet)
     load_into(unet, packing.read(folder / "unet.safetensors"), source=str(folder / "unet.safetensors"))
     return Painter(towers, unet)
@@ -62,5 +63,5 @@ def seen_tokens(ids: Tensor, vocabulary: int) -> Tensor:
 
 def known_tokens(painter: Painter) -> Tensor:
     """[R] sorted ids whose row of the table is not zero: in a folder that was shipped, those of its training."""
-    table: Tensor = painter.towers.text_encoder.token.weight
+    table: Tensor = painter.towers.text_encoder.token_embedding.weight
     return table.detach().abs().sum(1).nonzero()[:, 0].cpu()

@@ -92,7 +92,7 @@ class ClassifierTask:
         compiled: whether the network is compiled.
     """
 
-    edges: tuple[str, ...] = ("stem", "out")
+    edges: tuple[str, ...] = ("conv_in", "fc")
 
     def __init__(
         self,

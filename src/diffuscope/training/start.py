@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from diffuscope.models.unet import Leave, UNet
+from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.nn.blocks import ResidualBlock
+from diffuscope.nn.blocks import ResidualBlock, Transformer
 
 
 @torch.no_grad()
@@ -16,14 +16,14 @@ def quiet(network: UNet | VAE) -> None:
     """
     for module in network.modules():
         if isinstance(module, ResidualBlock):
-            _zero(module.conv_out)
-        elif isinstance(module, Leave):
-            _zero(module.project)
+            _zero(module.conv2)
+        elif isinstance(module, Transformer):
+            _zero(module.proj_out)
     if isinstance(network, UNet):
-        _zero(network.out)
+        _zero(network.conv_out)
     else:
-        assert network.quant.bias is not None
-        network.quant.bias[network.config.latent_channels :] -= 4
+        assert network.quant_conv.bias is not None
+        network.quant_conv.bias[network.config.latent_channels :] -= 4
 
 
 def _zero(layer: nn.Linear | nn.Conv2d) -> None:

@@ -57,7 +57,7 @@ class UNetTask:
         compiled: whether the networks are compiled.
     """
 
-    edges: tuple[str, ...] = ("unet.stem", "unet.out", "towers.picture")
+    edges: tuple[str, ...] = ("unet.conv_in", "unet.conv_out", "towers.picture")
 
     def __init__(
         self,

@@ -66,7 +66,14 @@ class VAETask:
         compiled: whether encoder and decoder are compiled.
     """
 
-    edges: tuple[str, ...] = ("encoder.stem", "encoder.out", "decoder.stem", "decoder.out", "quant", "post_quant")
+    edges: tuple[str, ...] = (
+        "encoder.conv_in",
+        "encoder.conv_out",
+        "decoder.conv_in",
+        "decoder.conv_out",
+        "quant_conv",
+        "post_quant_conv",
+    )
 
     def __init__(
         self,
@@ -148,15 +155,15 @@ def standardise(vae: VAE, mean: Tensor, std: Tensor) -> None:
         std: [] or [C].
     """
     channels = vae.config.latent_channels
-    mean, std = mean.to(vae.quant.weight), std.to(vae.quant.weight).expand(channels)
-    assert vae.quant.bias is not None
-    assert vae.post_quant.bias is not None
-    # z = std z' + mean goes into the decoder, so the bias recolourable W mean and the columns take std.
-    vae.post_quant.bias += vae.post_quant.weight[:, :, 0, 0] @ mean
-    vae.post_quant.weight *= std[None, :, None, None]
-    vae.quant.bias[:channels] = (vae.quant.bias[:channels] - mean) / std
-    vae.quant.weight[:channels] /= std[:, None, None, None]
-    vae.quant.bias[channels:] -= 2 * std.log()
+    mean, std = mean.to(vae.quant_conv.weight), std.to(vae.quant_conv.weight).expand(channels)
+    assert vae.quant_conv.bias is not None
+    assert vae.post_quant_conv.bias is not None
+    # z = std z' + mean goes into the decoder, so the bias takes W mean and the columns take std.
+    vae.post_quant_conv.bias += vae.post_quant_conv.weight[:, :, 0, 0] @ mean
+    vae.post_quant_conv.weight *= std[None, :, None, None]
+    vae.quant_conv.bias[:channels] = (vae.quant_conv.bias[:channels] - mean) / std
+    vae.quant_conv.weight[:channels] /= std[:, None, None, None]
+    vae.quant_conv.bias[channels:] -= 2 * std.log()
 
 
 class Spikes:

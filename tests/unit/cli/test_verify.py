@@ -33,11 +33,11 @@ def test_published_rows_are_told_from_others() -> None:
 
 def test_numbers_that_overflow_are_counted_by_name() -> None:
     tap = Finite()
-    tap("unet.out", torch.tensor([1.0, float("inf"), float("nan")]))
+    tap("unet.conv_out", torch.tensor([1.0, float("inf"), float("nan")]))
     tap("unet.x", torch.ones(2))
     assert tap.values == 5
-    assert tap.broken == {"unet.out": 2}
-    assert not tap.wants("unet.mid.block.0.self.weights")
+    assert tap.broken == {"unet.conv_out": 2}
+    assert not tap.wants("unet.mid.attn.0.block.0.self_attn.weights")
 
 
 def test_a_mistake_is_one_line(capsys, tmp_path: Path) -> None:

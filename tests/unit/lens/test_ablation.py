@@ -8,7 +8,7 @@ from diffuscope.lens.run_tap import compose
 from diffuscope.pipeline import Pipeline
 from refusals import refused
 
-CROSS = "unet.down.0.block.0.cross"
+CROSS = "unet.down.0.attn.0.block.0.cross_attn"
 
 
 def watched(pipe: Pipeline, name: str, ablation: Ablation) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +19,7 @@ def watched(pipe: Pipeline, name: str, ablation: Ablation) -> tuple[torch.Tensor
 
 
 def test_a_head_alone_is_zeroed(tiny: Pipeline) -> None:
-    before, after = watched(tiny, f"{CROSS}.mixed", Ablation(f"{CROSS}.mixed", heads=[1]))
+    before, after = watched(tiny, f"{CROSS}.head_out", Ablation(f"{CROSS}.head_out", heads=[1]))
     assert torch.equal(after[:, :, 0], before[:, :, 0])
     assert after[:, :, 1].abs().max() == 0
 
@@ -32,7 +32,7 @@ def test_a_context_token_alone_is_scaled(tiny: Pipeline) -> None:
 
 
 def test_a_call_alone_is_changed(tiny: Pipeline) -> None:
-    before, after = watched(tiny, "unet.mid.res.0", Ablation("unet.mid.res.0", "mean", calls=[1]))
+    before, after = watched(tiny, "unet.mid.resnet.0", Ablation("unet.mid.resnet.0", "mean", calls=[1]))
     assert torch.equal(after[0], before[0])
     torch.testing.assert_close(after[1], before[1].mean((-2, -1), keepdim=True).expand_as(before[1]))
 
@@ -46,30 +46,35 @@ def test_means_of_attention_are_even_and_of_tokens_their_mean(tiny: Pipeline) ->
 
 
 def test_effects_are_ranked_and_nothing_has_no_effect(tiny: Pipeline) -> None:
-    points = ["unet.mid.block.0.self", CROSS, Ablation("unet.out", 1.0), Ablation(CROSS, heads=None, calls=[0])]
+    points = [
+        "unet.mid.attn.0.block.0.self_attn",
+        CROSS,
+        Ablation("unet.conv_out", 1.0),
+        Ablation(CROSS, heads=None, calls=[0]),
+    ]
     found = effects(tiny, points, "a red fox", num_inference_steps=2)
     assert len(found) == 4
     assert [effect.latents for effect in found] == sorted((effect.latents for effect in found), reverse=True)
-    assert found[-1].name == "unet.out"
+    assert found[-1].name == "unet.conv_out"
     assert found[-1].latents == found[-1].pixels == 0
     assert all(effect.latents > 0 and effect.pixels > 0 and effect.seconds > 0 for effect in found[:-1])
     assert f"{CROSS} · call 0" in [effect.name for effect in found]
 
 
 def test_what_cannot_be_is_refused(tiny: Pipeline) -> None:
-    with refused("tap", "unet.mid.block.0.selv"):
-        effects(tiny, ["unet.mid.block.0.selv"], "a fox")
+    with refused("tap", "unet.mid.attn.0.block.0.selv"):
+        effects(tiny, ["unet.mid.attn.0.block.0.selv"], "a fox")
     with refused("points", []):
         effects(tiny, [], "a fox")
     with refused("tap", {}):
-        effects(tiny, ["unet.out"], "a fox", tap={})
+        effects(tiny, ["unet.conv_out"], "a fox", tap={})
     with refused("mode", "noise"):
-        Ablation("unet.out", "noise")
+        Ablation("unet.conv_out", "noise")
     with refused("heads", 2):
-        tiny("a fox", tap=Ablation(f"{CROSS}.mixed", heads=[2]))
+        tiny("a fox", tap=Ablation(f"{CROSS}.head_out", heads=[2]))
     with refused("calls", [9]):
-        tiny.steps("a fox", tap=Ablation("unet.out", calls=[9]))
+        tiny.steps("a fox", tap=Ablation("unet.conv_out", calls=[9]))
     with refused("heads", [0]):
-        tiny("a fox", tap=Ablation("unet.out", heads=[0]))
+        tiny("a fox", tap=Ablation("unet.conv_out", heads=[0]))
     with refused("tokens", [0]):
-        tiny("a fox", tap=Ablation("unet.out", tokens=[0]))
+        tiny("a fox", tap=Ablation("unet.conv_out", tokens=[0]))

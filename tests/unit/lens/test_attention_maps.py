@@ -21,7 +21,10 @@ from refusals import refused
 def test_maps_are_the_mean_of_all_steps_layers_and_heads(tiny: Pipeline) -> None:
     """Against every weight of the run, averaged at the end; both layers of TINY that attend are as fine."""
     prompt = "a hippopotamus and a fox"
-    capture, every = AttentionCapture("unet.[du]*.cross.weights"), Capture("unet.[du]*.cross.weights", reduce="all")
+    capture, every = (
+        AttentionCapture("unet.[du]*.cross_attn.weights"),
+        Capture("unet.[du]*.cross_attn.weights", reduce="all"),
+    )
     tiny(prompt, seed=1, tap=capture)
     tiny(prompt, seed=1, tap=every)
     maps = capture.maps(tiny.tokenizer)
@@ -74,8 +77,8 @@ def test_without_guidance_the_only_rows_are_the_prompts(tiny: Pipeline) -> None:
 
 
 def test_what_is_no_cross_attention_is_refused(tiny: Pipeline) -> None:
-    with refused("names", "unet.out"):
-        tiny("a fox", tap=AttentionCapture("unet.out"))
+    with refused("names", "unet.conv_out"):
+        tiny("a fox", tap=AttentionCapture("unet.conv_out"))
     with refused("image"):
         AttentionCapture(CROSS_ATTENTION).maps(tiny.tokenizer)
 

@@ -14,7 +14,7 @@ from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
 from refusals import refused
 
-WEIGHTS = "unet.*.cross.weights"
+WEIGHTS = "unet.*.cross_attn.weights"
 TOLERANCE = 1e-5
 """Of attention written out against the fused kernel, float32."""
 
@@ -37,7 +37,7 @@ class Everything:
 @pytest.mark.parametrize("reduce", ["mean", "sum", "last", "all"])
 @pytest.mark.parametrize("heads", ["mean", "each"])
 def test_reductions_on_the_fly_are_those_of_all_values(tiny: Pipeline, reduce: str, heads: str) -> None:
-    name = "unet.down.0.block.0.cross.weights"
+    name = "unet.down.0.attn.0.block.0.cross_attn.weights"
     capture, every = Capture(name, reduce=reduce, heads=heads), Everything(name)
     tiny("a red fox", seed=1, tap=compose(capture, every))
     values = torch.stack(every.values)
@@ -50,7 +50,9 @@ def test_reductions_on_the_fly_are_those_of_all_values(tiny: Pipeline, reduce: s
 
 def test_capturing_changes_no_bit_but_for_weights_within_the_twins_tolerance(tiny: Pipeline) -> None:
     plain = tiny("a red fox", seed=1).latents
-    assert torch.equal(tiny("a red fox", seed=1, tap=Capture(["unet.out", "text_encoder.*.hidden"])).latents, plain)
+    assert torch.equal(
+        tiny("a red fox", seed=1, tap=Capture(["unet.conv_out", "text_encoder.*.hidden"])).latents, plain
+    )
     capture = Capture(WEIGHTS)
     watched = tiny("a red fox", seed=1, tap=capture).latents
     assert (watched - plain).abs().max() < TOLERANCE * plain.abs().max()
@@ -58,19 +60,19 @@ def test_capturing_changes_no_bit_but_for_weights_within_the_twins_tolerance(tin
 
 
 def test_a_run_forgets_the_one_before(tiny: Pipeline) -> None:
-    capture = Capture("unet.out", reduce="all")
+    capture = Capture("unet.conv_out", reduce="all")
     tiny("a red fox", seed=1, tap=capture)
     tiny("a red fox", seed=1, tap=capture, num_inference_steps=2)
-    assert capture["unet.out"].shape == (2, 2, 4, 16, 16)
-    assert capture.keys() == ["unet.out"]
+    assert capture["unet.conv_out"].shape == (2, 2, 4, 16, 16)
+    assert capture.keys() == ["unet.conv_out"]
     assert len(capture) == 1
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "heun", "lms", "dpmpp_2m", "euler_ancestral"])
 def test_calls_are_counted_before_they_are_made(tiny: Pipeline, sampler: str) -> None:
-    capture = Capture("unet.out", reduce="all")
+    capture = Capture("unet.conv_out", reduce="all")
     tiny("a fox", seed=1, sampler=sampler, tap=capture)
-    assert capture.calls == len(capture["unet.out"]) == capture.call + 1
+    assert capture.calls == len(capture["unet.conv_out"]) == capture.call + 1
 
 
 def test_shapes_are_those_of_the_run_and_draw_no_random_number(tiny: Pipeline) -> None:
@@ -87,7 +89,7 @@ def test_shapes_are_those_of_the_run_and_draw_no_random_number(tiny: Pipeline) -
             seen.append(dict(shapes(components, request)))
 
     state = torch.get_rng_state()
-    tiny.steps(["a fox", "a cat"], seed=1, num_inference_steps=1, height=24, width=40, tap=Ask("unet.out"))
+    tiny.steps(["a fox", "a cat"], seed=1, num_inference_steps=1, height=24, width=40, tap=Ask("unet.conv_out"))
     assert torch.equal(state, torch.get_rng_state())
     assert {name: seen[0][name] for name in found} == found
 
@@ -96,33 +98,33 @@ def test_the_estimate_is_what_is_stored(tiny: Pipeline) -> None:
     for reduce, heads in (("all", "each"), ("mean", "mean")):
         asked: list[int] = []
 
-        capture = Capture([WEIGHTS, "unet.out", "unet.*.weights"], reduce=reduce, heads=heads)
+        capture = Capture([WEIGHTS, "unet.conv_out", "unet.*.weights"], reduce=reduce, heads=heads)
 
         class Ask(Everything):
             def prepare(self, components, request) -> None:
                 asked.append(capture.estimate(components, request))  # noqa: B023
 
-        tiny("a fox", seed=1, tap=compose(capture, Ask("unet.out")))
+        tiny("a fox", seed=1, tap=compose(capture, Ask("unet.conv_out")))
         assert asked == [sum(capture[name].numel() * 4 for name in capture.keys())]  # noqa: SIM118
 
 
 def test_what_cannot_be_is_refused_before_the_first_call(tiny: Pipeline) -> None:
     called: list[str] = []
-    with refused("tap", "unet.mid.block.0.cross.weight") as caught:
-        tiny("a fox", tap=compose(Capture("unet.mid.block.0.cross.weight"), Everything("unet.x")))
-    assert "unet.mid.block.0.cross.weights" in caught.value.hint
+    with refused("tap", "unet.mid.attn.0.block.0.cross_attn.weight") as caught:
+        tiny("a fox", tap=compose(Capture("unet.mid.attn.0.block.0.cross_attn.weight"), Everything("unet.x")))
+    assert "unet.mid.attn.0.block.0.cross_attn.weights" in caught.value.hint
     with refused("budget", "1,000 bytes"):
         tiny("a fox", tap=Capture(WEIGHTS, budget=1000))
     with refused("names", ()):
         Capture([])
     with refused("reduce", "median"):
-        Capture("unet.out", reduce="median")
+        Capture("unet.conv_out", reduce="median")
     with refused("heads", "none"):
-        Capture("unet.out", heads="none")
+        Capture("unet.conv_out", heads="none")
     with refused("budget", 0):
-        Capture("unet.out", budget=0)
-    with refused("name", "unet.out"):
-        Capture("unet.out")["unet.out"]
+        Capture("unet.conv_out", budget=0)
+    with refused("name", "unet.conv_out"):
+        Capture("unet.conv_out")["unet.conv_out"]
     assert called == []
 
 

@@ -18,7 +18,7 @@ from diffuscope.pipeline import Pipeline
 from refusals import refused
 
 SOURCE, SWAPPED, ADDED = "a cat on a bike", "a hippopotamus on a bike", "a small cat on a bike"
-NAME = "unet.down.0.block.0.cross.weights"
+NAME = "unet.down.0.attn.0.block.0.cross_attn.weights"
 TOLERANCE = 1e-4
 """Attention written out and in a batch, against the fused kernel alone, over a run."""
 

@@ -18,7 +18,7 @@ def test_the_last_layer_is_what_the_unet_is_told_and_the_first_the_embeddings(ti
     assert len(told) == 3
     assert torch.equal(told[-1].embeddings, tiny.encode_prompt("a red fox").embeddings)
     embeddings = tiny.text_encoder.embed(tiny.tokenizer.encode("a red fox"))
-    assert torch.equal(told[0].embeddings, tiny.text_encoder.norm(embeddings))
+    assert torch.equal(told[0].embeddings, tiny.text_encoder.final_norm(embeddings))
     assert torch.equal(layer_conditioning(tiny, "a red fox", -2).embeddings, told[1].embeddings)
     latents = [tiny(conditioning=each, seed=1).latents for each in told]
     assert torch.equal(latents[-1], tiny("a red fox", seed=1).latents)
@@ -46,7 +46,7 @@ def test_zero_rows_are_no_answer_and_words_of_them_are_unknown(tiny: Pipeline) -
         torch.manual_seed(0)
         encoder = TextEncoder(config)
     with torch.no_grad():
-        encoder.token.weight[10:] = 0
+        encoder.token_embedding.weight[10:] = 0
     assert all(each.id < 10 for each in nearest_tokens(torch.ones(32), tiny.tokenizer, encoder, 20))
     pipe = Pipeline(replace(tiny.components, text_encoder=encoder))
     assert debug(pipe, "a fox").unknown == ("a", "fox")

@@ -84,14 +84,14 @@ def test_the_text_encoder_reads_the_vectors() -> None:
     ids = torch.tensor([[49406, 320, 49408, 49409, 49407]])
     vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     names = set(encoder.state_dict())
-    encoder.words = vectors
+    encoder.added_embeddings = vectors
     assert set(encoder.state_dict()) == names
-    embeddings = encoder.embed(ids) - encoder.position.weight[:5]
+    embeddings = encoder.embed(ids) - encoder.position_embedding.weight[:5]
     torch.testing.assert_close(embeddings[0, 2:4], vectors)
     assert torch.equal(encoder.vectors(torch.tensor([49409, 49408])), vectors.flip(0))
-    torch.testing.assert_close(embeddings[0, [0, 1, 4]], encoder.token(ids[0, [0, 1, 4]]))
+    torch.testing.assert_close(embeddings[0, [0, 1, 4]], encoder.token_embedding(ids[0, [0, 1, 4]]))
     known = ids.clamp(max=49407)
     with_words = encoder.embed(known)
-    encoder.words = None
+    encoder.added_embeddings = None
     assert torch.equal(encoder.embed(known), with_words)
-    assert encoder.to(torch.float64).words is None
+    assert encoder.to(torch.float64).added_embeddings is None

@@ -36,10 +36,10 @@ def test_the_largest_activation_is_told_by_hand():
     value = torch.zeros(1, 1, 10, 10)
     value[0, 0, 3, 3] = -50.0
     assert extremes.largest == 0.0
-    assert extremes.wants("vae.decoder.up.0.res.1")
-    assert not extremes.wants("vae.decoder.mid.self.weights")
-    assert not extremes.wants("vae.encoder.down.0.res.1")
-    assert extremes("vae.decoder.up.0.res.1", value) is value
+    assert extremes.wants("vae.decoder.up.0.resnet.1")
+    assert not extremes.wants("vae.decoder.mid.self_attn.weights")
+    assert not extremes.wants("vae.encoder.down.0.resnet.1")
+    assert extremes("vae.decoder.up.0.resnet.1", value) is value
     std, mean = torch.std_mean(value.double())
     assert extremes.largest == pytest.approx(((50 + mean) / std).item(), rel=1e-5)
 
@@ -47,10 +47,10 @@ def test_the_largest_activation_is_told_by_hand():
 def test_a_decoder_that_shouts_in_one_place_is_found(vae, pixels):
     quiet = fidelity(vae, pixels).largest_activation
     with torch.no_grad():
-        kept = vae.decoder.stem.weight.clone()
-        vae.decoder.stem.weight[0] *= 300
+        kept = vae.decoder.conv_in.weight.clone()
+        vae.decoder.conv_in.weight[0] *= 300
         loud = fidelity(vae, pixels).largest_activation
-        vae.decoder.stem.weight.copy_(kept)
+        vae.decoder.conv_in.weight.copy_(kept)
     assert loud > 1.5 * quiet
 
 

@@ -178,9 +178,9 @@ def test_sizes(tiny: Pipeline) -> None:
 
 def test_overflow_is_an_error_never_a_black_picture(tiny: Pipeline) -> None:
     with pytest.raises(NonFiniteError, match="not finite in float32"):
-        tiny("a", seed=1, tap={"unet.out": lambda value: value * float("nan")})
+        tiny("a", seed=1, tap={"unet.conv_out": lambda value: value * float("nan")})
     with pytest.raises(NonFiniteError, match="decoder"):
-        tiny("a", seed=1, tap={"vae.post_quant": lambda value: value * float("inf")})
+        tiny("a", seed=1, tap={"vae.post_quant_conv": lambda value: value * float("inf")})
 
 
 def test_half_precision_vae_is_retried_in_float32(tiny: Pipeline, tiny_folder) -> None:
@@ -189,8 +189,8 @@ def test_half_precision_vae_is_retried_in_float32(tiny: Pipeline, tiny_folder) -
 
     half = ds.load(tiny_folder, device="cpu", dtype="float16")
     latents = half("a", seed=1).latents
-    half.vae.decoder.stem.weight.mul_(3e4)
-    half.vae.decoder.stem.bias.mul_(3e4)
+    half.vae.decoder.conv_in.weight.mul_(3e4)
+    half.vae.decoder.conv_in.bias.mul_(3e4)
     result = half("a", seed=1)
     assert any("ran again in float32" in note for note in result.receipt["notes"])
     assert torch.equal(result.latents, latents)

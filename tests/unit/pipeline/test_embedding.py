@@ -42,7 +42,7 @@ def test_the_word_changes_the_picture_and_is_forgotten(pipe: Pipeline, path: Pat
 
 def test_a_word_with_the_vector_of_a_token_is_that_token(pipe: Pipeline, tmp_path: Path) -> None:
     (fox,) = pipe.tokenizer.tokenize("fox")
-    files.write(tmp_path / "a.safetensors", {"emb_params": pipe.text_encoder.token.weight[fox].clone()})
+    files.write(tmp_path / "a.safetensors", {"emb_params": pipe.text_encoder.token_embedding.weight[fox].clone()})
     pipe.load_embedding(tmp_path / "a.safetensors", "<other>")
     assert torch.equal(pipe("a red <other>", seed=1).latents, pipe("a red fox", seed=1).latents)
 
@@ -55,7 +55,7 @@ def test_several_words_live_together(pipe: Pipeline, path: Path) -> None:
     pipe.unload_embedding("one")
     assert torch.equal(pipe.encode_prompt("two").embeddings, first)
     pipe.unload_embedding()
-    assert pipe.text_encoder.words is None
+    assert pipe.text_encoder.added_embeddings is None
 
 
 def test_what_is_refused_changes_nothing(pipe: Pipeline, path: Path, tmp_path: Path) -> None:

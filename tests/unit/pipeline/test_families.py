@@ -11,7 +11,7 @@ from PIL import Image
 import diffuscope as ds
 from diffuscope.config import PRESETS
 from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
-from diffuscope.nn.embeddings import scale_waves
+from diffuscope.nn.embeddings import guidance_scale_embedding
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.layout import diffusers_folder
 from narrow import made
@@ -26,8 +26,8 @@ def sdxl() -> Pipeline:
 
 def test_both_text_encoders_have_their_taps(sdxl: Pipeline) -> None:
     names = [name for encoder in (sdxl.text_encoder, sdxl.text_encoder_2) for name in ds.tap_points(encoder)]
-    assert "text_encoder.layer.0.self.weights" in names
-    assert "text_encoder_2.layer.0.self.weights" in names
+    assert "text_encoder.layer.0.self_attn.weights" in names
+    assert "text_encoder_2.layer.0.self_attn.weights" in names
     assert len(set(names)) == len(names)
     rows: dict[str, int] = {}
     tap = {f"{name}.embeddings": lambda value, name=name: rows.update({name: len(value)}) for name in NAMES}
@@ -102,8 +102,8 @@ def test_an_autoencoder_that_overflows_runs_in_float32(sdxl: Pipeline, tmp_path:
     folder = sdxl.save(tmp_path / "sdxl", layout="own")
     half, brain = (ds.load(folder, device="cpu", dtype=dtype) for dtype in ("float16", "bfloat16"))
     assert half.dtype == torch.float16
-    assert half.vae.quant.weight.dtype == torch.float32
-    assert brain.vae.quant.weight.dtype == torch.bfloat16
+    assert half.vae.quant_conv.weight.dtype == torch.float32
+    assert brain.vae.quant_conv.weight.dtype == torch.bfloat16
     latents = sdxl.encode_image(PICTURE, sample=False)
     assert torch.equal(half.encode_image(PICTURE, sample=False), latents)
     assert half.decode(latents)[0].tobytes() == sdxl.decode(latents)[0].tobytes()
@@ -122,12 +122,12 @@ def test_a_distilled_model_is_called_once_a_step() -> None:
     assert rows == [1] * 4
 
 
-def test_scale_waves() -> None:
-    waves = scale_waves(torch.tensor([1.0, 1.001]), 5)
-    assert waves.shape == (2, 5)
-    assert torch.equal(waves[0], torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]))
+def test_guidance_scale_embedding() -> None:
+    embedding = guidance_scale_embedding(torch.tensor([1.0, 1.001]), 5)
+    assert embedding.shape == (2, 5)
+    assert torch.equal(embedding[0], torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]))
     angles = torch.tensor([1.0, 1e-4])
-    assert torch.allclose(waves[1, :4], torch.cat([angles.sin(), angles.cos()]), atol=1e-3)
+    assert torch.allclose(embedding[1, :4], torch.cat([angles.sin(), angles.cos()]), atol=1e-3)
 
 
 def test_a_folder_that_lacks_a_text_encoder_is_refused(tmp_path: Path) -> None:

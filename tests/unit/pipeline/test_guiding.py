@@ -93,7 +93,7 @@ def test_outside_of_the_interval_rows_are_saved_but_not_from_a_tap(tiny: Pipelin
     assert rows == inside
     assert {1, 2} == set(inside)
     rows.clear()
-    seen = tiny("a red fox", tap={"unet.out": lambda value: value}, **call)
+    seen = tiny("a red fox", tap={"unet.conv_out": lambda value: value}, **call)
     assert rows == [2] * 4
     torch.testing.assert_close(seen.latents, plain.latents, rtol=TOLERANCE, atol=TOLERANCE)
 

@@ -106,7 +106,7 @@ def test_clip_skip_by_hand_and_in_a_call(tiny: Pipeline) -> None:
     call = {"seed": 1, "guidance_scale": 1.0}
     assert torch.equal(tiny(conditioning=told, **call).latents, tiny("fox", clip_skip=1, **call).latents)
     states = tiny.text_encoder(tiny.tokenizer.encode("fox"))
-    assert torch.equal(told.embeddings, tiny.text_encoder.norm(states.hidden_states[-2]))
+    assert torch.equal(told.embeddings, tiny.text_encoder.final_norm(states.hidden_states[-2]))
     with pytest.raises(InputError, match="2 layers of the text encoder's 2 cannot be skipped; give a number from 0 to"):
         tiny.encode_prompt("fox", clip_skip=2)
 

@@ -119,14 +119,14 @@ def test_a_tap_reads_and_replaces_by_name_and_by_glob(tiny: Pipeline) -> None:
     every = {*tap_points(tiny.text_encoder), *tap_points(tiny.unet), *tap_points(tiny.vae)}
     assert set(seen) == every - encoder
     assert watched.receipt["edits"] == ["tap"]
-    zeroed = tiny("a red fox", seed=32, tap={"unet.*.cross.weights": torch.zeros_like})
+    zeroed = tiny("a red fox", seed=32, tap={"unet.*.cross_attn.weights": torch.zeros_like})
     assert not torch.equal(zeroed.latents, plain.latents)
 
 
 def test_a_name_that_no_value_has_is_an_error_before_any_network_runs(tiny: Pipeline) -> None:
     calls = []
     with pytest.raises(InputError, match=r"nearest names are unet\.mid\.") as caught:
-        tiny("a", tap={"unet.mid.res.7": lambda value: value, "*": lambda value: calls.append(value)})
+        tiny("a", tap={"unet.mid.resnet.7": lambda value: value, "*": lambda value: calls.append(value)})
     assert "tap_points" in str(caught.value)
     assert not calls
 

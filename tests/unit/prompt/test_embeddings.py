@@ -45,7 +45,7 @@ def test_a_word_that_is_not_there_is_named_with_the_nearest(tiny: Pipeline) -> N
 def test_only_positions_from_the_swap_on_change(tiny: Pipeline) -> None:
     """The lesson's rows 15-19: token 6829 by 2368 at position 5."""
     plain = tiny.encode_prompt(PROMPT)
-    cat = tiny.text_encoder.token.weight[2368]
+    cat = tiny.text_encoder.token_embedding.weight[2368]
     assert torch.equal(cat, word_embedding("cat", tiny.tokenizer, tiny.text_encoder))
     swapped = encode_with_embedding(PROMPT, "puppy", cat, tiny.tokenizer, tiny.text_encoder)
     assert torch.equal(swapped.embeddings[:, :5], plain.embeddings[:, :5])

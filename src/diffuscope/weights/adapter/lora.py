@@ -219,7 +219,7 @@ def _base_models(header: Header, networks: Mapping[str, Network]) -> str:
     """Part of a sentence: which models the LoRA and the networks are of, where their text embeddings differ."""
     theirs = next(iter(text_dims(header.tensors)), None)
     shapes = networks["unet"].shapes if "unet" in networks else {}
-    ours = next((shape[1] for name, shape in shapes.items() if name.endswith("cross.key.weight")), None)
+    ours = next((shape[1] for name, shape in shapes.items() if name.endswith("cross_attn.key.weight")), None)
     if theirs is None or ours is None or theirs == ours:
         return ""
     a, b = (f"{BASE_MODELS.get(dim, 'another model')} ({dim}-dim text embeddings)" for dim in (theirs, ours))

@@ -15,6 +15,7 @@ from diffuscope.weights.adapter.deltas import ROLES
 from diffuscope.weights.adapter.lora_names import parse, text_dims
 from diffuscope.weights.identify.signatures import UNETS, Shapes, Signature, differences, fitting, signature
 from diffuscope.weights.store.files import Header
+from diffuscope.weights.store.old_names import current_names
 
 PREFIXES = {
     "unet": "model.diffusion_model.",
@@ -42,7 +43,7 @@ TEXT_ENCODERS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
 VAES = {
     "ldm": ("decoder.mid.block_1.conv1.weight", "decoder.conv_in.weight"),
     "diffusers": ("decoder.mid_block.resnets.0.conv1.weight", "decoder.conv_in.weight"),
-    "own": ("decoder.mid.res.0.conv_in.weight", "decoder.stem.weight"),
+    "own": ("decoder.mid.resnet.0.conv1.weight", "decoder.conv_in.weight"),
 }
 EQUAL_VAES = "the VAEs of SD 1, 2 and XL have equal shapes, and differ in the scale of their latents"
 
@@ -50,7 +51,7 @@ TEXTS = {
     "ldm (OpenCLIP)": ("token_embedding.weight", "ln_final.weight"),
     "diffusers": ("text_model.embeddings.token_embedding.weight", "text_model.final_layer_norm.weight"),
     "diffusers, without prefix": ("embeddings.token_embedding.weight", "final_layer_norm.weight"),
-    "own": ("token.weight", "norm.weight"),
+    "own": ("token_embedding.weight", "final_norm.weight"),
 }
 """Layout -> names that only its files have."""
 
@@ -74,12 +75,13 @@ class Identity:
 
 def identify(header: Header) -> Identity:
     """What a file is, by names and shapes; every header has an answer."""
+    tensors = current_names(header.tensors)
     return (
-        _foreign(header.tensors)
-        or _lora(header.tensors)
-        or _checkpoint(header.tensors, header.metadata)
-        or _network(header.tensors)
-        or _embedding(header.tensors)
+        _foreign(tensors)
+        or _lora(tensors)
+        or _checkpoint(tensors, header.metadata)
+        or _network(tensors)
+        or _embedding(tensors)
         or Identity(kind="nothing known", evidence=("no tensor has a name of a known layout",))
     )
 

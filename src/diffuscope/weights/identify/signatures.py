@@ -79,13 +79,13 @@ UNETS = {
         guidance="time_embedding.cond_proj.weight",
     ),
     "own": UNetNames(
-        stem="stem.weight",
-        middle="mid.res.0.conv_in.weight",
-        project="mid.enter.0.project.weight",
-        context="mid.block.{}.cross.key.weight",
-        level=r"shrink\.(\d+)\.conv\.weight",
-        extra="extra.first.weight",
-        guidance="guidance.weight",
+        stem="conv_in.weight",
+        middle="mid.resnet.0.conv1.weight",
+        project="mid.attn.0.proj_in.weight",
+        context="mid.attn.0.block.{}.cross_attn.key.weight",
+        level=r"down\.(\d+)\.downsample\.conv\.weight",
+        extra="add_embed.linear_1.weight",
+        guidance="guidance_embed.weight",
     ),
 }
 

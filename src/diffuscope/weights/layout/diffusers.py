@@ -1,12 +1,12 @@
 """The diffusers folder layout of each network as tables: their module names and ours."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.weights.layout.rules import Rename, rename
+from diffuscope.weights.layout.rules import Rename, rename, under
 
 PartConfig = TextEncoderConfig | UNetConfig | VAEConfig
 
@@ -47,105 +47,80 @@ def diffusers_layout(config: PartConfig) -> Layout:
     if isinstance(config, TextEncoderConfig):
         return _text_encoder(config)
     if isinstance(config, UNetConfig):
-        return Layout(rules=tuple(_unet(config)))
-    return _vae(config)
+        return Layout(rules=tuple(under("", "", UNET)))
+    return _vae()
 
 
-RESIDUAL = {
-    "norm1": "norm_in",
-    "conv1": "conv_in",
-    "time_emb_proj": "time",
-    "norm2": "norm_out",
-    "conv2": "conv_out",
-    "conv_shortcut": "shortcut",
-}
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"}
 OLD_ATTENTION = {"query": "query", "key": "key", "value": "value", "proj_attn": "out"}
+TRANSFORMER_BLOCK = {
+    "norm{n}": "norm{n}",
+    **{f"attn1.{theirs}": f"self_attn.{ours}" for theirs, ours in ATTENTION.items()},
+    **{f"attn2.{theirs}": f"cross_attn.{ours}" for theirs, ours in ATTENTION.items()},
+    "ff.net.0.proj": "ff.fc1",
+    "ff.net.2": "ff.fc2",
+}
 TRANSFORMER = {
-    "norm1": "norm_self",
-    **{f"attn1.{theirs}": f"self.{ours}" for theirs, ours in ATTENTION.items()},
-    "norm2": "norm_cross",
-    **{f"attn2.{theirs}": f"cross.{ours}" for theirs, ours in ATTENTION.items()},
-    "norm3": "norm_feed",
-    "ff.net.0.proj": "feed.expand",
-    "ff.net.2": "feed.out",
+    "norm": "norm",
+    "proj_in": "proj_in",
+    **{f"transformer_blocks.{{k}}.{theirs}": f"block.{{k}}.{ours}" for theirs, ours in TRANSFORMER_BLOCK.items()},
+    "proj_out": "proj_out",
 }
+STAGES = {"down_blocks.{i}.": "down.{i}.", "mid_block.": "mid.", "up_blocks.{i}.": "up.{i}."}
+SHARED = {
+    "conv_in": "conv_in",
+    **{f"{theirs}resnets.{{j}}.{{layer}}": f"{ours}resnet.{{j}}.{{layer}}" for theirs, ours in STAGES.items()},
+    "down_blocks.{i}.downsamplers.0.conv": "down.{i}.downsample.conv",
+    "up_blocks.{i}.upsamplers.0.conv": "up.{i}.upsample.conv",
+    "conv_norm_out": "norm_out",
+    "conv_out": "conv_out",
+}
+"""What the U-Net and each half of the autoencoder have in common."""
+
+UNET = {
+    **SHARED,
+    "time_embedding.linear_{n}": "time_embed.linear_{n}",
+    "time_embedding.cond_proj": "guidance_embed",
+    "add_embedding.linear_{n}": "add_embed.linear_{n}",
+    **{
+        f"{their_stage}attentions.{{j}}.{theirs}": f"{our_stage}attn.{{j}}.{ours}"
+        for their_stage, our_stage in STAGES.items()
+        for theirs, ours in TRANSFORMER.items()
+    },
+}
+VAE_HALF = {
+    **SHARED,
+    "mid_block.attentions.0.group_norm": "mid.norm",
+    **{f"mid_block.attentions.0.{theirs}": f"mid.self_attn.{ours}" for theirs, ours in ATTENTION.items()},
+}
+OLD_VAE_HALF = {f"mid_block.attentions.0.{theirs}": f"mid.self_attn.{ours}" for theirs, ours in OLD_ATTENTION.items()}
 TEXT = {
-    "embeddings.token_embedding": "token",
-    "embeddings.position_embedding": "position",
-    "encoder.layers.{i}.layer_norm1": "layer.{i}.norm_self",
-    "encoder.layers.{i}.self_attn.q_proj": "layer.{i}.self.query",
-    "encoder.layers.{i}.self_attn.k_proj": "layer.{i}.self.key",
-    "encoder.layers.{i}.self_attn.v_proj": "layer.{i}.self.value",
-    "encoder.layers.{i}.self_attn.out_proj": "layer.{i}.self.out",
-    "encoder.layers.{i}.layer_norm2": "layer.{i}.norm_feed",
-    "encoder.layers.{i}.mlp.fc1": "layer.{i}.feed.expand",
-    "encoder.layers.{i}.mlp.fc2": "layer.{i}.feed.out",
-    "final_layer_norm": "norm",
+    "embeddings.token_embedding": "token_embedding",
+    "embeddings.position_embedding": "position_embedding",
+    "encoder.layers.{i}.layer_norm{n}": "layer.{i}.norm{n}",
+    "encoder.layers.{i}.self_attn.q_proj": "layer.{i}.self_attn.query",
+    "encoder.layers.{i}.self_attn.k_proj": "layer.{i}.self_attn.key",
+    "encoder.layers.{i}.self_attn.v_proj": "layer.{i}.self_attn.value",
+    "encoder.layers.{i}.self_attn.out_proj": "layer.{i}.self_attn.out",
+    "encoder.layers.{i}.mlp.fc{n}": "layer.{i}.mlp.fc{n}",
+    "final_layer_norm": "final_norm",
 }
 
 
-def _under(theirs: str, ours: str, table: Mapping[str, str]) -> Iterator[Rename]:
-    return (Rename(theirs + their_leaf, ours + our_leaf) for their_leaf, our_leaf in table.items())
-
-
-def _text_encoder(config: TextEncoderConfig) -> Layout:
-    projection = () if config.projection is None else (Rename("text_projection", "projection"),)
-    reason = "the numbers 0, 1, 2 ... that older transformers kept in the file"
+def _vae() -> Layout:
+    halves = ("encoder.", "decoder.")
+    quant = (Rename(name, name) for name in ("quant_conv", "post_quant_conv"))
     return Layout(
-        rules=(*_under("text_model.", "", TEXT), *projection),
-        also_read=tuple(_under("", "", TEXT)),  # transformers 5 writes no prefix where there is no projection
-        ignored={"text_model.embeddings.position_ids": reason, "embeddings.position_ids": reason},
+        rules=(*quant, *(rule for half in halves for rule in under(half, half, VAE_HALF))),
+        also_read=tuple(rule for half in halves for rule in under(half, half, OLD_VAE_HALF)),
     )
 
 
-def _unet(config: UNetConfig) -> Iterator[Rename]:
-    levels = len(config.channels)
-    yield Rename("conv_in", "stem")
-    yield from _under("time_embedding.linear_", "time.", {"1": "first", "2": "second"})
-    if config.guidance_dim is not None:
-        yield Rename("time_embedding.cond_proj", "guidance")
-    if config.extra_dim is not None:
-        yield from _under("add_embedding.linear_", "extra.", {"1": "first", "2": "second"})
-    for i, depth in enumerate(config.depth):
-        yield from _stage(f"down_blocks.{i}.", f"down.{i}.", config.blocks, depth)
-    yield from _stage("mid_block.", "mid.", 1, config.mid_depth)
-    for i, depth in enumerate(config.depth[::-1]):
-        yield from _stage(f"up_blocks.{i}.", f"up.{i}.", config.blocks + 1, depth)
-    for i in range(levels - 1):
-        yield Rename(f"down_blocks.{i}.downsamplers.0.conv", f"shrink.{i}.conv")
-        yield Rename(f"up_blocks.{i}.upsamplers.0.conv", f"grow.{i}.conv")
-    yield from (Rename("conv_norm_out", "norm"), Rename("conv_out", "out"))
-
-
-def _stage(theirs: str, ours: str, attended: int, depth: int) -> Iterator[Rename]:
-    yield from _under(f"{theirs}resnets.{{j}}.", f"{ours}res.{{j}}.", RESIDUAL)
-    for j in range(attended if depth else 0):
-        yield Rename(f"{theirs}attentions.{j}.norm", f"{ours}enter.{j}.norm")
-        yield Rename(f"{theirs}attentions.{j}.proj_in", f"{ours}enter.{j}.project")
-        for k in range(depth):
-            block = f"{theirs}attentions.{j}.transformer_blocks.{k}."
-            yield from _under(block, f"{ours}block.{j * depth + k}.", TRANSFORMER)
-        yield Rename(f"{theirs}attentions.{j}.proj_out", f"{ours}leave.{j}.project")
-
-
-def _vae(config: VAEConfig) -> Layout:
-    rules = [Rename("quant_conv", "quant"), Rename("post_quant_conv", "post_quant")]
-    old: list[Rename] = []
-    for half in ("encoder", "decoder"):
-        mid = f"{half}.mid_block."
-        rules += [
-            Rename(f"{half}.conv_in", f"{half}.stem"),
-            *_under(f"{mid}resnets.{{j}}.", f"{half}.mid.res.{{j}}.", RESIDUAL),
-            Rename(f"{mid}attentions.0.group_norm", f"{half}.mid.norm"),
-            *_under(f"{mid}attentions.0.", f"{half}.mid.self.", ATTENTION),
-            Rename(f"{half}.conv_norm_out", f"{half}.norm"),
-            Rename(f"{half}.conv_out", f"{half}.out"),
-        ]
-        old += _under(f"{mid}attentions.0.", f"{half}.mid.self.", OLD_ATTENTION)
-    rules += _under("encoder.down_blocks.{i}.resnets.{j}.", "encoder.down.{i}.res.{j}.", RESIDUAL)
-    rules += _under("decoder.up_blocks.{i}.resnets.{j}.", "decoder.up.{i}.res.{j}.", RESIDUAL)
-    for i in range(len(config.channels) - 1):
-        rules.append(Rename(f"encoder.down_blocks.{i}.downsamplers.0.conv", f"encoder.shrink.{i}.conv"))
-        rules.append(Rename(f"decoder.up_blocks.{i}.upsamplers.0.conv", f"decoder.grow.{i}.conv"))
-    return Layout(rules=tuple(rules), also_read=tuple(old))
+def _text_encoder(config: TextEncoderConfig) -> Layout:
+    projection = () if config.projection is None else (Rename("text_projection", "text_projection"),)
+    reason = "the numbers 0, 1, 2 ... that older transformers kept in the file"
+    return Layout(
+        rules=(*under("text_model.", "", TEXT), *projection),
+        also_read=tuple(under("", "", TEXT)),  # transformers 5 writes no prefix where there is no projection
+        ignored={"text_model.embeddings.position_ids": reason, "embeddings.position_ids": reason},
+    )

@@ -24,27 +24,24 @@ from diffuscope.weights.layout.rules import (
 )
 
 RESIDUAL = {
-    "in_layers.0": "norm_in",
-    "in_layers.2": "conv_in",
-    "emb_layers.1": "time",
-    "out_layers.0": "norm_out",
-    "out_layers.3": "conv_out",
-    "skip_connection": "shortcut",
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
 }
 VAE_RESIDUAL = {
-    "norm1": "norm_in",
-    "conv1": "conv_in",
-    "norm2": "norm_out",
-    "conv2": "conv_out",
-    "nin_shortcut": "shortcut",
+    **{name: name for name in ("norm1", "conv1", "norm2", "conv2")},
+    "nin_shortcut": "conv_shortcut",
 }
 VAE_ATTENTION = {"q": "query", "k": "key", "v": "value", "proj_out": "out"}
 OPEN_CLIP = {
-    "ln_1": "norm_self",
-    "attn.out_proj": "self.out",
-    "ln_2": "norm_feed",
-    "mlp.c_fc": "feed.expand",
-    "mlp.c_proj": "feed.out",
+    "ln_1": "norm1",
+    "attn.out_proj": "self_attn.out",
+    "ln_2": "norm2",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
 }
 FUSED = ("attn.in_proj_weight", "attn.in_proj_bias")
 
@@ -102,70 +99,62 @@ def ldm_layout(config: PartConfig) -> tuple[Layout, tuple[Reshape, ...]]:
 
 def _unet(config: UNetConfig) -> Iterator[Rename]:
     levels, blocks = len(config.channels), config.blocks
-    yield Rename("input_blocks.0.0", "stem")
-    yield from under("time_embed.", "time.", {"0": "first", "2": "second"})
+    yield Rename("input_blocks.0.0", "conv_in")
+    yield from under("time_embed.", "time_embed.", {"0": "linear_1", "2": "linear_2"})
     if config.extra_dim is not None:
-        yield from under("label_emb.0.", "extra.", {"0": "first", "2": "second"})
+        yield from under("label_emb.0.", "add_embed.", {"0": "linear_1", "2": "linear_2"})
     if config.guidance_dim is not None:
-        yield Rename("time_embed.cond_proj", "guidance")
+        yield Rename("time_embed.cond_proj", "guidance_embed")
     for i, depth in enumerate(config.depth):
         first = 1 + i * (blocks + 1)
         for j in range(blocks):
             yield from _block(f"input_blocks.{first + j}.", f"down.{i}.", j, depth)
         if i < levels - 1:
-            yield Rename(f"input_blocks.{first + blocks}.0.op", f"shrink.{i}.conv")
-    yield from under("middle_block.0.", "mid.res.0.", RESIDUAL)
-    yield from _transformer("middle_block.1.", "mid.", 0, config.mid_depth)
-    yield from under("middle_block.2.", "mid.res.1.", RESIDUAL)
+            yield Rename(f"input_blocks.{first + blocks}.0.op", f"down.{i}.downsample.conv")
+    yield from under("middle_block.0.", "mid.resnet.0.", RESIDUAL)
+    yield from under("middle_block.1.", "mid.attn.0.", TRANSFORMER)
+    yield from under("middle_block.2.", "mid.resnet.1.", RESIDUAL)
     for i, depth in enumerate(config.depth[::-1]):
         first = i * (blocks + 1)
         for j in range(blocks + 1):
             yield from _block(f"output_blocks.{first + j}.", f"up.{i}.", j, depth)
         if i < levels - 1:
-            yield Rename(f"output_blocks.{first + blocks}.{2 if depth else 1}.conv", f"grow.{i}.conv")
-    yield from (Rename("out.0", "norm"), Rename("out.2", "out"))
+            yield Rename(f"output_blocks.{first + blocks}.{2 if depth else 1}.conv", f"up.{i}.upsample.conv")
+    yield from (Rename("out.0", "norm_out"), Rename("out.2", "conv_out"))
 
 
 def _block(theirs: str, ours: str, j: int, depth: int) -> Iterator[Rename]:
-    yield from under(f"{theirs}0.", f"{ours}res.{j}.", RESIDUAL)
+    yield from under(f"{theirs}0.", f"{ours}resnet.{j}.", RESIDUAL)
     if depth:
-        yield from _transformer(f"{theirs}1.", ours, j, depth)
-
-
-def _transformer(theirs: str, ours: str, j: int, depth: int) -> Iterator[Rename]:
-    yield Rename(f"{theirs}norm", f"{ours}enter.{j}.norm")
-    yield Rename(f"{theirs}proj_in", f"{ours}enter.{j}.project")
-    for k in range(depth):
-        yield from under(f"{theirs}transformer_blocks.{k}.", f"{ours}block.{j * depth + k}.", TRANSFORMER)
-    yield Rename(f"{theirs}proj_out", f"{ours}leave.{j}.project")
+        yield from under(f"{theirs}1.", f"{ours}attn.{j}.", TRANSFORMER)
 
 
 def _vae(config: VAEConfig) -> Iterator[Rename]:
     levels = len(config.channels)
-    yield from (Rename("quant_conv", "quant"), Rename("post_quant_conv", "post_quant"))
+    yield from (Rename(name, name) for name in ("quant_conv", "post_quant_conv"))
     for half in ("encoder", "decoder"):
-        yield from under(f"{half}.", f"{half}.", {"conv_in": "stem", "norm_out": "norm", "conv_out": "out"})
-        yield from under(f"{half}.mid.block_1.", f"{half}.mid.res.0.", VAE_RESIDUAL)
-        yield from under(f"{half}.mid.block_2.", f"{half}.mid.res.1.", VAE_RESIDUAL)
+        yield from (Rename(f"{half}.{name}", f"{half}.{name}") for name in ("conv_in", "norm_out", "conv_out"))
+        yield from under(f"{half}.mid.block_1.", f"{half}.mid.resnet.0.", VAE_RESIDUAL)
+        yield from under(f"{half}.mid.block_2.", f"{half}.mid.resnet.1.", VAE_RESIDUAL)
         yield Rename(f"{half}.mid.attn_1.norm", f"{half}.mid.norm")
-    yield from under("encoder.down.{i}.block.{j}.", "encoder.down.{i}.res.{j}.", VAE_RESIDUAL)
+    yield from under("encoder.down.{i}.block.{j}.", "encoder.down.{i}.resnet.{j}.", VAE_RESIDUAL)
+    yield Rename("encoder.down.{i}.downsample.conv", "encoder.down.{i}.downsample.conv")
     for i in range(levels):  # their decoder counts from the finest
-        yield from under(f"decoder.up.{levels - 1 - i}.block.{{j}}.", f"decoder.up.{i}.res.{{j}}.", VAE_RESIDUAL)
-    for i in range(levels - 1):
-        yield Rename(f"encoder.down.{i}.downsample.conv", f"encoder.shrink.{i}.conv")
-        yield Rename(f"decoder.up.{levels - 1 - i}.upsample.conv", f"decoder.grow.{i}.conv")
+        theirs, ours = f"decoder.up.{levels - 1 - i}.", f"decoder.up.{i}."
+        yield from under(f"{theirs}block.{{j}}.", f"{ours}resnet.{{j}}.", VAE_RESIDUAL)
+        yield Rename(f"{theirs}upsample.conv", f"{ours}upsample.conv")
 
 
 def _vae_attention() -> Iterator[Reshape]:
     for half in ("encoder", "decoder"):
         for theirs, ours in VAE_ATTENTION.items():
-            their_name, our_name = f"{half}.mid.attn_1.{theirs}", f"{half}.mid.self.{ours}"
+            their_name, our_name = f"{half}.mid.attn_1.{theirs}", f"{half}.mid.self_attn.{ours}"
             yield pointwise(f"{their_name}.weight", f"{our_name}.weight")
             yield bare(f"{their_name}.bias", f"{our_name}.bias")
 
 
 def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
-    projection = () if config.projection is None else (Rename("text_projection", "projection"),)
+    projection = () if config.projection is None else (Rename("text_projection", "text_projection"),)
     ignored = {
         f"{prefix}embeddings.position_ids": "the numbers 0, 1, 2 ... of the positions" for prefix in ("text_model.", "")
     }
@@ -177,9 +166,9 @@ def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
 
 
 def _open_clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
-    special = [bare("positional_embedding", "position.weight")]
+    special = [bare("positional_embedding", "position_embedding.weight")]
     for i in range(config.layers):
-        theirs, ours = f"transformer.resblocks.{i}.attn.in_proj_", f"layer.{i}.self."
+        theirs, ours = f"transformer.resblocks.{i}.attn.in_proj_", f"layer.{i}.self_attn."
         special += [
             fused(theirs + leaf, *(f"{ours}{name}.{leaf}" for name in ("query", "key", "value")))
             for leaf in ("weight", "bias")
@@ -188,10 +177,10 @@ def _open_clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
     if config.projection is None:
         ignored["text_projection"] = "this model does not read the pooled text"
     else:
-        special.append(transposed("text_projection", "projection.weight"))
+        special.append(transposed("text_projection", "text_projection.weight"))
     for leaf in (*(f"{name}.{leaf}" for name in OPEN_CLIP for leaf in ("weight", "bias")), *FUSED):
         ignored[f"transformer.resblocks.{config.layers}.{leaf}"] = "the layer above the states that this model reads"
-    rules = [Rename("token_embedding", "token"), Rename("ln_final", "norm")]
+    rules = [Rename("token_embedding", "token_embedding"), Rename("ln_final", "final_norm")]
     for i in range(config.layers):
         rules += under(f"transformer.resblocks.{i}.", f"layer.{i}.", OPEN_CLIP)
     return Layout(rules=tuple(rules), ignored=ignored), tuple(special)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from diffuscope.errors import WeightMismatchError
+from diffuscope.weights.store.old_names import current_names
 
 
 class _Unfilled(TorchFunctionMode):
@@ -36,7 +37,7 @@ def blank() -> Iterator[None]:
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str = "the file") -> None:
     """Replace all parameters of ``module``, without a copy; errors name ``source``, and leave it unchanged."""
-    wanted = module.state_dict()
+    wanted, tensors = module.state_dict(), current_names(tensors)
     missing, extra = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
     if missing or extra:
         parts = [f"{len(missing)} missing ({_some(missing)})"] if missing else []

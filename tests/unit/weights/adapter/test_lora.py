@@ -61,8 +61,8 @@ def test_peft_alone_names_no_network(tiny: Pipeline, networks: dict[str, Network
     assert found.parts == {"unet": len(made)}
     assert found.dialect == "PEFT"
     scales = {name: adapter.scale for (_, name), adapter in found.adapters.items()}
-    assert scales["down.0.res.0.conv_in.weight"] == 1.0
-    assert scales["down.0.block.0.self.query.weight"] == 2.0
+    assert scales["down.0.resnet.0.conv1.weight"] == 1.0
+    assert scales["down.0.attn.0.block.0.self_attn.query.weight"] == 2.0
 
 
 def test_settings_in_the_metadata_of_diffusers_are_heeded(
@@ -119,7 +119,7 @@ def test_a_locon_with_its_middle_is_read(
         tensors |= {f"{stem}.lora_down.weight": random(2, 32, 1, 1), f"{stem}.lora_mid.weight": random(2, 2, 3, 3)}
     found = lora.read(write(tmp_path / "a.safetensors", tensors), networks)
     ((layer, delta),) = deltas(found, tiny)
-    assert layer == ("unet", "down.0.res.0.conv_in.weight")
+    assert layer == ("unet", "down.0.resnet.0.conv1.weight")
     assert ("mid" in found.adapters[layer].tensors) == middle
     assert delta.abs().max() > 0
 

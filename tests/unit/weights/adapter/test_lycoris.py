@@ -20,8 +20,8 @@ from diffuscope.weights.store import files
 LINEAR = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
 OURS = {
-    LINEAR: "down.0.block.0.self.query.weight",
-    CONV: "down.0.res.0.conv_in.weight",
+    LINEAR: "down.0.attn.0.block.0.self_attn.query.weight",
+    CONV: "down.0.resnet.0.conv1.weight",
 }
 RANK, ALPHA = 3, 2.0
 

@@ -23,13 +23,13 @@ from diffuscope.weights.layout.rules import (
 from diffuscope.weights.store.assign import blank, load_into
 
 ONE = torch.ones(1)
-RULES = [Rename("conv_in", "stem"), Rename("down_blocks.{i}.resnets.{j}.conv1", "down.{i}.res.{j}.conv_in")]
+RULES = [Rename("conv_in", "stem"), Rename("down_blocks.{i}.resnets.{j}.conv1", "down.{i}.resnet.{j}.conv1")]
 
 
 def test_holes_carry_over_and_back():
     rule = RULES[1]
-    assert rule.apply("down_blocks.3.resnets.12.conv1.weight") == "down.3.res.12.conv_in.weight"
-    assert rule.inverse().apply("down.3.res.12.conv_in.bias") == "down_blocks.3.resnets.12.conv1.bias"
+    assert rule.apply("down_blocks.3.resnets.12.conv1.weight") == "down.3.resnet.12.conv1.weight"
+    assert rule.inverse().apply("down.3.resnet.12.conv1.bias") == "down_blocks.3.resnets.12.conv1.bias"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_rules_match_whole_names_only(key):
 def test_rename_keeps_the_tensors_themselves():
     tensors = {"conv_in.weight": torch.randn(2), "down_blocks.0.resnets.1.conv1.bias": torch.randn(2)}
     renamed = rename(tensors, RULES)
-    assert list(renamed) == ["stem.weight", "down.0.res.1.conv_in.bias"]
+    assert list(renamed) == ["stem.weight", "down.0.resnet.1.conv1.bias"]
     assert renamed["stem.weight"] is tensors["conv_in.weight"]
 
 
