@@ -10,7 +10,7 @@ from diffuscope.errors import InputError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.weights.adapter import textual_inversion
-from diffuscope.weights.adapter.textual_inversion import Embedding
+from diffuscope.weights.adapter.textual_inversion import TextualInversion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Embeddings:
     def __init__(self, towers: Sequence[tuple[Tokenizer, TextEncoder]]) -> None:
         """Of these text encoders, each with its tokenizer; nothing is added yet."""
         self.towers = towers
-        self._loaded: dict[str, Embedding] = {}
+        self._loaded: dict[str, TextualInversion] = {}
 
     def load(
         self, path: str | PathLike[str], word: str | None = None, *, allow_pickle: bool = False
@@ -80,7 +80,7 @@ class Embeddings:
             if not ids.isdisjoint(tokenizer.words[word])
         ]
 
-    def _install(self, embeddings: dict[str, Embedding]) -> None:
+    def _install(self, embeddings: dict[str, TextualInversion]) -> None:
         lengths = {word: loaded.length for word, loaded in embeddings.items()}
         for tokenizer, encoder in self.towers:
             tokenizer.add_words(lengths)

@@ -27,7 +27,7 @@ VECTORS_LIMIT = 75
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embedding:
+class TextualInversion:
     """A word and its vectors."""
 
     path: Path
@@ -45,7 +45,7 @@ class Embedding:
 
 def read(
     path: str | Path, dims: Mapping[str, int], *, word: str | None = None, allow_pickle: bool = False
-) -> Embedding:
+) -> TextualInversion:
     """The embedding in a file or folder, for text encoders of these widths, in order; ``word`` renames it.
 
     The header is checked against the widths before a tensor is read.
@@ -62,7 +62,7 @@ def read(
     (first, *_) = names.values()
     if word is None:
         word = path.stem if first in NAMELESS else first
-    return Embedding(path=path, word=word, vectors=vectors, sha256=files.sha256(path))
+    return TextualInversion(path=path, word=word, vectors=vectors, sha256=files.sha256(path))
 
 
 def _check(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
