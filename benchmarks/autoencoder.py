@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from diffuscope.evaluate.material import Material
-from diffuscope.evaluate.scores import machine, reconstruction
+from diffuscope.evaluate.eval_data import EvalData
+from diffuscope.evaluate.scores import device_name, reconstruction_scores
 from diffuscope.recipes import emoji, stages
 
 
@@ -24,12 +24,12 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vae = stages.load_vae(emoji.settle(), arguments.vae).to(device)
-    material = Material.load(arguments.corpus, device)
-    scores = [entry.json() for entry in reconstruction(vae, material, arguments.count)]
+    data = EvalData.load(arguments.corpus, device)
+    scores = [entry.json() for entry in reconstruction_scores(vae, data, arguments.count)]
     document = {
-        "split": material.split.hash,
-        "corpus": material.corpus_hash,
-        "machine": machine(device),
+        "split": data.split.hash,
+        "corpus": data.corpus_hash,
+        "machine": device_name(device),
         "scores": scores,
     }
     text = json.dumps(document, indent=1) + "\n"

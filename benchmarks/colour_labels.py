@@ -2,8 +2,8 @@
 
 python benchmarks/colour_labels.py --corpus corpus.jsonl.xz --out benchmarks/results/colour_labels.json
 
-Draws coloured things as training does, each filling a white canvas, and judges them as the scores do: from the whole
-corpus, and for the questions of held-out colours, of which each is drawn in every emoji style of its thing.
+Draws coloured things as training does, each filling a white canvas, and scorer them as the scores do: from the whole
+corpus, and for the prompts of held-out colours, of which each is drawn in every emoji style of its thing.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from diffuscope.data.palette import COLOUR_WORDS, MIN_SHARE
 from diffuscope.data.scenes import blank_scenes
 from diffuscope.data.split import colour_key
 from diffuscope.data.sprites import Sprite, SpriteSampler, sprite_sampler
-from diffuscope.evaluate import questions
+from diffuscope.evaluate import prompts
+from diffuscope.evaluate.eval_data import EvalData
 from diffuscope.evaluate.intervals import proportion
-from diffuscope.evaluate.material import Material
 from diffuscope.loading import choose_device
 from diffuscope.recipes.stages import Dataset
 from diffuscope.weights.store.files import write_text
@@ -33,7 +33,7 @@ WHITE = COLOUR_WORDS.index("white")
 
 
 def right(dataset: Dataset, pairs: list[tuple[Sprite, int]]) -> torch.Tensor:
-    """[N] whether each sprite, given its colour and drawn alone on white, is judged to have it."""
+    """[N] whether each sprite, given its colour and drawn alone on white, is measured to have it."""
     found = []
     for start in range(0, len(pairs), 256):
         part = pairs[start : start + 256]
@@ -57,11 +57,9 @@ def drawn(sampler: SpriteSampler, count: int) -> list[tuple[Sprite, int]]:
     return pairs
 
 
-def asked(sampler: SpriteSampler, material: Material) -> list[tuple[Sprite, int]]:
-    """The questions of held-out colours, each in every emoji style of its thing."""
-    wanted = {
-        (question.colour, colour_key(material.pictures[question.row].name)) for question in questions.colours(material)
-    }
+def asked(sampler: SpriteSampler, data: EvalData) -> list[tuple[Sprite, int]]:
+    """The prompts of held-out colours, each in every emoji style of its concept."""
+    wanted = {(prompt.colour, colour_key(data.pictures[prompt.row].name)) for prompt in prompts.colours(data)}
     sprites = [
         sprite for concept in sampler.recolourable.items for sprite in concept.items if sprite.style in EMOJI_STYLES
     ]
@@ -69,7 +67,7 @@ def asked(sampler: SpriteSampler, material: Material) -> list[tuple[Sprite, int]
 
 
 def main() -> None:
-    """Read the arguments, draw, judge, print."""
+    """Read the arguments, sample, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--count", type=int, default=4000)
@@ -77,14 +75,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = choose_device(arguments.device)
-    dataset, material = Dataset.load(arguments.corpus, device), Material.load(arguments.corpus, device)
+    dataset, data = Dataset.load(arguments.corpus, device), EvalData.load(arguments.corpus, device)
     tones, recolourable = dataset.canvas.tones.cpu().numpy(), dataset.recolourable.numpy()
     every = np.repeat(tones[:, 3:] >= MIN_SHARE, len(COLOUR_WORDS), axis=1)
     results = {}
     for name, allowed in (("every word", every), ("words that are taken", recolourable)):
         seen = sprite_sampler(dataset.corpus, dataset.split, tones, allowed)
         whole = sprite_sampler(dataset.corpus, dataset.split, tones, allowed, train=False)
-        for what, pairs in (("drawn", drawn(seen, arguments.count)), ("held out", asked(whole, material))):
+        for what, pairs in (("drawn", drawn(seen, arguments.count)), ("held out", asked(whole, data))):
             score = proportion(right(dataset, pairs)[:, None])
             results[f"{what}, {name}"] = asdict(score)
             print(f"{what}, {name}: {score.value:.3f} ({score.low:.3f} to {score.high:.3f}) of {score.pictures}")

@@ -12,7 +12,7 @@ import torch
 import diffuscope as ds
 from diffuscope.data.captions import Caption, Thing, caption_text
 from diffuscope.evaluate.intervals import Score, proportion
-from diffuscope.evaluate.scores import machine
+from diffuscope.evaluate.scores import device_name
 from diffuscope.lens.attention_maps import AttentionCapture
 from diffuscope.weights.store.files import write_text
 
@@ -48,7 +48,7 @@ def sides(pipe: ds.Pipeline, asked: list[tuple[str, str]], seed: int) -> list[tu
 
 
 def main() -> None:
-    """Read the arguments, paint, count, print."""
+    """Read the arguments, generate, count, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the others follow")
@@ -73,7 +73,7 @@ def main() -> None:
         "dtype": str(pipe.dtype).removeprefix("torch."),
         "seed": arguments.seed,
         "torch": torch.__version__,
-        "machine": machine(pipe.device),
+        "machine": device_name(pipe.device),
         "scores": {name: said(score) for name, score in scores.items()},
         "pairs": [
             {"left": left, "right": right, "centres": [round(value, 4) for value in at]}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import diffuscope as ds
 from diffuscope.config import EMOJI
-from diffuscope.evaluate.painting import Sampling
+from diffuscope.evaluate.generation import Sampling
 from diffuscope.loading import shipped_models
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

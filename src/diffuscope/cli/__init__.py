@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("diffuscope.cli.eval:evaluate", "score a model: faithfulness, retrieval, colours, words"),
     "eval sheet": ("diffuscope.cli.eval:contact_sheet", "paint 64 fixed prompts on one sheet"),
     "eval preset": ("diffuscope.cli.eval:preset", "measure samplers, steps and guidance, to choose a preset"),
-    "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent judge of the scores"),
+    "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent classifier of the scores"),
     "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""

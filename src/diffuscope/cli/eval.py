@@ -1,17 +1,22 @@
-"""``diffuscope eval`` and what belongs to it: scores, the choice of a preset, the judge's training."""
+"""``diffuscope eval``: scores, a contact sheet, measurements for a preset, and the training of the classifier."""
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from diffuscope.errors import InputError
+import tyro
+
+from diffuscope.cli.device import AUTO, Device
+from diffuscope.errors import InputError, Unquoted
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffuscope.evaluate.judges import Judges
+    from diffuscope.evaluate.scorer import Scorer
     from diffuscope.pipeline import Pipeline
+
+Networks = Annotated[Device, tyro.conf.arg(name="")]
 
 
 def evaluate(
@@ -24,61 +29,55 @@ def evaluate(
     count: int = 1000,
     out: Path | None = None,
     sheet: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    on: Networks = AUTO,
 ) -> None:
-    """Score a model; docs/explanation/scores.md defines every number.
+    """Score a model; docs/explanation/scores.md defines every score.
 
     Args:
-        corpus: the file that `diffuscope data build` wrote.
-        teacher: EfficientNet-Lite0's weights.
-        model: a shipped model's name, or a model's folder.
-        classifier: the judge that `diffuscope eval classifier` trained.
-        towers: the text stage's towers.safetensors; without it, the one in the model's folder if there is one.
-        count: pictures of each kind of prompt; fewer than 1000 is a smoke test.
-        out: where to write the JSON document; the table is always printed.
-        sheet: where to write a contact sheet of 64 fixed prompts.
-        device: auto, cpu, cuda, cuda:1, mps or xpu.
-        dtype: auto, float32, bfloat16 or float16.
+        corpus: the file of `diffuscope data build`.
+        teacher: EfficientNet-Lite0's weights, for image features.
+        model: name of a shipped model, or a model folder.
+        classifier: the file of `diffuscope eval classifier`; without it there are no classifier scores.
+        towers: the text stage's towers.safetensors, for the CLIP scores; default: that of the model's folder.
+        count: images for each kind of prompt, at least; fewer than 1000 is a smoke test.
+        out: write the scores to this JSON file; the table is always printed.
+        sheet: also write a contact sheet of 64 fixed prompts to this PNG.
+        on: device and number format.
     """
     from diffuscope.evaluate import report, scores
-    from diffuscope.evaluate.judges import file_hash
-    from diffuscope.evaluate.sheet import paint_sheet
+    from diffuscope.evaluate.contact_sheet import generate_sheet
     from diffuscope.images import check_output, write_png
-    from diffuscope.weights.store.files import write_text
+    from diffuscope.weights.store.files import sha256, write_text
 
-    _check(count, corpus, teacher, classifier, towers)
+    _check(count, corpus=corpus, teacher=teacher, classifier=classifier, towers=towers)
     if sheet is not None:
         check_output(sheet)
-    pipe, judges = _load(model, corpus, teacher, classifier, towers, device, dtype)
+    pipe, scorer = _load(model, corpus, teacher, classifier, towers, on)
     if sheet is not None:
         _notice("the contact sheet")
-        write_png(sheet, paint_sheet(pipe))
-    document = scores.evaluate(pipe, judges, count, _notice)
-    document["judges"] = {"teacher": file_hash(teacher), "classifier": classifier and file_hash(classifier)}
+        write_png(sheet, generate_sheet(pipe))
+    document = scores.evaluate(pipe, scorer, count, _notice)
+    document["networks"] = {"feature_net": sha256(teacher), "classifier": classifier and sha256(classifier)}
     document["command"] = " ".join(["diffuscope", *sys.argv[1:]])
     if out is not None:
         write_text(out, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     sys.stdout.write(report.table(document))
 
 
-def contact_sheet(
-    *, model: str = "emoji", out: Path = Path("sheet.png"), device: str = "auto", dtype: str = "auto"
-) -> None:
-    """Paint 64 fixed prompts with the seeds 32 to 95 at the model's preset, nothing chosen by hand.
+def contact_sheet(*, model: str = "emoji", out: Path = Path("sheet.png"), on: Networks = AUTO) -> None:
+    """Generate 64 fixed prompts with seeds 32 to 95 at the model's preset, on one sheet.
 
     Args:
-        model: a shipped model's name, or a model's folder.
-        out: where to write.
-        device: auto, cpu, cuda, cuda:1, mps or xpu.
-        dtype: auto, float32, bfloat16 or float16.
+        model: name of a shipped model, or a model folder.
+        out: the PNG to write.
+        on: device and number format.
     """
-    from diffuscope.evaluate.sheet import paint_sheet
+    from diffuscope.evaluate.contact_sheet import generate_sheet
     from diffuscope.images import check_output, write_png
     from diffuscope.pipeline import load
 
     check_output(out)
-    write_png(out, paint_sheet(load(model, device=device, dtype=dtype)))
+    write_png(out, generate_sheet(load(model, device=on.device, dtype=on.dtype)))
 
 
 def preset(
@@ -92,102 +91,99 @@ def preset(
     guidance_scale: tuple[float, ...] = (2.0, 2.5, 3.0, 4.0, 5.0, 7.5),
     sampler: tuple[str, ...] = ("dpmpp_2m", "ddim", "euler", "heun"),
     out: Path | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    on: Networks = AUTO,
 ) -> None:
-    """Measure settings of a model, from which its preset is chosen.
+    """Score samplers, steps and guidance scales, to choose a model's preset.
 
     Args:
-        corpus: the file that `diffuscope data build` wrote.
-        teacher: EfficientNet-Lite0's weights.
-        model: a shipped model's name, or a model's folder.
-        classifier: the judge that `diffuscope eval classifier` trained.
-        count: pictures a setting.
-        calls: network calls a picture; samplers are compared at equal calls.
-        guidance_scale: weights of the prompt.
+        corpus: the file of `diffuscope data build`.
+        teacher: EfficientNet-Lite0's weights, for image features.
+        model: name of a shipped model, or a model folder.
+        classifier: the file of `diffuscope eval classifier`; without it there are no classifier scores.
+        count: images for each setting.
+        calls: network calls per image; samplers are compared at equal calls.
+        guidance_scale: guidance scales.
         sampler: samplers.
-        out: where to write the results as JSON; the table is always printed.
-        device: auto, cpu, cuda, cuda:1, mps or xpu.
-        dtype: auto, float32, bfloat16 or float16.
+        out: write the scores to this JSON file; the table is always printed.
+        on: device and number format.
     """
-    from diffuscope.evaluate.choose import as_json, as_table, choose, grid
+    from diffuscope.evaluate.preset_search import as_json, as_table, score_settings, settings_grid
     from diffuscope.weights.store.files import write_text
 
-    _check(count, corpus, teacher, classifier)
-    pipe, judges = _load(model, corpus, teacher, classifier, None, device, dtype)
-    settings = list(grid(pipe.schedule, calls, guidance_scale, sampler))
-    choices = choose(pipe, judges, settings, count, _notice)
+    _check(count, corpus=corpus, teacher=teacher, classifier=classifier)
+    pipe, scorer = _load(model, corpus, teacher, classifier, None, on)
+    settings = list(settings_grid(pipe.schedule, calls, guidance_scale, sampler))
+    scores = score_settings(pipe, scorer, settings, count, _notice)
     if out is not None:
-        write_text(out, json.dumps(as_json(choices), indent=1) + "\n")
-    sys.stdout.write(as_table(choices))
+        write_text(out, json.dumps(as_json(scores), indent=1) + "\n")
+    sys.stdout.write(as_table(scores))
 
 
 def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 512, device: str = "auto") -> None:
-    """Train the independent judge on real pictures, none of them held out; writes OUT/classifier.safetensors.
+    """Train the classifier of the scores on real images, without held-out ones; writes OUT/classifier.safetensors.
 
     Args:
-        corpus: the file that `diffuscope data build` wrote.
+        corpus: the file of `diffuscope data build`.
         out: folder of the run.
         seconds: length of the training.
-        batch: pictures a step; fewer for a small machine.
+        batch: batch size; fewer for a small machine.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
-    from diffuscope.evaluate.material import Material
+    from diffuscope.evaluate.eval_data import EvalData
     from diffuscope.loading import choose_device
     from diffuscope.recipes import classifier as recipes
 
-    _check(batch, corpus)
-    _notice("rendering the real pictures")
-    material = Material.load(corpus, choose_device(device))
-    recipes.train_classifier(recipes.classifier(seconds, batch), material, out)
+    if batch < 1:
+        raise InputError("batch", batch, "at least 1")
+    _check(corpus=corpus)
+    _notice("rendering the real images")
+    data = EvalData.load(corpus, choose_device(device))
+    recipes.train_classifier(recipes.classifier(seconds, batch), data, out)
 
 
 def _load(
-    model: str,
-    corpus: Path,
-    teacher: Path,
-    classifier: Path | None,
-    towers: Path | None,
-    device: str,
-    dtype: str,
-) -> "tuple[Pipeline, Judges]":
+    model: str, corpus: Path, teacher: Path, classifier: Path | None, towers: Path | None, on: Device
+) -> "tuple[Pipeline, Scorer]":
     from diffuscope import loading
-    from diffuscope.evaluate.judges import Judges, galleries, load_classifier, load_tower
-    from diffuscope.evaluate.material import Material
+    from diffuscope.clip_score import TOWERS
+    from diffuscope.evaluate.classifier import load_classifier
+    from diffuscope.evaluate.eval_data import EvalData
+    from diffuscope.evaluate.scorer import Scorer, galleries, load_projection
     from diffuscope.feature_net import load_efficientnet
     from diffuscope.pipeline import load
 
-    pipe = load(model, device=device, dtype=dtype)
-    beside = loading.find(model) / "towers.safetensors"
-    if towers is None and beside.is_file():
-        towers = beside
-    network = load_efficientnet(teacher).to(pipe.device)
-    _notice("rendering the real pictures")
-    material = Material.load(corpus, pipe.device, pipe.config.preset.height)
-    judges = Judges(
-        material,
-        network,
-        *galleries(material, network),
-        encode=lambda texts: _pooled(pipe, texts),
-        tower=None if towers is None else load_tower(towers, pipe.device),
-        classifier=None if classifier is None else load_classifier(classifier, material.split, pipe.device),
+    pipe = load(model, device=on.device, dtype=on.dtype)
+    own_towers = loading.find(model) / TOWERS
+    if towers is None and own_towers.is_file():
+        towers = own_towers
+    feature_net = load_efficientnet(teacher).to(pipe.device)
+    _notice("rendering the real images")
+    data = EvalData.load(corpus, pipe.device, pipe.config.preset.height)
+    scorer = Scorer(
+        data,
+        feature_net,
+        *galleries(data, feature_net),
+        encode_texts=lambda texts: _pooled(pipe, texts),
+        projection=None if towers is None else load_projection(towers, pipe.device),
+        classifier=None if classifier is None else load_classifier(classifier, data.split, pipe.device),
     )
-    return pipe, judges
+    return pipe, scorer
 
 
 def _pooled(pipe: "Pipeline", texts: list[str]) -> "Tensor":
     pooled = pipe.encode_prompt(texts).pooled
     if pooled is None:
-        raise InputError(f"the model {pipe.config.name!r} has no pooled text, so no towers; leave --towers out")
+        got = Unquoted(f"a file, for the model {pipe.config.name!r} without pooled text")
+        raise InputError("towers", got, "none")
     return pooled
 
 
-def _check(pictures: int, *paths: Path | None) -> None:
-    if pictures < 1:
-        raise InputError(f"{pictures} pictures are asked for; give at least 1")
-    for path in paths:
+def _check(count: int = 1, **files: Path | None) -> None:
+    if count < 1:
+        raise InputError("count", count, "at least 1")
+    for name, path in files.items():
         if path is not None and not path.is_file():
-            raise InputError(f"no file {path}; see `diffuscope eval --help`")
+            raise InputError(name, str(path), "a file that exists")
 
 
 def _notice(text: str) -> None:

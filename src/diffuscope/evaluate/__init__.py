@@ -1,5 +1,5 @@
-"""Scores of a model: what is asked, who judges, what counts as right, and how sure the number is.
+"""Scores of a model: retrieval, CLIP and classifier accuracy, colours, reconstruction, each with its interval.
 
-The chain is ``material`` (real pictures) -> ``questions`` (prompts) -> ``painting`` (pictures of the model) ->
-``retrieval``, ``colour``, the classifier (judges) -> ``scores`` -> ``report``. docs/explanation/scores.md defines all.
+The chain is ``eval_data`` (real images) -> ``prompts`` -> ``generation`` (images of the model) -> ``scorer`` and
+``data.foreground`` (right or wrong) -> ``scores`` -> ``report``. docs/explanation/scores.md defines each score.
 """

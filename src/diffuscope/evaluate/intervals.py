@@ -1,11 +1,11 @@
-"""Scores with 95% intervals that know how many different prompts stand behind the pictures."""
+"""Scores with 95% intervals that account for several images of one prompt."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 
 _Z = 1.959963984540054
 _RESAMPLES = 2000
@@ -13,7 +13,7 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Score:
-    """A number and the 95% interval it lies in. Pictures of one prompt are no independent evidence."""
+    """A number with its 95% interval. Images of one prompt are not independent."""
 
     value: float
     low: float
@@ -22,14 +22,14 @@ class Score:
     prompts: int
 
 
-def proportion(right: Tensor) -> Score:
-    """How often ``right`` [P,S] (P prompts, S pictures each) is true: Wilson's interval (1927) on an effective count.
+def proportion(correct: Tensor) -> Score:
+    """The share of True in ``correct`` [P,S] (P prompts, S images each), with Wilson's interval (1927).
 
-    The effective count is p (1 - p) / v, where v is the variance of the mean over prompts (Kish's design effect, 1965).
-    It lies between P, as if the pictures of a prompt were one, and P * S, as if they were independent.
+    Its effective count is p (1 - p) / v, where v is the variance of the mean over prompts (Kish's design effect, 1965),
+    clipped to the range from P, as if images of a prompt were one, to P * S, as if they were independent.
     """
-    prompts, each = _shape(right)
-    means = right.double().mean(1)
+    prompts, each = _shape("correct", correct)
+    means = correct.double().mean(1)
     value = means.mean().item()
     spread = means.var().item() / prompts if prompts > 1 else 0.0
     count = value * (1 - value) / spread if spread > 0 else 0.0
@@ -41,23 +41,25 @@ def proportion(right: Tensor) -> Score:
 
 
 def mean(values: Tensor) -> Score:
-    """The mean of ``values`` [P,S] with the bootstrap's percentile interval over prompts (Efron 1979)."""
-    prompts, each = _shape(values)
+    """The mean of ``values`` [P,S], with the percentile interval of the bootstrap over prompts (Efron 1979)."""
+    prompts, each = _shape("values", values)
     means = values.double().mean(1).cpu()
     low, high = _percentiles(means[_resampled(prompts)].mean(1))
     return Score(means.mean().item(), low, high, prompts * each, prompts)
 
 
-def ratio(top: Tensor, bottom: Tensor) -> Score:
-    """mean(top) / mean(bottom) of ``top`` [P,S] and ``bottom`` [P,T], whose prompts are the same and drawn together.
+def ratio(numerator: Tensor, denominator: Tensor) -> Score:
+    """mean(numerator) / mean(denominator) of [P,S] and [P,T], with the percentile interval of the paired bootstrap.
 
-    The interval is the bootstrap's. Where ``bottom`` is zero the ratio is 0.
+    The ratio is 0 if the denominator is.
     """
-    prompts, each = _shape(top)
-    if len(bottom) != prompts:
-        raise InputError(f"a ratio of {prompts} prompts to {len(bottom)}; give values of the same prompts")
+    prompts, each = _shape("numerator", numerator)
+    if len(denominator) != prompts:
+        raise InputError(
+            "denominator", Unquoted(f"values of {len(denominator)} prompts"), f"the same {prompts} prompts"
+        )
     rows = _resampled(prompts)
-    above, below = top.double().mean(1).cpu(), bottom.double().mean(1).cpu()
+    above, below = numerator.double().mean(1).cpu(), denominator.double().mean(1).cpu()
     ratios = _quotient(above[rows].mean(1), below[rows].mean(1))
     low, high = _percentiles(ratios)
     return Score(_quotient(above.mean(), below.mean()).item(), low, high, prompts * each, prompts)
@@ -67,9 +69,9 @@ def _quotient(above: Tensor, below: Tensor) -> Tensor:
     return torch.where(below > 0, above / below.clamp_min(1e-12), torch.zeros_like(above))
 
 
-def _shape(values: Tensor) -> tuple[int, int]:
+def _shape(argument: str, values: Tensor) -> tuple[int, int]:
     if values.ndim != 2 or values.numel() == 0:
-        raise InputError(f"values of shape {list(values.shape)}; give [prompts, pictures of each], at least one")
+        raise InputError(argument, values, "shape [prompts, images per prompt], not empty")
     return values.shape[0], values.shape[1]
 
 

@@ -1,4 +1,4 @@
-"""All scores of a model, as one JSON document that says how each number came about."""
+"""All scores of a model as one JSON document, with the settings, prompts and hashes behind them."""
 
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -12,42 +12,42 @@ from torch import Tensor
 from diffuscope.data.foreground import background_word, foreground_word
 from diffuscope.data.palette import COLOUR_WORDS, COLOURS
 from diffuscope.data.split import stable_hash
-from diffuscope.evaluate import questions
+from diffuscope.evaluate import prompts
+from diffuscope.evaluate.eval_data import WHITE, EvalData
+from diffuscope.evaluate.generation import Sampling, generate
 from diffuscope.evaluate.intervals import Score, mean, proportion, ratio
-from diffuscope.evaluate.judges import Judges
-from diffuscope.evaluate.material import WHITE, Material
-from diffuscope.evaluate.painting import Sampling, paint
-from diffuscope.evaluate.questions import Exam, Question
+from diffuscope.evaluate.prompts import EvalPrompt, PromptSet
+from diffuscope.evaluate.scorer import Scorer
 from diffuscope.models.fidelity import fidelity
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 
-FORMAT = 3
-"""Version of the document; it changes when a measure's definition does."""
+FORMAT = 4
+"""Version of the document; it changes with the definition of a score or with a key."""
 
 REAL, THROUGH_VAE = "real", "through the VAE"
 GUIDANCE = 5.0
-"""Scores are also given at this guidance, whatever the preset says, so that models can be compared."""
+"""Every model is also scored at this guidance scale, so that models can be compared."""
 
-EXAMS: dict[str, Callable[[Material], list[Question]]] = {
-    "held_out": questions.held_out,
-    "seen": questions.seen,
-    "colours": questions.colours,
-    "colours_of_one_style": questions.colours,
-    "backgrounds": questions.backgrounds,
-    "both": questions.both,
-    "words": questions.tag_words,
+PROMPT_SETS: dict[str, Callable[[EvalData], list[EvalPrompt]]] = {
+    "held_out": prompts.held_out,
+    "seen": prompts.seen,
+    "colours": prompts.colours,
+    "colours_of_one_style": prompts.colours,
+    "backgrounds": prompts.backgrounds,
+    "both": prompts.both,
+    "tag_words": prompts.tag_words,
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One number of the document."""
+    """One score of the document."""
 
     measure: str
     """Such as "held_out.r1"; docs/explanation/scores.md defines each."""
     source: str
-    """Whose pictures: "real", "through the VAE", or the model's, such as "guidance 5"."""
+    """Of the images: "real", "through the VAE", or a setting of the model such as "guidance 5"."""
     score: Score
 
     def json(self) -> dict[str, Any]:
@@ -57,160 +57,160 @@ class Entry:
 
 def evaluate(
     pipe: Pipeline,
-    judges: Judges,
-    pictures: int = questions.PICTURES,
+    scorer: Scorer,
+    images: int = prompts.IMAGES,
     notice: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Every score of ``pipe``.
 
     Args:
         pipe: the model.
-        judges: who judges, with the real pictures.
-        pictures: of each exam, at least; fewer than the default is a smoke test, no score.
-        notice: told what is done next.
+        scorer: networks and real images.
+        images: for each prompt set, at least; fewer than the default is a smoke test.
+        notice: called with the name of each part.
 
     Returns:
-        The document: JSON values only.
+        The document, of JSON values.
     """
-    material = judges.material
-    notice("the questions")
-    exams = {name: make_exam(material, name, pictures) for name in EXAMS}
+    data = scorer.data
+    notice("the prompts")
+    sets = {name: make_prompt_set(data, name, images) for name in PROMPT_SETS}
     notice("the autoencoder")
-    entries = list(reconstruction(pipe.vae, material, pictures))
-    for name, exam in exams.items():
-        if not exam.questions:
+    entries = list(reconstruction_scores(pipe.vae, data, images))
+    for name, prompt_set in sets.items():
+        if not prompt_set.prompts:
             continue
-        held: dict[str, Tensor] = {}
+        classified: dict[str, Tensor] = {}
         for source, sampling in sources(pipe, name):
             notice(f"{name}, {source}")
-            right = _answers(pipe, judges, name, exam, source, sampling)
-            entries += [Entry(f"{name}.{measure}", source, proportion(value)) for measure, value in right.items()]
-            if name == "held_out" and "classifier" in right:
-                held[source] = right["classifier"]
+            correct = _correct(pipe, scorer, name, prompt_set, source, sampling)
+            entries += [Entry(f"{name}.{measure}", source, proportion(value)) for measure, value in correct.items()]
+            if name == "held_out" and "classifier" in correct:
+                classified[source] = correct["classifier"]
         entries += [
-            Entry("held_out.classifier_ratio", source, ratio(value, held[REAL]))
-            for source, value in held.items()
+            Entry("held_out.classifier_ratio", source, ratio(value, classified[REAL]))
+            for source, value in classified.items()
             if source != REAL
         ]
     return {
         "format": FORMAT,
         "model": {"name": pipe.config.name, "weights": pipe.weights, "dtype": str(pipe.dtype).removeprefix("torch.")},
         "preset": asdict(Sampling.of(pipe.config.preset)),
-        "split": material.split.hash,
-        "corpus": material.corpus_hash,
-        "machine": machine(pipe.device),
+        "split": data.split.hash,
+        "corpus": data.corpus_hash,
+        "machine": device_name(pipe.device),
         "versions": {"diffuscope": version("diffuscope"), "torch": torch.__version__},
-        "seeds": "picture i of an exam is of prompt i // each and has the seed i",
-        "exams": {name: {"each": e.each, "prompts": [q.prompt for q in e.questions]} for name, e in exams.items()},
+        "seeds": "image i of a set has prompt i // images_per_prompt and seed i",
+        "prompt_sets": {
+            name: {"images_per_prompt": own.images_per_prompt, "prompts": [prompt.text for prompt in own.prompts]}
+            for name, own in sets.items()
+        },
         "scores": [entry.json() for entry in entries],
     }
 
 
-def make_exam(material: Material, name: str, pictures: int) -> Exam:
-    """The exam ``name``. A question of colours is asked only where its real pictures are judged right in every style.
+def make_prompt_set(data: EvalData, name: str, images: int) -> PromptSet:
+    """The prompt set ``name``; colour prompts only if their real images in every style are measured as correct.
 
-    Where they are not (a landscape that hides its background, a comet that is clear as the paper) the measure would be
-    scored, or the style that the model happened to choose. "colours_of_one_style" asks more: whatever
-    the one real picture of the question answers.
+    Other colour prompts (a landscape that hides its background, a comet as light as the paper) would score the measure,
+    or the style that the model chose. "colours_of_one_style" has more: only the real image of the prompt itself counts.
     """
     is_coloured = name in ("colours", "colours_of_one_style", "backgrounds", "both")
 
-    def answerable(asked: Sequence[Question]) -> Sequence[bool]:
+    def are_valid(part: Sequence[EvalPrompt]) -> Sequence[bool]:
         if name == "colours_of_one_style":
-            every = [[question] for question in asked]
+            versions = [[prompt] for prompt in part]
         else:
-            every = [questions.in_every_style(material, question) for question in asked]
-        shown = [question for part in every for question in part]
-        right = torch.stack(list(colours_right(real_pictures(material, shown), shown).values())).all(0)
-        return [bool(part.all()) for part in right.split([len(part) for part in every])]
+            versions = [prompts.in_every_style(data, prompt) for prompt in part]
+        every = [prompt for own in versions for prompt in own]
+        correct = torch.stack(list(colours_correct(real_images(data, every), every).values())).all(0)
+        return [bool(own.all()) for own in correct.split([len(own) for own in versions])]
 
-    return questions.exam(EXAMS[name](material), pictures, answerable if is_coloured else None)
+    return prompts.prompt_set(PROMPT_SETS[name](data), images, are_valid if is_coloured else None)
 
 
-def reconstruction(vae: VAE, material: Material, sprites: int) -> Iterator[Entry]:
-    """PSNR of held-out sprites, once on white and once on a colour, and the largest decoder activation.
+def reconstruction_scores(vae: VAE, data: EvalData, sprites: int) -> Iterator[Entry]:
+    """PSNR of held-out sprites on white and on a colour, and the largest decoder activation.
 
-    Every held-out sprite is measured, or ``sprites`` of them where there are more.
+    All held-out sprites are measured, or ``sprites`` of them if there are more.
     """
 
-    def lot(purpose: str, row: int) -> float:
-        return stable_hash(purpose, material.pictures[row].concept, material.pictures[row].style)
+    def row_hash(purpose: str, row: int) -> float:
+        return stable_hash(purpose, data.pictures[row].concept, data.pictures[row].style)
 
-    rows = [row for row in range(len(material.pictures)) if material.is_held_out(row)]
-    rows = sorted(rows, key=lambda row: lot("sprite", row))[:sprites]
-    plain = [COLOURS[word] for word in COLOUR_WORDS if word != "white"]
-    chosen = [plain[int(lot("background", row) * len(plain))] for row in rows]
-    on_white, on_colour = material.drawn(rows), material.drawn(rows, backgrounds=chosen)
-    found = fidelity(vae, torch.cat([on_white, on_colour]).float() / 127.5 - 1)
-    psnr = found.psnr.view(2, -1).T  # [R,2]
+    rows = [row for row in range(len(data.pictures)) if data.is_held_out(row)]
+    rows = sorted(rows, key=lambda row: row_hash("sprite", row))[:sprites]
+    colours = [COLOURS[word] for word in COLOUR_WORDS if word != "white"]
+    chosen = [colours[int(row_hash("background", row) * len(colours))] for row in rows]
+    on_white, on_colour = data.images(rows), data.images(rows, backgrounds=chosen)
+    measured = fidelity(vae, torch.cat([on_white, on_colour]).float() / 127.5 - 1)
+    psnr = measured.psnr.view(2, -1).T  # [R,2]
     yield Entry("vae.psnr", THROUGH_VAE, mean(psnr))
     yield Entry("vae.psnr_white", THROUGH_VAE, mean(psnr[:, :1]))
     yield Entry("vae.psnr_coloured", THROUGH_VAE, mean(psnr[:, 1:]))
-    largest = found.largest_activation
+    largest = measured.largest_activation
     yield Entry("vae.largest_activation", THROUGH_VAE, Score(largest, largest, largest, 2 * len(rows), len(rows)))
 
 
-def sources(pipe: Pipeline, exam: str) -> list[tuple[str, Sampling | None]]:
-    """Where the pictures of an exam come from: real ones, through the autoencoder where names count, the model's."""
+def sources(pipe: Pipeline, name: str) -> list[tuple[str, Sampling | None]]:
+    """The sources of images for the prompt set ``name``; a source with sampling options is the model."""
     preset = Sampling.of(pipe.config.preset)
     samplings = dict.fromkeys([preset, replace(preset, guidance_scale=GUIDANCE)])
-    found: list[tuple[str, Sampling | None]] = [(REAL, None)]
-    if exam in ("held_out", "seen"):
-        found.append((THROUGH_VAE, None))
-    return found + [(f"guidance {sampling.guidance_scale:g}", sampling) for sampling in samplings]
-
-
-def _answers(
-    pipe: Pipeline, judges: Judges, name: str, exam: Exam, source: str, sampling: Sampling | None
-) -> dict[str, Tensor]:
-    """Measure -> [P,S] whether each picture is right."""
-    if sampling is not None:
-        shown = paint(pipe, exam.prompts, range(len(exam.prompts)), sampling)
-    else:
-        shown = real_pictures(judges.material, exam.questions)
-        if source == THROUGH_VAE:
-            shown = through(pipe.vae, shown)
-    count = len(shown) // len(exam.questions)
-    asked = [question for question in exam.questions for _ in range(count)]
+    real: list[tuple[str, Sampling | None]] = [(REAL, None)]
     if name in ("held_out", "seen"):
-        return judges.names(exam, shown, [question.style for question in asked])
-    if name == "words":
+        real.append((THROUGH_VAE, None))
+    return real + [(f"guidance {sampling.guidance_scale:g}", sampling) for sampling in samplings]
+
+
+def _correct(
+    pipe: Pipeline, scorer: Scorer, name: str, prompt_set: PromptSet, source: str, sampling: Sampling | None
+) -> dict[str, Tensor]:
+    """Measure -> [P,S] whether each image is correct."""
+    if sampling is not None:
+        images = generate(pipe, prompt_set.texts, range(len(prompt_set.texts)), sampling)
+    else:
+        images = real_images(scorer.data, prompt_set.prompts)
+        if source == THROUGH_VAE:
+            images = reconstruct(pipe.vae, images)
+    count = len(images) // len(prompt_set.prompts)
+    by_image = [prompt for prompt in prompt_set.prompts for _ in range(count)]
+    if name in ("held_out", "seen"):
+        return scorer.concepts(prompt_set, images, [prompt.style for prompt in by_image])
+    if name == "tag_words":
         is_real = sampling is None
-        styles = [judges.material.pictures[question.row].style if is_real else None for question in asked]
-        return judges.words(exam, shown, styles)
-    return {measure: value.view(-1, count) for measure, value in colours_right(shown, asked).items()}
+        styles = [scorer.data.pictures[prompt.row].style if is_real else None for prompt in by_image]
+        return scorer.tag_words(prompt_set, images, styles)
+    return {measure: value.view(-1, count) for measure, value in colours_correct(images, by_image).items()}
 
 
-def colours_right(pictures: Tensor, asked: Sequence[Question]) -> dict[str, Tensor]:
-    """Measure -> [N] whether the thing, the background, and both where both are asked for, have the right colour."""
-    right: dict[str, Tensor] = {}
-    if asked[0].colour is not None:
-        wanted = torch.tensor([COLOUR_WORDS.index(question.colour or "") for question in asked], device=pictures.device)
-        right["thing"] = foreground_word(pictures) == wanted
-    if asked[0].background is not None:
-        wanted = torch.tensor(
-            [COLOUR_WORDS.index(question.background or "") for question in asked], device=pictures.device
-        )
-        right["background"] = background_word(pictures) == wanted
-    if len(right) == 2:
-        right["both"] = right["thing"] & right["background"]
-    return right
+def colours_correct(images: Tensor, prompts: Sequence[EvalPrompt]) -> dict[str, Tensor]:
+    """Measure -> [N] whether the colours of the thing, of the background, and of both are those of the prompt."""
+    correct: dict[str, Tensor] = {}
+    if prompts[0].colour is not None:
+        words = [COLOUR_WORDS.index(prompt.colour or "") for prompt in prompts]
+        correct["thing"] = foreground_word(images) == torch.tensor(words, device=images.device)
+    if prompts[0].background is not None:
+        words = [COLOUR_WORDS.index(prompt.background or "") for prompt in prompts]
+        correct["background"] = background_word(images) == torch.tensor(words, device=images.device)
+    if len(correct) == 2:
+        correct["both"] = correct["thing"] & correct["background"]
+    return correct
 
 
-def real_pictures(material: Material, asked: Sequence[Question]) -> Tensor:
-    """[N,3,P,P] uint8: the real picture of each question, recoloured and on a background as the prompt says."""
-    colours = [-1 if question.colour is None else COLOUR_WORDS.index(question.colour) for question in asked]
-    backgrounds = [WHITE if question.background is None else COLOURS[question.background] for question in asked]
-    return material.drawn([question.row for question in asked], colours, backgrounds)
+def real_images(data: EvalData, prompts: Sequence[EvalPrompt]) -> Tensor:
+    """[N,3,P,P] uint8: the real image of each prompt, with the prompt's colour and background."""
+    colours = [-1 if prompt.colour is None else COLOUR_WORDS.index(prompt.colour) for prompt in prompts]
+    backgrounds = [WHITE if prompt.background is None else COLOURS[prompt.background] for prompt in prompts]
+    return data.images([prompt.row for prompt in prompts], colours, backgrounds)
 
 
 @torch.no_grad()
-def through(vae: VAE, pictures: Tensor, chunk: int = 128) -> Tensor:
-    """[N,3,H,W] uint8 pictures as the autoencoder gives them back from their mean latents."""
-    parts = [vae((part.float() / 127.5 - 1).to(vae.quant_conv.weight)).float() for part in pictures.split(chunk)]
+def reconstruct(vae: VAE, images: Tensor, batch: int = 128) -> Tensor:
+    """[N,3,H,W] uint8 images, encoded to their mean latents and decoded."""
+    parts = [vae((part.float() / 127.5 - 1).to(vae.quant_conv.weight)).float() for part in images.split(batch)]
     return ((torch.cat(parts) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def machine(device: torch.device) -> str:
-    """The name of what computes."""
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the type of the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"

@@ -1,25 +1,25 @@
-"""Judges over the corpus of shapes."""
+"""A scorer over the corpus of shapes."""
 
 from pathlib import Path
 
 import pytest
 import torch
 
-from diffuscope.evaluate.judges import Judges, galleries
-from diffuscope.evaluate.material import Material
+from diffuscope.evaluate.eval_data import EvalData
+from diffuscope.evaluate.scorer import Scorer, galleries
 from diffuscope.models.efficientnet import EfficientNet
 
 
 @pytest.fixture(scope="session")
-def material(corpus_file: Path) -> Material:
-    return Material.load(corpus_file, torch.device("cpu"), size=32, processes=1)
+def data(corpus_file: Path) -> EvalData:
+    return EvalData.load(corpus_file, torch.device("cpu"), size=32, processes=1)
 
 
 @pytest.fixture
-def judges(material: Material, feature_net: EfficientNet) -> Judges:
+def scorer(data: EvalData, feature_net: EfficientNet) -> Scorer:
     def letters(texts: list[str]) -> torch.Tensor:
         """Not a text encoder, but a function of the text: how often each letter stands in it."""
         return torch.tensor([[float(text.count(chr(97 + i))) for i in range(26)] for text in texts])
 
-    tower = torch.randn(26, 1280, generator=torch.Generator().manual_seed(2))
-    return Judges(material, feature_net, *galleries(material, feature_net), encode=letters, tower=tower)
+    projection = torch.randn(26, 1280, generator=torch.Generator().manual_seed(2))
+    return Scorer(data, feature_net, *galleries(data, feature_net), encode_texts=letters, projection=projection)

@@ -12,8 +12,8 @@ def files(corpus_file, feature_net_file, quick_folder):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--count=0"], "0 pictures are asked for"),
-        (["--classifier=nowhere.safetensors"], "no file nowhere.safetensors"),
+        (["--count=0"], "--count: got 0"),
+        (["--classifier=nowhere.safetensors"], "--classifier: got 'nowhere.safetensors'"),
         (["--sheet=sheet.gif"], "name it *.png"),
         (["--model=emoji-none"], "no model"),
     ],
@@ -23,6 +23,6 @@ def test_mistakes_are_told_before_any_work(files, wrong, said, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_the_judge_needs_a_corpus(tmp_path, capsys):
+def test_the_classifier_needs_a_corpus(tmp_path, capsys):
     assert main(["eval", "classifier", f"--corpus={tmp_path / 'none.xz'}", f"--out={tmp_path}"]) == 2
-    assert "no file" in capsys.readouterr().err
+    assert "--corpus: got" in capsys.readouterr().err

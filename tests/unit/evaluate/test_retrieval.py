@@ -1,6 +1,6 @@
 import torch
 
-from diffuscope.evaluate.retrieval import Gallery, features, tower_similarity, within
+from diffuscope.evaluate.retrieval import Gallery, clip_similarity, features, in_top
 
 FEATURES = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0.0, 1.0, 0], [0, 0, 1.0]])
 GALLERY = Gallery(FEATURES, ["cat", "cat", "dog", "dog"], ["noto", "blob", "noto", "blob"])
@@ -29,19 +29,19 @@ def test_the_order_of_pictures_does_not_matter():
     assert torch.equal(one, other.flip(0))
 
 
-def test_within_counts_ties_and_what_is_no_number_as_wrong():
+def test_ties_and_nan_are_not_in_the_top():
     similarity = torch.tensor([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.5, 0.5, 0.1], [float("nan")] * 3])
     own = torch.tensor([0, 1, 0, 0])
-    assert within(similarity, own, 1).tolist() == [True, False, False, False]
-    assert within(similarity, own, 2).tolist() == [True, True, True, False]
+    assert in_top(1, similarity, own).tolist() == [True, False, False, False]
+    assert in_top(2, similarity, own).tolist() == [True, True, True, False]
 
 
-def test_features_do_not_depend_on_the_chunk(feature_net):
+def test_features_do_not_depend_on_the_batch(feature_net):
     pictures = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(features(feature_net, pictures, chunk=2), features(feature_net, pictures, chunk=5), atol=1e-5)
+    assert torch.allclose(features(feature_net, pictures, batch=2), features(feature_net, pictures, batch=5), atol=1e-5)
 
 
-def test_towers_find_the_caption_that_points_the_same_way():
+def test_clip_similarity_is_the_cosine_with_each_caption():
     asked = []
 
     def encode(texts):
@@ -49,6 +49,6 @@ def test_towers_find_the_caption_that_points_the_same_way():
         return torch.tensor([[3.0, 0.0] if text == "x" else [0.0, 1.0] for text in texts])
 
     matrix = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
-    similarity = tower_similarity(FEATURES[:2], matrix, encode, [["x", "y"], ["x", "y"]])
+    similarity = clip_similarity(FEATURES[:2], matrix, encode, [["x", "y"], ["x", "y"]])
     assert torch.allclose(similarity, torch.eye(2))
     assert asked == [["x", "y"]]

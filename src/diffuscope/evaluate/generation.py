@@ -1,4 +1,4 @@
-"""Pictures of the model, made as users make them: through the public Pipeline, before upscaling."""
+"""Images of the model through the public Pipeline, before upscaling."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ from diffuscope.pipeline import Pipeline
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How pictures are sampled; the parts of a preset that scores depend on."""
+    """The options of a preset that scores depend on."""
 
     num_inference_steps: int
     guidance_scale: float
@@ -22,7 +22,7 @@ class Sampling:
 
     @classmethod
     def of(cls, preset: Preset) -> "Sampling":
-        """What a call does that does not say."""
+        """Those of a preset."""
         return cls(
             num_inference_steps=preset.num_inference_steps,
             guidance_scale=preset.guidance_scale,
@@ -31,12 +31,12 @@ class Sampling:
         )
 
 
-def paint(
+def generate(
     pipe: Pipeline, prompts: Sequence[str], seeds: Sequence[int], sampling: Sampling, batch: int | None = None
 ) -> Tensor:
-    """[N,3,H,W] uint8 on the pipeline's device: one picture for each prompt and seed, not upscaled."""
+    """[N,3,H,W] uint8 on the pipeline's device: one image for each prompt and seed, not upscaled."""
     if batch is None:
-        batch = 16 if pipe.device.type == "cpu" else 250  # a processor is fastest where a batch stays in its cache
+        batch = 16 if pipe.device.type == "cpu" else 250  # a CPU is fastest if a batch fits its cache
     parts = []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)

@@ -1,4 +1,4 @@
-"""Chooses a model's preset: which sampler, steps and guidance give the best pictures for the calls they cost."""
+"""Scores of samplers, steps and guidance scales at equal network calls, from which a preset is chosen."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -9,14 +9,13 @@ from torch import Tensor
 
 from diffuscope.diffusion.samplers import find, network_calls
 from diffuscope.diffusion.schedules import Schedule
-from diffuscope.evaluate import questions
 from diffuscope.evaluate.frechet import frechet_distance
+from diffuscope.evaluate.generation import Sampling, generate
 from diffuscope.evaluate.intervals import proportion
-from diffuscope.evaluate.judges import Judges
-from diffuscope.evaluate.painting import Sampling, paint
-from diffuscope.evaluate.questions import Exam
+from diffuscope.evaluate.prompts import PromptSet, prompt_set, seen
 from diffuscope.evaluate.retrieval import features
-from diffuscope.evaluate.scores import real_pictures
+from diffuscope.evaluate.scorer import Scorer
+from diffuscope.evaluate.scores import real_images
 from diffuscope.pipeline import Pipeline
 
 CALLS = (6, 8, 10, 12, 16, 25)
@@ -25,21 +24,21 @@ SAMPLERS = ("dpmpp_2m", "ddim", "euler", "heun")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
-    """One setting and what it scores on seen pairs."""
+class SettingScore:
+    """One setting and its scores on seen pairs."""
 
     sampler: str
     steps: int
     guidance_scale: float
     calls: int
-    """Network calls a picture, each for the prompt and the empty prompt together."""
+    """Network calls per image; each is a batch of the prompt and the empty prompt."""
     r1: float
     classifier: float | None
     frechet: float
-    """Frechet distance of the feature network's features to those of the real pictures of the same prompts."""
+    """Fréchet distance of image features to those of the real images of the same prompts."""
 
 
-def grid(
+def settings_grid(
     schedule: Schedule,
     calls: Sequence[int] = CALLS,
     guidances: Sequence[float] = GUIDANCES,
@@ -55,17 +54,18 @@ def grid(
                 break
 
 
-def choose(
+def score_settings(
     pipe: Pipeline,
-    judges: Judges,
+    scorer: Scorer,
     settings: Sequence[tuple[str, int, int, float]],
-    pictures: int = 500,
+    images: int = 500,
     notice: Callable[[str], None] = lambda _: None,
-) -> list[Choice]:
-    """What each of ``settings`` scores, the best R@1 first; equal prompts and seeds for all."""
-    exam = questions.exam(questions.seen(judges.material), pictures)
-    real = features(judges.feature_net, real_pictures(judges.material, exam.questions)).repeat_interleave(exam.each, 0)
-    found = []
+) -> list[SettingScore]:
+    """The scores of ``settings``, with equal prompts and seeds, the best R@1 first."""
+    prompts = prompt_set(seen(scorer.data), images)
+    real = features(scorer.feature_net, real_images(scorer.data, prompts.prompts))
+    real = real.repeat_interleave(prompts.images_per_prompt, 0)
+    scores = []
     for sampler, steps, calls, guidance in settings:
         notice(f"{sampler}, {steps} steps, guidance {guidance:g}")
         sampling = Sampling(
@@ -74,35 +74,38 @@ def choose(
             sampler=sampler,
             sigmas=pipe.config.preset.sigmas,
         )
-        shown = paint(pipe, exam.prompts, range(len(exam.prompts)), sampling)
-        found.append(_choice(judges, exam, shown, real, sampling, calls))
-    return sorted(found, key=lambda choice: (-choice.r1, choice.calls, choice.frechet))
+        made = generate(pipe, prompts.texts, range(len(prompts.texts)), sampling)
+        scores.append(_setting_score(scorer, prompts, made, real, sampling, calls))
+    return sorted(scores, key=lambda score: (-score.r1, score.calls, score.frechet))
 
 
-def _choice(judges: Judges, exam: Exam, shown: Tensor, real: Tensor, sampling: Sampling, calls: int) -> Choice:
-    right = judges.names(exam, shown, [question.style for question in exam.questions for _ in range(exam.each)])
-    classifier = right.get("classifier")
-    return Choice(
+def _setting_score(
+    scorer: Scorer, prompts: PromptSet, images: Tensor, real: Tensor, sampling: Sampling, calls: int
+) -> SettingScore:
+    styles = [prompt.style for prompt in prompts.prompts for _ in range(prompts.images_per_prompt)]
+    correct = scorer.concepts(prompts, images, styles)
+    classifier = correct.get("classifier")
+    return SettingScore(
         sampler=sampling.sampler,
         steps=sampling.num_inference_steps,
         guidance_scale=sampling.guidance_scale,
         calls=calls,
-        r1=proportion(right["r1"]).value,
+        r1=proportion(correct["r1"]).value,
         classifier=None if classifier is None else proportion(classifier).value,
-        frechet=frechet_distance(features(judges.feature_net, shown), real),
+        frechet=frechet_distance(features(scorer.feature_net, images), real),
     )
 
 
-def as_json(choices: Sequence[Choice]) -> list[dict[str, Any]]:
-    """One object for each choice."""
-    return [asdict(choice) for choice in choices]
+def as_json(scores: Sequence[SettingScore]) -> list[dict[str, Any]]:
+    """One object for each setting."""
+    return [asdict(score) for score in scores]
 
 
-def as_table(choices: Sequence[Choice]) -> str:
-    """Markdown, a row for each choice."""
+def as_table(scores: Sequence[SettingScore]) -> str:
+    """Markdown with a row for each setting."""
     lines = ["| sampler | steps | calls | guidance | R@1 | classifier | Fréchet |", "|---|---|---|---|---|---|---|"]
-    for c in choices:
-        classifier = "" if c.classifier is None else f"{c.classifier:.3f}"
-        setting = f"| {c.sampler} | {c.steps} | {c.calls} | {c.guidance_scale:g}"
-        lines.append(f"{setting} | {c.r1:.3f} | {classifier} | {c.frechet:.2f} |")
+    for score in scores:
+        classifier = "" if score.classifier is None else f"{score.classifier:.3f}"
+        setting = f"| {score.sampler} | {score.steps} | {score.calls} | {score.guidance_scale:g}"
+        lines.append(f"{setting} | {score.r1:.3f} | {classifier} | {score.frechet:.2f} |")
     return "\n".join(lines) + "\n"

@@ -1,10 +1,8 @@
-"""Words that the model can know only from tags: things that no picture of the corpus is called."""
+"""Words that occur only as tags, and in no name of the corpus."""
 
 import re
-from collections import defaultdict
 
 from diffuscope.data.corpus import Corpus
-from diffuscope.data.packages import EMOJI_STYLES
 from diffuscope.data.split import Split
 
 TAG_WORDS = (
@@ -20,26 +18,23 @@ TAG_WORDS = (
     "thunderbolt", "timepiece", "toadstool", "tophat", "trackpad", "trainer", "tshirt", "vespa", "vitamin", "warthog",
     "wristwatch", "yacht", "yam",
 )  # fmt: skip
-"""Every concrete thing among the tags of the evaluation concepts that are part of no name, chosen before any model was
-scored. Abstract words ("upon", "serious") are left out: no picture of them is right or wrong."""
+"""Concrete things among the tags of the evaluation concepts that are part of no name; chosen before any scoring.
 
-_MOST = 5  # concepts that a word may stand for: the rule of training's captions
+Abstract words ("upon", "serious") are left out: no image of them is right or wrong."""
+
+_MAX_CONCEPTS = 5  # that may carry a word, as in the captions of the training
 
 
-def telling(corpus: Corpus, split: Split) -> dict[str, frozenset[str]]:
-    """The words of ``TAG_WORDS`` known only from tags -> the concepts that carry them as a tag in an emoji style.
+def tag_only_words(corpus: Corpus, split: Split) -> dict[str, frozenset[str]]:
+    """Those of ``TAG_WORDS`` that occur only as tags -> the concepts that carry them in an emoji style.
 
-    A word counts if it occurs in no name of any picture, is carried by one to five concepts, and by at least one of the
-    evaluation concepts.
+    A word is in no name, and a tag of one to five concepts, at least one of them an evaluation concept.
     """
     named = {word for picture in corpus.pictures for word in re.findall(r"[a-z']+", picture.name.lower())}
-    carriers: dict[str, set[str]] = defaultdict(set)
-    for picture in corpus.pictures:
-        if picture.style in EMOJI_STYLES:
-            for tag in picture.tags:
-                carriers[tag].add(picture.concept)
+    carriers = corpus.concepts_by_tag()
     return {
         word: frozenset(carriers[word])
         for word in TAG_WORDS
-        if word not in named and 0 < len(carriers[word]) <= _MOST and not carriers[word].isdisjoint(split.concepts)
+        if word not in named and word in carriers
+        if len(carriers[word]) <= _MAX_CONCEPTS and not carriers[word].isdisjoint(split.concepts)
     }

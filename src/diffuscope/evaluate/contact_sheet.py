@@ -1,14 +1,14 @@
-"""A contact sheet: fixed prompts, one fixed seed each, nothing chosen by hand."""
+"""A contact sheet: fixed prompts and seeds, no image selected by hand."""
 
 from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.pipeline import Pipeline
 
 SEED = 32
-"""Of the first picture; the next has one more."""
+"""Of the first image; image i has seed 32 + i."""
 
 PROMPTS = (
     # plain
@@ -35,7 +35,7 @@ PROMPTS = (
     # words known from tags alone
     "a puppy", "a kitten", "a burger", "a rhino", "a sneaker",
 )  # fmt: skip
-"""The 64 prompts of the README's sheet, chosen before there was a model to choose by."""
+"""The 64 prompts of the sheet in the README, chosen before there was a model."""
 
 _COLUMNS = 8
 _SIDE = 192
@@ -46,30 +46,28 @@ _LINES = 2
 _INK = (60, 60, 67)
 
 
-def contact_sheet(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = _COLUMNS) -> Image.Image:
-    """The pictures in rows, each above its caption, on white.
-
-    Raises:
-        InputError: not one caption for each picture, or no picture.
-    """
-    if len(pictures) != len(captions) or not pictures:
-        raise InputError(f"{len(pictures)} pictures, {len(captions)} captions; give one caption for each, at least one")
+def contact_sheet(images: Sequence[Image.Image], captions: Sequence[str], columns: int = _COLUMNS) -> Image.Image:
+    """The images in rows, each above its caption, on white."""
+    if not images:
+        raise InputError("images", Unquoted("none"), "at least one")
+    if len(images) != len(captions):
+        raise InputError("captions", Unquoted(f"{len(captions)} captions"), f"one for each of {len(images)} images")
     font = ImageFont.load_default(_TEXT)
     wide, high = _SIDE + _GAP, _SIDE + _LINES * _LINE + _GAP
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * wide + _GAP, rows * high + _GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = _GAP + i % columns * wide, _GAP + i // columns * high
-        sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
-        for line, text in enumerate(wrapped(caption, lambda text: pen.textlength(text, font), _SIDE)[:_LINES]):
+        sheet.paste(image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, top))
+        for line, text in enumerate(wrap(caption, lambda text: pen.textlength(text, font), _SIDE)[:_LINES]):
             middle = left + _SIDE / 2
             pen.text((middle, top + _SIDE + 4 + line * _LINE), text, fill=_INK, font=font, anchor="ma")
     return sheet
 
 
-def wrapped(text: str, length: Callable[[str], float], width: float) -> list[str]:
-    """``text`` cut between words into lines not longer than ``width``; a longer word has a line of its own."""
+def wrap(text: str, length: Callable[[str], float], width: float) -> list[str]:
+    """``text`` as lines of at most ``width``, broken between words; a longer word gets its own line."""
     lines: list[str] = []
     for word in text.split():
         if lines and length(f"{lines[-1]} {word}") <= width:
@@ -79,6 +77,6 @@ def wrapped(text: str, length: Callable[[str], float], width: float) -> list[str
     return lines
 
 
-def paint_sheet(pipe: Pipeline, prompts: Sequence[str] = PROMPTS, seed: int = SEED) -> Image.Image:
-    """The contact sheet of a model at its preset, upscaled as its users get it; picture i has the seed ``seed + i``."""
+def generate_sheet(pipe: Pipeline, prompts: Sequence[str] = PROMPTS, seed: int = SEED) -> Image.Image:
+    """The contact sheet of a model at its preset, upscaled; image i has the seed ``seed + i``."""
     return contact_sheet(pipe(list(prompts), seed=seed).images, prompts)
