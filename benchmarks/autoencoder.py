@@ -15,7 +15,7 @@ from diffuscope.recipes import emoji, stages
 
 
 def main() -> None:
-    """Read the arguments, dominant_tones, print."""
+    """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--vae", type=Path, default=Path("src/diffuscope/assets/emoji/vae.safetensors"))

@@ -27,7 +27,7 @@ from diffuscope.weights.store.files import write_text
 
 PROMPT = "a red fox"
 TITLES = {
-    "import": "`import diffuscope`, beyond what Python itself recolourable (s)",
+    "import": "`import diffuscope`, beyond what Python itself takes (s)",
     "help": "`diffuscope --help` (s)",
     "generate": "`diffuscope generate`, process start to 512x512 PNG (s)",
     "generate_memory": "the same, peak memory (GB)",
@@ -59,7 +59,7 @@ def picture(pipe: ds.Pipeline, **settings: int) -> float:
     return time.perf_counter() - start
 
 
-def dominant_tones(model: str) -> dict[str, float]:
+def measure(model: str) -> dict[str, float]:
     python, command = sys.executable, [sys.executable, "-m", "diffuscope"]
     bare = median(5, lambda: process(python, "-c", "pass")[0])
     found = {
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where to write the JSON")
     parser.add_argument("documents", nargs="*", type=Path)
     asked = parser.parse_args()
-    seconds = dominant_tones(asked.model)
+    seconds = measure(asked.model)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     report: dict[str, object] = {
         "command": f"python {' '.join(sys.argv)}",

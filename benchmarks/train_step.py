@@ -46,7 +46,7 @@ def seconds_of(work: Callable[[], None], times: int, device: torch.device) -> fl
     return (time.perf_counter() - begun) / times
 
 
-def dominant_tones(layout: str, mode: str, batch: int, times: int, device: torch.device) -> Callable[[], None]:
+def measure(layout: str, mode: str, batch: int, times: int, device: torch.device) -> Callable[[], None]:
     """Print the timings of one way, and return its step."""
     recipe = emoji.unet()
     painter = stages.new_painter(recipe, Towers(TextEncoder(recipe.model.text_encoder), 1280)).to(device)
@@ -110,7 +110,7 @@ def main() -> None:
     torch.backends.cudnn.benchmark = True
     for layout in arguments.layouts:
         for mode in arguments.modes:
-            step = dominant_tones(layout, mode, arguments.batch, arguments.times, device)
+            step = measure(layout, mode, arguments.batch, arguments.times, device)
     if device.type == "cuda":
         with profile(activities=[ProfilerActivity.CUDA]) as seen:
             step()

@@ -60,7 +60,7 @@ def train(
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
     last = stages[-1]
-    with ranks.concatenate(choose_device(device)) as place:
+    with ranks.joined(choose_device(device)) as place:
         autoencoder = vae or out / "settle" / "vae.safetensors"
         if {"vae", "settle"} & set(stages):
             dataset = run.Dataset.load(corpus, place)

@@ -50,7 +50,7 @@ class Dataset:
     split: Split
     canvas: Canvas
     recolourable: Tensor
-    """[N,12] of ``things.recolourable``."""
+    """[N,12] of ``foreground.recolourable``."""
 
     @classmethod
     def load(cls, path: Path, device: torch.device, size: int = 128) -> "Dataset":

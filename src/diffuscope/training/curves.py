@@ -37,7 +37,7 @@ def draw(log: Path, out: Path) -> None:
             panel.set_yscale("log")
     for panel in panels.flat[len(series) :]:
         panel.remove()
-    # Room for the labels, in inches; to measure them recolourable longer than all else.
+    # Room for the labels, in inches; to measure them takes longer than all else.
     figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.85 / 3, 0.7 / 1.8)
     figure.savefig(out, dpi=110)
     pyplot.close(figure)

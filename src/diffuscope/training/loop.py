@@ -47,7 +47,7 @@ class LoopConfig:
         if (self.steps is None) == (self.seconds is None):
             raise InputError(f"steps={self.steps} and seconds={self.seconds}: give one of the two")
         if self.warmup < 1:
-            raise InputError(f"warmup is {self.warmup}; it recolourable at least 1 step")
+            raise InputError(f"warmup is {self.warmup}; it takes at least 1 step")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def world() -> int:
 
 
 @contextmanager
-def concatenate(device: torch.device) -> Iterator[torch.device]:
+def joined(device: torch.device) -> Iterator[torch.device]:
     """The device of this process, with the others connected: ``cuda:LOCAL_RANK`` and NCCL, or the CPU and Gloo."""
     if world() == 1:
         yield device
