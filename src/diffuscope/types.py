@@ -59,13 +59,13 @@ class Levels:
     """
 
     sigmas: tuple[float, ...]
-    """Strictly decreasing; the last may be 0. One solver step per interval."""
-    times: tuple[float, ...]
-    """Timesteps that the network gets at each of ``sigmas``; fractions allowed."""
+    """Strictly decreasing; the last may be 0. One step per interval."""
+    timesteps: tuple[float, ...]
+    """The training timestep of each of ``sigmas``, an input of the network; fractions allowed."""
     start_scale: float
     end_scale: float = 1.0
     log_sigmas: tuple[float, ...] = field(default=(), repr=False)
-    """log sigma of every training time step, ascending: to find the timestep of a level between ``sigmas``."""
+    """log sigma of every training timestep, increasing: for the timesteps of levels between ``sigmas``."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_fifteen_steps(schedule, spacing, expected):
 
 
 def test_times(schedule):
-    times = schedule.levels(15, sampler="lms").times
+    times = schedule.levels(15, sampler="lms").timesteps
     assert times[:3] == pytest.approx((999, 927.6429, 856.2857), abs=TOLERANCE)
     assert times[-3:] == pytest.approx((71.3571, 0, 0), abs=TOLERANCE)
-    assert schedule.levels(70).times[:3] == pytest.approx((999, 984.52, 970.04), abs=0.01)
+    assert schedule.levels(70).timesteps[:3] == pytest.approx((999, 984.52, 970.04), abs=0.01)

@@ -187,9 +187,11 @@ def assert_same(ours, theirs):
 def tell_alike(name, scheduler, levels, spacing):
     """Levels and scheduler that tell the network the same, where the reference rounds its times (see quirks)."""
     if spacing in RAMPS and TABLE[name].variance_preserving:
-        return replace(levels, times=(*scheduler.timesteps.tolist()[: len(levels.sigmas) - 1], levels.times[-1]))
+        return replace(
+            levels, timesteps=(*scheduler.timesteps.tolist()[: len(levels.sigmas) - 1], levels.timesteps[-1])
+        )
     if spacing == "karras" and name in ("kdpm2", "kdpm2_ancestral"):
-        scheduler.timesteps[::2] = torch.tensor(levels.times[:-1])  # the times of the middles are exact there
+        scheduler.timesteps[::2] = torch.tensor(levels.timesteps[:-1])  # the times of the middles are exact there
     return levels
 
 

@@ -45,7 +45,7 @@ def test_ddim_leaves_its_own_path(spacing, steps):
     reached = (x / noise).mean() ** 2
     assert reached == pytest.approx(1 - scheduler.alphas_cumprod[time - 1000 // steps].item(), rel=1e-5)
     assert abs(reached - (1 - scheduler.alphas_cumprod[after])) > 1e-4
-    assert Schedule(config).levels(steps, sampler="ddim").times[:-1] == tuple(scheduler.timesteps.tolist())
+    assert Schedule(config).levels(steps, sampler="ddim").timesteps[:-1] == tuple(scheduler.timesteps.tolist())
 
 
 def test_ddim_makes_an_empty_last_step():
@@ -75,7 +75,7 @@ def test_multistep_solvers_tell_whole_times(name, spacing, whole):
     scheduler.set_timesteps(20)
     levels = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, sigmas=spacing)
     assert scheduler.sigmas.tolist() == pytest.approx(levels.sigmas, rel=1e-5)
-    inner = levels.times[1:-2]  # at the ends rounding errors decide
+    inner = levels.timesteps[1:-2]  # at the ends rounding errors decide
     assert scheduler.timesteps.tolist()[1:-1] == [whole(time) for time in inner]
     assert max(abs(time - whole(time)) for time in inner) > 0.3
 
@@ -85,7 +85,7 @@ def test_kdpm2_tells_whole_times_at_listed_levels(name):
     config = ScheduleConfig()
     scheduler = reference(name, config, "karras")
     scheduler.set_timesteps(20)
-    times = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, sigmas="karras").times[:-1]
+    times = Schedule(config, scheduler.alphas_cumprod).levels(20, sampler=name, sigmas="karras").timesteps[:-1]
     assert scheduler.timesteps[::2].tolist() == [round(time) for time in times]
     middles = scheduler.timesteps[1::2]
     assert (middles - middles.round()).abs().max() > 0.3
@@ -214,7 +214,7 @@ def test_half_of_an_odd_step_is_told_as_another_time():
     levels, asked = Schedule(ScheduleConfig()).levels(40, sampler="f_pndm"), []
     next(SAMPLERS["f_pndm"](lambda x, s: asked.append(s) or x, noise, levels.sigmas, log_sigmas=levels.log_sigmas))
     middle = Schedule(ScheduleConfig()).sigma_to_t(asked[1])
-    assert middle == pytest.approx((levels.times[0] + levels.times[1]) / 2)
+    assert middle == pytest.approx((levels.timesteps[0] + levels.timesteps[1]) / 2)
     assert middle == pytest.approx(first - 12.5)
 
 

@@ -73,7 +73,7 @@ def test_each_step_equals_diffusers(name, spacing):
                 if name == "f_pndm":
                     firsts = scheduler.timesteps[:RUNGE_KUTTA_CALLS:4].tolist()
                     firsts += scheduler.timesteps[RUNGE_KUTTA_CALLS:].tolist()
-                assert levels.times[:-1] == pytest.approx(firsts, abs=1e-4)
+                assert levels.timesteps[:-1] == pytest.approx(firsts, abs=1e-4)
 
 
 @pytest.mark.parametrize("spacing", [*k_diffusion.SPACINGS, "zero_snr"])
@@ -164,7 +164,7 @@ def test_ipndm_equals_the_reference_on_our_levels(steps, prediction):
     scheduler.betas, scheduler.alphas = sigmas / (sigmas**2 + 1).sqrt(), 1 / (sigmas**2 + 1).sqrt()
     start, theirs = draws(1)[0], []
     x = start
-    for i, time in enumerate(levels.times[:-1]):
+    for i, time in enumerate(levels.timesteps[:-1]):
         output = network(x, torch.tensor(time))
         if prediction == "epsilon":  # the reference reads every output as v
             output = (output - scheduler.betas[i] * x) / scheduler.alphas[i]

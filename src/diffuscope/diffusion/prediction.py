@@ -48,10 +48,10 @@ def training_target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: fl
 def denoiser(predict: Predict, levels: Levels, prediction: Prediction) -> Denoiser:
     """A Denoiser around a network: scales the input, looks up the timestep, converts the output to clean latents.
 
-    The timesteps of ``levels.sigmas`` are exactly ``levels.times``; between them (midpoints of second-order samplers)
-    they are interpolated in log sigma over ``levels.log_sigmas``. The estimate has the dtype of ``x``.
+    At ``levels.sigmas`` the timesteps are exactly ``levels.timesteps``; between them (midpoints of second-order
+    samplers) they are interpolated in log sigma over ``levels.log_sigmas``. The estimate has the dtype of ``x``.
     """
-    times = dict(zip(levels.sigmas, levels.times, strict=True))
+    times = dict(zip(levels.sigmas, levels.timesteps, strict=True))
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         time = times[sigma] if sigma in times else sigma_to_t(levels.log_sigmas, sigma)

@@ -57,18 +57,18 @@ class Schedule:
         self._sigmas: list[float] = self.sigmas.tolist()
         self._log_sigmas = tuple(math.log(sigma) for sigma in self._sigmas)
 
-    def t_to_sigma(self, time: float) -> float:
+    def t_to_sigma(self, t: float) -> float:
         """Noise level of a training timestep, linear in sigma between whole ones, as in diffusers.
 
         Raises:
-            InputError: ``time`` is outside the trained range.
+            InputError: ``t`` is outside the trained range.
         """
         last = self.config.train_steps - 1
-        if not 0 <= time <= last:
-            raise InputError("time", time, f"a timestep from 0 to {last}")
-        low = min(int(time), last - 1) if last else 0
+        if not 0 <= t <= last:
+            raise InputError("t", t, f"a timestep from 0 to {last}")
+        low = min(int(t), last - 1) if last else 0
         high = min(low + 1, last)
-        return self._sigmas[low] + (time - low) * (self._sigmas[high] - self._sigmas[low])
+        return self._sigmas[low] + (t - low) * (self._sigmas[high] - self._sigmas[low])
 
     def sigma_to_t(self, sigma: float) -> float:
         """Training timestep of a noise level, linear in log sigma between whole ones, clamped to the trained range.
@@ -171,7 +171,7 @@ class Schedule:
         unit_start = info.variance_preserving or times_spacing == "leading"
         return Levels(
             sigmas=tuple(sigmas),
-            times=tuple(map(self.sigma_to_t, sigmas) if times is None else times),
+            timesteps=tuple(map(self.sigma_to_t, sigmas) if times is None else times),
             start_scale=math.hypot(sigmas[0], 1) if unit_start else sigmas[0],
             end_scale=1 / math.hypot(sigmas[-1], 1) if info.variance_preserving else 1.0,
             log_sigmas=self._log_sigmas,
@@ -193,7 +193,7 @@ def img2img_levels(levels: Levels, strength: float) -> Levels:
     if kept == 0:
         raise InputError("strength", strength, f"at least {1 / steps:.3g} with {steps} steps", "No step would be left")
     sigmas = levels.sigmas[steps - kept :]
-    return replace(levels, sigmas=sigmas, times=levels.times[steps - kept :], start_scale=sigmas[0])
+    return replace(levels, sigmas=sigmas, timesteps=levels.timesteps[steps - kept :], start_scale=sigmas[0])
 
 
 def slice_levels(
@@ -227,7 +227,7 @@ def slice_levels(
     return replace(
         levels,
         sigmas=sigmas,
-        times=levels.times[first : last + 1],
+        timesteps=levels.timesteps[first : last + 1],
         start_scale=levels.start_scale if denoising_start == 0 else _unit_scale(sigmas[0], unit),
         end_scale=1 / _unit_scale(sigmas[-1], unit),
     )
@@ -236,7 +236,7 @@ def slice_levels(
 def _steps_before(levels: Levels, schedule: ScheduleConfig, share: float) -> int:
     """Number of steps that begin in the first ``share`` of the training timesteps, as diffusers counts."""
     cutoff = round(schedule.train_steps - share * schedule.train_steps)
-    return sum(time >= cutoff for time in levels.times[:-1])
+    return sum(time >= cutoff for time in levels.timesteps[:-1])
 
 
 def _unit_scale(sigma: float, unit: bool) -> float:

@@ -17,8 +17,8 @@ def sigma_to_t(log_sigmas: Sequence[float], sigma: float) -> float:
     return low + (level - log_sigmas[low]) / (log_sigmas[low + 1] - log_sigmas[low])
 
 
-def t_to_log_sigma(log_sigmas: Sequence[float], time: float) -> float:
+def t_to_log_sigma(log_sigmas: Sequence[float], t: float) -> float:
     """Log sigma of a timestep: the inverse of ``sigma_to_t`` in the trained range."""
-    low = min(int(time), len(log_sigmas) - 2)
+    low = min(int(t), len(log_sigmas) - 2)
     start, end = log_sigmas[low], log_sigmas[low + 1]
-    return start + (time - low) * (end - start)
+    return start + (t - low) * (end - start)

@@ -36,7 +36,7 @@ def schedule(levels: Mapping[str, Levels] | Levels) -> Figure:
     times: dict[str, Points] = {}
     for name, run in runs.items():
         sigmas[name] = range(len(run.sigmas)), [sigma if sigma > 0 else float("nan") for sigma in run.sigmas]
-        times[name] = range(len(run.times)), run.times
+        times[name] = range(len(run.timesteps)), run.timesteps
     lines(left, sigmas)
     lines(right, times)
     left.set_yscale("log")

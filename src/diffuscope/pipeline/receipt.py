@@ -60,7 +60,7 @@ def of_plan(plan: Plan) -> Receipt:
         },
         **plan.request.to_dict(),
         "noise_levels": list(plan.levels.sigmas),
-        "timesteps": list(plan.levels.times),
+        "timesteps": list(plan.levels.timesteps),
     }
 
 

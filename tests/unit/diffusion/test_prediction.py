@@ -55,7 +55,7 @@ def test_the_network_is_told_the_exact_time_and_the_scaled_latents():
     denoise = denoiser(predict, levels, "epsilon")
     for sigma in levels.sigmas[:-1]:
         assert denoise(X0, sigma).dtype == torch.float32
-    assert [time.item() for _, time in seen] == pytest.approx(levels.times[:-1], rel=1e-6)
+    assert [time.item() for _, time in seen] == pytest.approx(levels.timesteps[:-1], rel=1e-6)
     assert all(time.shape == () and time.dtype == torch.float32 for _, time in seen)
     assert torch.equal(seen[3][0], scale_input(X0, levels.sigmas[3]))
     between = 2.345

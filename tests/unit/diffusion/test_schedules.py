@@ -56,7 +56,7 @@ def test_time_is_clamped_to_the_trained_range():
 
 @pytest.mark.parametrize("time", [-1, 999.5, math.nan])
 def test_sigma_outside_the_trained_range_is_an_error(time):
-    with refused("time"):
+    with refused("t"):
         SD.t_to_sigma(time)
 
 
@@ -67,10 +67,10 @@ def test_levels_are_a_path(sampler, trained):
     for spacing, steps in product(SPACINGS, (1, 2, 3, 7, 30, 61, 100, 499)):
         steps = min(steps, 50) if info.distilled else steps
         levels = SCHEDULES[trained].levels(steps, sampler=sampler, sigmas=spacing, final_sigma="zero")
-        assert len(levels.sigmas) == len(levels.times) == steps + 1
+        assert len(levels.sigmas) == len(levels.timesteps) == steps + 1
         assert all(a > b for a, b in pairwise(levels.sigmas))
-        assert all(a >= b for a, b in pairwise(levels.times))
-        assert levels.sigmas[-1] == levels.times[-1] == 0
+        assert all(a >= b for a, b in pairwise(levels.timesteps))
+        assert levels.sigmas[-1] == levels.timesteps[-1] == 0
         assert levels.end_scale == 1
         times_like = spacing if spacing in TIME_SPACINGS else info.spacing or trained
         unit = info.variance_preserving or times_like == "leading"
@@ -80,8 +80,8 @@ def test_levels_are_a_path(sampler, trained):
 def test_trailing_starts_at_the_last_time():
     for sampler in SAMPLERS:
         if TABLE[sampler].spacing is None and not TABLE[sampler].distilled:
-            assert SCHEDULES["trailing"].levels(4, sampler=sampler).times == (999, 749, 499, 249, 0)
-        assert SD.levels(4, sampler=sampler, sigmas="trailing").times == (999, 749, 499, 249, 0)
+            assert SCHEDULES["trailing"].levels(4, sampler=sampler).timesteps == (999, 749, 499, 249, 0)
+        assert SD.levels(4, sampler=sampler, sigmas="trailing").timesteps == (999, 749, 499, 249, 0)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -98,7 +98,7 @@ def test_a_run_can_end_at_the_lowest_trained_level(sampler):
 @pytest.mark.parametrize("sampler", ["deis", "tcd"])
 def test_some_end_at_the_lowest_trained_level_by_themselves(sampler):
     assert SD.levels(9, sampler=sampler) == SD.levels(9, sampler=sampler, final_sigma="sigma_min")
-    assert SD.levels(9, sampler=sampler).times[-1] == 0
+    assert SD.levels(9, sampler=sampler).timesteps[-1] == 0
 
 
 @pytest.mark.parametrize("spacing", TIME_SPACINGS)
@@ -122,14 +122,14 @@ def test_quantiles_of_the_beta_distribution(share, shape):
 
 def test_sgm_uniform_is_even_in_time_and_stops_short():
     levels = SD.levels(4, sigmas="sgm_uniform")
-    assert levels.times == (999, 749.25, 499.5, 249.75, 0)
-    assert [SD.sigma_to_t(sigma) for sigma in levels.sigmas] == pytest.approx(levels.times)
+    assert levels.timesteps == (999, 749.25, 499.5, 249.75, 0)
+    assert [SD.sigma_to_t(sigma) for sigma in levels.sigmas] == pytest.approx(levels.timesteps)
 
 
 def test_a_distilled_network_knows_fifty_times():
-    assert SD.levels(4, sampler="lcm").times == (999, 759, 499, 259, 0)
-    assert len(SD.levels(50, sampler="lcm").times) == 51
-    assert len(SD.levels(60, sampler="lcm", sigmas="karras").times) == 61
+    assert SD.levels(4, sampler="lcm").timesteps == (999, 759, 499, 259, 0)
+    assert len(SD.levels(50, sampler="lcm").timesteps) == 51
+    assert len(SD.levels(60, sampler="lcm", sigmas="karras").timesteps) == 61
 
 
 def test_exponential_is_even_in_log_sigma():
@@ -147,7 +147,7 @@ def test_a_fused_name_sets_the_spacing():
 def test_given_levels(steps):
     levels = SD.levels(steps, sampler="ddim", sigmas=[10, 3.0, 1, 0.5])
     assert levels.sigmas == (10.0, 3.0, 1.0, 0.5)
-    assert levels.times == tuple(SD.sigma_to_t(sigma) for sigma in levels.sigmas)
+    assert levels.timesteps == tuple(SD.sigma_to_t(sigma) for sigma in levels.sigmas)
     assert levels.end_scale == pytest.approx(1 / math.sqrt(1.25))
     assert SD.levels(steps, sigmas=[10, 3.0, 1, 0.5]).end_scale == 1
 
@@ -178,7 +178,7 @@ def test_img2img_keeps_the_last_steps(strength, kept):
     levels = SD.levels(50, sampler="ddim")
     short = img2img_levels(levels, strength)
     assert short.sigmas == levels.sigmas[50 - kept :]
-    assert short.times == levels.times[50 - kept :]
+    assert short.timesteps == levels.timesteps[50 - kept :]
     assert short.start_scale == short.sigmas[0]
     assert (short.end_scale, short.log_sigmas) == (levels.end_scale, levels.log_sigmas)
 

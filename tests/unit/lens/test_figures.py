@@ -34,7 +34,7 @@ def test_schedules_show_their_levels(tiny: Pipeline) -> None:
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["model", "karras"]
     assert lines[1].get_ydata()[:6] == pytest.approx(runs["karras"].sigmas[:6])
-    assert figure.axes[1].get_lines()[0].get_ydata() == pytest.approx(runs["model"].times)
+    assert figure.axes[1].get_lines()[0].get_ydata() == pytest.approx(runs["model"].timesteps)
     assert "sampling step" in labels(figure)
     assert drawn(figure)[0] == 360
     drawn(figures.schedule(runs["model"]))

@@ -1,4 +1,4 @@
-"""Samplers: solvers of the denoising differential equation, as pure generators with one signature.
+"""Samplers: pure generators with one signature, which integrate the denoising differential equation.
 
 ``sampler(denoise, x, sigmas, *, noise=None, **options) -> Iterator[Step]``
 

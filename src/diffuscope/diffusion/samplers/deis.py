@@ -24,7 +24,7 @@ def deis(
     noise: Noise | None = None,
     order: Annotated[int, Interval(ge=1, le=3)] = 2,
 ) -> Iterator[Step]:
-    """Multistep solver: integrates a polynomial of slopes in log sigma. Zhang & Chen 2023, log-rho tAB-DEIS.
+    """Multistep method: integrates a polynomial of slopes in log sigma. Zhang & Chen 2023, log-rho tAB-DEIS.
 
     The first step and a step to level 0 are Euler steps, so the global order is 2. In runs of fewer than 15 steps the
     last step is of first order and the one before of second at most.

@@ -22,7 +22,7 @@ _SHORT_RUN = 15
 def dpmpp_2m(
     denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, solver: Solver = "midpoint"
 ) -> Iterator[Step]:
-    """Second-order multistep solver in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 2.
+    """Second-order multistep method in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 2.
 
     In ``x = x0 + sigma * noise`` it is an Euler step towards an estimate extrapolated from this one and the last. The
     first step is an Euler step; so is the last one if it goes to level 0, or if there are fewer than 15 steps, which
@@ -35,7 +35,7 @@ def dpmpp_2m(
 
 
 def dpmpp_3m(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None) -> Iterator[Step]:
-    """Third-order multistep solver in log sigma: ``dpmpp_2m`` with one more estimate (Lu et al. 2022, appendix D).
+    """Third-order multistep method in log sigma: ``dpmpp_2m`` with one more estimate (Lu et al. 2022, appendix D).
 
     The first step is an Euler step and the second of second order, so the global order is 2. In runs of fewer than 15
     steps the last two steps are of second and first order.
@@ -56,7 +56,7 @@ def dpmpp_2m_sde(
     """``dpmpp_2m`` on the reverse stochastic equation: Lu et al. 2022, appendix E (SDE-DPM-Solver++), with an eta.
 
     Args:
-        eta: amount of fresh noise; 0 is the deterministic solver.
+        eta: amount of fresh noise; 0 is the deterministic method.
         solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
     """
     return _multistep(denoise, x, sigmas, noise, _Method(2, solver, eta))

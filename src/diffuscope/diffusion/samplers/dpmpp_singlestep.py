@@ -21,7 +21,7 @@ def dpmpp_2s(
     noise: Noise | None = None,
     order: Annotated[int, Interval(ge=1, le=3)] = 2,
 ) -> Iterator[Step]:
-    """Singlestep solver in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 1, on the given levels.
+    """Singlestep method in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 1, on the given levels.
 
     A group of ``order`` intervals is one step of that order: the first interval is an Euler step, the second corrects
     both with the second estimate, and so on. The step to level 0 is an Euler step. An ``x`` that is assigned within a

@@ -23,7 +23,7 @@ def euler(
     s_tmax: AtLeast0 = math.inf,
     s_noise: AtLeast0 = 1.0,
 ) -> Iterator[Step]:
-    """First-order solver: Karras et al. 2022, Algorithm 2 without the correction.
+    """First-order method: Karras et al. 2022, Algorithm 2 without the correction.
 
     Args:
         s_churn: noise added over the whole run; 0 is the deterministic method.

@@ -23,7 +23,7 @@ def heun(
     s_tmax: AtLeast0 = math.inf,
     s_noise: AtLeast0 = 1.0,
 ) -> Iterator[Step]:
-    """Second-order solver: Karras et al. 2022, Algorithm 2. Two calls per step.
+    """Second-order method: Karras et al. 2022, Algorithm 2. Two calls per step.
 
     Steps to level 0 and from pure noise are Euler steps, with one call. Options as in ``euler``.
     """

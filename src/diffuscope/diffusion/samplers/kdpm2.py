@@ -24,7 +24,7 @@ def kdpm2(
     s_tmax: AtLeast0 = math.inf,
     s_noise: AtLeast0 = 1.0,
 ) -> Iterator[Step]:
-    """Second-order midpoint solver: Lu et al. 2022 (DPM-Solver), Algorithm 1, and Karras et al. 2022, Algorithm 2.
+    """Second-order midpoint method: Lu et al. 2022 (DPM-Solver), Algorithm 1, and Karras et al. 2022, Algorithm 2.
 
     The midpoint is the geometric mean of two levels. Two calls per step; steps to level 0 and from pure noise are
     Euler steps, with one call. Options as in ``euler``.

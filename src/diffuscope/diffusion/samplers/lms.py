@@ -22,7 +22,7 @@ def lms(
     noise: Noise | None = None,
     order: Annotated[int, Interval(ge=1, le=4)] = 4,
 ) -> Iterator[Step]:
-    """Multistep solver: integrates the polynomial through the slopes of the last ``order`` levels.
+    """Multistep method: integrates the polynomial through the slopes of the last ``order`` levels.
 
     Adams-Bashforth with variable steps: Hairer et al. 1993, section III.5. The first steps have fewer slopes and the
     very first is an Euler step, so the global order is 2.
