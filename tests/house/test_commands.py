@@ -10,16 +10,25 @@ import pytest
 from diffuscope.cli import COMMANDS, main
 from house.places import assert_none
 
+GUIDANCE = (
+    "guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape guidance-interval guidance-colour "
+    "guidance-colour-scale guidance-colour-low guidance-similarity guidance-similarity-scale guidance-similarity-low "
+    "guidance-exact"
+)
+SAMPLING = (
+    "seed steps sampler sampler-options sigmas final-sigma thresholding-limit thresholding-ratio "
+    f"thresholding-max-value {GUIDANCE} height width"
+)
+IMAGES = "strength image mask denoising-start denoising-end original-size crops-coords-top-left target-size"
+OPENING = "device dtype family vae prediction zero-snr models-dir allow-pickle"
 FLAGS = {
-    "generate": "model negative-prompt steps guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape "
-    "guidance-interval guidance-colour guidance-colour-scale guidance-colour-low guidance-similarity "
-    "guidance-similarity-scale guidance-similarity-low guidance-exact seed sampler sampler-options sigmas "
-    "final-sigma thresholding height width count image strength mask clip-skip upscale out no-metadata preview "
-    "device dtype family allow-pickle prediction zero-snr vae lora-dir embedding models-dir quiet",
+    "generate": f"negative-prompt clip-skip count {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
+    "out preview no-metadata quiet",
     "info": "allow-pickle",
-    "verify": "out steps family vae allow-pickle device",
-    "replay": "model family vae image mask lora-dir embedding models-dir allow-pickle out",
-    "explain": "model family vae seed steps guidance-scale sampler out",
+    "verify": "device family vae prediction zero-snr models-dir allow-pickle out steps",
+    "replay": f"out image mask model {OPENING} lora-dir embedding",
+    "schema": "",
+    "explain": f"negative-prompt clip-skip {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae initial seconds stop-after scenes device",
     "eval": "corpus teacher model classifier towers count out sheet device dtype",
@@ -32,7 +41,7 @@ FLAGS = {
 
 
 def test_commands_and_flags_are_those_that_were_agreed(capsys, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")  # wider, and groups of flags stand side by side
     assert list(COMMANDS) == list(FLAGS)
     flags = {}
     for command in FLAGS:

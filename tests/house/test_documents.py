@@ -129,7 +129,8 @@ def test_python_in_documents_runs(name: str, tmp_path: Path, monkeypatch: pytest
 
     def load_fast(*arguments, **settings):
         pipe = load(*arguments, **settings)
-        pipe.config = replace(pipe.config, preset=replace(pipe.config.preset, steps=3, height=64, width=64, upscale=1))
+        fast = {"num_inference_steps": 3, "height": 64, "width": 64, "upscale": 1}
+        pipe.config = replace(pipe.config, preset=replace(pipe.config.preset, **fast))
         return pipe
 
     monkeypatch.setattr(ds, "load", load_fast)

@@ -47,24 +47,24 @@ CLASSES = {
 OWN = "_diffuscope"
 """Key in model_index.json for our preset; diffusers skips keys with an underscore."""
 
-TODO = "save the whole folder again"
+ADVICE = "save the whole folder again"
 
 
 def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
     """The config of the model in a diffusers folder, called ``name`` or else like the folder."""
     folder = Path(folder)
-    index = files.read_json(folder / "model_index.json", TODO)
+    index = files.read_json(folder / "model_index.json", ADVICE)
     _check_classes(folder / "model_index.json", index)
-    unet_json = files.read_json(folder / "unet/config.json", TODO)
+    unet_json = files.read_json(folder / "unet/config.json", ADVICE)
     unet = network_config.unet_from_json(unet_json)
-    vae = network_config.vae_from_json(files.read_json(folder / "vae/config.json", TODO))
-    schedule, preset = scheduler_config.from_json(files.read_json(folder / SCHEDULER, TODO))
+    vae = network_config.vae_from_json(files.read_json(folder / "vae/config.json", ADVICE))
+    schedule, preset = scheduler_config.from_json(files.read_json(folder / SCHEDULER, ADVICE))
     encoders = [_text_encoder(folder, part) for part in TEXT_ENCODERS if _has(index, part)]
     sdxl = unet.extra_dim is not None  # only its classes read penultimate states and heed `force_upcast`
     if sdxl:
         encoders = [replace(encoder, states="penultimate") for encoder in encoders]
     if not encoders:
-        raise WeightsError(f"{folder}/model_index.json names no text encoder; {TODO}")
+        raise WeightsError(f"{folder}/model_index.json names no text encoder; {ADVICE}")
     side = unet_json.get("sample_size")
     side = 512 if side is None else side * vae.factor
     own = index.get(OWN, {})
@@ -80,7 +80,7 @@ def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"the configuration in {folder} makes no model: {error}; {TODO}") from error
+        raise WeightsError(f"the configuration in {folder} makes no model: {error}; {ADVICE}") from error
 
 
 def write_config(folder: str | Path, config: ModelConfig) -> None:
@@ -177,10 +177,10 @@ def _class_preset(index: Json) -> Json:
 
 def _text_encoder(folder: Path, part: str) -> TextEncoderConfig:
     """The config of a text encoder, with the padding of its tokenizer."""
-    config = network_config.text_encoder_from_json(files.read_json(folder / part / "config.json", TODO))
+    config = network_config.text_encoder_from_json(files.read_json(folder / part / "config.json", ADVICE))
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / part.replace("text_encoder", "tokenizer") / name
-        token = files.read_json(path, TODO).get("pad_token") if path.is_file() else None
+        token = files.read_json(path, ADVICE).get("pad_token") if path.is_file() else None
         content = token.get("content") if isinstance(token, dict) else token
         if content is not None:
             return replace(config, pad=0 if content == "!" else END_OF_TEXT)
@@ -227,7 +227,7 @@ def find_vae(path: str | Path, config: VAEConfig, *, allow_pickle: bool = False)
     file = _full_or_half(folder / name) or (_full_or_half(folder / PICKLED[name]) if allow_pickle else None)
     if file is None:
         raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name} in it")
-    vae = network_config.vae_from_json(files.read_json(folder / "config.json", TODO))
+    vae = network_config.vae_from_json(files.read_json(folder / "config.json", ADVICE))
     if not math.isclose(vae.scale, config.scale):
         raise WeightMismatchError(
             f"the VAE in {path} scales latents by {vae.scale:g}, this model's U-Net expects {config.scale:g}; "
