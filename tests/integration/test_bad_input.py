@@ -5,7 +5,6 @@ That answer is exit code 2 and one screen. Nothing is left behind. Sentences may
 
 import json
 import os
-import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from diffuscope.images import MAX_PIXELS
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Conditioning
 from diffuscope.weights.store import files
-from refusals import without_paths
+from refusals import assert_one_screen, assert_says, refused, without_paths
 
 
 @dataclass(frozen=True)
@@ -102,12 +101,10 @@ CALLS: dict[str, Bad] = {
     "final sigma": Bad({"final_sigma": "one"}, "final_sigma", "one", flags=("--final-sigma", "one")),
     "final sigma of given levels": Bad({"sigmas": [1.0, 0.5], "final_sigma": "zero"}, "final_sigma"),
     "thresholding is a list": Bad({"thresholding": ["limit"]}, "thresholding"),
-    "thresholding of no kind": Bad(
-        {"thresholding": {"rate": 1}}, "thresholding", "rate", flags=("--thresholding", "rate=1")
-    ),
+    "thresholding of no kind": Bad({"thresholding": {"rate": 1}}, "thresholding", "rate"),
     "thresholding of both kinds": Bad({"thresholding": {"limit": 1, "ratio": 0.5}}, "thresholding"),
     "threshold is no number": Bad(
-        {"thresholding": {"limit": "x"}}, "thresholding", "'x'", flags=("--thresholding", "limit=x")
+        {"thresholding": {"limit": "x"}}, "thresholding", "'x'", flags=("--thresholding-limit", "x")
     ),
     "threshold outside its range": Bad({"thresholding": {"ratio": 1.5}}, "thresholding", "1.5"),
     "strength 0": Bad({"image": "in.png", "strength": 0.0}, "strength", "0", flags=("--strength", "0")),
@@ -162,20 +159,6 @@ def _with_size(png: bytes, side: int) -> bytes:
     return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
 
 
-def assert_says(error: DiffuscopeError, argument: str, shown: str) -> None:
-    """The message shows this; an InputError is about this argument, or about a part of it, "argument.part"."""
-    assert shown.casefold() in str(error).casefold()
-    if isinstance(error, InputError) and error.want:
-        assert re.split(r"[.\[]", error.argument)[0] == argument
-        assert str(error).startswith(f"{error.argument}: ")
-
-
-def assert_one_screen(text: str) -> None:
-    """What the command line writes about a mistake."""
-    assert "Traceback" not in text
-    assert 0 < len(text.splitlines()) < 25
-
-
 @pytest.mark.parametrize("bad", CALLS.values(), ids=CALLS)
 def test_a_call_refuses(tiny: Pipeline, place: Path, bad: Bad) -> None:
     arguments = {"prompt": "a fox", "seed": 1} | bad.arguments
@@ -190,7 +173,6 @@ ON_THE_COMMAND_LINE = {name: bad for name, bad in CALLS.items() if bad.flags is 
 
 @pytest.mark.parametrize("bad", ON_THE_COMMAND_LINE.values(), ids=ON_THE_COMMAND_LINE)
 def test_the_command_line_refuses(tiny_folder: Path, place: Path, capsys: pytest.CaptureFixture[str], bad: Bad) -> None:
-    """By the name of the flag, or the file; the value is the last one given."""
     assert bad.flags is not None
     before = sorted(place.iterdir())
     more = () if "--image" in bad.flags else ("--image", "in.png")
@@ -199,8 +181,7 @@ def test_the_command_line_refuses(tiny_folder: Path, place: Path, capsys: pytest
     assert out == ""
     assert_one_screen(err)
     flag, value = bad.flags[-2:]
-    if ": got " in err:
-        assert flag in err or bad.argument in err
+    assert err.startswith(f"error: {flag}" if bad.error is InputError else "error: ")
     assert value.partition("=")[0] in err
     assert sorted(place.iterdir()) == before
 
@@ -314,12 +295,12 @@ def test_a_spoilt_folder_is_refused(
 
 
 LOADS: dict[str, tuple[str, object, type[DiffuscopeError], str]] = {
-    "no such model": ("name_or_path", "emojy", ModelNotFoundError, "'emojy'"),
-    "a name that is too long": ("name_or_path", "x" * 5000, ModelNotFoundError, "'xxx"),
-    "a name with a zero": ("name_or_path", "a\0b", ModelNotFoundError, "'a\\x00b'"),
-    "a hub id": ("name_or_path", "someone/some-model", ModelNotFoundError, "someone/some-model"),
-    "a single file": ("name_or_path", "single.safetensors", WeightsError, "single.safetensors"),
-    "an empty folder": ("name_or_path", "empty", ModelNotFoundError, "empty"),
+    "no such model": ("model", "emojy", ModelNotFoundError, "'emojy'"),
+    "a name that is too long": ("model", "x" * 5000, ModelNotFoundError, "'xxx"),
+    "a name with a zero": ("model", "a\0b", ModelNotFoundError, "'a\\x00b'"),
+    "a hub id": ("model", "someone/some-model", ModelNotFoundError, "someone/some-model"),
+    "a single file": ("model", "single.safetensors", WeightsError, "single.safetensors"),
+    "an empty folder": ("model", "empty", ModelNotFoundError, "empty"),
     "no such device": ("device", "tpu", InputError, "'tpu'"),
     "no device at all": ("device", "meta", InputError, "'meta'"),
     "no such dtype": ("dtype", "float8", InputError, "'float8'"),
@@ -335,7 +316,7 @@ def test_load_refuses(
     Path("empty").mkdir()
     Path("single.safetensors").write_bytes(b"")
     with pytest.raises(error) as caught:
-        ds.load(**({"name_or_path": tiny_folder} | {argument: value}))
+        ds.load(**({"model": tiny_folder} | {argument: value}))
     assert_says(caught.value, argument, shown)
 
 
@@ -400,9 +381,9 @@ def test_latents_and_pictures_of_the_wrong_shape(tiny: Pipeline) -> None:
     with pytest.raises(InputError) as caught:
         tiny.decode(torch.zeros(1, 3, 8, 8))
     assert_says(caught.value, "latents", "[1, 3, 8, 8]")
-    with pytest.raises(InputError):
+    with refused("image"):
         tiny.encode_image(Image.new("RGB", (1, 1)))
-    with pytest.raises(InputError):
+    with refused("images"):  # of to_pixels
         tiny.encode_image([Image.new("RGB", (8, 8)), Image.new("RGB", (16, 8))])
     with pytest.raises(TypeError, match="mask"):
         tiny("a", mask="in.png")
