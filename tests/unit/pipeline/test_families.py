@@ -10,11 +10,12 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope.config import PRESETS
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
+from diffuscope.errors import ModelNotFoundError, WeightsError
 from diffuscope.nn.embeddings import guidance_scale_embedding
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.layout import diffusers_folder
 from narrow import made
+from refusals import refused
 
 PICTURE = Image.effect_noise((32, 32), 60).convert("RGB")
 
@@ -54,9 +55,9 @@ def test_the_conditioning_of_sdxl(sdxl: Pipeline) -> None:
     call = {"seed": [1, 2], "num_inference_steps": 2}
     by_hand, by_prompt = sdxl(conditioning=told, **call), sdxl(["fox", "cat"], **call)
     assert torch.equal(by_hand.latents, by_prompt.latents)
-    with pytest.raises(InputError, match=r"pooled text of shape None; this model reads \[2, 32\]"):
+    with refused("conditioning", None):
         sdxl(conditioning=replace(told, pooled=None))
-    with pytest.raises(InputError, match=r"pooled text of shape \[1, 32\]"):
+    with refused("conditioning"):
         sdxl(conditioning=replace(told, pooled=told.pooled[:1]))
 
 
@@ -76,17 +77,17 @@ def test_a_negative_prompt_of_one_row_leaves_the_others_zero(sdxl: Pipeline) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("call", "argument"),
     [
-        ({"original_size": 32}, "original_size is 32; give two numbers of pixels"),
-        ({"target_size": (32, -1)}, "target_size is -1; give a whole number from 0"),
-        ({"crops_coords_top_left": (1, 2, 3)}, "give two numbers of pixels, the vertical one first"),
-        ({"clip_skip": 1}, "clip_skip is 1; give a whole number from 0 to 0"),
+        ({"original_size": 32}, "original_size"),
+        ({"target_size": (32, -1)}, "target_size"),
+        ({"crops_coords_top_left": (1, 2, 3)}, "crops_coords_top_left"),
+        ({"clip_skip": 1}, "clip_skip"),
     ],
 )
-def test_sizes_that_are_none_are_refused(sdxl: Pipeline, arguments, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        sdxl.steps("fox", **arguments)
+def test_sizes_that_are_none_are_refused(sdxl: Pipeline, call, argument: str) -> None:
+    with refused(argument):
+        sdxl.steps("fox", **call)
 
 
 def test_replay_of_sdxl_with_sizes(sdxl: Pipeline, tmp_path: Path) -> None:
@@ -112,7 +113,7 @@ def test_an_autoencoder_that_overflows_runs_in_float32(sdxl: Pipeline, tmp_path:
 def test_a_model_for_inpainting_asks_for_picture_and_mask() -> None:
     pipe = made("sd15-inpaint")
     for given in ({}, {"image": PICTURE}):
-        with pytest.raises(InputError, match="is a model for inpainting; give `image` and `mask_image`"):
+        with refused("mask_image", None):
             pipe("fox", **given)
 
 

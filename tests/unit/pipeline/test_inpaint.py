@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 import diffuscope as ds
-from diffuscope.errors import ImageError, InputError
+from diffuscope.errors import ImageError
 from diffuscope.images import read_text_chunks
 from diffuscope.pipeline import Pipeline
+from refusals import refused
 
 
 def mask_of(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (32, 32)) -> Image.Image:
@@ -76,23 +77,23 @@ def test_a_mask_is_scaled_with_its_picture(tiny: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("call", "argument"),
     [
-        ({"mask_image": LEFT}, "a mask is given without a picture"),
-        ({"image": PICTURE, "mask_image": mask_of()}, "black all over"),
-        ({"image": PICTURE, "mask_image": mask_of((1, 1, 2, 32))}, "falls between the latents.*at least 2 pixels wide"),
-        ({"image": PICTURE, "mask_image": [LEFT, RIGHT]}, "2 masks for 1 prompts"),
-        ({"image": PICTURE, "mask_image": []}, "0 masks for 1 prompts"),
-        ({"image": PICTURE, "mask_image": LEFT.resize((32, 16))}, "the mask is 32x16 and the picture 32x32"),
-        ({"image": PICTURE, "mask_image": LEFT, "strength": 0.0}, "strength: got 0"),
-        ({"clip_skip": 2}, "clip_skip is 2; give a whole number from 0 to 1"),
-        ({"clip_skip": -1}, "clip_skip is -1"),
-        ({"original_size": (32, 32)}, r"original_size is \(32, 32\), but this model reads no sizes"),
+        ({"mask_image": LEFT}, "image"),
+        ({"image": PICTURE, "mask_image": mask_of()}, "mask_image"),
+        ({"image": PICTURE, "mask_image": mask_of((1, 1, 2, 32))}, "mask_image"),
+        ({"image": PICTURE, "mask_image": [LEFT, RIGHT]}, "mask_image"),
+        ({"image": PICTURE, "mask_image": []}, "mask_image"),
+        ({"image": PICTURE, "mask_image": LEFT.resize((32, 16))}, "mask_image"),
+        ({"image": PICTURE, "mask_image": LEFT, "strength": 0.0}, "strength"),
+        ({"clip_skip": 2}, "clip_skip"),
+        ({"clip_skip": -1}, "clip_skip"),
+        ({"original_size": (32, 32)}, "original_size"),
     ],
 )
-def test_what_is_not_possible_is_refused(tiny: Pipeline, arguments, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        tiny.steps("fox", **arguments)
+def test_what_is_not_possible_is_refused(tiny: Pipeline, call, argument: str) -> None:
+    with refused(argument):
+        tiny.steps("fox", **call)
 
 
 def test_a_mask_that_is_no_picture(tiny: Pipeline, tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_clip_skip_by_hand_and_in_a_call(tiny: Pipeline) -> None:
     assert torch.equal(tiny(conditioning=told, **call).latents, tiny("fox", clip_skip=1, **call).latents)
     states = tiny.text_encoder(tiny.tokenizer.encode("fox"))
     assert torch.equal(told.embeddings, tiny.text_encoder.final_norm(states.hidden_states[-2]))
-    with pytest.raises(InputError, match="2 layers of the text encoder's 2 cannot be skipped; give a number from 0 to"):
+    with refused("clip_skip", 2):
         tiny.encode_prompt("fox", clip_skip=2)
 
 
@@ -117,7 +118,7 @@ def test_replay_with_picture_and_mask(tiny: Pipeline, tmp_path: Path, strength: 
     (path,) = tiny("a fox", seed=2, **call).save(tmp_path / "out.png")
     assert "Clip skip: 2" in read_text_chunks(path)["parameters"]
     assert ds.replay(path, model=tiny, image=PICTURE, mask_image=LEFT).identical
-    with pytest.raises(InputError, match="made from a mask"):
+    with refused("mask_image", None):
         ds.replay(path, model=tiny, image=PICTURE)
-    with pytest.raises(InputError, match="the mask is not the one"):
+    with refused("mask_image", RIGHT):
         ds.replay(path, model=tiny, image=PICTURE, mask_image=RIGHT)

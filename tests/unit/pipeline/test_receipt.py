@@ -10,10 +10,11 @@ from PIL import Image
 from sd_parsers import ParserManager
 
 import diffuscope as ds
-from diffuscope.errors import ImageError, InputError, ModelNotFoundError, OutputError
+from diffuscope.errors import ImageError, ModelNotFoundError, OutputError
 from diffuscope.images import image_hash, open_image, read_text_chunks, write_png
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import checked_steps, infotext, read
+from refusals import refused
 
 PROMPTS = {
     "plain": "a red fox",
@@ -95,9 +96,9 @@ def test_replay_from_a_start_image(tiny: Pipeline, tmp_path: Path) -> None:
     start = Image.linear_gradient("L").convert("RGB")
     (path,) = tiny("fox", image=start, strength=0.5, seed=5).save(tmp_path / "out.png")
     assert ds.replay(path, model=tiny, image=start).identical
-    with pytest.raises(InputError, match="only the hash; give it"):
+    with refused("image", None):
         ds.replay(path, model=tiny)
-    with pytest.raises(InputError, match="not the one that the receipt names"):
+    with refused("image"):
         ds.replay(path, model=tiny, image=Image.new("RGB", (32, 32)))
 
 
@@ -114,16 +115,16 @@ def test_replay_says_where_it_first_differs(tiny: Pipeline, tmp_path: Path) -> N
 
 def test_replay_refuses_what_it_cannot_repeat(tiny: Pipeline, tmp_path: Path) -> None:
     (path,) = tiny("fox", seed=5, tap={"unet.x": lambda value: value}).save(tmp_path / "tapped.png")
-    with pytest.raises(InputError, match="made with tap"):
+    with refused("path", "an image made with tap"):
         ds.replay(path, model=tiny)
     receipt = tiny("fox", seed=5).receipt | {"picture": 0}
     receipt["weights"] = receipt["weights"] | {"unet": "0" * 64}
     path = write_png(tmp_path / "other.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
-    with pytest.raises(InputError, match="other weights of unet"):
+    with refused("model"):
         ds.replay(path, model=tiny)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "null", '{"format": 2}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["{", "[]", "null", '{"format": 1}', '{"format": 3}', "[" * 100_000])
 def test_damaged_and_later_receipts(tmp_path: Path, text: str) -> None:
     path = write_png(tmp_path / "out.png", Image.new("RGB", (8, 8)), {"diffuscope": text})
     with pytest.raises(ImageError, match="receipt"):
@@ -137,7 +138,7 @@ def test_damaged_and_later_receipts(tmp_path: Path, text: str) -> None:
         ("picture", 7),
         ("picture", -1),
         ("seed", None),
-        ("upscale", None),
+        ("upscale", 3),
         ("dtype", ["float32"]),
         ("edits", [3]),
         ("checks", [{"step": 0}]),
@@ -162,7 +163,7 @@ def test_other_versions_and_fewer_checks_are_no_fault(tiny: Pipeline, tmp_path: 
 def test_a_receipt_opens_no_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
     receipt = tiny("fox", seed=5).receipt | {"picture": 0, "model": str(tiny_folder)}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
-    with pytest.raises(ModelNotFoundError, match="give the folder"):
+    with pytest.raises(ModelNotFoundError, match="give its folder"):
         ds.replay(path)
 
 

@@ -68,9 +68,9 @@ def test_the_end_is_a_choice(tiny: Pipeline, tmp_path: Path) -> None:
     call = {"prompt": "a red fox", "seed": 3, "sampler": "euler", "num_inference_steps": 4, **SIZE}
     usual, early = tiny(**call), tiny(final_sigma="sigma_min", **call)
     assert usual.receipt["final_sigma"] is None
-    assert usual.receipt["sigmas"][-1] == 0.0
-    assert early.receipt["sigmas"][-1] == pytest.approx(float(tiny.schedule.sigmas[0]))
-    assert len(early.receipt["sigmas"]) == len(usual.receipt["sigmas"]) == 5
+    assert usual.receipt["noise_levels"][-1] == 0.0
+    assert early.receipt["noise_levels"][-1] == pytest.approx(float(tiny.schedule.sigmas[0]))
+    assert len(early.receipt["noise_levels"]) == len(usual.receipt["noise_levels"]) == 5
     assert torch.equal(tiny(final_sigma="zero", **call).latents, usual.latents)
     (path,) = early.save(tmp_path / "early.png")
     assert ds.replay(path, model=tiny).identical
