@@ -1,7 +1,7 @@
-"""Loss guidance: any Python function of the predicted picture leads the run, by its gradient.
+"""Loss guidance: the gradient of any function of the predicted image steers the run.
 
-Cheap mode differentiates the picture by the predicted latents alone, after the network call; exact mode goes through
-the network as well. The gradient of image k does not depend on its batch mates: each has its own loss.
+The cheap mode backpropagates through the decoder only; the exact mode through the U-Net as well. The gradient of an
+image does not depend on its batch mates: each image has its own loss.
 """
 
 import math
@@ -11,29 +11,29 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.types import Denoiser, Step
 
 Loss = Callable[[Tensor], Tensor]
-"""Picture [1,3,H,W] in [0,1], not clamped, -> one number. Called once an image, and first by ``check``."""
+"""Image [1,3,H,W] in [0,1], not clamped, -> one number. Called once per image, and first by ``check_loss``."""
 
 Decode = Callable[[Tensor], Tensor]
-"""Latents [B,C,h,w] -> pictures [B,3,H,W] in [0,1], differentiable."""
+"""Latents [B,C,h,w] -> images [B,3,H,W] in [0,1], differentiable."""
 
 HIGHEST = 15.0
-"""Noise level above which no loss acts: Stable Diffusion's levels begin at 14.6. With zero terminal SNR the first is
-4096, where the latents say nothing of the picture and ``sigma^2 gradient`` would throw them away."""
+"""Noise level above which no loss is applied: Stable Diffusion's levels begin at 14.6. With zero terminal SNR the first
+is 4096, where the latents carry no information on the image and ``sigma^2 gradient`` would destroy them."""
 
 
 def colour_loss(red: float, green: float, blue: float, weight: float = 40.0) -> Loss:
-    """``weight`` times the mean distance of all pixels from a colour in [0,1]; the class's target is (0.1, 0.9, 0.5).
+    """``weight`` times the mean distance of all pixels from a colour in [0,1]; the course's is (0.1, 0.9, 0.5).
 
     Raises:
-        InputError: a part of the colour is outside [0, 1].
+        InputError: a channel of the colour is outside [0, 1].
     """
     target = (red, green, blue)
-    if not all(0 <= part <= 1 for part in target):
-        raise InputError(f"colour {target} is outside [0, 1]; give red, green and blue as shares")
+    if not all(0 <= channel <= 1 for channel in target):
+        raise InputError("colour", target, "red, green and blue from 0 to 1")
 
     def loss(picture: Tensor) -> Tensor:
         return weight * (picture - torch.tensor(target).to(picture)[:, None, None]).abs().mean()
@@ -44,66 +44,64 @@ def colour_loss(red: float, green: float, blue: float, weight: float = 40.0) -> 
 def blue_loss(target: float = 0.9, weight: float = 200.0) -> Loss:
     """The lesson's: ``weight`` times the mean distance of the blue channel from ``target``.
 
-    A mean over pixels is per area: on a picture of fewer pixels each of them, and each latent, gets more of the
-    gradient, and the constants made for 512x512 move the mean blue as far.
+    As a mean over pixels it has the same effect at every image size.
     """
     return lambda picture: weight * (picture[:, 2] - target).abs().mean()
 
 
 def loss_gradient(loss: Loss, decode: Decode, denoise: Denoiser | None, x: Tensor, sigma: float) -> Tensor:
-    """[B,C,H,W] gradient of the loss of the picture that ``x`` is estimated to become, by ``x``.
+    """[B,C,H,W] gradient with respect to ``x`` of the loss of the image predicted from it.
 
     Args:
-        loss: of one picture.
-        decode: latents to pictures.
-        denoise: None takes ``x`` as the clean estimate itself. Else the gradient goes through it, and through
-            ``decode``, each as one checkpoint: what the backward pass needs is computed again, so that only one of
-            the two graphs is in memory at a time.
+        loss: of one image.
+        decode: latents to images.
+        denoise: None takes ``x`` as the clean estimate. Else the gradient goes through ``denoise`` and ``decode``, each
+            a checkpoint: activations are recomputed in the backward pass, so that one graph is in memory at a time.
         x: latents. Not modified.
         sigma: their noise level.
 
     Raises:
-        InputError: the loss is no single number, or nothing of it depends on the picture.
+        InputError: the loss is not one number, or does not depend on the image.
     """
     with torch.inference_mode(False), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
         if denoise is None:
-            pictures = decode(leaf)
+            images = decode(leaf)
         else:
             x0 = checkpoint(denoise, leaf, sigma, use_reentrant=False, preserve_rng_state=False)
-            pictures = checkpoint(decode, x0, use_reentrant=False, preserve_rng_state=False)
-        return _gradient([loss(picture[None]) for picture in pictures], leaf)
+            images = checkpoint(decode, x0, use_reentrant=False, preserve_rng_state=False)
+        return _gradient([loss(image[None]) for image in images], leaf)
 
 
-def check(loss: Loss) -> None:
-    """Try a loss on a grey picture of 64x64, so that one that cannot lead is refused before a network is called.
+def check_loss(loss: Loss) -> None:
+    """Try a loss on a grey image of 64x64, so that an unusable one fails before sampling starts.
 
-    What the loss itself raises there is left to the run: it may be made for another size, or another device.
+    An exception of the loss itself is left to the run: it may need another size or device.
 
     Raises:
-        InputError: it is no function, it returns no single number, or nothing of that depends on the picture.
+        InputError: it is not a function, does not return one number, or does not depend on the image.
     """
     if not callable(loss):
-        raise InputError(f"the loss is a {type(loss).__name__}; give a function of a picture")
+        raise InputError("loss", loss, "a function of an image")
     with torch.inference_mode(False), torch.enable_grad():
         grey = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
         try:
             value = loss(grey)
-        except Exception:  # whatever a stranger's function may raise
+        except Exception:  # a user's function may raise anything
             return
         _gradient([value], grey)
 
 
 def _gradient(losses: Sequence[Tensor], leaf: Tensor) -> Tensor:
-    """That of the sum of the losses by ``leaf``, from which they were computed."""
+    """Of the sum of the losses, with respect to ``leaf``."""
     for value in losses:
         if not isinstance(value, Tensor) or value.numel() != 1:
-            got = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise InputError(f"the loss returned {got}; return one number, such as .mean() of a tensor")
+            raise InputError("loss", value, "a function that returns one number, such as .mean() of a tensor")
     total = torch.stack([value.reshape(()) for value in losses]).sum()
     gradient = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
     if gradient is None:
-        raise InputError("the loss has no gradient by the picture; compute it from the picture with torch, undetached")
+        got = Unquoted("a function whose result has no gradient")
+        raise InputError("loss", got, "one that is computed from the image with torch, without detach")
     return gradient
 
 
@@ -116,31 +114,31 @@ def loss_guidance(
     low: float = 0.0,
     high: float = HIGHEST,
 ) -> Callable[[Denoiser], Denoiser]:
-    """``x0 - scale sigma^2 gradient``: the loss as one more term of the score (Dhariwal & Nichol 2021, section 4).
+    """``x0 - scale sigma^2 gradient``: the loss as a further term of the score (Dhariwal & Nichol 2021, section 4).
 
     Args:
-        loss: of one picture.
-        decode: latents to pictures in [0,1].
-        scale: how strong; the loss may have its own weight.
-        exact: differentiate through the network too (as Ho et al. 2022, video diffusion models): truer, two
-            network calls and a backward pass a step more. True is through the Denoiser that is guided here; in a run
-            with classifier-free guidance give the conditional Denoiser instead. The guided one, ``g cond - (g - 1)
-            uncond``, has no Jacobian of an estimate, and by it a step may raise the loss.
-        low: noise level at and below which the loss does not act any more: extra losses early only.
-        high: noise level above which it does not act yet.
+        loss: of one image.
+        decode: latents to images in [0,1].
+        scale: strength; the loss may have a weight of its own.
+        exact: backpropagate through the network too (Ho et al. 2022, video diffusion models): more faithful, two
+            network calls and a backward pass more a step. True is through the Denoiser that is guided here; in a run
+            with classifier-free guidance pass the conditional Denoiser instead: the guided one, ``g cond - (g - 1)
+            uncond``, is not an estimate, and a step along its Jacobian may raise the loss.
+        low: noise level at and below which the loss is no longer applied.
+        high: noise level above which it is not applied yet.
 
     Returns:
         A function for ``guidance=`` of a Pipeline's call.
 
     Raises:
-        InputError: the scale is not finite, or a ``check`` of the loss fails.
+        InputError: the scale is not finite, or ``check_loss`` refuses the loss.
     """
     if not math.isfinite(scale):
-        raise InputError(f"scale {scale} of a loss is not finite; give a number such as 1")
-    check(loss)
+        raise InputError("scale", scale, "a finite number, such as 1")
+    check_loss(loss)
 
     def guide(denoise: Denoiser) -> Denoiser:
-        def led(x: Tensor, sigma: float) -> Tensor:
+        def guided(x: Tensor, sigma: float) -> Tensor:
             x0 = denoise(x, sigma)
             if not low < sigma <= high:
                 return x0
@@ -150,12 +148,12 @@ def loss_guidance(
                 gradient = loss_gradient(loss, decode, None, x0, sigma)
             return x0 - (scale * sigma**2) * gradient
 
-        return led
+        return guided
 
     return guide
 
 
-def led_by_loss(
+def guide_steps(
     steps: Iterator[Step],
     sigmas: Sequence[float],
     loss: Loss,
@@ -163,56 +161,56 @@ def led_by_loss(
     *,
     every: int = 5,
     high: float = HIGHEST,
-    seen: Callable[[int, float], None] | None = None,
+    callback: Callable[[int, float], None] | None = None,
 ) -> Iterator[Step]:
     """The lesson's edit between steps, in its cheap mode: every fifth step ``x - sigma^2 gradient``.
 
-    The gradient is taken by the latents before the step, through ``x0 = x - sigma * noise prediction`` with the
-    prediction held, and so equals that by x0. Solvers that are linear in x with the prediction held, such as Euler,
-    DDIM and LMS, carry the edit unchanged over the step: taking it from the step's result is the same.
+    The lesson takes the gradient with respect to the latents before the step, through ``x0 = x - sigma * noise`` with
+    the predicted noise held constant; that equals the gradient with respect to x0. Solvers that are linear in x, such
+    as Euler, DDIM and LMS, carry the edit unchanged over the step, so it may be subtracted after the step.
 
     Args:
         steps: a sampler's, or a Pipeline's run.
         sigmas: the run's noise levels.
-        loss: of one picture; the lesson's is ``blue_loss()``.
-        decode: latents to pictures in [0,1].
-        every: which steps: those whose index is a multiple of it.
-        high: noise level above which the steps stay as they are.
-        seen: told the step's index and the loss, summed over the images, before the edit.
+        loss: of one image; the lesson's is ``blue_loss()``.
+        decode: latents to images in [0,1].
+        every: edit the steps whose index is a multiple of this.
+        high: noise level above which steps are not edited.
+        callback: called with the step's index and the loss, summed over the images, before the edit.
 
     Yields:
         The steps, with ``x`` edited.
 
     Raises:
-        InputError: ``every`` is below 1, the loss is no single number, or it has no gradient.
+        InputError: ``every`` is below 1, or ``check_loss`` refuses the loss.
     """
     if every < 1:
-        raise InputError(f"every {every} steps; give at least 1")
-    check(loss)
-    chosen = {i for i, sigma in enumerate(sigmas) if i % every == 0 and sigma <= high}
-    return _led(steps, sigmas, loss, decode, chosen, seen)
+        raise InputError("every", every, "a whole number of at least 1")
+    check_loss(loss)
+    edited = {i for i, sigma in enumerate(sigmas) if i % every == 0 and sigma <= high}
+    return _edited(steps, sigmas, loss, decode, edited, callback)
 
 
-def _led(
+def _edited(
     steps: Iterator[Step],
     sigmas: Sequence[float],
     loss: Loss,
     decode: Decode,
-    chosen: Set[int],
-    seen: Callable[[int, float], None] | None,
+    edited: Set[int],
+    callback: Callable[[int, float], None] | None,
 ) -> Iterator[Step]:
     for step in steps:
-        if step.index in chosen:
+        if step.index in edited:
             total = 0.0
 
-            def counted(picture: Tensor) -> Tensor:
+            def counted(image: Tensor) -> Tensor:
                 nonlocal total
-                value = loss(picture)
+                value = loss(image)
                 total += float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else 0.0
                 return value
 
             gradient = loss_gradient(counted, decode, None, step.x0, 0.0)
-            if seen is not None:
-                seen(step.index, total)
+            if callback is not None:
+                callback(step.index, total)
             step.x = step.x - sigmas[step.index] ** 2 * gradient
         yield step

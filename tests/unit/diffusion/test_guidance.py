@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffuscope.diffusion.guidance import guided, guided_in_one
-from diffuscope.errors import InputError
+from refusals import refused
 
 TOLERANCE = 1e-6
 """Two calls against one of a doubled batch, float32 on the CPU: only the kernels' order of sums may differ."""
@@ -41,5 +41,5 @@ def test_scale_one_is_one_plain_call():
 @pytest.mark.parametrize("scale", [math.nan, math.inf])
 def test_impossible_scale_is_an_error(scale):
     for make in (lambda: guided(cond, uncond, scale), lambda: guided_in_one(both, scale)):
-        with pytest.raises(InputError, match="guidance scale"):
+        with refused("scale"):
             make()

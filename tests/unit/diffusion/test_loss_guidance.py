@@ -8,12 +8,12 @@ import torch
 from diffuscope.diffusion.loss_guidance import (
     blue_loss,
     colour_loss,
-    led_by_loss,
+    guide_steps,
     loss_gradient,
     loss_guidance,
 )
 from diffuscope.diffusion.samplers import SAMPLERS, final
-from diffuscope.errors import InputError
+from refusals import refused
 
 DOUBLE = torch.float64
 MATRIX = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
@@ -74,8 +74,8 @@ def test_where_the_latents_say_nothing_no_loss_acts():
     assert torch.equal(loss_guidance(smooth, decode)(denoise)(X, 4096.0), denoise(X, 4096.0))
     sigmas = [4096.0, 2.0, 0.0]
     seen = []
-    run = led_by_loss(
-        SAMPLERS["euler"](denoise, X, sigmas), sigmas, smooth, decode, every=1, seen=lambda i, _: seen.append(i)
+    run = guide_steps(
+        SAMPLERS["euler"](denoise, X, sigmas), sigmas, smooth, decode, every=1, callback=lambda i, _: seen.append(i)
     )
     final(run)
     assert seen == [1]
@@ -96,8 +96,13 @@ def test_the_edit_is_the_lessons_loop(sampler):
     loss, every = blue_loss(), 2
     losses = []
     edited = list(
-        led_by_loss(
-            SAMPLERS[sampler](denoise, X, SIGMAS), SIGMAS, loss, decode, every=every, seen=lambda _, v: losses.append(v)
+        guide_steps(
+            SAMPLERS[sampler](denoise, X, SIGMAS),
+            SIGMAS,
+            loss,
+            decode,
+            every=every,
+            callback=lambda _, v: losses.append(v),
         )
     )
     assert len(losses) == 2
@@ -138,27 +143,27 @@ def test_the_lessons_constants():
 
 
 @pytest.mark.parametrize(
-    ("loss", "says"),
+    "loss",
     [
-        (lambda picture: picture.mean((2, 3)), r"shape \[1, 3\]"),
-        (lambda _: 3.0, "float"),
-        (lambda picture: picture.detach().mean(), "no gradient"),
-        (lambda _: torch.ones((), requires_grad=True) * 2, "no gradient"),
+        lambda picture: picture.mean((2, 3)),
+        lambda _: 3.0,
+        lambda picture: picture.detach().mean(),
+        lambda _: torch.ones((), requires_grad=True) * 2,
     ],
 )
-def test_losses_that_cannot_lead_are_named_before_any_call_and_in_the_run(loss, says):
+def test_unusable_losses_are_refused_before_any_call_and_in_the_run(loss):
     def strict(picture):
         assert picture.shape[-1] == 3, "made for one size, as the trial's is another"
         return loss(picture)
 
-    with pytest.raises(InputError, match=says):
+    with refused("loss"):
         loss_guidance(loss, decode)
-    with pytest.raises(InputError, match=says):
-        led_by_loss(iter(()), SIGMAS, loss, decode)
-    with pytest.raises(InputError, match=says):
+    with refused("loss"):
+        guide_steps(iter(()), SIGMAS, loss, decode)
+    with refused("loss"):
         loss_guidance(strict, decode)(denoise)(X, 1.0)
-    with pytest.raises(InputError, match=says):
-        list(led_by_loss(SAMPLERS["euler"](denoise, X, SIGMAS), SIGMAS, strict, decode))
+    with refused("loss"):
+        list(guide_steps(SAMPLERS["euler"](denoise, X, SIGMAS), SIGMAS, strict, decode))
 
 
 def test_what_a_loss_itself_raises_is_left_to_the_run():
@@ -171,11 +176,11 @@ def test_what_a_loss_itself_raises_is_left_to_the_run():
 
 
 def test_impossible_settings_are_refused():
-    with pytest.raises(InputError, match="every"):
-        led_by_loss(iter(()), SIGMAS, smooth, decode, every=0)
-    with pytest.raises(InputError, match="not finite"):
+    with refused("every", 0):
+        guide_steps(iter(()), SIGMAS, smooth, decode, every=0)
+    with refused("scale"):
         loss_guidance(smooth, decode, scale=float("nan"))
-    with pytest.raises(InputError, match="the loss is a str"):
+    with refused("loss", "blue"):
         loss_guidance("blue", decode)
-    with pytest.raises(InputError, match="colour"):
+    with refused("colour"):
         colour_loss(0.1, 25, 0.5)

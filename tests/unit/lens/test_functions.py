@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffuscope.diffusion.guidance import guided, guided_in_one
-from diffuscope.diffusion.loss_guidance import blue_loss, led_by_loss, loss_guidance
+from diffuscope.diffusion.loss_guidance import blue_loss, guide_steps, loss_guidance
 from diffuscope.diffusion.samplers import SAMPLERS, final
 from diffuscope.lens.functions import decoder, denoiser
 from diffuscope.pipeline import Pipeline
@@ -49,7 +49,7 @@ def test_loss_guidance_works_in_a_call_and_between_steps(tiny: Pipeline) -> None
         assert led.isfinite().all()
         assert not torch.equal(led, plain)
     run = tiny.steps("a fox", seed=1, sampler="euler")
-    for _ in led_by_loss(run, run.levels.sigmas, loss, decode, every=2):
+    for _ in guide_steps(run, run.levels.sigmas, loss, decode, every=2):
         pass
     result = run.result()
     assert "step.x" in result.receipt["edits"]
