@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    vae = stages.load_vae(emoji.settle(), arguments.vae).to(device)
+    vae = stages.load_vae(emoji.finetune_vae(), arguments.vae).to(device)
     data = EvalData.load(arguments.corpus, device)
     scores = [entry.json() for entry in reconstruction_scores(vae, data, arguments.count)]
     document = {

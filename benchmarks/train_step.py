@@ -20,9 +20,9 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.recipes import emoji, stages
 from diffuscope.training import unet
 from diffuscope.training.examples import Examples
-from diffuscope.training.loop import Draw
+from diffuscope.training.loop import StepContext
 from diffuscope.training.muon import MuonAdamW
-from diffuscope.training.text import Towers
+from diffuscope.training.text import Clip
 from diffuscope.training.unet import UNetTask, UNetTraining
 
 
@@ -49,21 +49,21 @@ def seconds_of(work: Callable[[], None], times: int, device: torch.device) -> fl
 def measure(layout: str, mode: str, batch: int, times: int, device: torch.device) -> Callable[[], None]:
     """Print the timings of one way, and return its step."""
     recipe = emoji.unet()
-    painter = stages.new_painter(recipe, Towers(TextEncoder(recipe.model.text_encoder), 1280)).to(device)
+    model = stages.new_model(recipe, Clip(TextEncoder(recipe.model.text_encoder), 1280)).to(device)
     if layout == "channels_last":
-        painter = stages.placed(painter, device)
+        model = stages.to_device(model, device)
     data = examples(device)
     task = UNetTask(
-        painter, data, data[:256], Schedule(recipe.model.schedule), data.ids[0, 0].long(), UNetTraining(batch=batch)
+        model, data, data[:256], Schedule(recipe.model.schedule), data.ids[0, 0].long(), UNetTraining(batch_size=batch)
     )
     if mode != "eager":
         task.predict = torch.compile(unet._predict, mode=mode)
-    optimiser = MuonAdamW(painter, 1e-3, edges=task.edges)
+    optimiser = MuonAdamW(model, 1e-3, adamw_prefixes=task.adamw_prefixes)
     generator = torch.Generator(device)
-    parameters = list(painter.parameters())
+    parameters = list(model.parameters())
 
     def backward() -> None:
-        loss, _ = task.loss(Draw(generator, 0, 0, 0.5))
+        loss, _ = task.loss(StepContext(generator, 0, 0, 0.5))
         loss.backward()
 
     def step() -> None:

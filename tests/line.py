@@ -7,21 +7,21 @@ from torch import nn
 
 from diffuscope.training.loop import LoopConfig
 
-CONFIG = LoopConfig(lr=0.2, steps=60, warmup=5, log_every=10, average=0.9)
+CONFIG = LoopConfig(lr=0.2, steps=60, warmup_steps=5, log_every=10, ema_decay=0.9)
 
 
 class Line:
     """A real task, small: learn y = A x from samples."""
 
-    edges = ()
+    adamw_prefixes = ()
 
     def __init__(self):
         torch.manual_seed(0)
         self.network = nn.Linear(4, 3)
         self.truth = torch.randn(3, 4, generator=torch.Generator().manual_seed(9))
 
-    def loss(self, draw):
-        x = torch.randn(32, 4, generator=draw.generator)
+    def loss(self, context):
+        x = torch.randn(32, 4, generator=context.generator)
         error = (self.network(x) - x @ self.truth.T).square().mean()
         return error, {"error": error.detach()}
 

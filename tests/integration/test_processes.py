@@ -59,22 +59,22 @@ sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import torch
 from pathlib import Path
 from line import CONFIG, Line
-from diffuscope.training import ranks
+from diffuscope.training import distributed
 from diffuscope.training.loop import train
 torch.set_num_threads(1)
-with ranks.joined(torch.device("cpu")):
+with distributed.process_group(torch.device("cpu")):
     average = train(Line(), CONFIG, Path({str(tmp_path)!r}) / "two")
-    torch.save(average.state_dict(), Path({str(tmp_path)!r}) / f"rank{{ranks.rank()}}.pt")
+    torch.save(average.state_dict(), Path({str(tmp_path)!r}) / f"rank{{distributed.rank()}}.pt")
 """
     )
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     subprocess.run(torchrun, check=True, timeout=600, capture_output=True)
 
     class Both(Line):
-        def loss(self, draw):
-            other = torch.Generator().manual_seed(draw.seed + 1)
-            first, numbers = super().loss(draw)
-            second, _ = super().loss(replace(draw, generator=other))
+        def loss(self, context):
+            other = torch.Generator().manual_seed(context.seed + 1)
+            first, numbers = super().loss(context)
+            second, _ = super().loss(replace(context, generator=other))
             return (first + second) / 2, numbers
 
     alone = train(Both(), CONFIG, tmp_path / "one").state_dict()

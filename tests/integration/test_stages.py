@@ -11,7 +11,7 @@ from diffuscope.config import EMOJI, Preset, TextEncoderConfig, UNetConfig, VAEC
 from diffuscope.recipes import emoji, ship, stages
 from diffuscope.training.loop import LoopConfig
 from diffuscope.training.text import TextTraining
-from diffuscope.training.unet import Painter, UNetTraining
+from diffuscope.training.unet import DiffusionModel, UNetTraining
 from diffuscope.training.vae import VAELoss
 
 MODEL = replace(
@@ -22,7 +22,7 @@ MODEL = replace(
     preset=Preset(num_inference_steps=2, guidance_scale=2.0, sampler="dpmpp_2m", height=32, width=32, upscale=1),
 )
 SOURCE = "a test"
-LOOP = LoopConfig(steps=8, warmup=2, log_every=4, lr=3e-3)
+LOOP = LoopConfig(steps=8, warmup_steps=2, log_every=4, lr=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -34,29 +34,31 @@ def dataset(corpus_file):
 def run(dataset, feature_net_file, tmp_path_factory):
     """The folder of a run through all four stages."""
     folder = tmp_path_factory.mktemp("run")
-    recipe = emoji.VAERecipe(model=MODEL, batch=4, scenes=256, loop=LOOP)
+    recipe = emoji.VAERecipe(model=MODEL, batch_size=4, scenes=256, loop=LOOP)
     stages.train_vae(recipe, dataset, feature_net_file, folder / "vae")
-    settled = replace(recipe, loss=VAELoss(kl=5e-3, spikes=2e-5, features_from=0.0))
-    vae = stages.train_vae(settled, dataset, feature_net_file, folder / "settle", folder / "vae" / "vae.safetensors")
+    finetuned = replace(recipe, loss=VAELoss(kl=5e-3, spikes=2e-5, perceptual_from=0.0))
+    vae = stages.train_vae(
+        finetuned, dataset, feature_net_file, folder / "vae-finetune", folder / "vae" / "vae.safetensors"
+    )
     examples = stages.make_examples(
         emoji.ExamplesRecipe(scenes=64, held_out=256), dataset, vae, feature_net_file, folder, SOURCE
     )
     stages.train_text(
-        emoji.TextRecipe(model=MODEL, training=TextTraining(batch=16), loop=LOOP), examples, folder / "text"
+        emoji.TextRecipe(model=MODEL, training=TextTraining(batch_size=16), loop=LOOP), examples, folder / "text"
     )
-    recipe = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch=8), loop=LOOP)
-    painter = stages.new_painter(recipe, stages.load_towers(recipe, folder / "text" / "towers.safetensors"))
+    recipe = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch_size=8), loop=LOOP)
+    model = stages.new_model(recipe, stages.load_clip(recipe, folder / "text" / "towers.safetensors"))
 
-    def saved(average):
-        ship.ship(
-            average,
+    def export(ema):
+        ship.export_model(
+            ema,
             vae.state_dict(),
-            ship.seen_tokens(examples[0].ids, MODEL.text_encoder.vocabulary),
+            ship.used_tokens(examples[0].ids, MODEL.text_encoder.vocabulary),
             folder / "model",
             MODEL,
         )
 
-    stages.train_unet(recipe, examples, painter, folder / "unet", saved=saved)
+    stages.train_unet(recipe, examples, model, folder / "unet", on_save=export)
     return folder
 
 
@@ -65,25 +67,25 @@ def log(folder):
 
 
 def test_every_stage_ends_with_a_validation(run):
-    assert log(run / "settle")[-1]["validation.psnr"] > 5
+    assert log(run / "vae-finetune")[-1]["validation.psnr"] > 5
     assert 0 <= log(run / "text")[-1]["validation.r1"] <= 1
     assert log(run / "unet")[-1]["validation.error"] > 0
 
 
 def test_latents_come_out_centred_and_of_unit_variance(run):
-    examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
+    examples = stages.cached_examples(run, torch.device("cpu"), SOURCE)
     assert examples is not None
     assert examples[0].latents.float().mean().abs() < 0.5
     assert 0.5 < examples[0].latents.float().std() < 1.5
 
 
 def test_examples_of_another_autoencoder_are_not_taken_for_these(run, tmp_path):
-    assert stages.kept_examples(run, torch.device("cpu"), "another") is None
+    assert stages.cached_examples(run, torch.device("cpu"), "another") is None
     (tmp_path / "vae").write_bytes(b"1")
     (tmp_path / "corpus").write_bytes(b"2")
-    one = stages.made_from(emoji.examples(), tmp_path / "corpus", tmp_path / "vae")
+    one = stages.provenance(emoji.examples(), tmp_path / "corpus", tmp_path / "vae")
     (tmp_path / "vae").write_bytes(b"3")
-    assert stages.made_from(emoji.examples(), tmp_path / "corpus", tmp_path / "vae") != one
+    assert stages.provenance(emoji.examples(), tmp_path / "corpus", tmp_path / "vae") != one
 
 
 def test_the_shipped_folder_opens_and_paints(run):
@@ -93,23 +95,23 @@ def test_the_shipped_folder_opens_and_paints(run):
     assert result.latents.isfinite().all()
 
 
-def test_training_goes_on_from_a_shipped_folder(run, dataset, feature_net_file, tmp_path):
-    painter = ship.shipped_painter(run / "model")
-    config = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch=8), loop=replace(LOOP, steps=2))
-    before = painter.unet.conv_out.weight.detach().clone()
-    examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
-    trained = stages.train_unet(config, examples, painter, tmp_path)
-    assert isinstance(trained, Painter)
+def test_training_resumes_from_a_shipped_folder(run, dataset, feature_net_file, tmp_path):
+    model = ship.load_model(run / "model")
+    config = emoji.UNetRecipe(model=MODEL, training=UNetTraining(batch_size=8), loop=replace(LOOP, steps=2))
+    before = model.unet.conv_out.weight.detach().clone()
+    examples = stages.cached_examples(run, torch.device("cpu"), SOURCE)
+    trained = stages.train_unet(config, examples, model, tmp_path)
+    assert isinstance(trained, DiffusionModel)
     assert not torch.equal(before, trained.unet.conv_out.weight)
 
 
 def test_only_tokens_of_the_texts_are_shipped(run):
-    examples = stages.kept_examples(run, torch.device("cpu"), SOURCE)
-    seen = ship.seen_tokens(examples[0].ids, MODEL.text_encoder.vocabulary)
-    painter = ship.shipped_painter(run / "model")
-    table = painter.towers.text_encoder.token_embedding.weight
+    examples = stages.cached_examples(run, torch.device("cpu"), SOURCE)
+    seen = ship.used_tokens(examples[0].ids, MODEL.text_encoder.vocabulary)
+    model = ship.load_model(run / "model")
+    table = model.clip.text_encoder.token_embedding.weight
     unseen = torch.ones(len(table), dtype=torch.bool)
     unseen[seen] = False
     assert table[seen].abs().sum(1).gt(0).all()
     assert not table[unseen].any()
-    assert torch.equal(ship.known_tokens(painter), seen)
+    assert torch.equal(ship.trained_tokens(model), seen)

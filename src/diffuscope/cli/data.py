@@ -1,4 +1,4 @@
-"""``diffuscope data``: the corpus that the emoji model learns from."""
+"""``diffuscope data``: the corpus of the emoji model."""
 
 import sys
 import tempfile
@@ -8,14 +8,14 @@ from diffuscope.errors import OutputError
 
 
 def build(*, folder: Path | None = None, out: Path = Path("corpus.jsonl.xz"), attribution: Path | None = None) -> None:
-    """Build the corpus: captioned vector pictures under permissive licences, in one compressed file.
+    """Build the corpus: vector pictures with names and tags, under permissive licences, in one compressed file.
 
-    The same packages make the same file, byte for byte; its hash is printed.
+    The same packages give the same file, byte for byte; its hash is printed.
 
     Args:
-        folder: a node_modules folder that has the packages; if left out, the npm client downloads them.
-        out: where to write the corpus.
-        attribution: where to write the list of works and licences, made from the packages' own words.
+        folder: node_modules folder with the packages; default: download them with npm.
+        out: the corpus file to write.
+        attribution: also write the list of works and licences to this Markdown file.
     """
     from diffuscope.data import corpus, packages
     from diffuscope.weights.store.files import write_text
@@ -25,7 +25,7 @@ def build(*, folder: Path | None = None, out: Path = Path("corpus.jsonl.xz"), at
             raise OutputError(f"cannot write {path}: there is no folder {path.absolute().parent}; make it first")
     with tempfile.TemporaryDirectory() as temporary:
         source = packages.download(Path(temporary)) if folder is None else folder
-        made = corpus.build(source, out)
+        built = corpus.build(source, out)
         if attribution is not None:
             write_text(attribution, packages.attribution(source))
-    sys.stdout.write(f"{out}  {len(made.pictures)} pictures  sha256 {made.hash}\n")
+    sys.stdout.write(f"{out}  {len(built.pictures)} pictures  sha256 {built.hash}\n")

@@ -1,4 +1,4 @@
-"""``diffuscope train``: run stages of the emoji recipe."""
+"""``diffuscope train``: the stages of the emoji recipe."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffuscope.recipes.emoji import UNetRecipe
     from diffuscope.training.examples import Examples
 
-Stage = Literal["vae", "settle", "text", "unet"]
+Stage = Literal["vae", "vae-finetune", "text", "unet"]
 
 
 def train(
@@ -30,20 +30,20 @@ def train(
     scenes: int | None = None,
     device: str = "auto",
 ) -> None:
-    """Train the emoji model from nothing, stage by stage. A stage that was interrupted goes on where it was saved.
+    """Train the emoji model from scratch, stage by stage. An interrupted stage resumes from its checkpoint.
 
-    At every checkpoint of the stage unet a model is written into OUT/model, ready to load.
+    Every checkpoint of the stage unet writes a model into OUT/model.
 
     Args:
-        stages: vae, settle, text, unet; each needs what those before it wrote into OUT.
-        corpus: the file that `diffuscope data build` wrote.
-        teacher: EfficientNet-Lite0's weights.
+        stages: vae, vae-finetune, text, unet; each needs the files of those before it in OUT.
+        corpus: the file of `diffuscope data build`.
+        teacher: EfficientNet-Lite0's weights, for image features.
         out: folder of the run.
-        vae: autoencoder to use instead of the one in OUT; `settle` starts from it.
-        initial: model folder whose U-Net and text encoder the stage unet goes on from, by a shorter recipe.
-        seconds: length of the last stage named, instead of the recipe's.
-        stop_after: seconds after which the stage unet saves itself and stops.
-        scenes: pictures to learn from, instead of the recipe's.
+        vae: autoencoder to use instead of the one in OUT; `vae-finetune` starts from it.
+        initial: model folder; the stage unet finetunes its U-Net and text encoder.
+        seconds: length of the last stage; default: that of the recipe.
+        stop_after: seconds after which the stage unet saves and stops.
+        scenes: number of training images; default: that of the recipe.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
     import torch
@@ -51,39 +51,40 @@ def train(
     from diffuscope.loading import choose_device
     from diffuscope.recipes import emoji
     from diffuscope.recipes import stages as run
-    from diffuscope.training import ranks
+    from diffuscope.training import distributed
 
     if not stages:
-        raise InputError("no stage is named; give one or more of vae, settle, text, unet")
-    _check(corpus, teacher, vae, initial)
+        raise InputError("stages", Unquoted("none"), "one or more of vae, vae-finetune, text, unet")
+    _check(initial, corpus=corpus, teacher=teacher, vae=vae)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
     last = stages[-1]
-    with ranks.joined(choose_device(device)) as place:
-        autoencoder = vae or out / "settle" / "vae.safetensors"
-        if {"vae", "settle"} & set(stages):
-            dataset = run.Dataset.load(corpus, place)
-            for stage, recipe in (("vae", emoji.vae), ("settle", emoji.settle)):
+    with distributed.process_group(choose_device(device)) as local_device:
+        autoencoder = vae or out / "vae-finetune" / "vae.safetensors"
+        if {"vae", "vae-finetune"} & set(stages):
+            dataset = run.Dataset.load(corpus, local_device)
+            for stage, recipe in (("vae", emoji.vae), ("vae-finetune", emoji.finetune_vae)):
                 if stage in stages:
-                    begin = None if stage == "vae" else vae or out / "vae" / "vae.safetensors"
-                    run.train_vae(recipe(**(length if stage == last else {})), dataset, teacher, out / stage, begin)
+                    start = None if stage == "vae" else vae or out / "vae" / "vae.safetensors"
+                    run.train_vae(recipe(**(length if stage == last else {})), dataset, teacher, out / stage, start)
                     autoencoder = out / stage / "vae.safetensors"
         if not {"text", "unet"} & set(stages):
             return
-        drawn = emoji.examples() if initial is None else emoji.examples(seed=2)
-        drawn = drawn if scenes is None else replace(drawn, scenes=scenes)
-        source = run.made_from(drawn, corpus, autoencoder)
-        examples = run.kept_examples(out, place, source)
+        examples_recipe = emoji.examples() if initial is None else emoji.examples(seed=2)
+        if scenes is not None:
+            examples_recipe = replace(examples_recipe, scenes=scenes)
+        source = run.provenance(examples_recipe, corpus, autoencoder)
+        examples = run.cached_examples(out, local_device, source)
         if examples is None:
-            dataset = run.Dataset.load(corpus, place)
-            network = run.load_vae(emoji.settle(), autoencoder)
-            examples = run.make_examples(drawn, dataset, network, teacher, out, source)
+            dataset = run.Dataset.load(corpus, local_device)
+            network = run.load_vae(emoji.finetune_vae(), autoencoder)
+            examples = run.make_examples(examples_recipe, dataset, network, teacher, out, source)
         if "text" in stages:
             run.train_text(emoji.text(**(length if last == "text" else {})), examples, out / "text")
         if "unet" in stages:
-            part = emoji.unet if initial is None else emoji.finish
-            _train_unet(part(**length), examples, autoencoder, out, initial, stop_after)
+            recipe_of = emoji.unet if initial is None else emoji.finetune_unet
+            _train_unet(recipe_of(**length), examples, autoencoder, out, initial, stop_after)
 
 
 def _train_unet(
@@ -98,26 +99,26 @@ def _train_unet(
 
     from diffuscope.recipes import emoji, ship
     from diffuscope.recipes import stages as run
-    from diffuscope.training.unet import Painter
+    from diffuscope.training.unet import DiffusionModel
 
-    seen = ship.seen_tokens(examples[0].ids, recipe.model.text_encoder.vocabulary)
+    tokens = ship.used_tokens(examples[0].ids, recipe.model.text_encoder.vocabulary)
     if initial is None:
-        painter = run.new_painter(recipe, run.load_towers(recipe, out / "text" / "towers.safetensors"))
+        model = run.new_model(recipe, run.load_clip(recipe, out / "text" / "towers.safetensors"))
     else:
-        painter = ship.shipped_painter(initial)
-        seen = torch.cat([seen, ship.known_tokens(painter)]).unique()  # a rare word learned before is kept
-    vae = run.load_vae(emoji.settle(), autoencoder).state_dict()
+        model = ship.load_model(initial)
+        tokens = torch.cat([tokens, ship.trained_tokens(model)]).unique()  # keeps rare words of the earlier run
+    vae = run.load_vae(emoji.finetune_vae(), autoencoder).state_dict()
 
-    def saved(average: "torch.nn.Module") -> None:
-        assert isinstance(average, Painter)
-        ship.ship(average, vae, seen, out / "model", recipe.model)
+    def export(ema: "torch.nn.Module") -> None:
+        assert isinstance(ema, DiffusionModel)
+        ship.export_model(ema, vae, tokens, out / "model", recipe.model)
 
-    run.train_unet(recipe, examples, painter, out / "unet", stop_after, saved)
+    run.train_unet(recipe, examples, model, out / "unet", stop_after, export)
 
 
-def _check(corpus: Path, teacher: Path, vae: Path | None, initial: Path | None) -> None:
-    for path in (corpus, teacher, vae):
+def _check(initial: Path | None, **files: Path | None) -> None:
+    for name, path in files.items():
         if path is not None and not path.is_file():
-            raise InputError(f"no file {path}; see `diffuscope train --help`")
+            raise InputError(name, str(path), "a file that exists")
     if initial is not None and not initial.is_dir():
-        raise InputError(f"no folder {initial}; give a model folder such as OUT/model of an earlier run")
+        raise InputError("initial", str(initial), "a model folder, such as OUT/model of an earlier run")

@@ -1,1 +1,1 @@
-"""How each shipped file was made: functions that return a frozen config."""
+"""Recipes of the shipped files: frozen configs, and the functions that run them."""

@@ -23,8 +23,10 @@ class ClassifierRecipe:
 
 def classifier(seconds: float = 90.0, batch: int = 512) -> ClassifierRecipe:
     """Its top-1 on held-out styles is the score of real images in the model card."""
-    loop = LoopConfig(lr=2e-3, weight_decay=0.05, seconds=seconds, warmup=100, validate_every=30.0, save_every=600.0)
-    return ClassifierRecipe(training=ClassifierTraining(batch=batch), loop=loop)
+    loop = LoopConfig(
+        lr=2e-3, weight_decay=0.05, seconds=seconds, warmup_steps=100, validate_every=30.0, save_every=600.0
+    )
+    return ClassifierRecipe(training=ClassifierTraining(batch_size=batch), loop=loop)
 
 
 def train_classifier(recipe: ClassifierRecipe, data: EvalData, folder: Path) -> Classifier:

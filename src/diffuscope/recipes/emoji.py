@@ -1,6 +1,6 @@
-"""The recipe of the ``emoji`` model: four stages, each a frozen config, in the order in which they run.
+"""The recipe of the ``emoji`` model: one frozen config for each stage, in order.
 
-Every stage names the numbers it reproduces; docs/log.md tells what else was tried.
+Each docstring states the scores it reproduces; docs/log.md has the other experiments.
 """
 
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ class VAERecipe:
     """The autoencoder alone."""
 
     model: ModelConfig = EMOJI
-    batch: int = 128
-    scenes: int = 300_000  # composed pictures drawn beforehand; a run passes over them several times
+    batch_size: int = 128
+    scenes: int = 300_000  # sampled beforehand; a run has several epochs
     loss: VAELoss = field(default_factory=VAELoss)
     loop: LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesRecipe:
-    """Pictures and texts, encoded once by the finished autoencoder."""
+    """Images and captions, encoded once by the finished autoencoder."""
 
     scenes: int = 800_000
     held_out: int = 4096
@@ -34,7 +34,7 @@ class ExamplesRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:
-    """The text encoder, by contrast with a pretrained network's features of the pictures."""
+    """The text encoder, by CLIP's loss with image features."""
 
     model: ModelConfig = EMOJI
     training: TextTraining = field(default_factory=TextTraining)
@@ -55,41 +55,45 @@ def vae(seconds: float = 390.0) -> VAERecipe:
     return VAERecipe(loop=LoopConfig(lr=1.5e-3, seconds=seconds, hold=0.3, validate_every=90.0, save_every=120.0))
 
 
-def settle(seconds: float = 60.0) -> VAERecipe:
-    """Autoencoder, second part, from the weights of the first: ten times the KL, and no spikes in the decoder.
+def finetune_vae(seconds: float = 60.0) -> VAERecipe:
+    """Finetuning of the autoencoder: ten times the KL, and a penalty on activation spikes in the decoder.
 
-    After 643 steps (one H200) 35.0 dB and, of the pictures that training validates on, a largest activation of 11.7
-    standard deviations (14.2 of all held-out sprites); ``assets/emoji``.
+    After 643 steps (one H200) 35.0 dB and, on the validation images, a largest activation of 11.7 standard deviations
+    (14.2 on all held-out sprites); ``assets/emoji``.
     """
-    loss = VAELoss(kl=5e-3, spikes=2e-5, features_from=0.0)
-    loop = LoopConfig(lr=7e-4, seconds=seconds, warmup=50, hold=0.2, validate_every=60.0, save_every=600.0, seed=1)
+    loss = VAELoss(kl=5e-3, spikes=2e-5, perceptual_from=0.0)
+    loop = LoopConfig(
+        lr=7e-4, seconds=seconds, warmup_steps=50, hold=0.2, validate_every=60.0, save_every=600.0, seed=1
+    )
     return VAERecipe(loss=loss, loop=loop)
 
 
 def examples(seed: int = 1) -> ExamplesRecipe:
-    """What stages three and four learn from; another seed draws other scenes."""
+    """The examples of the stages ``text`` and ``unet``; another seed samples other scenes."""
     return ExamplesRecipe(seed=seed)
 
 
 def text(seconds: float = 60.0) -> TextRecipe:
     """Text encoder; CLIP's loss at batch 4,096. R@1 .960 among 1,024 unseen scenes after 1,123 steps (one H200)."""
-    return TextRecipe(loop=LoopConfig(lr=1e-3, seconds=seconds, warmup=50, save_every=600.0))
+    return TextRecipe(loop=LoopConfig(lr=1e-3, seconds=seconds, warmup_steps=50, save_every=600.0))
 
 
 def unet(seconds: float = 1200.0) -> UNetRecipe:
-    """U-Net with v-prediction and zero terminal SNR; the text encoder goes on learning at the same rate.
+    """U-Net with v-prediction and zero terminal SNR, and the text encoder at the same learning rate.
 
     Validation error .231 after 2,250 steps (200 s), .171 after 6,550 (601 s; two H200s).
     """
     return UNetRecipe(loop=LoopConfig(lr=1e-3, seconds=seconds, validate_every=120.0, save_every=240.0))
 
 
-def finish(seconds: float = 330.0) -> UNetRecipe:
-    """U-Net, second part, from the weights of an earlier run: nearly all of it is the decay of the rate.
+def finetune_unet(seconds: float = 330.0) -> UNetRecipe:
+    """Finetuning of the U-Net from an earlier run: nearly all of it is the decay of the learning rate.
 
-    From the average at 2,800 steps (250 s, two H200s) 3,163 more (328 s, one H200): error .191. ``assets/emoji``: from
+    From the EMA at 2,800 steps (250 s, two H200s) 3,163 more (328 s, one H200): error .191. ``assets/emoji``: from
     there, on four H200s, 2,370 steps (240 s of a longer run), 9,640 (950 s; error .121), and 10,470 (1,050 s) with
-    things that turn a colour as a whole: .113, on held-out scenes recoloured likewise.
+    recolouring version 2: .113, on held-out scenes of that version.
     """
-    loop = LoopConfig(lr=1e-3, seconds=seconds, warmup=50, hold=0.15, validate_every=120.0, save_every=240.0, seed=1)
+    loop = LoopConfig(
+        lr=1e-3, seconds=seconds, warmup_steps=50, hold=0.15, validate_every=120.0, save_every=240.0, seed=1
+    )
     return UNetRecipe(loop=loop)

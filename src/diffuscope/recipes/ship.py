@@ -1,67 +1,68 @@
-"""From trained networks to the folder that ships: our layout, packed."""
+"""Trained networks as the packed model folder that ships, and back."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from diffuscope.clip_score import PROJECTION, TOWERS
 from diffuscope.config import ModelConfig
 from diffuscope.loading import CONFIG, config_to_json, read_config
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
-from diffuscope.training import ranks
-from diffuscope.training.text import Towers
-from diffuscope.training.unet import Painter
+from diffuscope.training import distributed
+from diffuscope.training.text import Clip
+from diffuscope.training.unet import DiffusionModel
 from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.assign import load_into
 from diffuscope.weights.store.old_names import current_names
 
-TOWERS = "towers.safetensors"
 TOKENS = "token_embedding.weight"
-"""The text encoder's table of embeddings; rows never trained on are not shipped."""
+"""The text encoder's table of embeddings; untrained rows are not shipped."""
 
 
-def ship(painter: Painter, vae: dict[str, Tensor], seen: Tensor, folder: Path, model: ModelConfig) -> int:
-    """Write a model folder that ``diffuscope.load`` opens, and return its size in bytes.
+def export_model(
+    model: DiffusionModel, vae: dict[str, Tensor], tokens: Tensor, folder: Path, config: ModelConfig
+) -> int:
+    """Write a model folder for ``diffuscope.load``, and return its size in bytes.
 
     Args:
-        painter: the averaged U-Net and towers.
+        model: the EMA of U-Net and CLIP.
         vae: the autoencoder's weights.
-        seen: ids of every token that occurs in the training texts; the other rows of the table are dropped.
-        folder: made if it does not exist.
-        model: the architecture and its preset.
+        tokens: ids of all tokens of the training captions; other rows of the table are dropped.
+        folder: created if it does not exist.
+        config: the architecture and its preset.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / CONFIG, config_to_json(model))
-    packing.write(folder / "text_encoder.safetensors", painter.towers.text_encoder.state_dict(), seen={TOKENS: seen})
-    packing.write(folder / "unet.safetensors", painter.unet.state_dict())
+    files.write_text(folder / CONFIG, config_to_json(config))
+    packing.write(folder / "text_encoder.safetensors", model.clip.text_encoder.state_dict(), seen={TOKENS: tokens})
+    packing.write(folder / "unet.safetensors", model.unet.state_dict())
     packing.write(folder / "vae.safetensors", vae)
-    # The other half of the towers: no part of the model, but of its scores.
-    towers = painter.towers
-    packing.write(folder / TOWERS, {"picture.weight": towers.picture.weight, "log_scale": towers.log_scale})
+    # The image side of CLIP: not a part of the model, but of its scores.
+    packing.write(folder / TOWERS, {PROJECTION: model.clip.picture.weight, "log_scale": model.clip.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def shipped_painter(folder: Path) -> Painter:
-    """U-Net and towers of a folder that ``ship`` wrote, to be trained on. Dropped rows of the table start at zero."""
+def load_model(folder: Path) -> DiffusionModel:
+    """U-Net and CLIP of a folder of ``export_model``, for more training. Dropped rows of the table start at zero."""
     config = read_config(folder)
-    picture = packing.read(folder / TOWERS)
-    towers = Towers(TextEncoder(config.text_encoder), picture["picture.weight"].shape[1])
+    image = packing.read(folder / TOWERS)
+    clip = Clip(TextEncoder(config.text_encoder), image[PROJECTION].shape[1])
     text = current_names(packing.read(folder / "text_encoder.safetensors"))
-    load_into(towers, {f"text_encoder.{name}": value for name, value in text.items()} | picture, source=str(folder))
+    load_into(clip, {f"text_encoder.{name}": value for name, value in text.items()} | image, source=str(folder))
     unet = UNet(config.unet)
     load_into(unet, packing.read(folder / "unet.safetensors"), source=str(folder / "unet.safetensors"))
-    return Painter(towers, unet)
+    return DiffusionModel(clip, unet)
 
 
-def seen_tokens(ids: Tensor, vocabulary: int) -> Tensor:
-    """[R] sorted ids that occur in ``ids`` of any shape, here or in another process; all are below ``vocabulary``."""
+def used_tokens(ids: Tensor, vocabulary: int) -> Tensor:
+    """[R] sorted token ids that occur in ``ids``, of any shape, in any process; all are below ``vocabulary``."""
     counts = torch.bincount(ids.flatten(), minlength=vocabulary).float()
-    ranks.share_mean([counts])
+    distributed.all_reduce_mean([counts])
     return counts.nonzero()[:, 0].cpu()
 
 
-def known_tokens(painter: Painter) -> Tensor:
-    """[R] sorted ids whose row of the table is not zero: in a folder that was shipped, those of its training."""
-    table: Tensor = painter.towers.text_encoder.token_embedding.weight
+def trained_tokens(model: DiffusionModel) -> Tensor:
+    """[R] sorted token ids whose embedding is not zero: in a shipped folder, those of its training."""
+    table: Tensor = model.clip.text_encoder.token_embedding.weight
     return table.detach().abs().sum(1).nonzero()[:, 0].cpu()

@@ -1,4 +1,4 @@
-"""Runs the stages of a recipe: data in, trained networks out. One folder a run, one folder a stage in it."""
+"""The stages of a recipe, from data to trained networks. A run has a folder, with a folder for each stage."""
 
 import hashlib
 from collections.abc import Callable
@@ -27,24 +27,24 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.recipes.emoji import ExamplesRecipe, TextRecipe, UNetRecipe, VAERecipe
-from diffuscope.training import ranks
-from diffuscope.training.examples import Examples, encode, latent_moments
-from diffuscope.training.loop import Draw, train
-from diffuscope.training.start import quiet
-from diffuscope.training.text import TextTask, Towers
-from diffuscope.training.unet import Painter, UNetTask
-from diffuscope.training.vae import VAETask, standardise
+from diffuscope.training import distributed
+from diffuscope.training.examples import Examples, encode_examples, latent_moments
+from diffuscope.training.initialisation import zero_init
+from diffuscope.training.loop import StepContext, train
+from diffuscope.training.text import Clip, TextTask
+from diffuscope.training.unet import DiffusionModel, UNetTask
+from diffuscope.training.vae import VAETask, normalise_latents
 from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.assign import load_into
 
 Network = TypeVar("Network", bound=nn.Module)
 
-_RANK_SEEDS = 1000  # between the seeds of two processes; the seeds of a recipe lie closer together
+_RANK_SEEDS = 1000  # distance of the seeds of two processes, larger than between the seeds of a recipe
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The corpus, rendered, on a device."""
+    """The rendered corpus on a device."""
 
     corpus: Corpus
     split: Split
@@ -71,7 +71,7 @@ class Dataset:
         )
 
     def held_out(self, count: int) -> Tensor:
-        """[count,3,size,size] in [-1,1]: held-out sprites by themselves, every other one on a coloured background."""
+        """[count,3,size,size] in [-1,1]: held-out sprites, every other one on a coloured background."""
         rows = [i for i, p in enumerate(self.corpus.pictures) if (p.concept, p.style) in self.split.styles][:count]
         scenes = blank_scenes(len(rows))
         scenes.sprite[:, 0] = rows
@@ -80,22 +80,22 @@ class Dataset:
 
 
 def train_vae(recipe: VAERecipe, dataset: Dataset, feature_net: Path, folder: Path, start: Path | None = None) -> VAE:
-    """The trained autoencoder, latents centred and of unit variance; also in ``folder/vae.safetensors``.
+    """The autoencoder, trained from scratch or from the file ``start``; also in ``folder/vae.safetensors``.
 
-    Training begins with the weights in the file ``start``, where one is given.
+    Its latents are normalised to zero mean and unit variance.
     """
     device = dataset.canvas.sprites.device
     torch.manual_seed(recipe.loop.seed)
     vae = VAE(recipe.model.vae)
     if start is None:
-        quiet(vae)
+        zero_init(vae)
     else:
         vae = load_vae(recipe, start).requires_grad_(True)
-    vae = placed(vae.float(), device)
+    vae = to_device(vae.float(), device)
     scenes = dataset.scenes(recipe.scenes, recipe.loop.seed, "vae")
 
-    def batch(draw: Draw) -> Tensor:
-        rows = np.random.default_rng(draw.seed).integers(recipe.scenes, size=recipe.batch)
+    def batch(context: StepContext) -> Tensor:
+        rows = np.random.default_rng(context.seed).integers(recipe.scenes, size=recipe.batch_size)
         return compose(dataset.canvas, scenes.take(rows)).contiguous(memory_format=torch.channels_last)
 
     task = VAETask(
@@ -103,7 +103,7 @@ def train_vae(recipe: VAERecipe, dataset: Dataset, feature_net: Path, folder: Pa
         batch,
         dataset.held_out(512),
         recipe.loss,
-        placed(load_efficientnet(feature_net), device),
+        to_device(load_efficientnet(feature_net), device),
         compiled=device.type == "cuda",
     )
     trained = train(task, recipe.loop, folder)
@@ -111,25 +111,25 @@ def train_vae(recipe: VAERecipe, dataset: Dataset, feature_net: Path, folder: Pa
     mean, std = latent_moments(
         [trained.encode(compose(dataset.canvas, scenes.take(slice(i, i + 128)))).mean for i in range(0, 8192, 128)]
     )
-    standardise(trained, mean, std)
+    normalise_latents(trained, mean, std)
     save(trained, folder / "vae.safetensors")
     return trained
 
 
-def made_from(recipe: ExamplesRecipe, corpus: Path, autoencoder: Path) -> str:
-    """What examples depend on, as one line."""
+def provenance(recipe: ExamplesRecipe, corpus: Path, autoencoder: Path) -> str:
+    """Everything that examples depend on, as one line."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (corpus, autoencoder)]
     return f"{recipe} corpus {digests[0]} autoencoder {digests[1]} recolouring {RECOLOUR_VERSION}"
 
 
-def example_files(folder: Path) -> tuple[Path, Path]:
-    """Where this process keeps its training examples, and the held-out ones."""
-    return folder / f"examples-{ranks.rank()}.safetensors", folder / f"held_out-{ranks.rank()}.safetensors"
+def example_paths(folder: Path) -> tuple[Path, Path]:
+    """Files of the training examples of this process, and of the held-out ones."""
+    return folder / f"examples-{distributed.rank()}.safetensors", folder / f"held_out-{distributed.rank()}.safetensors"
 
 
-def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Examples, Examples] | None:
-    """What ``make_examples`` left in ``folder``; None where it did not, or made them from something else."""
-    paths = example_files(folder)
+def cached_examples(folder: Path, device: torch.device, source: str) -> tuple[Examples, Examples] | None:
+    """The examples that ``make_examples`` wrote into ``folder``; None if there are none of this ``source``."""
+    paths = example_paths(folder)
     if not all(path.exists() and files.read_header(path).metadata.get("source") == source for path in paths):
         return None
     train_part, held_out = (Examples(**files.read(path)).to(device) for path in paths)
@@ -139,28 +139,28 @@ def kept_examples(folder: Path, device: torch.device, source: str) -> tuple[Exam
 def make_examples(
     recipe: ExamplesRecipe, dataset: Dataset, vae: VAE, feature_net: Path, folder: Path, source: str
 ) -> tuple[Examples, Examples]:
-    """Training and held-out examples (the latter show held-out pairs too), kept in ``folder`` for the next call.
+    """Training examples and held-out ones (with held-out pairs), written into ``folder``.
 
-    Every process makes other training examples, so that several processes learn from more of them.
+    Every process encodes other training examples.
     """
     device = dataset.canvas.sprites.device
-    network = placed(load_efficientnet(feature_net), device)
-    vae = placed(vae, device)
+    network = to_device(load_efficientnet(feature_net), device)
+    vae = to_device(vae, device)
 
-    def made(count: int, seed: int, *, train: bool) -> Examples:
+    def encoded(count: int, seed: int, *, train: bool) -> Examples:
         scenes = dataset.scenes(count, seed, "text", train=train)
-        return encode(vae, network, lambda rows: compose(dataset.canvas, scenes.take(rows)), token_ids(scenes))
+        return encode_examples(vae, network, lambda rows: compose(dataset.canvas, scenes.take(rows)), token_ids(scenes))
 
-    seed = recipe.seed + _RANK_SEEDS * ranks.rank()
-    found = made(recipe.scenes, seed, train=True), made(recipe.held_out, recipe.seed + 1, train=False)
+    seed = recipe.seed + _RANK_SEEDS * distributed.rank()
+    examples = encoded(recipe.scenes, seed, train=True), encoded(recipe.held_out, recipe.seed + 1, train=False)
     folder.mkdir(parents=True, exist_ok=True)
-    for path, part in zip(example_files(folder), found, strict=True):
+    for path, part in zip(example_paths(folder), examples, strict=True):
         files.write(path, {field.name: getattr(part, field.name) for field in fields(part)}, {"source": source})
-    return found
+    return examples
 
 
 def token_ids(scenes: Scenes) -> Tensor:
-    """[N,2,77] int32 ids of every scene's captions."""
+    """[N,2,77] int32 token ids of the captions of every scene."""
     chunks = [scenes.captions[i : i + 16384] for i in range(0, len(scenes), 16384)]
     return torch.from_numpy(np.concatenate(list(parallel_map(_tokenise, chunks, None))))
 
@@ -171,67 +171,67 @@ def _tokenise(captions: list[tuple[str, str]]) -> NDArray[np.int32]:
     return ids.view(len(captions), 2, -1).to(torch.int32).numpy()
 
 
-def train_text(recipe: TextRecipe, examples: tuple[Examples, Examples], folder: Path) -> Towers:
-    """The two towers; also in ``folder/towers.safetensors``."""
+def train_text(recipe: TextRecipe, examples: tuple[Examples, Examples], folder: Path) -> Clip:
+    """The trained CLIP; also in ``folder/towers.safetensors``."""
     device = examples[0].latents.device
     torch.manual_seed(recipe.loop.seed)
-    towers = Towers(TextEncoder(recipe.model.text_encoder), examples[0].features.shape[1]).to(device)
-    task = TextTask(towers, *examples, recipe.training, compiled=device.type == "cuda")
+    clip = Clip(TextEncoder(recipe.model.text_encoder), examples[0].features.shape[1]).to(device)
+    task = TextTask(clip, *examples, recipe.training, compiled=device.type == "cuda")
     trained = train(task, recipe.loop, folder)
-    assert isinstance(trained, Towers)
+    assert isinstance(trained, Clip)
     save(trained, folder / "towers.safetensors")
     return trained
 
 
-def load_towers(recipe: UNetRecipe, path: Path) -> Towers:
-    """The towers that ``train_text`` wrote."""
+def load_clip(recipe: UNetRecipe, path: Path) -> Clip:
+    """The CLIP of ``train_text``."""
     tensors = files.read(path)
-    towers = Towers(TextEncoder(recipe.model.text_encoder), tensors["picture.weight"].shape[1])
-    load_into(towers, tensors, source=str(path))
-    return towers
+    clip = Clip(TextEncoder(recipe.model.text_encoder), tensors["picture.weight"].shape[1])
+    load_into(clip, tensors, source=str(path))
+    return clip
 
 
-def new_painter(recipe: UNetRecipe, towers: Towers) -> Painter:
-    """A U-Net that knows nothing beside the trained towers."""
+def new_model(recipe: UNetRecipe, clip: Clip) -> DiffusionModel:
+    """A new U-Net with a trained CLIP."""
     torch.manual_seed(recipe.loop.seed)
     unet = UNet(recipe.model.unet)
-    quiet(unet)
-    return Painter(towers, unet)
+    zero_init(unet)
+    return DiffusionModel(clip, unet)
 
 
 def train_unet(
     recipe: UNetRecipe,
     examples: tuple[Examples, Examples],
-    painter: Painter,
+    model: DiffusionModel,
     folder: Path,
     stop_after: float | None = None,
-    saved: Callable[[nn.Module], None] = lambda _: None,
-) -> Painter:
-    """U-Net and text encoder, trained on from ``painter``."""
+    on_save: Callable[[nn.Module], None] = lambda _: None,
+) -> DiffusionModel:
+    """U-Net and text encoder, trained from ``model``."""
     device = examples[0].latents.device
     task = UNetTask(
-        placed(painter.requires_grad_(True), device),
+        to_device(model.requires_grad_(True), device),
         *examples,
         Schedule(recipe.model.schedule),
         Tokenizer().encode("")[0],
         recipe.training,
         compiled=device.type == "cuda",
     )
-    trained = train(task, recipe.loop, folder, stop_after=stop_after, saved=saved)
-    assert isinstance(trained, Painter)
+    trained = train(task, recipe.loop, folder, stop_after=stop_after, on_save=on_save)
+    assert isinstance(trained, DiffusionModel)
     return trained
 
 
-def placed(network: Network, device: torch.device) -> Network:
-    """``network`` on the device, its convolutions in the memory order that GPUs and CPUs are fastest in."""
+def to_device(network: Network, device: torch.device) -> Network:
+    """``network`` on the device, in the memory format with the fastest convolutions."""
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def save(network: nn.Module, path: Path) -> None:
-    """Write a network's weights in the first process; the others wait for it."""
-    if ranks.rank() == 0:
+    """Write a network's weights on rank 0; the other processes wait."""
+    if distributed.rank() == 0:
         files.write(path, {name: value.contiguous() for name, value in network.state_dict().items()})
-    ranks.wait()
+    distributed.barrier()
 
 
 def load_vae(recipe: VAERecipe, path: Path) -> VAE:

@@ -1,5 +1,5 @@
-"""How the networks are made: one loop, one task per network, plain torch.
+"""Training in plain torch: one loop, and one task for each network.
 
-A task owns what is learned and says what its loss is; ``loop.train`` does the rest (optimiser, schedule, average,
-checkpoints, log) and runs on one device or, started by ``torchrun``, on several.
+A task holds a network, its data and its loss. ``loop.train`` does the rest (optimiser, learning rate schedule, EMA,
+checkpoints, log), on one device or, started by ``torchrun``, on several.
 """

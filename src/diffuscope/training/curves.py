@@ -1,4 +1,4 @@
-"""Learning curves of a run, from its log."""
+"""Learning curves of a run."""
 
 import json
 from collections import defaultdict
@@ -6,11 +6,8 @@ from pathlib import Path
 from typing import Any
 
 
-def draw(log: Path, out: Path) -> None:
-    """Write one PNG with a panel for each number of ``log`` (JSON lines with ``step`` and ``seconds``).
-
-    Needs matplotlib (the extra ``train``). Numbers that were validated are marked; the others are drawn as a line.
-    """
+def plot(log: Path, out: Path) -> None:
+    """Write a PNG with a panel for each number of ``log``, JSON lines with ``step``; needs matplotlib."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -33,11 +30,11 @@ def draw(log: Path, out: Path) -> None:
         panel.set_title(name, fontsize=9)
         panel.set_xlabel("step", fontsize=8)
         panel.grid(alpha=0.3)
-        if min(values) > 0 and name in {"loss", "error", "absolute", "square", "gradient"}:
+        if min(values) > 0 and name in {"loss", "error", "l1", "l2", "grad_norm"}:
             panel.set_yscale("log")
     for panel in panels.flat[len(series) :]:
         panel.remove()
-    # Room for the labels, in inches; to measure them takes longer than all else.
+    # Room for the labels, in inches; to measure them would take longer than everything else.
     figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.85 / 3, 0.7 / 1.8)
     figure.savefig(out, dpi=110)
     pyplot.close(figure)

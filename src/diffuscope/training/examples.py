@@ -1,4 +1,4 @@
-"""What the U-Net and the text encoder learn from, made once and kept on the device: latents, texts, features."""
+"""Training examples of U-Net and text encoder, encoded once: latents, token ids, image features."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -12,19 +12,19 @@ from diffuscope.models.vae import VAE
 
 @dataclass(frozen=True)
 class Batch:
-    """A drawn batch: one text for each picture."""
+    """A batch with one text for each image."""
 
     latents: Tensor
     """[B,C,h,w] mean latents, scaled as the U-Net sees them."""
     ids: Tensor
     """[B,T] int64 token ids."""
     features: Tensor
-    """[B,F] pooled features of the pictures by the pretrained network."""
+    """[B,F] pooled image features."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """N pictures, each with K texts that describe it."""
+    """N images with K captions each."""
 
     latents: Tensor
     """[N,C,h,w] bfloat16."""
@@ -36,8 +36,8 @@ class Examples:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """``count`` examples with replacement, each with one of its texts."""
+    def sample(self, count: int, generator: torch.Generator) -> Batch:
+        """``count`` random examples with replacement, each with one of its captions."""
         device = self.latents.device
         rows = torch.randint(len(self), (count,), device=device, generator=generator)
         texts = torch.randint(self.ids.shape[1], (count,), device=device, generator=generator)
@@ -52,25 +52,25 @@ class Examples:
 
 
 @torch.no_grad()
-def encode(
+def encode_examples(
     vae: VAE,
     feature_net: EfficientNet,
-    pictures: Callable[[slice], Tensor],
+    images: Callable[[slice], Tensor],
     ids: Tensor,
     chunk: int = 512,
 ) -> Examples:
-    """Examples from pictures that are composed chunk by chunk.
+    """Encode images that are composed chunk by chunk.
 
     Args:
-        vae: encodes; its mean latents are kept, times ``config.scale``.
-        feature_net: its pooled features are kept.
-        pictures: rows -> pictures [B,3,H,W] in [-1,1] on the device.
-        ids: [N,K,T] token ids of the texts.
-        chunk: pictures encoded at once.
+        vae: for the mean latents, times ``config.scale``.
+        feature_net: for the pooled features.
+        images: rows -> images [B,3,H,W] in [-1,1] on the device.
+        ids: [N,K,T] token ids of the captions.
+        chunk: images encoded at once.
     """
     latents, features = [], []
     for start in range(0, len(ids), chunk):
-        pixels = pictures(slice(start, min(start + chunk, len(ids))))
+        pixels = images(slice(start, min(start + chunk, len(ids))))
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
             mean = vae.encode(pixels).mean
             pooled = feature_net.features(pixels / 2 + 0.5).pooled

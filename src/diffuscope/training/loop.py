@@ -1,7 +1,7 @@
 """The one training loop.
 
-Started by ``torchrun --nproc-per-node N`` within ``ranks.joined``, every process draws other data, gradients are
-averaged, and process 0 writes.
+Started by ``torchrun --nproc-per-node N`` within ``distributed.process_group``, every process samples other data,
+gradients are averaged, and rank 0 writes.
 """
 
 import copy
@@ -16,28 +16,28 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError
-from diffuscope.training import checkpoints, curves, ranks
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.training import checkpoints, curves, distributed
 from diffuscope.training.checkpoints import Progress
 from diffuscope.training.muon import MuonAdamW
 
-_CLOCK_EVERY = 10  # steps between two looks at the clock, where several processes train
+_CLOCK_EVERY = 10  # steps between two readings of the clock, with several processes
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """One run. Its length is ``steps``, or ``seconds`` of training where a lease is measured in time."""
+    """One run, of ``steps`` or of ``seconds`` of training."""
 
     lr: float = 1e-3
-    adam_ratio: float = 0.6
+    adam_ratio: float = 0.6  # AdamW's learning rate, divided by Muon's
     weight_decay: float = 0.0
     steps: int | None = None
     seconds: float | None = None
-    warmup: int = 200  # steps from 0 to the full learning rate
-    hold: float = 0.35  # part of the run at the full rate, before the cosine
-    floor: float = 0.02  # part of the full rate at the end
-    clip: float = 1.0  # largest norm of the gradient
-    average: float = 0.999  # decay of the moving average of the weights
+    warmup_steps: int = 200
+    hold: float = 0.35  # part of the run at the full learning rate, before the cosine
+    min_lr_factor: float = 0.02  # learning rate at the end, as a part of the full one
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
     log_every: int = 50
     validate_every: float = 60.0  # seconds
     save_every: float = 60.0  # seconds
@@ -45,46 +45,47 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
-            raise InputError(f"steps={self.steps} and seconds={self.seconds}: give one of the two")
-        if self.warmup < 1:
-            raise InputError(f"warmup is {self.warmup}; it takes at least 1 step")
+            got = Unquoted(f"steps={self.steps} and seconds={self.seconds}")
+            raise InputError("steps", got, "either steps or seconds")
+        if self.warmup_steps < 1:
+            raise InputError("warmup_steps", self.warmup_steps, "at least 1")
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Randomness of one step, a pure function of seed, step and rank: a resumed run draws what it would have drawn."""
+class StepContext:
+    """Randomness and progress of one step, a function of seed, step and rank: resuming changes no sample."""
 
     generator: torch.Generator
     """On the network's device, seeded with ``seed``."""
     seed: int
     step: int
     progress: float
-    """Part of the run that is done, in [0, 1)."""
+    """Completed part of the run, in [0, 1)."""
 
 
 class Task(Protocol):
-    """What is learned, and from what."""
+    """A network, its data and its loss."""
 
     network: nn.Module
-    """Everything with a gradient. The loop averages it, saves it and restores it."""
-    edges: tuple[str, ...]
-    """Beginnings of the names of matrices that AdamW shall take: first and last layers."""
+    """Everything that is trained, averaged, saved and restored."""
+    adamw_prefixes: tuple[str, ...]
+    """Prefixes of the names of matrices that AdamW trains instead of Muon: first and last layers."""
 
-    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of a fresh batch, and numbers for the log (detached, on the device)."""
+    def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a new batch, and numbers for the log (detached, on the device)."""
 
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Scores of the averaged network on data never trained on."""
+        """Scores of the EMA network on held-out data."""
 
 
-def rate(config: LoopConfig, step: int, progress: float) -> float:
-    """Factor of the learning rate: linear warm-up, flat for ``hold``, then a cosine down to ``floor``."""
+def lr_factor(config: LoopConfig, step: int, progress: float) -> float:
+    """Factor of the learning rate: linear warm-up, constant for ``hold``, then a cosine to ``min_lr_factor``."""
     if progress <= config.hold:
         cosine = 1.0
     else:
         turn = (progress - config.hold) / (1 - config.hold)
-        cosine = config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, turn)))
-    return min(1.0, (step + 1) / config.warmup) * cosine
+        cosine = config.min_lr_factor + (1 - config.min_lr_factor) * 0.5 * (1 + math.cos(math.pi * min(1.0, turn)))
+    return min(1.0, (step + 1) / config.warmup_steps) * cosine
 
 
 def train(
@@ -93,59 +94,59 @@ def train(
     folder: Path,
     *,
     stop_after: float | None = None,
-    saved: Callable[[nn.Module], None] = lambda _: None,
+    on_save: Callable[[nn.Module], None] = lambda _: None,
 ) -> nn.Module:
-    """The averaged network at the end of the run.
+    """The EMA network at the end of the run.
 
-    Writes ``folder/log.jsonl`` (a line every ``log_every`` steps, a line per validation), ``folder/curves.png`` at the
-    end, and ``folder/checkpoint.safetensors``, from which a later call with the same folder goes on.
+    Writes ``folder/log.jsonl`` (a line every ``log_every`` steps and for each validation), ``folder/curves.png`` at the
+    end, and ``folder/checkpoint.safetensors``, from which a later call with the same folder resumes.
 
     Args:
         task: network, loss and data.
         config: the run.
-        folder: made if it does not exist.
-        stop_after: seconds after which this call saves and returns although the run is not at its end.
-        saved: called with the averaged network after every checkpoint, so that a run that is cut off leaves a model.
+        folder: created if it does not exist.
+        stop_after: seconds of training after which this call saves and returns, at any point of the run.
+        on_save: called with the EMA network after every checkpoint, so that an interrupted run leaves a model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    average = copy.deepcopy(task.network).requires_grad_(False).eval()
+    ema = copy.deepcopy(task.network).requires_grad_(False).eval()
     optimiser = MuonAdamW(
         task.network,
         config.lr,
         adam_ratio=config.adam_ratio,
-        edges=task.edges,
+        adamw_prefixes=task.adamw_prefixes,
         weight_decay=config.weight_decay,
     )
     checkpoint = folder / "checkpoint.safetensors"
     progress = Progress()
     if checkpoint.exists():
-        progress = checkpoints.restore(checkpoint, task.network, average, optimiser)
-    run = _Run(task, config, folder, average, optimiser, progress, saved)
+        progress = checkpoints.restore(checkpoint, task.network, ema, optimiser)
+    run = _Run(task, config, folder, ema, optimiser, progress, on_save)
     end = math.inf if stop_after is None else progress.seconds + stop_after
     while run.fraction() < 1.0 and progress.seconds < end:
         run.step()
     run.finish()
-    return average
+    return ema
 
 
 class _Run:
-    """The moving parts of one call of ``train``."""
+    """The state of one call of ``train``."""
 
     def __init__(
         self,
         task: Task,
         config: LoopConfig,
         folder: Path,
-        average: nn.Module,
+        ema: nn.Module,
         optimiser: MuonAdamW,
         progress: Progress,
-        saved: Callable[[nn.Module], None],
+        on_save: Callable[[nn.Module], None],
     ) -> None:
-        self.task, self.config, self.folder, self.on_save = task, config, folder, saved
-        self.average, self.optimiser, self.progress = average, optimiser, progress
+        self.task, self.config, self.folder, self.on_save = task, config, folder, on_save
+        self.ema, self.optimiser, self.progress = ema, optimiser, progress
         self.parameters = [p for p in task.network.parameters() if p.requires_grad]
-        self.averaged: list[Tensor] = [p.detach() for p in average.parameters()]
-        self.current: list[Tensor] = [p.detach() for p in task.network.parameters()]
+        self.ema_parameters: list[Tensor] = [p.detach() for p in ema.parameters()]
+        self.network_parameters: list[Tensor] = [p.detach() for p in task.network.parameters()]
         self.device = self.parameters[0].device
         self.generator = torch.Generator(self.device)
         self.clock = time.monotonic()
@@ -154,7 +155,7 @@ class _Run:
         self.validated = self.saved = progress.seconds
 
     def fraction(self) -> float:
-        """Part of the run that is done."""
+        """Completed part of the run."""
         if self.config.steps is not None:
             return self.progress.step / self.config.steps
         assert self.config.seconds is not None
@@ -164,30 +165,34 @@ class _Run:
         """One update of the weights."""
         step = self.progress.step
         fraction = self.fraction()
-        seed = (self.config.seed * 1_000_003 + step) * 4096 + ranks.rank()
-        draw = Draw(self.generator.manual_seed(seed), seed, step, fraction)
-        loss, numbers = self.task.loss(draw)
+        seed = (self.config.seed * 1_000_003 + step) * 4096 + distributed.rank()
+        context = StepContext(self.generator.manual_seed(seed), seed, step, fraction)
+        loss, numbers = self.task.loss(context)
         loss.backward()
-        ranks.share_mean(p.grad for p in self.parameters if p.grad is not None)
-        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
-        self.optimiser.step(rate(self.config, step, fraction))
-        # Early on a long memory would average over noise: the decay grows with the steps made.
-        decay = min(self.config.average, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.averaged, self.current, 1 - decay)
+        distributed.all_reduce_mean(p.grad for p in self.parameters if p.grad is not None)
+        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        self.optimiser.step(lr_factor(self.config, step, fraction))
+        # At first a slow EMA would hold mostly noise, so the decay grows with the number of steps.
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.ema_parameters, self.network_parameters, 1 - decay)
         self.progress.step += 1
         if step % self.config.log_every == 0:
             self._check_finite()
-            values = {"loss": loss.item(), "gradient": self.norm.item(), "rate": rate(self.config, step, fraction)}
+            values = {
+                "loss": loss.item(),
+                "grad_norm": self.norm.item(),
+                "lr_factor": lr_factor(self.config, step, fraction),
+            }
             self._log(values | {name: value.item() for name, value in numbers.items()})
         self._tick()
 
     def _tick(self) -> None:
-        # All processes must stop at the same step, so the first one's clock counts; asking it waits for the device.
-        if ranks.world() == 1 or self.progress.step % _CLOCK_EVERY == 0:
+        # All processes must stop at the same step, so rank 0's clock counts; the broadcast waits for the device.
+        if distributed.world_size() == 1 or self.progress.step % _CLOCK_EVERY == 0:
             now = time.monotonic()
-            # The first step of a call compiles; that is no training time, nor is what validating and saving take.
+            # Compilation in the first step, validation and saving do not count as training time.
             passed = 0.0 if self.compiling else now - self.clock
-            self.progress.seconds += ranks.first_says(passed, self.device)
+            self.progress.seconds += distributed.broadcast_scalar(passed, self.device)
             self.compiling, self.clock = False, now
         if self.progress.seconds - self.validated >= self.config.validate_every:
             self.validated = self.progress.seconds
@@ -199,32 +204,32 @@ class _Run:
             self.clock = time.monotonic()
 
     def finish(self) -> None:
-        """Validate and save a last time, and draw the curves."""
+        """Validate and save a last time, and plot the curves."""
         self._validate()
         self._save()
-        if ranks.rank() == 0:
-            curves.draw(self.folder / "log.jsonl", self.folder / "curves.png")
+        if distributed.rank() == 0:
+            curves.plot(self.folder / "log.jsonl", self.folder / "curves.png")
 
     def _check_finite(self) -> None:
         if not math.isfinite(self.norm.item()):
             raise RuntimeError(
                 f"the gradient's norm became {self.norm.item()} by step {self.progress.step - 1}; "
-                f"go on from {self.folder / 'checkpoint.safetensors'} with a lower lr"
+                f"resume from {self.folder / 'checkpoint.safetensors'} with a lower lr"
             )
 
     def _validate(self) -> None:
-        if ranks.rank() == 0:
-            self._log({f"validation.{name}": value for name, value in self.task.validate(self.average).items()})
+        if distributed.rank() == 0:
+            self._log({f"validation.{name}": value for name, value in self.task.validate(self.ema).items()})
 
     def _save(self) -> None:
-        self._check_finite()  # a checkpoint of no numbers would spoil the run for ever
-        if ranks.rank() == 0:
+        self._check_finite()  # a checkpoint with NaN could not be resumed
+        if distributed.rank() == 0:
             path = self.folder / "checkpoint.safetensors"
-            checkpoints.save(path, self.task.network, self.average, self.optimiser, self.progress)
-            self.on_save(self.average)
+            checkpoints.save(path, self.task.network, self.ema, self.optimiser, self.progress)
+            self.on_save(self.ema)
 
     def _log(self, numbers: dict[str, float]) -> None:
-        if ranks.rank() == 0:
+        if distributed.rank() == 0:
             line = asdict(self.progress) | numbers
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")

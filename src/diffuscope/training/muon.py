@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for the rest: the optimiser of every recipe here."""
+"""The optimiser of every recipe: Muon for matrices, AdamW for the rest."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
 
-def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
     """The nearest semi-orthogonal matrices, roughly: U V^T of the singular value decomposition U S V^T.
 
     Newton-Schulz iteration (Jordan et al. 2024, "Muon"); singular values come out between about 0.7 and 1.2.
@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
 
     Updates are scaled by 0.2 sqrt(max(rows, columns)), so their root mean square is that of a typical AdamW update and
     learning rate and weight decay carry over (Liu et al. 2025, "Muon is scalable", eq. 4). Convolution kernels count
-    as matrices [out, in * height * width]. Matrices of one shape are handled in one batch.
+    as matrices [out, in * height * width]. Matrices of one shape are updated in one batch.
 
     Args:
         parameters: tensors of two or more dimensions.
@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         directions = torch._foreach_lerp(grads, momenta, group["momentum"])
         matrices = torch.stack([direction.flatten(1) for direction in directions])
-        updates = orthogonalised(matrices)
+        updates = orthogonalise(matrices)
         scale = group["lr"] * 0.2 * max(matrices.shape[-2:]) ** 0.5
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
@@ -87,8 +87,8 @@ class MuonAdamW:
     Args:
         network: what is trained.
         lr: Muon's learning rate; AdamW's is ``lr * adam_ratio``.
-        adam_ratio: AdamW learns with this part of ``lr``.
-        edges: names of parameters (or beginnings of names) that AdamW recolourable although they are matrices.
+        adam_ratio: AdamW's learning rate, divided by ``lr``.
+        adamw_prefixes: prefixes of the names of matrices that AdamW trains.
         weight_decay: of the matrices.
     """
 
@@ -98,13 +98,15 @@ class MuonAdamW:
         lr: float,
         *,
         adam_ratio: float = 0.6,
-        edges: tuple[str, ...] = (),
+        adamw_prefixes: tuple[str, ...] = (),
         weight_decay: float = 0.0,
     ) -> None:
         named = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
         tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
         self.names = {id(p): name for name, p in named}
-        matrices = [p for name, p in named if p.ndim >= 2 and id(p) not in tables and not name.startswith(edges)]
+        matrices = [
+            p for name, p in named if p.ndim >= 2 and id(p) not in tables and not name.startswith(adamw_prefixes)
+        ]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
         parts: list[torch.optim.Optimizer] = []
@@ -117,7 +119,7 @@ class MuonAdamW:
         self.base = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
     def step(self, factor: float) -> None:
-        """One update with every learning rate multiplied by ``factor``; gradients are freed."""
+        """One update, with every learning rate multiplied by ``factor``; frees the gradients."""
         for part, rates in zip(self.parts, self.base, strict=True):
             for group, rate in zip(part.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -125,7 +127,7 @@ class MuonAdamW:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Every buffer by parameter name and slot, to be written into a checkpoint."""
+        """Every buffer by parameter name and slot, for a checkpoint."""
         return {
             f"{self.names[id(parameter)]}.{slot}": value
             for part in self.parts
@@ -134,7 +136,7 @@ class MuonAdamW:
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take up the buffers of ``state``."""
+        """Load the buffers of ``state``."""
         slots: dict[str, dict[str, Tensor]] = defaultdict(dict)
         for key, value in state.items():
             name, slot = key.rsplit(".", 1)
@@ -142,8 +144,8 @@ class MuonAdamW:
         for part in self.parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
-                    # A fused AdamW counts its steps on the device, a plain one on the CPU, and wants its buffers in
-                    # the memory order of the parameter.
+                    # A fused AdamW counts its steps on the device, another on the CPU. Buffers need the memory format
+                    # of their parameter.
                     part.state[parameter] = {
                         slot: value.to(parameter.device if group.get("fused") else "cpu", copy=True)
                         if slot == "step"

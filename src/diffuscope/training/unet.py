@@ -1,4 +1,4 @@
-"""Training the U-Net, and with it the text encoder: predict what noise did to the latents, given a text."""
+"""Training of the U-Net together with the text encoder, by the diffusion loss and CLIP's loss."""
 
 from dataclasses import dataclass
 
@@ -10,58 +10,58 @@ from diffuscope.diffusion.prediction import training_target
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.models.unet import UNet
 from diffuscope.training.examples import Batch, Examples
-from diffuscope.training.loop import Draw
-from diffuscope.training.text import Towers, retrieval
+from diffuscope.training.loop import StepContext
+from diffuscope.training.text import Clip, retrieval
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetTraining:
-    """Batches and loss of the diffusion stage."""
+    """Batches and loss of the stage ``unet``."""
 
-    batch: int = 512
-    drop: float = 0.1  # part of the texts replaced by the empty one, for guidance (Ho & Salimans 2022)
-    snr_cap: float = 5.0
-    contrast: float = 0.05  # weight of CLIP's loss, which keeps the text encoder a tower
+    batch_size: int = 512
+    text_dropout: float = 0.1  # part of the texts replaced by the empty text, for guidance (Ho & Salimans 2022)
+    min_snr_gamma: float = 5.0
+    clip_weight: float = 0.05  # of CLIP's loss, so that the text encoder still fits the image projection
 
 
-class Painter(nn.Module):
-    """The two networks that learn together."""
+class DiffusionModel(nn.Module):
+    """CLIP and the U-Net, which are trained together."""
 
-    def __init__(self, towers: Towers, unet: UNet) -> None:
+    def __init__(self, clip: Clip, unet: UNet) -> None:
         super().__init__()
-        self.towers = towers
+        self.clip = clip
         self.unet = unet
 
 
-def weight(kind: Prediction, sigma: Tensor, cap: float) -> Tensor:
+def loss_weight(prediction: Prediction, sigma: Tensor, gamma: float) -> Tensor:
     """Weight of the squared error of a prediction at noise level sigma.
 
-    In terms of x0 it is min(SNR, cap) + 1 with SNR = 1 / sigma^2: Min-SNR (Hang et al. 2023, section 3.4) with one
-    added, so that pure noise still counts. An epsilon error is SNR times, a v error SNR + 1 times the error of x0.
+    In terms of x0 it is min(SNR, gamma) + 1 with SNR = 1 / sigma^2: Min-SNR (Hang et al. 2023, section 3.4) with one
+    added, so that pure noise has a weight too. An epsilon error is SNR times, a v error SNR + 1 times the error of x0.
     """
     snr = sigma.square().reciprocal()
     errors = {"epsilon": snr, "v": snr + 1, "x0": torch.ones_like(snr)}
-    return (snr.clamp(max=cap) + 1) / errors[kind]
+    return (snr.clamp(max=gamma) + 1) / errors[prediction]
 
 
 class UNetTask:
     """The task of ``loop.train`` for U-Net and text encoder.
 
     Args:
-        painter: what is trained, on its device.
+        model: the networks, on their device.
         examples: latents and texts.
-        held_out: examples never trained on.
+        held_out: held-out examples.
         schedule: noise levels and prediction type.
         empty: [T] token ids of the empty text.
         training: batch size and loss.
-        compiled: whether the networks are compiled.
+        compiled: compile the networks.
     """
 
-    edges: tuple[str, ...] = ("unet.conv_in", "unet.conv_out", "towers.picture")
+    adamw_prefixes: tuple[str, ...] = ("unet.conv_in", "unet.conv_out", "clip.picture")
 
     def __init__(
         self,
-        painter: Painter,
+        model: DiffusionModel,
         examples: Examples,
         held_out: Examples,
         schedule: Schedule,
@@ -70,46 +70,46 @@ class UNetTask:
         *,
         compiled: bool = False,
     ) -> None:
-        self.network: nn.Module = painter
-        self.painter, self.examples, self.held_out, self.training = painter, examples, held_out, training
+        self.network: nn.Module = model
+        self.model, self.examples, self.held_out, self.training = model, examples, held_out, training
         device = examples.latents.device
-        self.kind = schedule.config.prediction
+        self.prediction = schedule.config.prediction
         self.sigmas = schedule.sigmas.to(device, torch.float32)
         self.empty = empty.to(device)
-        # Recorded once and replayed (CUDA graphs): launched from Python one by one, kernels leave the GPU half idle.
+        # CUDA graphs: launched from Python one by one, the kernels would leave the GPU half idle.
         self.predict = torch.compile(_predict, mode="reduce-overhead") if compiled else _predict
 
-    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """WeightedChoice squared error of the prediction, plus CLIP's loss on the same texts."""
-        batch = self.examples.draw(self.training.batch, draw.generator)
-        dropped = round(self.training.drop * self.training.batch)
-        error, pooled = self._error(self.painter, batch, draw.generator, dropped)
+        batch = self.examples.sample(self.training.batch_size, context.generator)
+        dropped = round(self.training.text_dropout * self.training.batch_size)
+        error, pooled = self._error(self.model, batch, context.generator, dropped)
         loss = error.mean()
         numbers = {"error": loss.detach()}
-        if self.training.contrast:
-            contrast = self.painter.towers.contrast(pooled[dropped:], batch.features[dropped:].float())
-            loss = loss + self.training.contrast * contrast
-            numbers["contrast"] = contrast.detach()
+        if self.training.clip_weight:
+            clip_loss = self.model.clip.contrastive_loss(pooled[dropped:], batch.features[dropped:].float())
+            loss = loss + self.training.clip_weight * clip_loss
+            numbers["clip_loss"] = clip_loss.detach()
         return loss, numbers
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """The weighted error on held-out examples with fixed noise and times, and the towers' retrieval."""
-        assert isinstance(network, Painter)
+        """The weighted error on held-out examples with fixed noise and times, and R@1 and R@5 of CLIP."""
+        assert isinstance(network, DiffusionModel)
         generator = torch.Generator(self.sigmas.device).manual_seed(0)
         errors = []
         for start in range(0, len(self.held_out), 256):
             part = self.held_out[start : start + 256]
             batch = Batch(part.latents.float(), part.ids[:, 0].long(), part.features)
             errors.append(self._error(network, batch, generator, 0, fast=False)[0])
-        return {"error": torch.cat(errors).mean().item()} | retrieval(network.towers, self.held_out)
+        return {"error": torch.cat(errors).mean().item()} | retrieval(network.clip, self.held_out)
 
     def _error(
-        self, painter: Painter, batch: Batch, generator: torch.Generator, dropped: int, *, fast: bool = True
+        self, model: DiffusionModel, batch: Batch, generator: torch.Generator, dropped: int, *, fast: bool = True
     ) -> tuple[Tensor, Tensor]:
         x0, count, device = batch.latents, len(batch.latents), batch.latents.device
-        # One time in each of B equal parts of the range varies less than B independent ones. Shuffled, because the
-        # first ``dropped`` rows lose their text.
+        # Stratified: one time in each of B equal parts of the range has less variance than B independent times.
+        # Shuffled, because the first ``dropped`` rows lose their text.
         parts = torch.randperm(count, device=device, generator=generator)
         parts = parts + torch.rand(count, device=device, generator=generator)
         time = (parts * (len(self.sigmas) / count)).long().clamp(max=len(self.sigmas) - 1)
@@ -118,11 +118,11 @@ class UNetTask:
         ids = torch.cat([self.empty.expand(dropped, -1), batch.ids[dropped:]])
         x = (x0 + sigma * noise) / (sigma.square() + 1).sqrt()
         with torch.autocast(device.type, torch.bfloat16, enabled=x.is_cuda):
-            output, pooled = (self.predict if fast else _predict)(painter, x, time, ids)
-        error = (output.float() - training_target(self.kind, x0, noise, sigma)).square().mean((1, 2, 3))
-        return error * weight(self.kind, sigma.flatten(), self.training.snr_cap), pooled
+            output, pooled = (self.predict if fast else _predict)(model, x, time, ids)
+        error = (output.float() - training_target(self.prediction, x0, noise, sigma)).square().mean((1, 2, 3))
+        return error * loss_weight(self.prediction, sigma.flatten(), self.training.min_snr_gamma), pooled
 
 
-def _predict(painter: Painter, x: Tensor, time: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    text = painter.towers.text_encoder(ids)
-    return painter.unet(x, time, text.last_hidden_state), text.pooled
+def _predict(model: DiffusionModel, x: Tensor, time: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    text = model.clip.text_encoder(ids)
+    return model.unet(x, time, text.last_hidden_state), text.pooled

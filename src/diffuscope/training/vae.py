@@ -1,4 +1,4 @@
-"""Training the autoencoder: reconstruct pictures through a few numbers, and keep those numbers tame."""
+"""Training of the autoencoder: reconstruction, KL and perceptual losses, and a penalty on activation spikes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,32 +10,31 @@ from torch.nn import functional as F
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.fidelity import fidelity, is_measured
 from diffuscope.models.vae import VAE
-from diffuscope.training.loop import Draw
+from diffuscope.training.loop import StepContext
 
-Pictures = Callable[[Draw], Tensor]
-"""A fresh batch of pictures [B,3,H,W] in [-1,1], decided by the draw's seed."""
-
+Batches = Callable[[StepContext], Tensor]
+"""Makes a batch of images [B,3,H,W] in [-1,1] from the seed of a step."""
 
 SPIKE = 10.0
-"""Standard deviations from a picture's mean, in one layer, beyond which an activation counts as a spike."""
+"""Standard deviations from the mean of layer and image beyond which an activation counts as a spike."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAELoss:
     """Weights of the parts of the loss, each a mean over elements; pixels are in [-1, 1]."""
 
-    absolute: float = 1.0
-    square: float = 5.0
+    l1: float = 1.0
+    l2: float = 5.0
     kl: float = 5e-4
-    spikes: float = 0.0  # decoder activations beyond ``SPIKE`` standard deviations: squared excess, a picture's sum
-    features: float = 0.05
-    features_from: float = 0.7  # part of the run after which feature distances count
+    spikes: float = 0.0  # squared excess of decoder activations beyond ``SPIKE``, summed over an image
+    perceptual: float = 0.05
+    perceptual_from: float = 0.7  # part of the run after which the perceptual loss is added
 
 
-class Relative(nn.Module):
-    """Distance of two pictures in the feature maps of a pretrained network (Zhang et al. 2018, without learned heads).
+class PerceptualDistance(nn.Module):
+    """Distance of two images in feature maps: LPIPS without learned weights (Zhang et al. 2018).
 
-    Each map is scaled to unit length along its channels; the result is the mean squared distance, summed over maps.
+    Maps are normalised to unit length along their channels; the result is the mean squared distance, summed over maps.
     """
 
     def __init__(self, feature_net: EfficientNet) -> None:
@@ -58,15 +57,15 @@ class VAETask:
     """The task of ``loop.train`` for the autoencoder.
 
     Args:
-        vae: what is trained, on its device.
-        pictures: where batches come from.
-        held_out: [N,3,H,W] pictures in [-1,1] never trained on.
+        vae: the network, on its device.
+        batches: makes the batches.
+        held_out: [N,3,H,W] held-out images in [-1,1].
         loss: weights of the parts.
-        feature_net: network whose features are compared; None leaves that part out.
-        compiled: whether encoder and decoder are compiled.
+        feature_net: for the perceptual loss; None leaves it out.
+        compiled: compile encoder and decoder.
     """
 
-    edges: tuple[str, ...] = (
+    adamw_prefixes: tuple[str, ...] = (
         "encoder.conv_in",
         "encoder.conv_out",
         "decoder.conv_in",
@@ -78,7 +77,7 @@ class VAETask:
     def __init__(
         self,
         vae: VAE,
-        pictures: Pictures,
+        batches: Batches,
         held_out: Tensor,
         loss: VAELoss,
         feature_net: EfficientNet | None = None,
@@ -86,54 +85,54 @@ class VAETask:
         compiled: bool = False,
     ) -> None:
         self.network: nn.Module = vae
-        self.pictures, self.held_out, self.weights = pictures, held_out, loss
-        self.relative = None if feature_net is None else Relative(feature_net)
+        self.batches, self.held_out, self.weights = batches, held_out, loss
+        self.perceptual = None if feature_net is None else PerceptualDistance(feature_net)
         self.autoencode = torch.compile(_autoencode) if compiled else _autoencode
 
-    def loss(self, draw: Draw) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruction, divergence from a unit Gaussian and, late in the run, distance in features."""
+    def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruction and KL losses, the penalty on spikes and, from ``perceptual_from`` on, the perceptual loss."""
         weights = self.weights
-        pixels = self.pictures(draw)
-        noise = torch.randn(self.latents_shape(pixels), device=pixels.device, generator=draw.generator)
+        pixels = self.batches(context)
+        noise = torch.randn(self.latents_shape(pixels), device=pixels.device, generator=context.generator)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
             output, mean, std, spikes = self.autoencode(self.network, pixels, noise, bool(weights.spikes))
         difference = output.float() - pixels
-        absolute, square = difference.abs().mean(), difference.square().mean()
+        l1, l2 = difference.abs().mean(), difference.square().mean()
         variance = std.float().square()
         kl = 0.5 * (mean.float().square() + variance - 1 - variance.log()).mean()
-        loss = weights.absolute * absolute + weights.square * square + weights.kl * kl + weights.spikes * spikes
-        numbers = {"spikes": spikes, "absolute": absolute, "square": square, "kl": kl, "std": std.float().mean()}
-        if self.relative is not None and weights.features and draw.progress >= weights.features_from:
+        loss = weights.l1 * l1 + weights.l2 * l2 + weights.kl * kl + weights.spikes * spikes
+        numbers = {"spikes": spikes, "l1": l1, "l2": l2, "kl": kl, "std": std.float().mean()}
+        if self.perceptual is not None and weights.perceptual and context.progress >= weights.perceptual_from:
             with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
-                features = self.relative(output, pixels)
-            loss = loss + weights.features * features
-            numbers["features"] = features
+                perceptual = self.perceptual(output, pixels)
+            loss = loss + weights.perceptual * perceptual
+            numbers["perceptual"] = perceptual
         return loss, {name: value.detach() for name, value in numbers.items()}
 
     def latents_shape(self, pixels: Tensor) -> tuple[int, int, int, int]:
-        """Shape of the latents of a batch of pictures."""
+        """Shape of the latents of a batch of images."""
         assert isinstance(self.network, VAE)
         config, (batch, _, height, width) = self.network.config, pixels.shape
         return batch, config.latent_channels, height // config.factor, width // config.factor
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """PSNR in dB (mean over pictures, and of the mean error) and the largest decoder activation in its stds."""
+        """PSNR in dB (mean over images, and of the mean error), and the largest decoder activation."""
         assert isinstance(network, VAE)
-        found = fidelity(network, self.held_out)
+        measured = fidelity(network, self.held_out)
         return {
-            "psnr": found.psnr.mean().item(),
-            "psnr_of_mean": (-10 * (10 ** (-found.psnr / 10)).mean().log10()).item(),
-            "largest_activation": found.largest_activation,
+            "psnr": measured.psnr.mean().item(),
+            "psnr_of_mean": (-10 * (10 ** (-measured.psnr / 10)).mean().log10()).item(),
+            "largest_activation": measured.largest_activation,
         }
 
 
 def _autoencode(
-    network: nn.Module, pixels: Tensor, noise: Tensor, watched: bool
+    network: nn.Module, pixels: Tensor, noise: Tensor, penalise_spikes: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     assert isinstance(network, VAE)
     latents = network.encode(pixels)
-    spikes = Spikes() if watched else None
+    spikes = ActivationSpikes() if penalise_spikes else None
     output = network.decode(latents.sample(noise), tap=spikes)
     return (
         output,
@@ -144,14 +143,14 @@ def _autoencode(
 
 
 @torch.no_grad()
-def standardise(vae: VAE, mean: Tensor, std: Tensor) -> None:
-    """Make the latents' channels centred and of unit variance, by changing the 1x1 convolutions around them in place.
+def normalise_latents(vae: VAE, mean: Tensor, std: Tensor) -> None:
+    """Normalise the latents to zero mean and unit variance, by changing the 1x1 convolutions around them in place.
 
-    The autoencoder's pictures stay the same up to rounding, and no constant is left for a pipeline to forget.
+    Reconstructions stay the same up to rounding, and pipelines need no scale factor.
 
     Args:
         vae: with ``config.scale`` 1.
-        mean: [C] of the latents as they are.
+        mean: [C] of the latents.
         std: [] or [C].
     """
     channels = vae.config.latent_channels
@@ -166,17 +165,17 @@ def standardise(vae: VAE, mean: Tensor, std: Tensor) -> None:
     vae.quant_conv.bias[channels:] -= 2 * std.log()
 
 
-class Spikes:
-    """A tap that measures how far decoder activations lie from their picture's mean, in standard deviations.
+class ActivationSpikes:
+    """A tap that measures decoder activations beyond ``SPIKE`` standard deviations of their layer and image.
 
-    A decoder that writes one huge value somewhere steers its group norms with it, and paints a bright droplet there.
+    A decoder can encode signal strength in one huge value that dominates its group norms, and leaves a bright droplet.
     """
 
     def __init__(self) -> None:
         self.excess: list[Tensor] = []
 
     def wants(self, name: str) -> bool:
-        """What ``fidelity`` measures too."""
+        """The activations that ``fidelity`` measures."""
         return is_measured(name)
 
     def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
@@ -188,5 +187,5 @@ class Spikes:
         return value
 
     def total(self) -> Tensor:
-        """Squared excess over ``SPIKE``, summed over activations and layers, mean over pictures."""
+        """Squared excess over ``SPIKE``, summed over activations and layers, mean over images."""
         return torch.stack(self.excess).sum()

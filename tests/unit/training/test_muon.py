@@ -1,12 +1,12 @@
 import torch
 from torch import nn
 
-from diffuscope.training.muon import MuonAdamW, orthogonalised
+from diffuscope.training.muon import MuonAdamW, orthogonalise
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_directions():
     matrices = torch.randn(3, 24, 16, generator=torch.Generator().manual_seed(0))
-    result = orthogonalised(matrices)
+    result = orthogonalise(matrices)
     u, s, v = torch.linalg.svd(matrices, full_matrices=False)
     turned = u.mT @ result @ v.mT
     assert torch.linalg.svdvals(result).sub(1).abs().max() < 0.35
@@ -18,7 +18,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one_and_the_same_dire
 def test_orthogonalised_leaves_its_input_alone():
     matrices = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(1))
     before = matrices.clone()
-    orthogonalised(matrices)
+    orthogonalise(matrices)
     assert torch.equal(matrices, before)
 
 
@@ -29,7 +29,7 @@ def network() -> nn.Sequential:
 
 def test_matrices_go_to_muon_and_tables_edges_and_vectors_to_adam():
     net = network()
-    muon, adam = MuonAdamW(net, 1e-2, edges=("3.",)).parts
+    muon, adam = MuonAdamW(net, 1e-2, adamw_prefixes=("3.",)).parts
     assert [tuple(p.shape) for p in muon.param_groups[0]["params"]] == [(8, 8), (8, 8)]
     assert len(adam.param_groups[0]["params"]) == len(list(net.parameters())) - 2
 

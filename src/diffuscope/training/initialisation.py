@@ -1,4 +1,4 @@
-"""Where training starts: residual branches that add nothing yet (Goyal et al. 2017, section 5.1), precise latents."""
+"""Initialisation: residual branches that start at zero (Goyal et al. 2017, section 5.1)."""
 
 import torch
 from torch import nn
@@ -9,10 +9,10 @@ from diffuscope.nn.blocks import ResidualBlock, Transformer
 
 
 @torch.no_grad()
-def quiet(network: UNet | VAE) -> None:
-    """Set the last layer of every residual branch to zero, in place, and the U-Net's output layer.
+def zero_init(network: UNet | VAE) -> None:
+    """Set the last layer of every residual branch, and the U-Net's output layer, to zero in place.
 
-    An autoencoder's latents start with a standard deviation of about e^-2, so that they carry something at once.
+    An autoencoder's latents start with a standard deviation of about e^-2, small enough to carry information.
     """
     for module in network.modules():
         if isinstance(module, ResidualBlock):

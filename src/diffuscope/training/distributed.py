@@ -1,0 +1,60 @@
+"""Data-parallel training in the processes of ``torchrun``; in a single process, these functions do nothing."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, distributed
+
+
+def rank() -> int:
+    """Rank of this process; rank 0 writes the files."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[torch.device]:
+    """Connect the processes; yields the device of this one. ``cuda:LOCAL_RANK`` with NCCL, or the CPU with Gloo."""
+    if world_size() == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
+    """Replace ``tensors`` in place by their mean over the processes."""
+    if world_size() > 1:
+        parts = list(tensors)
+        flat = torch.cat([part.flatten() for part in parts])
+        distributed.all_reduce(flat)
+        flat /= world_size()
+        for part, value in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
+            part.copy_(value.view_as(part))
+
+
+def broadcast_scalar(number: float, device: torch.device) -> float:
+    """``number`` of rank 0."""
+    if world_size() == 1:
+        return number
+    value = torch.tensor(number, dtype=torch.float64, device=device)
+    distributed.broadcast(value, 0)
+    return value.item()
+
+
+def barrier() -> None:
+    """Wait for every process."""
+    if world_size() > 1:
+        distributed.barrier()
