@@ -51,7 +51,7 @@ def evaluate(
 
     _check(count, corpus=corpus, teacher=teacher, classifier=classifier, towers=towers)
     if sheet is not None:
-        check_output(sheet)
+        check_output(sheet, "sheet")
     pipe, scorer = _load(model, corpus, teacher, classifier, towers, on)
     if sheet is not None:
         _notice("the contact sheet")
@@ -76,7 +76,7 @@ def contact_sheet(*, model: str = "emoji", out: Path = Path("sheet.png"), on: Ne
     from diffuscope.images import check_output, write_png
     from diffuscope.pipeline import load
 
-    check_output(out)
+    check_output(out, "out")
     write_png(out, generate_sheet(load(model, device=on.device, dtype=on.dtype)))
 
 

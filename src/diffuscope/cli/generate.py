@@ -58,9 +58,9 @@ def generate(
     """
     from diffuscope.images import check_output, write_png
 
-    check_output(output.out)
+    check_output(output.out, "out")
     if output.preview is not None:
-        check_output(output.preview)
+        check_output(output.preview, "preview")
 
     from tqdm import tqdm
 

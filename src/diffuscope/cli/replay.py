@@ -31,7 +31,7 @@ def replay(flags: ReplayFlags, images: ImageFlags, source: ModelSource, adapters
     from diffuscope.images import check_output, write_png
 
     if flags.out is not None:
-        check_output(flags.out)
+        check_output(flags.out, "out")
 
     from diffuscope.pipeline import replay as repeat
 
