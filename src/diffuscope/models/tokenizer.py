@@ -1,8 +1,8 @@
 """CLIP's tokenizer: byte-pair encoding of lower-cased text (Sennrich et al. 2016; Radford et al. 2021).
 
-Text is put into Unicode's composed form (NFC), lower-cased and split into words: runs of letters, single digits, runs
-of other signs, and the English contractions. A word's UTF-8 bytes are its first pieces, the last of them marked
-``</w>``; then the neighbours that stand first in the table of merges become one piece, again and again.
+Text is normalised (NFC), lower-cased and split into words: runs of letters, single digits, runs of other characters,
+and the English contractions. A word starts as its UTF-8 bytes, the last of them marked ``</w>``; then the adjacent pair
+of lowest rank in the table of merges becomes one piece, again and again.
 
 Ids: 0-255 bytes, 256-511 bytes that end a word, 512-49405 merges in order of rank, then start and end of text.
 """
@@ -24,7 +24,7 @@ import regex
 import torch
 from torch import Tensor
 
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
+from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, WeightsError
 
 MERGES = 48894
 START = "<|startoftext|>"
@@ -40,10 +40,10 @@ _CACHED_LENGTH = 64
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """One step of byte-pair encoding: every such pair in the word became one piece."""
+    """One step of byte-pair encoding: all occurrences of a pair in the word are merged."""
 
     rank: int
-    """Place in the table of merges; the lowest goes first."""
+    """Line in the table of merges; the lowest is merged first."""
     pair: tuple[str, str]
     pieces: tuple[str, ...]
     """The whole word after this merge."""
@@ -54,7 +54,7 @@ class WordTrace:
     """How one word became tokens."""
 
     word: str
-    """As it stands after lower-casing."""
+    """Lower-cased."""
     start: tuple[str, ...]
     """One piece per UTF-8 byte."""
     merges: tuple[Merge, ...]
@@ -62,13 +62,13 @@ class WordTrace:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """The tokens as text, ``</w>`` ending a word."""
+        """The tokens as text, ``</w>`` at the end of the word."""
         return self.merges[-1].pieces if self.merges else self.start
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """A word with ids of its own, as it stands in a text after lower-casing."""
+class _AddedToken:
+    """A lower-cased word with ids of its own."""
 
     word: str
     ids: tuple[int, ...]
@@ -76,12 +76,12 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What a table of merges makes. Nothing changes it, so every tokenizer with these merges has this one."""
+    """A vocabulary. It is immutable, so all tokenizers with the same merges share it."""
 
     tokens: tuple[str, ...]
     """By id."""
     merged: Mapping[tuple[int, int], int]
-    """A pair's ids -> the id of what it becomes, in order of rank."""
+    """Ids of a pair -> id of the merged token, in order of rank."""
 
     def __deepcopy__(self, memo: object) -> "_Table":
         return self
@@ -91,33 +91,33 @@ class Tokenizer:
     """Text to token ids and back.
 
     Args:
-        path: a table of merges, one pair a line after one line of header, plain or gzipped (CLIP's own file, or the
+        path: a table of merges, one pair per line after a header line, plain or gzipped (CLIP's own file, or the
             ``merges.txt`` of a diffusers folder). None is CLIP's, which is part of the package.
-        length: ids per text, start and end of text included.
-        pad: id that fills the places after the end of text: 49407 in Stable Diffusion 1, 0 in 2.
+        length: ids per text, start and end of text included; at least 2.
+        pad: id after the end of text: 49407 in Stable Diffusion 1, 0 in 2.
 
     Raises:
         ModelNotFoundError: there is no file at ``path``.
-        WeightsError: the file is no table of 48,894 merges.
-        InputError: ``length`` leaves no place for start and end of text.
+        WeightsError: the file is not a table of 48,894 merges.
+        InputError: ``length`` is below 2.
     """
 
     def __init__(self, path: str | Path | None = None, *, length: int = 77, pad: int = 49407) -> None:
         if length < 2:
-            raise InputError(f"length is {length}; give at least 2, for start and end of text")
+            raise InputError("length", length, "at least 2, for start and end of text")
         self.length = length
         self.pad = pad
         self._table = _clips_table() if path is None else _read_table(Path(path))
         self.start, self.end = len(self.tokens) - 2, len(self.tokens) - 1
         self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
         self._cache: dict[str, tuple[int, ...]] = {}
-        self.words: dict[str, tuple[int, ...]] = {}
-        self._added: dict[str, tuple[int, ...]] = {}
-        self._alone: regex.Pattern[str] | None = None
+        self.added_tokens: dict[str, tuple[int, ...]] = {}
+        self._added: dict[str, tuple[int, ...]] = {}  # by the word in lower case
+        self._added_pattern: regex.Pattern[str] | None = None
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Every token of the table by its id, ``</w>`` where a word ends; added words have theirs after these."""
+        """Every token of the vocabulary by its id, ``</w>`` at the end of a word; added tokens follow these."""
         return self._table.tokens
 
     @property
@@ -125,35 +125,35 @@ class Tokenizer:
         """The table of merges in order of rank, as a ``merges.txt`` lists them."""
         return [(self.tokens[first], self.tokens[second]) for first, second in self._table.merged]
 
-    def add_words(self, words: Mapping[str, int]) -> None:
-        """Let each of ``words`` stand for so many ids of its own; words that were added before are forgotten.
+    def set_added_tokens(self, counts: Mapping[str, int]) -> None:
+        """Replace the added tokens by these words, each with its number of ids; ``added_tokens`` then has the ids.
 
-        Their ids follow CLIP's, which stay as they are: from 49408 on, in the order given. A word is found in a text
-        in any case, where no letter, digit or underscore adjoins one at its ends. ``words`` has the ids of each.
+        Ids are counted from 49408, after CLIP's. Words are matched without regard to case, and only as whole words: no
+        letter, digit or underscore may touch one of theirs.
 
         Raises:
-            InputError: a word is empty or has white space in it, or two are the same but for case.
+            InputError: a word is empty, contains white space, or differs from another only in case.
         """
         ids: dict[str, tuple[int, ...]] = {}
         first = len(self.tokens)
-        for word, count in words.items():
+        for word, count in counts.items():
             if _CHUNK.fullmatch(word) is None:
-                raise InputError(f"the word {word!r} is empty or has white space in it; give another word")
+                raise InputError("word", word, "a word without white space")
             if _fold(word) in ids:
-                raise InputError(f"the word {word!r} is there twice, as case does not count; give another word")
+                raise InputError("word", word, "a word that differs from the others in more than case")
             ids[_fold(word)] = tuple(range(first, first + count))
             first += count
-        self.words = dict(zip(words, ids.values(), strict=True))
+        self.added_tokens = dict(zip(counts, ids.values(), strict=True))
         self._added = ids
         longest = sorted(ids, key=len, reverse=True)
-        self._alone = regex.compile(f"({'|'.join(map(_alone, longest))})") if ids else None
+        self._added_pattern = regex.compile(f"({'|'.join(map(_whole_word, longest))})") if ids else None
         self._cache.clear()
 
     def encode(self, text: str | Sequence[str]) -> Tensor:
-        """Ids of one text or several: start, tokens, end, padding; what does not fit is left out (see ``cut``).
+        """Ids of one text or several: start, tokens, end, padding; tokens that do not fit are dropped (see ``cut``).
 
         Returns:
-            [B,length] int64, one row a text; one text is a batch of 1.
+            [B,length] int64, one row per text; one text is a batch of 1.
         """
         texts = [text] if isinstance(text, str) else list(text)
         ids = torch.full((len(texts), self.length), self.pad, dtype=torch.int64)
@@ -163,15 +163,15 @@ class Tokenizer:
         return ids
 
     def tokenize(self, text: str) -> list[int]:
-        """All token ids of a text: nothing added, nothing cut. No token reaches across white space.
+        """All token ids of a text, without start, end, padding and truncation. No token crosses white space.
 
         Raises:
-            InputError: the text has lone surrogates, which stand for bytes that were no text.
+            InputError: the text has an unpaired surrogate.
         """
         return [token for chunk in _CHUNK.findall(text) for token in self._chunk_ids(chunk)]
 
     def cut(self, text: str) -> str:
-        """The end of ``text`` that ``encode`` leaves out, from the first word not wholly kept; "" if all fits."""
+        """The end of ``text`` that ``encode`` drops, from the first word that is not kept whole; "" if all fits."""
         used = 0
         for chunk in _CHUNK.finditer(text):
             used += len(self._chunk_ids(chunk[0]))
@@ -180,7 +180,7 @@ class Tokenizer:
         return ""
 
     def decode(self, ids: Tensor | Iterable[int]) -> list[str]:
-        """One string per id, ``</w>`` where a word ends, each byte beyond ASCII as the letter that stands for it.
+        """One string per id, ``</w>`` at the end of a word, each byte beyond ASCII as its letter in the table.
 
         Args:
             ids: [T], or one row [1,T] as ``encode`` returns it.
@@ -190,24 +190,24 @@ class Tokenizer:
         """
         if isinstance(ids, Tensor):
             if ids.dim() > 1 and ids.numel() != ids.shape[-1]:
-                raise InputError(f"ids have shape {tuple(ids.shape)}; decode one row at a time: decode(ids[0])")
+                raise InputError("ids", ids, "one row, such as ids[0]")
             ids = ids.flatten().tolist()
         ids = [int(i) for i in ids]
-        added = [name for word, own in self.words.items() for name in _names(word, len(own))]
+        added = [name for word, own in self.added_tokens.items() for name in _names(word, len(own))]
         tokens = (*self.tokens, *added) if added else self.tokens
         wrong = [i for i in ids if not 0 <= i < len(tokens)]
         if wrong:
-            raise InputError(f"token id {wrong[0]} does not exist; ids go from 0 to {len(tokens) - 1}")
+            raise InputError("ids", wrong[0], f"ids from 0 to {len(tokens) - 1}")
         return [tokens[i] for i in ids]
 
     def trace(self, text: str) -> list[WordTrace]:
-        """Every word of a text and the merges that made its tokens, one by one."""
+        """Every word of a text with the merges that made its tokens, one by one."""
         return [self._trace(word) for chunk in _CHUNK.findall(text) for word in self._pieces(chunk)]
 
-    def _trace(self, word: str | Added) -> WordTrace:
-        if isinstance(word, Added):
+    def _trace(self, word: str | _AddedToken) -> WordTrace:
+        if isinstance(word, _AddedToken):
             return WordTrace(word.word, _names(word.word, len(word.ids)), (), word.ids)
-        # Byte-pair encoding as the paper tells it; ``_merge`` is its fast twin.
+        # Byte-pair encoding as in the paper; ``_merge`` is its fast twin.
         merged = self._table.merged
         ids = self._first_pieces(word)
         start, merges = tuple(self.tokens[i] for i in ids), []
@@ -234,19 +234,19 @@ class Tokenizer:
                 self._cache[chunk] = known
         return known
 
-    def _pieces(self, chunk: str) -> Iterator[str | Added]:
-        """The words of a piece of text without white space."""
-        if self._alone is None or self._alone.search(_fold(chunk)) is None:
+    def _pieces(self, chunk: str) -> Iterator[str | _AddedToken]:
+        """The words of a chunk, which has no white space."""
+        if self._added_pattern is None or self._added_pattern.search(_fold(chunk)) is None:
             yield from _words(chunk)
             return
-        for i, part in enumerate(self._alone.split(_fold(chunk))):
+        for i, part in enumerate(self._added_pattern.split(_fold(chunk))):
             if i % 2:  # the pattern's group: an added word
-                yield Added(part, self._added[part])
+                yield _AddedToken(part, self._added[part])
             else:
                 yield from _words(part)
 
-    def _ids(self, word: str | Added) -> Iterable[int]:
-        return word.ids if isinstance(word, Added) else self._merge(self._first_pieces(word))
+    def _ids(self, word: str | _AddedToken) -> Iterable[int]:
+        return word.ids if isinstance(word, _AddedToken) else self._merge(self._first_pieces(word))
 
     def _first_pieces(self, word: str) -> list[int]:
         if word in (START, END):
@@ -254,14 +254,13 @@ class Tokenizer:
         try:
             ids = [self._byte_ids[byte] for byte in word.encode()]
         except UnicodeEncodeError as error:
-            raise InputError(
-                f"the text holds U+{ord(word[error.start]):04X}, half of a character; give text that is valid Unicode"
-            ) from None
+            code = f"U+{ord(word[error.start]):04X}"
+            raise InputError("text", Unquoted(f"{code}, an unpaired surrogate"), "valid Unicode") from None
         ids[-1] += 256
         return ids
 
     def _merge(self, ids: list[int]) -> list[int]:
-        """The tokens of a word's first pieces, in n log n: a heap of possible merges over a linked list of pieces."""
+        """Byte-pair encoding in n log n: a heap of possible merges over a linked list of pieces."""
         merged = self._table.merged
         n = len(ids)
         before, after = list(range(-1, n - 1)), list(range(1, n + 1))
@@ -283,7 +282,7 @@ class Tokenizer:
 
 
 def _byte_letters() -> dict[int, str]:
-    """Each byte and the letter that stands for it in the table of merges, in the order of the ids."""
+    """Each byte and its letter in the table of merges, in the order of the ids."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
@@ -293,7 +292,7 @@ _BYTES = _byte_letters()
 
 
 def _words(chunk: str) -> Iterator[str]:
-    """The words of a piece of text without white space."""
+    """The words of a chunk, which has no white space."""
     for i, part in enumerate(_SPECIAL.split(chunk)):
         if i % 2:  # the pattern's group: start or end of text, spelled out
             yield part
@@ -302,19 +301,19 @@ def _words(chunk: str) -> Iterator[str]:
 
 
 def _fold(text: str) -> str:
-    """Composed and lower-cased; capital sigma by itself, as Python alone lower-cases it by its place in the word."""
+    """Normalised and lower-cased; capital sigma separately, as Python lower-cases it by its position in the word."""
     return unicodedata.normalize("NFC", text).replace("Σ", "σ").lower()
 
 
-def _alone(word: str) -> str:
-    """The pattern of an added word to which no other letter, digit or underscore is joined."""
+def _whole_word(word: str) -> str:
+    """The pattern of an added word that no other letter, digit or underscore touches."""
     before = r"(?<!\w)" if regex.match(r"\w", word[0]) else ""
     after = r"(?!\w)" if regex.match(r"\w", word[-1]) else ""
     return before + regex.escape(word) + after
 
 
 def _names(word: str, count: int) -> tuple[str, ...]:
-    """What ids of an added word are called: ``word``, ``word_1``, ``word_2`` and so on."""
+    """The names of an added word's ids: ``word``, ``word_1``, ``word_2`` and so on."""
     return (word, *(f"{word}_{i}" for i in range(1, count)))
 
 
@@ -325,7 +324,7 @@ def _clips_table() -> _Table:
 
 def _read_table(source: Traversable) -> _Table:
     if not source.is_file():
-        raise ModelNotFoundError(f"no vocabulary at {source}; give a table of merges (merges.txt), or None for CLIP's")
+        raise ModelNotFoundError(f"no vocabulary at {source}: pass a table of merges (merges.txt), or None for CLIP's")
     try:
         with source.open("rb") as file:
             data = file.read(_FILE_LIMIT)
@@ -334,19 +333,19 @@ def _read_table(source: Traversable) -> _Table:
                 data = packed.read(_FILE_LIMIT)
         text = data.decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise WeightsError(f"{source} cannot be read as a table of merges ({error}); fetch it again") from error
+        raise WeightsError(f"{source} cannot be read as a table of merges ({error}): download it again") from error
     try:
         return _table("\n".join(text.split("\n", MERGES + 1)[1 : MERGES + 1]))
     except ValueError as error:
-        raise WeightsError(f"{source} is no CLIP vocabulary: {error}") from None
+        raise WeightsError(f"{source} is not a CLIP vocabulary: {error}") from None
 
 
 @lru_cache(maxsize=2)
 def _table(lines: str) -> _Table:
-    """The table of so many pairs, one a line, made once for all who have the same."""
+    """The vocabulary of these merges, one pair per line; shared by all tokenizers that have them."""
     pairs = [tuple(line.split()) for line in lines.split("\n")]
     if len(pairs) != MERGES or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"it does not hold {MERGES} pairs, one a line after a header")
+        raise ValueError(f"expected {MERGES} pairs, one per line after a header")
     tokens = [*_BYTES.values(), *(f"{letter}</w>" for letter in _BYTES.values())]
     ids = {token: i for i, token in enumerate(tokens)}
     merged: dict[tuple[int, int], int] = {}
@@ -355,7 +354,7 @@ def _table(lines: str) -> _Table:
         try:
             merged[ids[first], ids[second]] = token
         except KeyError as missing:
-            raise ValueError(f"merge {token - 512} joins {missing}, which no merge before it made") from None
+            raise ValueError(f"merge {token - 512} uses {missing}, which no earlier merge makes") from None
         ids[first + second] = token
         tokens.append(first + second)
     return _Table((*tokens, START, END), merged)

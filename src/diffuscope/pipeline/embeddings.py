@@ -77,13 +77,13 @@ class Embeddings:
         return [
             {"word": word, "sha256": loaded.sha256}
             for word, loaded in self._loaded.items()
-            if not ids.isdisjoint(tokenizer.words[word])
+            if not ids.isdisjoint(tokenizer.added_tokens[word])
         ]
 
     def _install(self, embeddings: dict[str, TextualInversion]) -> None:
         lengths = {word: loaded.length for word, loaded in embeddings.items()}
         for tokenizer, encoder in self.towers:
-            tokenizer.add_words(lengths)
+            tokenizer.set_added_tokens(lengths)
             vectors = [loaded.vectors[encoder.component] for loaded in embeddings.values()]
             encoder.added_embeddings = torch.cat(vectors).to(encoder.token_embedding.weight) if vectors else None
         self._loaded = embeddings

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffuscope.config import TextEncoderConfig
-from diffuscope.errors import InputError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
+from refusals import refused
 
 TEXTS = ["a red fox", "a <cat-toy>, sitting", "Straßenbahn 狐 Ξ", "<|endoftext|> fox"]
 
@@ -18,23 +18,23 @@ def tokenizer() -> Tokenizer:
 
 def test_clip_s_ids_stay_as_they_are(tokenizer: Tokenizer) -> None:
     before = tokenizer.encode(TEXTS)
-    tokenizer.add_words({"zzyx": 2})
+    tokenizer.set_added_tokens({"zzyx": 2})
     assert torch.equal(tokenizer.encode(TEXTS), before)
-    tokenizer.add_words({"<cat-toy>": 1, "fox": 1})
+    tokenizer.set_added_tokens({"<cat-toy>": 1, "fox": 1})
     assert not torch.equal(tokenizer.encode(TEXTS), before)
-    tokenizer.add_words({})
+    tokenizer.set_added_tokens({})
     assert torch.equal(tokenizer.encode(TEXTS), before)
-    assert tokenizer.words == {}
+    assert tokenizer.added_tokens == {}
 
 
 def test_a_word_takes_as_many_places_as_it_has_vectors(tokenizer: Tokenizer) -> None:
-    tokenizer.add_words({"<cat-toy>": 3, "Ink": 1})
-    assert tokenizer.words == {"<cat-toy>": (49408, 49409, 49410), "Ink": (49411,)}
+    tokenizer.set_added_tokens({"<cat-toy>": 3, "Ink": 1})
+    assert tokenizer.added_tokens == {"<cat-toy>": (49408, 49409, 49410), "Ink": (49411,)}
     assert tokenizer.tokenize("a <cat-toy> in ink") == [320, 49408, 49409, 49410, 530, 49411]
     assert tokenizer.decode([320, 49409, 49411]) == ["a</w>", "<cat-toy>_1", "Ink"]
     (_, trace) = tokenizer.trace("a <Cat-Toy>")
     assert (trace.word, trace.ids, trace.pieces[0]) == ("<cat-toy>", (49408, 49409, 49410), "<cat-toy>")
-    with pytest.raises(InputError, match="49411"):
+    with refused("ids", 49412):
         tokenizer.decode([49412])
 
 
@@ -54,28 +54,26 @@ def test_a_word_takes_as_many_places_as_it_has_vectors(tokenizer: Tokenizer) -> 
     ],
 )
 def test_where_a_word_is_found(tokenizer: Tokenizer, text: str, found: int) -> None:
-    tokenizer.add_words({"ink": 1, "<s>": 1})
-    (ink,) = tokenizer.words["ink"]
+    tokenizer.set_added_tokens({"ink": 1, "<s>": 1})
+    (ink,) = tokenizer.added_tokens["ink"]
     assert tokenizer.tokenize(text).count(ink) == found
 
 
 def test_the_longest_word_goes_first(tokenizer: Tokenizer) -> None:
-    tokenizer.add_words({"ink": 1, "ink-wash": 1})
+    tokenizer.set_added_tokens({"ink": 1, "ink-wash": 1})
     assert tokenizer.tokenize("ink-wash") == [49409]
 
 
 def test_what_does_not_fit_is_cut(tokenizer: Tokenizer) -> None:
-    tokenizer.add_words({"long": 74})
+    tokenizer.set_added_tokens({"long": 74})
     assert tokenizer.cut("a long day") == "day"
     assert tokenizer.encode("a long day")[0, 75] == 49481
 
 
-@pytest.mark.parametrize(
-    ("words", "says"), [({"a b": 1}, "white space"), ({"": 1}, "empty"), ({"x": 1, "X": 1}, "twice")]
-)
-def test_impossible_words(tokenizer: Tokenizer, words: dict[str, int], says: str) -> None:
-    with pytest.raises(InputError, match=says):
-        tokenizer.add_words(words)
+@pytest.mark.parametrize(("counts", "wrong"), [({"a b": 1}, "a b"), ({"": 1}, ""), ({"x": 1, "X": 1}, "X")])
+def test_impossible_words(tokenizer: Tokenizer, counts: dict[str, int], wrong: str) -> None:
+    with refused("word", wrong):
+        tokenizer.set_added_tokens(counts)
 
 
 def test_the_text_encoder_reads_the_vectors() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
+from diffuscope.errors import ModelNotFoundError, WeightsError
 from diffuscope.models.tokenizer import Tokenizer
+from refusals import refused
 
 ASSET = files("diffuscope") / "assets" / "bpe_simple_vocab_16e6.txt.gz"
 
@@ -125,19 +126,19 @@ def test_a_plain_table_of_merges_is_the_same_vocabulary(tokenizer: Tokenizer, tm
 
 def test_tokenizers_share_the_table_and_nothing_else(tokenizer: Tokenizer) -> None:
     copied = copy.deepcopy(tokenizer)
-    copied.add_words({"fox": 2})
+    copied.set_added_tokens({"fox": 2})
     assert copied.tokens is Tokenizer(length=7).tokens is tokenizer.tokens
     assert copied.encode("a fox").tolist() != tokenizer.encode("a fox").tolist() == Tokenizer().encode("a fox").tolist()
 
 
 def test_wrong_input_says_what_to_do(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"U\+DC80.*valid Unicode"):
+    with refused("text", "U+DC80, an unpaired surrogate"):
         tokenizer.encode("a \udc80 b")
-    with pytest.raises(InputError, match="one row at a time"):
+    with refused("ids"):
         tokenizer.decode(torch.zeros(2, 77, dtype=torch.int64))
-    with pytest.raises(InputError, match="49408 does not exist"):
+    with refused("ids", 49408):
         tokenizer.decode([49408])
-    with pytest.raises(InputError, match="length is 1"):
+    with refused("length", 1):
         Tokenizer(length=1)
     with pytest.raises(ModelNotFoundError, match=r"no vocabulary at .*none\.txt"):
         Tokenizer(tmp_path / "none.txt")
@@ -148,8 +149,8 @@ def test_wrong_input_says_what_to_do(tokenizer: Tokenizer, tmp_path: Path) -> No
     [
         (ASSET.read_bytes()[:1000], "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
-        (b"header\na b\n", "does not hold 48894 pairs"),
-        (b"header\n" + b"zz y\n" * 48894, "'zz', which no merge before it made"),
+        (b"header\na b\n", "expected 48894 pairs"),
+        (b"header\n" + b"zz y\n" * 48894, "'zz', which no earlier merge makes"),
     ],
 )
 def test_a_damaged_vocabulary_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
@@ -162,7 +163,7 @@ def test_a_vocabulary_that_unpacks_to_gigabytes_is_refused_in_little_memory(tmp_
     (tmp_path / "merges.txt").write_bytes(gzip.compress(bytes(1 << 27)) * 16)
     tracemalloc.start()
     try:
-        with pytest.raises(WeightsError, match="does not hold 48894 pairs"):
+        with pytest.raises(WeightsError, match="expected 48894 pairs"):
             Tokenizer(tmp_path / "merges.txt")
         assert tracemalloc.get_traced_memory()[1] < 1 << 27
     finally:
