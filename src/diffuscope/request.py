@@ -34,13 +34,13 @@ class GuidanceOptions(Options):
     colour: tuple[float, float, float] | None = None
     """guide towards a colour: red, green and blue from 0 to 1"""
     colour_scale: Positive | None = None
-    """strength of the colour guidance; 10 by default, 30 with exact"""
+    """weight of the colour guidance; 10 by default, 30 with exact"""
     colour_low: Positive | None = None
     """stop the colour guidance at this noise level; 0 by default"""
     similarity: str | None = None
     """guide towards a second text, by CLIP similarity"""
     similarity_scale: Positive | None = None
-    """strength of the similarity guidance; 1 by default, 3 with exact"""
+    """weight of the similarity guidance; 1 by default, 3 with exact"""
     similarity_low: Positive | None = None
     """stop the similarity guidance at this noise level; 0 by default"""
     exact: bool = False

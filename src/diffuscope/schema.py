@@ -78,7 +78,7 @@ class Options:
             InputError: no JSON object, a name twice or unknown, NaN or Infinity, or a value that does not fit.
         """
         try:
-            values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+            values = json.loads(text, object_pairs_hook=_unique)  # NaN fits no option
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
@@ -334,7 +334,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if names.count(name) > 1:
             raise InputError(name, value, "each name once")
     return dict(pairs)
-
-
-def _no_constant(name: str) -> Any:
-    raise InputError("json", Unquoted(name), "finite numbers")

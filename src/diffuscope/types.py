@@ -70,7 +70,7 @@ class Levels:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the U-Net is told: the text, encoded. Edit with ``dataclasses.replace``."""
+    """The encoded prompt, as the U-Net reads it. Edit with ``dataclasses.replace``."""
 
     embeddings: Tensor
     """[B,T,D] output of the text encoder."""

@@ -124,7 +124,7 @@ def test_python_and_json_refuse_the_same_values(name: str, value: object) -> Non
     assert in_json is not None
     assert error.argument.partition(".")[0] == name
     assert str(error).startswith(f"{error.argument}: got ")
-    assert in_json.argument in (error.argument, "json")  # NaN is no JSON at all
+    assert in_json.argument == error.argument
 
 
 def outside(option: Option) -> list[float]:
@@ -160,9 +160,9 @@ def test_numbers_beyond_their_range_are_refused(path: str) -> None:
         ('{"thresholding": {"most": 1}}', "thresholding.most"),
         ('{"strength": "0.5"}', "strength"),
         ('{"strength": 2}', "strength"),
-        ('{"strength": NaN}', "json"),
-        ('{"guidance_scale": Infinity}', "json"),
-        ('{"guidance_options": {"end": -Infinity}}', "json"),
+        ('{"strength": NaN}', "strength"),
+        ('{"guidance_scale": Infinity}', "guidance_scale"),
+        ('{"guidance_options": {"end": -Infinity}}', "guidance_options.end"),
         ('{"seed": 1, "seed": 2}', "seed"),
         ('{"sampler_options": {"eta": 1, "eta": 0}}', "eta"),
         ('{"sampler_options": {"eta": null}}', "sampler_options.eta"),

@@ -21,7 +21,7 @@ METADATA_LINES, METADATA_WIDTH = 16, 160
 
 
 def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
-    """Say what something is: of a model its parts, of a weight file its family and why, of a picture its receipt.
+    """Describe a model, a weight file or an image: parts, family with the evidence, receipt.
 
     Of a .safetensors file only the header is read, so the answer comes at once.
 
@@ -29,11 +29,11 @@ def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
         path: a shipped model's name, a model's folder, a weight file of any kind or a picture.
         allow_pickle: also look into files that torch pickled (.ckpt, .pt, .bin), with its restricted reader.
     """
-    place = Path(path)
-    if place.suffix.lower() in WEIGHTS:
-        lines = _weight_file(place, allow_pickle)
-    elif place.is_file():
-        lines = _picture(place)
+    file = Path(path)
+    if file.suffix.lower() in WEIGHTS:
+        lines = _weight_file(file, allow_pickle)
+    elif file.is_file():
+        lines = _image(file)
     else:
         lines = _model(path, allow_pickle)
     sys.stdout.write(_visible("\n".join(lines)) + "\n")
@@ -59,9 +59,9 @@ def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
     lines += [f"  because {reason}" for reason in found.evidence]
     lines += _tensors(header, path)
     lines += [f"  {part}: {numbers:,} numbers" for part, numbers in found.parts.items() if len(found.parts) > 1]
-    told = [f"  {_short(key)}: {_short(value)}" for key, value in header.metadata.items()]
-    hidden = len(told) - METADATA_LINES
-    return lines + told[:METADATA_LINES] + ([f"  ... and {hidden} more entries of metadata"] if hidden > 0 else [])
+    metadata = [f"  {_short(key)}: {_short(value)}" for key, value in header.metadata.items()]
+    hidden = len(metadata) - METADATA_LINES
+    return lines + metadata[:METADATA_LINES] + ([f"  ... and {hidden} more entries of metadata"] if hidden > 0 else [])
 
 
 def _short(text: str) -> str:
@@ -78,21 +78,21 @@ def _tensors(header: "Header", path: Path) -> list[str]:
     return [f"  {len(header.tensors)} tensors, {numbers}, {path.stat().st_size:,} bytes"]
 
 
-def _picture(path: Path) -> list[str]:
+def _image(path: Path) -> list[str]:
     from diffuscope.images import open_image, read_text_chunks
     from diffuscope.pipeline.receipt import JSON_KEY, TEXT_KEY, read
 
     try:
-        picture = open_image(path)
+        image = open_image(path)
     except ImageError as error:
-        raise DiffuscopeError(f"{path} is neither a .safetensors file nor a picture: {error}") from error
-    lines = [f"{path}: a picture of {picture.width}x{picture.height} pixels"]
+        raise DiffuscopeError(f"{path} is neither a weight file nor an image: {error}") from error
+    lines = [f"{path}: an image of {image.width}x{image.height} pixels"]
     texts = read_text_chunks(path)
     if TEXT_KEY in texts:
         lines += ["", texts[TEXT_KEY]]
     if JSON_KEY in texts:
         lines += ["", json.dumps(read(path), indent=2, ensure_ascii=False)]
-    return lines if texts else [*lines, "it has no receipt"]
+    return lines if texts else [*lines, "no receipt"]
 
 
 def _model(name: str, allow_pickle: bool) -> list[str]:

@@ -90,7 +90,7 @@ class Adapters:
 
         Args:
             path: a .safetensors file, or the folder that diffusers or PEFT wrote.
-            weight: strength; 0 leaves the networks as they are, bit for bit. May be negative.
+            weight: 0 leaves the networks as they are, bit for bit. May be negative.
             name: for ``set_lora``, ``unload_lora`` and ``<lora:name:0.8>``; the file's own by default. A loaded LoRA
                 of that name is replaced.
             allow_pickle: also read a pickled file, as ``load`` does.

@@ -109,7 +109,7 @@ def init_latents(
         return codec.encode(vae, pixels, noise.draw(shape), tap, notes)
 
     pixels = to_pixels(init.images)
-    from_noise = init.masks is not None and plan.strength == 1.0
+    from_noise = init.masks is not None and plan.request.strength == 1.0
     clean = None if from_noise and components.config.inpaints else encoded(pixels)
     start_noise = noise.draw(shape).to(device)
     x = start_noise * scale if clean is None or from_noise else clean + start_noise * scale

@@ -143,7 +143,7 @@ class Pipeline:
         """Conditioning of one text or several: ``ids`` [B,77], ``embeddings`` [B,77,D] and ``pooled``.
 
         Raises:
-            InputError: no text, an empty list, or fewer layers than ``clip_skip``.
+            InputError: no text, an empty list, or more layers to skip than there are.
         """
         texts, loras = untagged(texts_of(prompt))
         with self.adapters.encoding(self.adapters.wanted(loras)):

@@ -48,8 +48,6 @@ class Plan:
     """What the run visits: for img2img the last part of the schedule."""
     planned_sigmas: tuple[float, ...]
     """What the sampler gets: those of ``levels``, and with ``denoising_end`` the rest of the schedule."""
-    strength: float | None
-    """Share of the steps that run on the image; None without one, and with ``denoising_start``."""
     guided: bool
     """Whether the U-Net runs for the negative prompts too."""
     sizes: tuple[float, ...]
@@ -78,12 +76,11 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     prompts, loras = untagged(written)
     seeds = seeds_of(call.seed, _images(call, len(prompts)))
     preset, sampler_options = _filled(config, call)
-    strength = None if call.image is None or call.denoising_start is not None else call.strength
     levels = schedule.levels(
         preset.num_inference_steps, sampler=preset.sampler, sigmas=preset.sigmas, final_sigma=call.final_sigma
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
-    levels, planned = _visited(levels, config, call, strength, TABLE[preset.sampler].variance_preserving)
+    levels, planned = _visited(levels, config, call, TABLE[preset.sampler].variance_preserving)
     guided = preset.guidance_scale != 1.0 and config.unet.guidance_dim is None
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
     if call.tap is not None and call.guidance_options.exact:
@@ -108,7 +105,6 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         sampler_options=sampler_options,
         levels=levels,
         planned_sigmas=planned,
-        strength=strength,
         guided=guided,
         sizes=sizes,
         negative_sizes=negative_sizes,
@@ -215,13 +211,11 @@ def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> di
     return found
 
 
-def _visited(
-    levels: Levels, config: ModelConfig, call: Call, strength: float | None, unit_variance: bool
-) -> tuple[Levels, tuple[float, ...]]:
+def _visited(levels: Levels, config: ModelConfig, call: Call, unit_variance: bool) -> tuple[Levels, tuple[float, ...]]:
     """The part of the schedule that the run visits, and the sigmas that the sampler plans with."""
-    # Inpainting at strength 1 starts from noise alone, as text-to-image does.
-    if strength is not None and not (call.mask_image is not None and strength == 1):
-        levels = img2img_levels(levels, strength)
+    starts_from_noise = call.mask_image is not None and call.strength == 1  # inpainting all of the masked area
+    if call.image is not None and call.denoising_start is None and not starts_from_noise:
+        levels = img2img_levels(levels, call.strength)
     if call.denoising_start is not None:
         levels = slice_levels(levels, config.schedule, denoising_start=call.denoising_start, unit=unit_variance)
     planned = levels.sigmas
