@@ -1,5 +1,5 @@
-"""Weights as data: files, their layouts, what they are, and adapters. No network is known here.
+"""Weights as data, without networks: files in ``store``, names and configs of other programs in ``layout``, recognising
+files in ``identify``, LoRA and textual inversion in ``adapter``.
 
-safetensors only. Each tensor is matched by exactly one rule and each parameter is given exactly once, or loading
-fails.
+Each tensor matches exactly one rule and each parameter is set exactly once, or loading fails.
 """

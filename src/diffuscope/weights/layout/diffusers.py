@@ -1,4 +1,4 @@
-"""The diffusers folder layout of each network as tables: their module names and ours."""
+"""diffusers' layout of each network as tables: their module names and ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,37 +13,28 @@ PartConfig = TextEncoderConfig | UNetConfig | VAEConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How one network's tensors are called in a foreign file."""
+    """The names of a network's tensors in another program's files."""
 
     rules: tuple[Rename, ...]
-    """Written, and read."""
     also_read: tuple[Rename, ...] = ()
-    """Older or newer names of the same tensors."""
+    """Older or newer names of the same tensors, which are not written."""
     ignored: Mapping[str, str] = field(default_factory=dict)
-    """Names that carry nothing, each with the reason."""
+    """Names without content -> the reason."""
 
 
 def from_diffusers(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
-    """The tensors of a diffusers (or transformers) file under our names.
-
-    Raises:
-        WeightMismatchError: a tensor is not matched by exactly one rule, or two mean the same.
-    """
+    """The tensors of a diffusers (or transformers) file under our names."""
     layout = diffusers_layout(config)
     return rename(tensors, (*layout.rules, *layout.also_read), layout.ignored)
 
 
 def to_diffusers(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
-    """Our tensors under the names that diffusers (or transformers) reads.
-
-    Raises:
-        WeightMismatchError: a tensor is not matched by exactly one rule.
-    """
+    """Our tensors under the names of diffusers (or transformers)."""
     return rename(tensors, [rule.inverse() for rule in diffusers_layout(config).rules])
 
 
 def diffusers_layout(config: PartConfig) -> Layout:
-    """The table for the network that ``config`` describes."""
+    """The table for a network of this config."""
     if isinstance(config, TextEncoderConfig):
         return _text_encoder(config)
     if isinstance(config, UNetConfig):
@@ -118,9 +109,9 @@ def _vae() -> Layout:
 
 def _text_encoder(config: TextEncoderConfig) -> Layout:
     projection = () if config.projection is None else (Rename("text_projection", "text_projection"),)
-    reason = "the numbers 0, 1, 2 ... that older transformers kept in the file"
+    reason = "the indices 0, 1, 2 ..., which older versions of transformers saved"
     return Layout(
         rules=(*under("text_model.", "", TEXT), *projection),
-        also_read=tuple(under("", "", TEXT)),  # transformers 5 writes no prefix where there is no projection
+        also_read=tuple(under("", "", TEXT)),  # transformers 5 writes no prefix without a projection
         ignored={"text_model.embeddings.position_ids": reason, "embeddings.position_ids": reason},
     )

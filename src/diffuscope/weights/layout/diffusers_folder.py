@@ -202,7 +202,7 @@ def find_weights(folder: str | Path, part: str, *, allow_pickle: bool = False) -
     pickles = [pickled] if pickled is not None else sorted(path.parent.glob("*.bin"))
     if pickles:
         raise WeightsError(
-            f"{pickles[0]} is a pickle, which can run code; expected {path.name} beside it: "
+            f"{pickles[0]} is a pickle, which can run code, expected {path.name}; "
             f"save the model again as safetensors{'' if pickled is None else files.PICKLES}"
         )
     raise ModelNotFoundError(f"{path} is missing; give a folder with {', '.join(WEIGHTS.values())}")

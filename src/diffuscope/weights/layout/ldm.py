@@ -1,7 +1,6 @@
-"""The layout of the original single files as tables: each network's module names there, and ours.
+"""LDM's layout of each network as tables: its module names and ours.
 
-The names are those of the code that trained Stable Diffusion 1, 2 and XL. One file holds every network, each under a
-prefix of its own; ``single_file`` takes such a file apart.
+They are the names of the code that trained Stable Diffusion 1, 2 and XL, whose single files ``single_file`` reads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -47,7 +46,7 @@ FUSED = ("attn.in_proj_weight", "attn.in_proj_bias")
 
 
 def prefixes(config: ModelConfig) -> dict[str, str]:
-    """Part -> what its names begin with in the single file of such a model."""
+    """Part -> the prefix of its names in a single file."""
     towers = [is_open_clip(encoder) for encoder in config.text_encoders]
     conditioner = config.unet.extra_dim is not None or len(towers) > 1
     roots = [f"conditioner.embedders.{i}." if conditioner else "cond_stage_model." for i in range(len(towers))]
@@ -60,16 +59,12 @@ def prefixes(config: ModelConfig) -> dict[str, str]:
 
 
 def is_open_clip(config: TextEncoderConfig) -> bool:
-    """Whether the text tower is one that OpenCLIP trained; those, and only those, have the exact GELU."""
+    """Whether OpenCLIP trained the text encoder; only those have the exact GELU."""
     return config.activation == "gelu"
 
 
 def from_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
-    """The tensors of one network of a single file, without their prefix, under our names; views where possible.
-
-    Raises:
-        WeightMismatchError: a tensor is not matched by exactly one rule, or two mean the same.
-    """
+    """One network's tensors, named as in a single file without the prefix, under our names; views where possible."""
     layout, reshapes = ldm_layout(config)
     special = {rule.theirs for rule in reshapes}
     plain = {name: tensor for name, tensor in tensors.items() if name not in special}
@@ -77,11 +72,7 @@ def from_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Ten
 
 
 def to_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
-    """Our tensors under the names of a single file, without the prefix.
-
-    Raises:
-        WeightMismatchError: a tensor is not matched by exactly one rule.
-    """
+    """Our tensors under the names of a single file, without the prefix."""
     layout, reshapes = ldm_layout(config)
     special = {name for rule in reshapes for name in rule.ours}
     plain = {name: tensor for name, tensor in tensors.items() if name not in special}
@@ -89,7 +80,7 @@ def to_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tenso
 
 
 def ldm_layout(config: PartConfig) -> tuple[Layout, tuple[Reshape, ...]]:
-    """The tables for the network that ``config`` describes."""
+    """The tables for a network of this config."""
     if isinstance(config, UNetConfig):
         return Layout(rules=tuple(_unet(config))), ()
     if isinstance(config, VAEConfig):
@@ -155,11 +146,9 @@ def _vae_attention() -> Iterator[Reshape]:
 
 def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
     projection = () if config.projection is None else (Rename("text_projection", "text_projection"),)
-    ignored = {
-        f"{prefix}embeddings.position_ids": "the numbers 0, 1, 2 ... of the positions" for prefix in ("text_model.", "")
-    }
+    ignored = dict.fromkeys(("text_model.embeddings.position_ids", "embeddings.position_ids"), "0, 1, 2 ...")
     if config.projection is None:
-        ignored["text_projection.weight"] = "this model does not read CLIP's pooled text"
+        ignored["text_projection.weight"] = "this model does not use CLIP's pooled text"
     rules = (*under("text_model.", "", TEXT), *projection)
     # Some files of the first year have no text_model, as the class of that time had none.
     return Layout(rules=rules, also_read=tuple(under("", "", TEXT)), ignored=ignored), ()
@@ -173,13 +162,13 @@ def _open_clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
             fused(theirs + leaf, *(f"{ours}{name}.{leaf}" for name in ("query", "key", "value")))
             for leaf in ("weight", "bias")
         ]
-    ignored = {"logit_scale": "of CLIP's training", "attn_mask": "the causal mask, which is no weight"}
+    ignored = {"logit_scale": "for CLIP's training", "attn_mask": "the causal mask, not a weight"}
     if config.projection is None:
-        ignored["text_projection"] = "this model does not read the pooled text"
+        ignored["text_projection"] = "this model does not use the pooled text"
     else:
         special.append(transposed("text_projection", "text_projection.weight"))
     for leaf in (*(f"{name}.{leaf}" for name in OPEN_CLIP for leaf in ("weight", "bias")), *FUSED):
-        ignored[f"transformer.resblocks.{config.layers}.{leaf}"] = "the layer above the states that this model reads"
+        ignored[f"transformer.resblocks.{config.layers}.{leaf}"] = "above the hidden states that this model uses"
     rules = [Rename("token_embedding", "token_embedding"), Rename("ln_final", "final_norm")]
     for i in range(config.layers):
         rules += under(f"transformer.resblocks.{i}.", f"layer.{i}.", OPEN_CLIP)
