@@ -22,11 +22,12 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.positions import untrained_words
 from diffuscope.weights.store import packing
+from diffuscope.weights.store.old_names import current_names
 
 MIN_CROP = 0.7
 """Side of the smallest crop, as a share of the image's shorter side."""
 
-TOWERS, PROJECTION = "towers.safetensors", "picture.weight"
+TOWERS, PROJECTION = "towers.safetensors", "image_projection.weight"
 """The file in a model's folder that holds the image projection, and the name of that matrix in it."""
 
 
@@ -141,7 +142,7 @@ def load_clip_score(
     )
     assert isinstance(encoder, TextEncoder)
     network = load_efficientnet(feature_net).to(device)
-    projection = packing.read(path).get(PROJECTION)
+    projection = current_names(packing.read(path)).get(PROJECTION)
     shape = [encoder.config.projection, network.head.out_channels]
     if projection is None or list(projection.shape) != shape:
         got = "is missing" if projection is None else f"has shape {list(projection.shape)}"

@@ -16,6 +16,7 @@ from diffuscope.evaluate.retrieval import Gallery, clip_similarity, features, in
 from diffuscope.models.classifier import Classifier
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.weights.store import files, packing
+from diffuscope.weights.store.old_names import current_names
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def galleries(data: EvalData, feature_net: EfficientNet) -> tuple[Gallery, Galle
 
 def load_projection(path: Path, device: torch.device) -> Tensor:
     """[P,F] the image projection of a ``towers.safetensors``, packed or as training wrote it."""
-    tensors = packing.read(path) if packing.is_packed(files.read_header(path)) else files.read(path)
+    is_packed = packing.is_packed(files.read_header(path))
+    tensors = current_names(packing.read(path) if is_packed else files.read(path))
     if PROJECTION not in tensors or tensors[PROJECTION].ndim != 2:
         raise WeightsError(f"{path} has no matrix {PROJECTION!r}; give the towers.safetensors of the text stage")
     return tensors[PROJECTION].float().to(device)

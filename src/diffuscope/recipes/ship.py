@@ -39,14 +39,14 @@ def export_model(
     packing.write(folder / "unet.safetensors", model.unet.state_dict())
     packing.write(folder / "vae.safetensors", vae)
     # The image side of CLIP: not a part of the model, but of its scores.
-    packing.write(folder / TOWERS, {PROJECTION: model.clip.picture.weight, "log_scale": model.clip.log_scale})
+    packing.write(folder / TOWERS, {PROJECTION: model.clip.image_projection.weight, "log_scale": model.clip.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def load_model(folder: Path) -> DiffusionModel:
     """U-Net and CLIP of a folder of ``export_model``, for more training. Dropped rows of the table start at zero."""
     config = read_config(folder)
-    image = packing.read(folder / TOWERS)
+    image = current_names(packing.read(folder / TOWERS))
     clip = Clip(TextEncoder(config.text_encoder), image[PROJECTION].shape[1])
     text = current_names(packing.read(folder / "text_encoder.safetensors"))
     load_into(clip, {f"text_encoder.{name}": value for name, value in text.items()} | image, source=str(folder))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diffuscope.clip_score import PROJECTION
 from diffuscope.data.colours import RECOLOUR_VERSION, dominant_tones
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus
@@ -186,7 +187,7 @@ def train_text(recipe: TextRecipe, examples: tuple[Examples, Examples], folder: 
 def load_clip(recipe: UNetRecipe, path: Path) -> Clip:
     """The CLIP of ``train_text``."""
     tensors = files.read(path)
-    clip = Clip(TextEncoder(recipe.model.text_encoder), tensors["picture.weight"].shape[1])
+    clip = Clip(TextEncoder(recipe.model.text_encoder), tensors[PROJECTION].shape[1])
     load_into(clip, tensors, source=str(path))
     return clip
 

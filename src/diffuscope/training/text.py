@@ -28,7 +28,7 @@ class Clip(nn.Module):
         if width is None:
             raise ValueError("the text encoder has no projection: set TextEncoderConfig.projection")
         self.text_encoder = text_encoder
-        self.picture = nn.Linear(features, width, bias=False)
+        self.image_projection = nn.Linear(features, width, bias=False)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def embed_texts(self, pooled: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Clip(nn.Module):
 
     def embed_images(self, features: Tensor) -> Tensor:
         """[B,F] image features -> [B,P] unit vectors."""
-        return F.normalize(self.picture(features).float(), dim=-1)
+        return F.normalize(self.image_projection(features).float(), dim=-1)
 
     def contrastive_loss(self, pooled: Tensor, features: Tensor) -> Tensor:
         """CLIP's loss: symmetric cross-entropy over the similarities of a batch (figure 3 of the paper)."""
@@ -64,7 +64,7 @@ class TextTask:
         compiled: compile the text encoder.
     """
 
-    adamw_prefixes: tuple[str, ...] = ("picture",)
+    adamw_prefixes: tuple[str, ...] = ("image_projection",)
 
     def __init__(
         self, clip: Clip, examples: Examples, held_out: Examples, training: TextTraining, *, compiled: bool = False

@@ -57,7 +57,7 @@ class UNetTask:
         compiled: compile the networks.
     """
 
-    adamw_prefixes: tuple[str, ...] = ("unet.conv_in", "unet.conv_out", "clip.picture")
+    adamw_prefixes: tuple[str, ...] = ("unet.conv_in", "unet.conv_out", "clip.image_projection")
 
     def __init__(
         self,

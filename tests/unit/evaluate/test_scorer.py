@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from diffuscope.clip_score import PROJECTION
 from diffuscope.data.split import Split
 from diffuscope.errors import WeightsError
 from diffuscope.evaluate import prompts
@@ -48,10 +49,10 @@ def test_what_is_no_classifier_is_refused(data, tmp_path, metadata):
 
 def test_the_projection_is_found_by_name(tmp_path):
     matrix = torch.randn(4, 6)
-    save_file({"picture.weight": matrix, "log_scale": torch.zeros(1)}, tmp_path / "towers.safetensors")
+    save_file({PROJECTION: matrix, "log_scale": torch.zeros(1)}, tmp_path / "towers.safetensors")
     assert torch.equal(load_projection(tmp_path / "towers.safetensors", CPU), matrix)
     save_file({"log_scale": torch.zeros(1)}, tmp_path / "none.safetensors")
-    with pytest.raises(WeightsError, match=r"picture\.weight"):
+    with pytest.raises(WeightsError, match=PROJECTION):
         load_projection(tmp_path / "none.safetensors", CPU)
 
 

@@ -71,11 +71,13 @@ CLASSIFIER = {
     "norm": "norm_out",
     "out": "fc",
 }
+CLIP = {"picture": "image_projection"}
 TABLES = {
     "mid.res.0.conv_in.weight": UNET,
     "decoder.mid.res.0.conv_in.weight": VAE,
     "layer.0.norm_self.weight": TEXT_ENCODER,
     "down.0.0.conv_in.weight": CLASSIFIER,
+    "picture.weight": CLIP,
 }
 """A name that only such a file has -> patterns of modules' old names, and the new names."""
 
@@ -97,12 +99,12 @@ def current_names(tensors: Mapping[str, T]) -> dict[str, T]:
 
 
 def _current(name: str, table: Mapping[str, str], depths: Mapping[str, int]) -> str:
-    module, _, leaf = name.rpartition(".")  # of packed files also "weight::scale"
+    module, dot, leaf = name.rpartition(".")  # of packed files also "weight::scale"
     for old, new in table.items():
         if match := re.fullmatch(old, module):
             module = match.expand(new)
             break
-    return f"{STAGE_BLOCK.sub(lambda match: _nested(match, depths), module)}.{leaf}"
+    return f"{STAGE_BLOCK.sub(lambda match: _nested(match, depths), module)}{dot}{leaf}"
 
 
 def _nested(match: re.Match[str], depths: Mapping[str, int]) -> str:

@@ -18,7 +18,7 @@ from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.old_names import current_names
 
 SHIPPED = shipped_models()["emoji"]
-JUDGE = Path(__file__).parents[4] / "benchmarks" / "judge" / "classifier.safetensors"
+CLASSIFIER = Path(__file__).parents[4] / "benchmarks" / "classifier" / "classifier.safetensors"
 DEEP = {
     "mid.res.0.conv_in.weight": "mid.resnet.0.conv1.weight",
     "mid.enter.0.norm.weight": "mid.attn.0.norm.weight",
@@ -61,8 +61,8 @@ def test_the_shipped_files_have_old_names(part: str, network: nn.Module) -> None
     assert identify(header).layout == "own"
 
 
-def test_the_judge_has_old_names() -> None:
-    names = files.read_header(JUDGE).tensors
+def test_the_classifier_has_old_names() -> None:
+    names = files.read_header(CLASSIFIER).tensors
     network = on_meta(Classifier, ClassifierConfig())
     assert current_names(names).keys() == network.state_dict().keys() != names.keys()
 
