@@ -197,7 +197,12 @@ def img2img_levels(levels: Levels, strength: float) -> Levels:
 
 
 def slice_levels(
-    levels: Levels, schedule: ScheduleConfig, *, denoising_start: float = 0.0, denoising_end: float = 1.0, unit: bool
+    levels: Levels,
+    schedule: ScheduleConfig,
+    *,
+    denoising_start: float = 0.0,
+    denoising_end: float = 1.0,
+    variance_preserving: bool,
 ) -> Levels:
     """The levels between two shares of the training timesteps, for a model that continues where another stopped.
 
@@ -210,7 +215,7 @@ def slice_levels(
         schedule: of the model, for its number of training timesteps.
         denoising_start: share at which the slice starts; 0 is the start of ``levels``.
         denoising_end: share before which the slice ends; 1 is the end of ``levels``.
-        unit: whether the sampler's reference keeps latents at unit variance.
+        variance_preserving: as in the sampler's row of the table.
 
     Raises:
         InputError: no step lies between the two.
@@ -224,12 +229,13 @@ def slice_levels(
         name, share = ("denoising_start", denoising_start) if denoising_start > 0 else ("denoising_end", denoising_end)
         raise InputError(name, share, f"a share that leaves one of {len(levels.sigmas) - 1} steps", "Use more steps")
     sigmas = levels.sigmas[first : last + 1]
+    scales = [math.hypot(sigma, 1) if variance_preserving else 1.0 for sigma in (sigmas[0], sigmas[-1])]
     return replace(
         levels,
         sigmas=sigmas,
         timesteps=levels.timesteps[first : last + 1],
-        start_scale=levels.start_scale if denoising_start == 0 else _unit_scale(sigmas[0], unit),
-        end_scale=1 / _unit_scale(sigmas[-1], unit),
+        start_scale=levels.start_scale if denoising_start == 0 else scales[0],
+        end_scale=1 / scales[1],
     )
 
 
@@ -237,10 +243,6 @@ def _steps_before(levels: Levels, schedule: ScheduleConfig, share: float) -> int
     """Number of steps that begin in the first ``share`` of the training timesteps, as diffusers counts."""
     cutoff = round(schedule.train_steps - share * schedule.train_steps)
     return sum(time >= cutoff for time in levels.timesteps[:-1])
-
-
-def _unit_scale(sigma: float, unit: bool) -> float:
-    return math.hypot(sigma, 1) if unit else 1.0
 
 
 def _alphas_cumprod(config: ScheduleConfig) -> Tensor:

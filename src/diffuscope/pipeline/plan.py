@@ -211,16 +211,22 @@ def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> di
     return found
 
 
-def _visited(levels: Levels, config: ModelConfig, call: Call, unit_variance: bool) -> tuple[Levels, tuple[float, ...]]:
+def _visited(
+    levels: Levels, config: ModelConfig, call: Call, variance_preserving: bool
+) -> tuple[Levels, tuple[float, ...]]:
     """The part of the schedule that the run visits, and the sigmas that the sampler plans with."""
     starts_from_noise = call.mask_image is not None and call.strength == 1  # inpainting all of the masked area
     if call.image is not None and call.denoising_start is None and not starts_from_noise:
         levels = img2img_levels(levels, call.strength)
     if call.denoising_start is not None:
-        levels = slice_levels(levels, config.schedule, denoising_start=call.denoising_start, unit=unit_variance)
+        levels = slice_levels(
+            levels, config.schedule, denoising_start=call.denoising_start, variance_preserving=variance_preserving
+        )
     planned = levels.sigmas
     if call.denoising_end is not None:
-        levels = slice_levels(levels, config.schedule, denoising_end=call.denoising_end, unit=unit_variance)
+        levels = slice_levels(
+            levels, config.schedule, denoising_end=call.denoising_end, variance_preserving=variance_preserving
+        )
     return levels, planned
 
 
