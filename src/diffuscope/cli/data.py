@@ -13,7 +13,7 @@ def build(*, folder: Path | None = None, out: Path = Path("corpus.jsonl.xz"), at
     The same packages give the same file, byte for byte; its hash is printed.
 
     Args:
-        folder: node_modules folder with the packages; default: download them with npm.
+        folder: node_modules folder with the packages, instead of a download with npm.
         out: the corpus file to write.
         attribution: also write the list of works and licences to this Markdown file.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffuscope.cli.device import AUTO, Device
+from diffuscope.cli.common import AUTO, Device, require_files
 from diffuscope.errors import InputError, Unquoted
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def evaluate(
         teacher: EfficientNet-Lite0's weights, for image features.
         model: name of a shipped model, or a model folder.
         classifier: the file of `diffuscope eval classifier`; without it there are no classifier scores.
-        towers: the text stage's towers.safetensors, for the CLIP scores; default: that of the model's folder.
+        towers: the text stage's towers.safetensors, for the CLIP scores, instead of the one in the model's folder.
         count: images for each kind of prompt, at least; fewer than 1000 is a smoke test.
         out: write the scores to this JSON file; the table is always printed.
         sheet: also write a contact sheet of 64 fixed prompts to this PNG.
@@ -49,7 +49,8 @@ def evaluate(
     from diffuscope.images import check_output, write_png
     from diffuscope.weights.store.files import sha256, write_text
 
-    _check(count, corpus=corpus, teacher=teacher, classifier=classifier, towers=towers)
+    _check_positive(count=count)
+    require_files(corpus=corpus, teacher=teacher, classifier=classifier, towers=towers)
     if sheet is not None:
         check_output(sheet, "sheet")
     pipe, scorer = _load(model, corpus, teacher, classifier, towers, on)
@@ -110,7 +111,8 @@ def preset(
     from diffuscope.evaluate.preset_search import as_json, as_table, score_settings, settings_grid
     from diffuscope.weights.store.files import write_text
 
-    _check(count, corpus=corpus, teacher=teacher, classifier=classifier)
+    _check_positive(count=count)
+    require_files(corpus=corpus, teacher=teacher, classifier=classifier)
     pipe, scorer = _load(model, corpus, teacher, classifier, None, on)
     settings = list(settings_grid(pipe.schedule, calls, guidance_scale, sampler))
     scores = score_settings(pipe, scorer, settings, count, _notice)
@@ -133,9 +135,8 @@ def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 5
     from diffuscope.loading import choose_device
     from diffuscope.recipes import classifier as recipes
 
-    if batch < 1:
-        raise InputError("batch", batch, "at least 1")
-    _check(corpus=corpus)
+    _check_positive(batch=batch)
+    require_files(corpus=corpus)
     _notice("rendering the real images")
     data = EvalData.load(corpus, choose_device(device))
     recipes.train_classifier(recipes.classifier(seconds, batch), data, out)
@@ -178,12 +179,10 @@ def _pooled(pipe: "Pipeline", texts: list[str]) -> "Tensor":
     return pooled
 
 
-def _check(count: int = 1, **files: Path | None) -> None:
-    if count < 1:
-        raise InputError("count", count, "at least 1")
-    for name, path in files.items():
-        if path is not None and not path.is_file():
-            raise InputError(name, str(path), "a file that exists")
+def _check_positive(**numbers: int) -> None:
+    for argument, number in numbers.items():
+        if number < 1:
+            raise InputError(argument, number, "at least 1")
 
 
 def _notice(text: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from diffuscope.cli.common import require_files
 from diffuscope.errors import InputError, Unquoted
 
 if TYPE_CHECKING:
@@ -35,15 +36,15 @@ def train(
     Every checkpoint of the stage unet writes a model into OUT/model.
 
     Args:
-        stages: vae, vae-finetune, text, unet; each needs the files of those before it in OUT.
+        stages: stages to run, in order; each needs the files in OUT of the stages before it.
         corpus: the file of `diffuscope data build`.
         teacher: EfficientNet-Lite0's weights, for image features.
         out: folder of the run.
         vae: autoencoder to use instead of the one in OUT; `vae-finetune` starts from it.
         initial: model folder; the stage unet finetunes its U-Net and text encoder.
-        seconds: length of the last stage; default: that of the recipe.
+        seconds: length of the last stage, instead of the recipe's.
         stop_after: seconds after which the stage unet saves and stops.
-        scenes: number of training images; default: that of the recipe.
+        scenes: number of training images, instead of the recipe's.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
     import torch
@@ -55,7 +56,9 @@ def train(
 
     if not stages:
         raise InputError("stages", Unquoted("none"), "one or more of vae, vae-finetune, text, unet")
-    _check(initial, corpus=corpus, teacher=teacher, vae=vae)
+    require_files(corpus=corpus, teacher=teacher, vae=vae)
+    if initial is not None and not initial.is_dir():
+        raise InputError("initial", str(initial), "a model folder, such as OUT/model of an earlier run")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
@@ -114,11 +117,3 @@ def _train_unet(
         ship.export_model(ema, vae, tokens, out / "model", recipe.model)
 
     run.train_unet(recipe, examples, model, out / "unet", stop_after, export)
-
-
-def _check(initial: Path | None, **files: Path | None) -> None:
-    for name, path in files.items():
-        if path is not None and not path.is_file():
-            raise InputError(name, str(path), "a file that exists")
-    if initial is not None and not initial.is_dir():
-        raise InputError("initial", str(initial), "a model folder, such as OUT/model of an earlier run")

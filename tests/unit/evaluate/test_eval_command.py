@@ -14,7 +14,7 @@ def files(corpus_file, feature_net_file, quick_folder):
     [
         (["--count=0"], "--count: got 0"),
         (["--classifier=nowhere.safetensors"], "--classifier: got 'nowhere.safetensors'"),
-        (["--sheet=sheet.gif"], "name it *.png"),
+        (["--sheet=sheet.gif"], "--sheet: got 'sheet.gif'"),
         (["--model=emoji-none"], "no model"),
     ],
 )
