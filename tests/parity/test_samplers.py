@@ -219,7 +219,7 @@ def test_tcd_with_eta_equals_the_reference(eta):
 )
 def test_thresholding_equals_the_reference(name, their_step):
     theirs = {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}
-    assert_ddim(20, {}, their_step, name, theirs, lambda denoise: thresholded(denoise, ratio=0.9, most=1.5))
+    assert_ddim(20, {}, their_step, name, theirs, lambda denoise: thresholded(denoise, ratio=0.9, max_value=1.5))
 
 
 def assert_ddim(steps, ours, their_step, name="ddim", theirs=None, change=None):
