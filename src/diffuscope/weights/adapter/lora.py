@@ -37,10 +37,8 @@ FILES = ("pytorch_lora_weights.safetensors", lora_scale.PEFT_FILE)
 class Network:
     """The parameters of a network that a LoRA may name."""
 
-    shapes: Mapping[str, tuple[int, ...]]
-    """By our names."""
-    names: Mapping[str, str]
-    """Name in another layout -> ours."""
+    shapes: Mapping[str, tuple[int, ...]]  # by our names
+    names: Mapping[str, str]  # name in another layout -> ours
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], config: TextEncoderConfig | UNetConfig) -> "Network":
@@ -60,8 +58,7 @@ class Lora:
     path: Path
     dialect: str
     adapters: Mapping[Layer, Adapter]
-    unmatched: tuple[str, ...]
-    """Layers of the file that the model does not have, by the file's names."""
+    unmatched: tuple[str, ...]  # layers of the file that the model does not have, by the file's names
     sha256: str
     """Of the tensors' bytes, without the header, like AUTOMATIC1111's web UI and model sites; of a whole pickle."""
 
@@ -83,17 +80,12 @@ def merged(weight: Tensor, adapters: Iterable[tuple[Adapter, float]]) -> Tensor:
     return weight if total is None else (weight.float() + total).to(weight.dtype)
 
 
-def find(path: Path) -> Path:
-    """The file of a LoRA, from its path or its folder."""
-    return files.find_file(path, FILES, "LoRA")
-
-
 def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: bool = False) -> Lora:
     """The LoRA at ``path``, a file in any dialect or its folder, for a model of these networks by part.
 
     The header is checked against the networks before a tensor is read.
     """
-    path = find(Path(path))
+    path = files.find_file(Path(path), FILES, "LoRA")
     store = open_store(path, allow_pickle=allow_pickle)
     header = store.header
     layers, dialect = _layers(path, header)

@@ -63,10 +63,8 @@ _OLD_TEXT = {f"to_{letter}": f"{letter}_proj" for letter in ("q", "k", "v", "out
 class Key:
     """A name in a LoRA file, taken apart."""
 
-    part: str | None
-    """The network, or None where the name has no prefix for it."""
-    layer: str
-    """The layer's path in the file, every dot an underscore."""
+    part: str | None  # the network, or None where the name has no prefix for it
+    layer: str  # the path in the file, every dot an underscore
     role: Role
     dialect: str
 

@@ -32,10 +32,8 @@ class TextualInversion:
 
     path: Path
     word: str
-    vectors: Mapping[str, Tensor]
-    """Text encoder -> [K,D], with the same K for each."""
-    sha256: str
-    """Of the file."""
+    vectors: Mapping[str, Tensor]  # text encoder -> [K,D], with the same K for each
+    sha256: str  # of the file
 
     @property
     def length(self) -> int:

@@ -67,10 +67,8 @@ class Identity:
     """Names of presets with the file's shapes, the likeliest first."""
     prediction: Prediction | None = None
     """What the network predicts, if the file states it or its family has no choice."""
-    parts: Mapping[str, int] = field(default_factory=dict)
-    """Part of a single file -> its number of parameters."""
-    evidence: tuple[str, ...] = ()
-    """One clause each."""
+    parts: Mapping[str, int] = field(default_factory=dict)  # part of a single file -> its number of parameters
+    evidence: tuple[str, ...] = ()  # one clause each
 
 
 def identify(header: Header) -> Identity:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffuscope.config import TextEncoderConfig, UNetConfig
+from diffuscope.config import TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.errors import WeightsError
 from diffuscope.weights.identify.families import article, identify, reasons
 from diffuscope.weights.layout.diffusers import PartConfig, diffusers_layout, from_diffusers
@@ -17,6 +17,8 @@ PREFIXES = ("first_stage_model.", "model.diffusion_model.", "cond_stage_model.tr
 TRAINING = ("loss.", "model_ema.")
 """Prefixes of tensors from a VAE's training, which belong to no network."""
 
+KINDS: dict[type[PartConfig], str] = {TextEncoderConfig: "text encoder", UNetConfig: "unet", VAEConfig: "vae"}
+
 
 def read(
     store: Store, config: PartConfig, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
@@ -25,7 +27,7 @@ def read(
     infos = store.header.tensors
     names = {_without_prefix(name): name for name in infos if not name.startswith(TRAINING)}
     identity = identify(Header({name: infos[full] for name, full in names.items()}, store.header.metadata))
-    expected = _kind(config)
+    expected = KINDS[type(config)]
     if identity.kind != expected or identity.layout is None:
         kinds = f"{article(identity.kind)}, expected {article(expected)}"
         raise WeightsError(f"{store.path} is {kinds}: {reasons(identity)}")
@@ -41,9 +43,3 @@ def read(
 
 def _without_prefix(name: str) -> str:
     return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)
-
-
-def _kind(config: PartConfig) -> str:
-    if isinstance(config, TextEncoderConfig):
-        return "text encoder"
-    return "unet" if isinstance(config, UNetConfig) else "vae"

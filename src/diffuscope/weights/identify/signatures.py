@@ -15,13 +15,10 @@ class Signature:
     """Everything of a U-Net's architecture but the number of heads, which shapes do not show."""
 
     in_channels: int
-    width: int
-    """Channels at the finest resolution."""
-    deepest: int
-    """Channels at the coarsest."""
+    width: int  # channels at the finest resolution
+    deepest: int  # channels at the coarsest
     levels: int
-    middle: int
-    """Transformer layers in the middle."""
+    middle: int  # transformer layers in the middle
     context: int
     linear: bool
     extra: int | None
@@ -48,13 +45,10 @@ class UNetNames:
     """A layout's names of the tensors that a signature is read from."""
 
     stem: str
-    middle: str
-    """A convolution of the middle's first residual block."""
+    middle: str  # a convolution of the middle's first residual block
     project: str
-    context: str
-    """With {} for the index of the transformer layer in the middle."""
-    level: str
-    """A pattern; it matches one name per downsampling."""
+    context: str  # with {} for the index of the transformer layer in the middle
+    level: str  # a pattern; it matches one name per downsampling
     extra: str
     guidance: str
 

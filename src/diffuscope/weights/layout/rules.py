@@ -48,15 +48,11 @@ def rename(
     tensors: Mapping[str, Tensor], rules: Iterable[Rename], ignored: Mapping[str, str] | None = None
 ) -> dict[str, Tensor]:
     """The same tensors under their new names, without the ``ignored``; each is matched by exactly one rule."""
-    plain: dict[str, list[Rename]] = {}
     # By the number of parts, which a hole does not change, and the first of them, or "" if it has a hole.
-    holed: dict[tuple[int, str], list[Rename]] = {}
+    index: dict[tuple[int, str], list[Rename]] = {}
     for rule in rules:
-        if HOLE.search(rule.theirs):
-            first = rule.theirs.partition(".")[0]
-            holed.setdefault((rule.theirs.count("."), "" if HOLE.search(first) else first), []).append(rule)
-        else:
-            plain.setdefault(rule.theirs, []).append(rule)
+        first = rule.theirs.partition(".")[0]
+        index.setdefault((rule.theirs.count("."), "" if HOLE.search(first) else first), []).append(rule)
     renamed: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     for key, tensor in tensors.items():
@@ -64,7 +60,7 @@ def rename(
             continue
         module = key.rpartition(".")[0]
         parts, first = module.count("."), module.partition(".")[0]
-        candidates = [*plain.get(module, ()), *holed.get((parts, first), ()), *holed.get((parts, ""), ())]
+        candidates = [*index.get((parts, first), ()), *index.get((parts, ""), ())]
         names = [name for rule in candidates if (name := rule.apply(key)) is not None]
         if len(names) != 1:
             matches = f"{len(names)} rules ({', '.join(names)})" if names else "no rule"

@@ -37,12 +37,9 @@ class Scheduler:
     samplers: Mapping[tuple[object, ...], str]
     """Values of the keys ``chosen_by`` -> our sampler; the class's default is first."""
     chosen_by: tuple[str, ...] = ()
-    sigmas: bool = False
-    """Whether it has Karras, exponential and beta spacing."""
-    zero_snr: bool = False
-    """Whether it can rescale its betas to zero terminal SNR."""
-    defaults: Json = field(default_factory=dict)
-    """Where they differ from ``DEFAULTS``."""
+    sigmas: bool = False  # has Karras, exponential and beta spacing
+    zero_snr: bool = False  # can rescale its betas to zero terminal SNR
+    defaults: Json = field(default_factory=dict)  # where they differ from ``DEFAULTS``
     supported: Supported = field(default_factory=dict)
 
     def sampler(self, document: Json) -> str:

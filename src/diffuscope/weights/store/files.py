@@ -63,12 +63,10 @@ PICKLES = ", or allow pickles (allow_pickle=True, --allow-pickle), of which only
 class TensorInfo:
     """A tensor's entry in the header."""
 
-    dtype: str
-    """A key of ``TORCH``."""
+    dtype: str  # a key of ``TORCH``
     shape: tuple[int, ...]
-    start: int
+    start: int  # byte after the header
     end: int
-    """Bytes from the end of the header."""
 
 
 @dataclass(frozen=True, slots=True)

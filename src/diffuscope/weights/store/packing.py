@@ -27,12 +27,9 @@ TABLE_LIMIT = 1 << 28
 class Entry:
     """How one tensor was packed."""
 
-    shape: tuple[int, ...]
-    """Of the unpacked tensor."""
-    int8: bool
-    """Stored as int8 with a float32 scale per row, rather than as floats."""
-    rows: bool
-    """Only some rows are stored, with their indices; the others are zero."""
+    shape: tuple[int, ...]  # of the unpacked tensor
+    int8: bool  # stored as int8 with a float32 scale per row, rather than as floats
+    rows: bool  # only some rows are stored, with their indices; the others are zero
 
 
 def pack(

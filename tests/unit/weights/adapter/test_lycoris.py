@@ -12,7 +12,6 @@ from torch import Tensor
 import diffuscope as ds
 from diffuscope.errors import WeightMismatchError, WeightsError
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights.adapter import lora
 from diffuscope.weights.adapter.deltas import Adapter
 from diffuscope.weights.identify.families import identify
 from diffuscope.weights.store import files
@@ -230,4 +229,3 @@ def test_one_for_another_family(pipe: Pipeline, tmp_path: Path) -> None:
     assert "sdxl" not in found.families
     kron = stored(tmp_path, stem, {"lokr_w1": draw(4, 8), "lokr_w2": draw(8, 256)})
     assert identify(files.read_header(kron)).families[0] == "sdxl"
-    assert lora.find(kron) == kron
