@@ -74,11 +74,11 @@ def _layer(canvas: Canvas, scenes: Scenes, used: NDArray[np.int64], slot: int) -
     index = scenes.sprite[used, slot]
     colour = scenes.colour[used, slot]
     sprites = canvas.sprites[send(index.astype(np.int64))].float() / 255
-    painted = np.flatnonzero(colour >= 0)
-    if len(painted):
-        tone = canvas.tones[send(index[painted].astype(np.int64))]
-        rows = send(painted)
-        sprites[rows, :3] = recolour_to_word(sprites[rows], tone, send(colour[painted].astype(np.int64)))
+    recoloured = np.flatnonzero(colour >= 0)
+    if len(recoloured):
+        tone = canvas.tones[send(index[recoloured].astype(np.int64))]
+        rows = send(recoloured)
+        sprites[rows, :3] = recolour_to_word(sprites[rows], tone, send(colour[recoloured].astype(np.int64)))
     layer = torch.cat([sprites[:, :3] * sprites[:, 3:], sprites[:, 3:]], 1)
 
     x, y, size = scenes.x[used, slot], scenes.y[used, slot], scenes.size[used, slot]

@@ -149,8 +149,8 @@ def _label(style: str, key: str, aliases: list[str], labels: Labels) -> Label | 
         return labels.find_run_together(key)
     stem = re.sub(r"-0\d\d$|^(abstract)-\d+$", r"\1", key) if style == "game icon" else re.sub(r"-\d+$", "", key)
     if style in packages.EMOJI_STYLES:
-        found = labels.find(key, aliases) or labels.find(stem)
-        return found or Label(stem.replace("-", " "), (), "symbols", 1 << 20)
+        label = labels.find(key, aliases) or labels.find(stem)
+        return label or Label(stem.replace("-", " "), (), "symbols", 1 << 20)
     exact = labels.find(stem)
     if exact is not None and names.slug(exact.name) == stem:
         return exact

@@ -48,8 +48,8 @@ def phrase(label: str) -> str:
 
 def has_skin_tone(key: str, keys: Mapping[str, Any]) -> bool:
     """Whether the icon ``key`` is a skin-tone variant of another icon in ``keys``."""
-    found = _TONE.search(key)
-    return found is not None and ("tone" in found.group() or key[: found.start()] in keys)
+    match = _TONE.search(key)
+    return match is not None and ("tone" in match.group() or key[: match.start()] in keys)
 
 
 def clean_tags(name: str, words: Iterable[str]) -> tuple[str, ...]:
@@ -96,5 +96,5 @@ class Labels:
 
     def find_run_together(self, key: str) -> Label | None:
         """The label whose words written as one are ``key`` ("cherryblossom"); None if there is none."""
-        found = self._run_together.get(key)
-        return None if found is None else self._known[found]
+        spelling = self._run_together.get(key)
+        return None if spelling is None else self._known[spelling]

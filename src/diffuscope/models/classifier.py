@@ -1,4 +1,4 @@
-"""A small residual network that says which concept a picture shows: independent of the feature network."""
+"""A small residual network that classifies images by their concept, independent of the feature network."""
 
 from dataclasses import dataclass
 

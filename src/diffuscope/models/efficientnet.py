@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0: an ImageNet classifier whose inner feature maps serve as a measure of likeness.
+"""EfficientNet-Lite0: an ImageNet classifier whose feature maps measure perceptual distance.
 
 Tan & Le 2019 (arXiv 1905.11946) without squeeze-and-excitation and with ReLU6. Batch norms are folded into the
-convolutions when the weights are converted, so what stands here is convolutions alone: there are no running
-statistics, and ``train()`` and ``eval()`` are the same network.
+convolutions when the weights are converted, so there are no running statistics, and ``train()`` and ``eval()`` are
+the same.
 """
 
 from dataclasses import dataclass
