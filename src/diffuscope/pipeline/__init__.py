@@ -1,4 +1,4 @@
-"""From a prompt to pictures: one loop, handed to the caller, and the receipt that repeats it."""
+"""From a prompt to images: one loop, owned by the caller, and the receipt that repeats it."""
 
 from diffuscope.pipeline.adapters import LoraReport
 from diffuscope.pipeline.embeddings import EmbeddingReport

@@ -1,4 +1,4 @@
-"""Pictures to latents and back, with the VAE's scale, in pieces of bounded memory, and never a hidden black picture."""
+"""Pixels to latents and back, scaled as the U-Net reads them, in bounded memory, and never a silent black image."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -14,22 +14,11 @@ from diffuscope.models.vae import VAE
 from diffuscope.types import Tap
 
 PIXELS_AT_ONCE = 1 << 20
-"""How many output pixels are decoded at once: four pictures of 512x512. Peak memory grows with it."""
+"""Output pixels that are decoded at once, four images of 512x512. Peak memory grows with it."""
 
 
 def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, notes: list[str]) -> Tensor:
-    """Latents [N,C,h,w] of pixels, float32 on the VAE's device, scaled as the U-Net wants them.
-
-    Args:
-        vae: the autoencoder.
-        pixels: [N,3,H,W] in [-1,1]; H and W are multiples of the VAE's factor.
-        noise: [N,C,h,w] of unit variance, to draw from the latents' distribution; None takes its mean.
-        tap: looks at inner values, or replaces them.
-        notes: gets a sentence if float32 was needed.
-
-    Raises:
-        NonFiniteError: the latents are not finite in float32 either.
-    """
+    """[N,C,h,w] float32 latents of pixels [N,3,H,W] in [-1,1]: a sample with ``noise``, or the mean without."""
 
     def run(vae: VAE) -> Tensor:
         weight = vae.quant_conv.weight
@@ -40,20 +29,12 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
 
 
 def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
-    """[N,3,H,W] float32 pictures in [0,1] up to the network's error, of the U-Net's latents [N,C,h,w].
-
-    Differentiable, and so without the pieces and repairs of ``decode``: for losses.
-    """
+    """[N,3,H,W] images in about [0,1] of latents: for losses, without the tiling and repairs of ``decode``."""
     return vae.decode(latents.to(vae.quant_conv.weight) / vae.config.scale).float() / 2 + 0.5
 
 
 def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tensor:
-    """Pixels [N,3,H,W], float32 on the VAE's device, in [-1,1] up to the network's error, of the U-Net's latents.
-
-    Raises:
-        InputError: the shape is not that of this model's latents.
-        NonFiniteError: the pixels are not finite in float32 either.
-    """
+    """[N,3,H,W] float32 pixels in about [-1,1] of latents [N,C,h,w]."""
     channels, factor = vae.config.latent_channels, vae.config.factor
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise InputError("latents", latents, f"latents of shape [N,{channels},h,w]")
@@ -68,20 +49,16 @@ def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tens
 
 
 def images(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
-    """Pixels [N,3,H,W] in [-1,1] as pictures, made larger first where an upscaler is given.
-
-    Raises:
-        NonFiniteError: the upscaler's answer is not finite.
-    """
+    """Pixels [N,3,H,W] in [-1,1] as images, upscaled if there is an upscaler."""
     if upscaler is None:
         return to_images(pixels)
-    made: list[Image.Image] = []
+    finished: list[Image.Image] = []
     for piece in _pieces(pixels, 4):
         large = upscaler(piece.clamp(-1, 1) / 2 + 0.5)  # the upscaler's pixels are in [0,1]
         if not large.isfinite().all():
             raise NonFiniteError("the upscaled pixels are not finite; use upscale=1")
-        made += to_images(large * 2 - 1)
-    return made
+        finished += to_images(large * 2 - 1)
+    return finished
 
 
 def _pieces(x: Tensor, factor: int) -> Sequence[Tensor]:
@@ -90,7 +67,7 @@ def _pieces(x: Tensor, factor: int) -> Sequence[Tensor]:
 
 
 def _finite(run: Callable[[VAE], Tensor], vae: VAE, half: str, notes: list[str]) -> Tensor:
-    """What ``run`` makes with the VAE or, if that is not finite, with a float32 copy of it."""
+    """``run`` with the VAE or, if its values are not finite, with a float32 copy of it."""
     value = run(vae)
     if value.isfinite().all():
         return value
@@ -103,6 +80,6 @@ def _finite(run: Callable[[VAE], Tensor], vae: VAE, half: str, notes: list[str])
         if value.isfinite().all():
             return value
     raise NonFiniteError(
-        f"the VAE's {half} gives values that are not finite, in float32 too; its weights or the latents are damaged: "
-        "load the model again, and check what a tap or an edited step put in"
+        f"the VAE's {half} returned values that are not finite, in float32 too: weights or latents are damaged. "
+        "Load the model again, and check taps and edited steps"
     )

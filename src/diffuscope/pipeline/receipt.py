@@ -1,4 +1,4 @@
-"""What is needed to make a picture again, and how it stands in the picture's file."""
+"""What is needed to make an image again, and how a PNG holds it."""
 
 import hashlib
 import json
@@ -36,7 +36,7 @@ _PROVENANCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
     **dict.fromkeys(("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "embeddings"), (list,)),
     **dict.fromkeys(("model", "device", "dtype"), (str,)),
-    **dict.fromkeys(("threads", "picture"), (int,)),
+    **dict.fromkeys(("threads", "image_index"), (int,)),
     "vae": (str, type(None)),
     **dict.fromkeys(("image", "mask_image"), (list, type(None))),
 }
@@ -65,11 +65,7 @@ def of_plan(plan: Plan) -> Receipt:
 
 
 def request_of(receipt: Receipt) -> Request:
-    """The options of the call that a receipt is of.
-
-    Raises:
-        InputError: an option is missing, or its value is not possible.
-    """
+    """The options in a receipt; an InputError if one is missing or not possible."""
     names = [option.name for option in options(Request)]
     for name in names:
         if name not in receipt:
@@ -94,7 +90,7 @@ def checksums(x: Tensor) -> list[str]:
 
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 in hex of a network's tensors under our names: the same from whatever file and layout they came."""
+    """SHA-256 in hex of a network's tensors under our names, independent of file and layout."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
@@ -102,17 +98,17 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def chunks(receipt: Receipt, picture: int) -> dict[str, str]:
-    """The text chunks of image ``picture`` of the call."""
+def chunks(receipt: Receipt, index: int) -> dict[str, str]:
+    """The text chunks of image ``index`` of the call."""
     return {
-        TEXT_KEY: infotext(receipt, picture),
-        JSON_KEY: json.dumps(receipt | {"picture": picture}, allow_nan=False),
+        TEXT_KEY: infotext(receipt, index),
+        JSON_KEY: json.dumps(receipt | {"image_index": index}, allow_nan=False),
     }
 
 
-def infotext(receipt: Receipt, picture: int) -> str:
+def infotext(receipt: Receipt, index: int) -> str:
     """The text that AUTOMATIC1111's web UI writes and most programs read: prompt, negative prompt, settings."""
-    prompt = picture // receipt["num_images_per_prompt"]
+    prompt = index // receipt["num_images_per_prompt"]
     spacing = receipt["sigmas"] if isinstance(receipt["sigmas"], str) else "custom"
     is_img2img = receipt["image"] is not None and receipt["denoising_start"] is None
     settings: dict[str, object] = {
@@ -120,7 +116,7 @@ def infotext(receipt: Receipt, picture: int) -> str:
         "Sampler": samplers.TABLE[receipt["sampler"]].label,
         "Schedule type": None if spacing == "model" else spacing.capitalize(),
         "CFG scale": f"{receipt['guidance_scale']:g}",
-        "Seed": receipt["seed"][picture],
+        "Seed": receipt["seed"][index],
         "Size": f"{receipt['width']}x{receipt['height']}",
         "Model hash": receipt["weights"]["unet"][:10],
         "Model": receipt["model"],
@@ -147,10 +143,10 @@ def _quoted(value: object) -> str:
 
 
 def read(path: str | PathLike[str]) -> Receipt:
-    """The receipt in a picture's file; ``picture`` says which image of its call it is.
+    """The receipt in a PNG; ``image_index`` is the position of the image in its call.
 
     Raises:
-        ImageError: the file is no picture, has no receipt, or one that this version does not know.
+        ImageError: the file is no image, has no receipt, or one of another format.
     """
     texts = read_text_chunks(path)
     if JSON_KEY not in texts:
@@ -161,7 +157,7 @@ def read(path: str | PathLike[str]) -> Receipt:
     try:
         receipt = json.loads(texts[JSON_KEY])
     except (ValueError, RecursionError) as error:
-        raise ImageError(f"the receipt in {Path(path)} is damaged ({error}); save the picture again") from error
+        raise ImageError(f"the receipt in {Path(path)} is damaged ({error}); save the image again") from error
     if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
         known = receipt.get("format") if isinstance(receipt, Mapping) else None
         raise ImageError(f"the receipt in {Path(path)} has format {known}; this version reads format {FORMAT}")
@@ -185,8 +181,8 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
     if sorted(receipt["schedule"]) != ["prediction", "zero_snr"]:
         return "schedule"
     images = len(request.seed)
-    if not 0 <= receipt["picture"] < images:
-        return "picture"
+    if not 0 <= receipt["image_index"] < images:
+        return "image_index"
     if not all(isinstance(name, str) for name in receipt["edits"]):
         return "edits"
     for key, types_of in _ADAPTERS.items():
@@ -201,9 +197,9 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
     return None
 
 
-def first_difference(old: Receipt, new: Receipt, picture: int) -> int | None:
+def first_difference(old: Receipt, new: Receipt, index: int) -> int | None:
     """The first recorded step at which the clean estimates of an image differ, or None."""
     for before, after in zip(old["checks"], new["checks"], strict=False):
-        if before["x0"][picture] != after["x0"][picture]:
+        if before["x0"][index] != after["x0"][index]:
             return int(before["step"])
     return None

@@ -1,4 +1,4 @@
-"""Make a picture again from the receipt in its file, and say whether it is the same."""
+"""Make an image again from the receipt in its file, and compare."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,18 +26,18 @@ IMAGES = ("image", "mask_image")
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of making a picture again. ``str()`` says it."""
+    """The outcome of a replay; ``str()`` is one line."""
 
     identical: bool
     """Whether every pixel is the same."""
     first_difference: int | None
-    """The first recorded step at which the clean estimate differs, in any bit; None where all are the same."""
+    """The first recorded step whose clean estimate differs in any bit; None if all are the same."""
     image: Image.Image
-    """The picture made now."""
+    """The new image."""
     result: Result
-    """The whole call, which is repeated as it was: in the same batch."""
+    """The whole call, repeated in the same batch."""
     circumstances: tuple[str, ...]
-    """What is not as it was: versions, device, dtype, threads."""
+    """What has changed: versions, device, dtype, threads."""
 
     def __str__(self) -> str:
         if self.identical:
@@ -97,7 +97,7 @@ def replay(
     for key in IMAGES:
         if result.receipt[key] != old[key]:
             raise InputError(key, given[key], "the one that the receipt has the hash of")
-    index = old["picture"]
+    index = old["image_index"]
     again = result.images[index]
     return Replay(
         identical=image_hash(again) == image_hash(open_image(path)),

@@ -14,7 +14,7 @@ from diffuscope.pipeline.receipt import Receipt
 
 @dataclass(frozen=True)
 class Result:
-    """Pictures, and what is needed to make them again."""
+    """Images, with what is needed to make them again."""
 
     images: list[Image.Image]
     latents: Tensor = field(repr=False)
@@ -22,10 +22,10 @@ class Result:
     seeds: list[int]
     """One per image."""
     receipt: Receipt = field(repr=False)
-    """JSON values: everything needed to make the same pictures; ``save`` writes it into each file."""
+    """JSON values: everything needed to make the same images; ``save`` writes it into each file."""
 
     def save(self, path: str | PathLike[str], *, metadata: bool = True) -> list[Path]:
-        """Write the pictures as PNG and return their paths: ``out.png``, or of several ``out-0.png`` ...
+        """Write the images as PNG and return their paths: ``out.png``, or ``out-0.png`` and so on for several.
 
         Each file appears whole or not at all. Its text chunks are ``parameters``, which other programs read, and
         ``diffuscope``, our receipt as JSON; none without ``metadata``.

@@ -30,16 +30,16 @@ def sampler_steps(plan: Plan, denoise: Denoiser, x: Tensor, noise: PerImageNoise
 
 
 class Run(Iterator[Step]):
-    """The steps of one call, each as soon as it is made; ``result()`` makes the steps that are left and the pictures.
+    """The steps of one call, each as soon as it is done; ``result()`` runs the remaining steps and decodes the images.
 
     Rows of ``step.x`` and ``step.x0`` are images. ``len(run)`` is the number of steps of the whole run. Leaving the
-    loop stops the work; nothing has to be closed.
+    loop stops the run; nothing has to be closed.
     """
 
     def __init__(
         self, steps: Iterator[Step], levels: Levels, receipt: Receipt, finish: Callable[[Tensor, Receipt], Result]
     ) -> None:
-        """Wrap a sampler's ``steps``; ``finish`` makes the result of the final latents and the filled-in receipt."""
+        """Wrap a sampler's ``steps``; ``finish`` makes the result of the final latents and the receipt."""
         self.levels = levels
         self._steps = steps
         self._receipt = receipt
@@ -68,11 +68,11 @@ class Run(Iterator[Step]):
         return step
 
     def cancel(self) -> None:
-        """Let the run end after the step that is being made. May be called from another thread."""
+        """End the run after the current step. May be called from another thread."""
         self._cancelled = True
 
     def result(self) -> Result:
-        """Make the steps that are left, then the pictures.
+        """Run the remaining steps and decode the images.
 
         Raises:
             InputError: the run was cancelled before its end.
@@ -99,7 +99,7 @@ class Run(Iterator[Step]):
             return self._finish(latents, self._receipt)
 
     def _notice_edit(self) -> None:
-        """Write into the receipt that the caller changed the latents, which no receipt can repeat."""
+        """Note in the receipt that the caller changed the latents, which no receipt can hold."""
         if self._last is None or self._seen is None:
             return
         (x, version), (x0, version_of_x0) = self._seen

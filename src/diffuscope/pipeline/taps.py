@@ -22,25 +22,25 @@ class PreparedTap(Tap, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SelectedTap:
-    """A Tap that applies each name's functions in turn. A function that answers None leaves the value as it is."""
+    """Applies each name's functions in turn; None from a function keeps the value."""
 
     functions: Mapping[str, Sequence[Callable[[Tensor], Tensor | None]]]
 
     def wants(self, name: str) -> bool:
-        """Whether the mapping named this value."""
+        """Whether there is a function for this value."""
         return name in self.functions
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """The value after all its functions."""
         for function in self.functions[name]:
-            answer = function(value)
-            value = value if answer is None else answer
+            replacement = function(value)
+            value = value if replacement is None else replacement
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class CatchAllTap:
-    """A Tap around one function of name and value. Where it answers None the value stays."""
+    """One function of name and value for everything; None from it keeps the value."""
 
     function: Callable[[str, Tensor], Tensor | None]
 
@@ -49,9 +49,9 @@ class CatchAllTap:
         return True
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        """The function's answer, or the value."""
-        answer = self.function(name, value)
-        return value if answer is None else answer
+        """The value after the function."""
+        replacement = self.function(name, value)
+        return value if replacement is None else replacement
 
 
 def selected(tap: TapArgument | None, components: Sequence[nn.Module], plan: Plan | None = None) -> Tap | None:

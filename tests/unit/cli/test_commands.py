@@ -52,7 +52,7 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
     )
     for k, image in enumerate(result.images):
         assert image_hash(open_image(tmp_path / f"out-{k}.png")) == image_hash(image)
-    assert read(tmp_path / "out-1.png") == result.receipt | {"picture": 1}
+    assert read(tmp_path / "out-1.png") == result.receipt | {"image_index": 1}
 
 
 def test_generate_guides_in_other_ways_and_replays(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:

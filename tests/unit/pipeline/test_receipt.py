@@ -47,7 +47,7 @@ def test_each_file_of_a_call_tells_its_own_picture(tiny: Pipeline, tmp_path: Pat
     assert [path.name for path in paths] == ["out-0.png", "out-1.png", "out-2.png", "out-3.png"]
     text = read_text_chunks(paths[2])["parameters"]
     assert text.startswith("cat\nSteps: 4, Sampler: Euler, Schedule type: Karras, CFG scale: 7.5, Seed: 7,")
-    assert read(paths[2]) == result.receipt | {"picture": 2}
+    assert read(paths[2]) == result.receipt | {"image_index": 2}
     assert [image_hash(open_image(path)) for path in paths] == [image_hash(image) for image in result.images]
 
 
@@ -104,7 +104,7 @@ def test_replay_from_a_start_image(tiny: Pipeline, tmp_path: Path) -> None:
 
 def test_replay_says_where_it_first_differs(tiny: Pipeline, tmp_path: Path) -> None:
     result = tiny("fox", seed=5)
-    receipt = result.receipt | {"picture": 0, "threads": 99}
+    receipt = result.receipt | {"image_index": 0, "threads": 99}
     receipt["checks"] = [*receipt["checks"][:2], *({**check, "x0": ["?"]} for check in receipt["checks"][2:])]
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
     again = ds.replay(path, model=tiny)
@@ -117,7 +117,7 @@ def test_replay_refuses_what_it_cannot_repeat(tiny: Pipeline, tmp_path: Path) ->
     (path,) = tiny("fox", seed=5, tap={"unet.x": lambda value: value}).save(tmp_path / "tapped.png")
     with refused("path", "an image made with tap"):
         ds.replay(path, model=tiny)
-    receipt = tiny("fox", seed=5).receipt | {"picture": 0}
+    receipt = tiny("fox", seed=5).receipt | {"image_index": 0}
     receipt["weights"] = receipt["weights"] | {"unet": "0" * 64}
     path = write_png(tmp_path / "other.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
     with refused("model"):
@@ -135,8 +135,8 @@ def test_damaged_and_later_receipts(tmp_path: Path, text: str) -> None:
     ("key", "value"),
     [
         ("weights", ["a"]),
-        ("picture", 7),
-        ("picture", -1),
+        ("image_index", 7),
+        ("image_index", -1),
         ("seed", None),
         ("upscale", 3),
         ("dtype", ["float32"]),
@@ -146,7 +146,7 @@ def test_damaged_and_later_receipts(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_a_receipt_that_somebody_wrote_by_hand(tiny: Pipeline, tmp_path: Path, key: str, value: object) -> None:
-    receipt = tiny("fox", seed=5).receipt | {"picture": 0}
+    receipt = tiny("fox", seed=5).receipt | {"image_index": 0}
     path = tmp_path / "out.png"
     for spoilt in (receipt | {key: value}, {name: value for name, value in receipt.items() if name != key}):
         write_png(path, Image.new("RGB", (8, 8)), {"diffuscope": json.dumps(spoilt)})
@@ -155,13 +155,13 @@ def test_a_receipt_that_somebody_wrote_by_hand(tiny: Pipeline, tmp_path: Path, k
 
 
 def test_other_versions_and_fewer_checks_are_no_fault(tiny: Pipeline, tmp_path: Path) -> None:
-    receipt = tiny("fox", seed=5).receipt | {"picture": 0, "versions": {"abacus": "1"}, "checks": []}
+    receipt = tiny("fox", seed=5).receipt | {"image_index": 0, "versions": {"abacus": "1"}, "checks": []}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
     assert ds.replay(path, model=tiny).circumstances == ("abacus version was 1, is None",)
 
 
 def test_a_receipt_opens_no_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
-    receipt = tiny("fox", seed=5).receipt | {"picture": 0, "model": str(tiny_folder)}
+    receipt = tiny("fox", seed=5).receipt | {"image_index": 0, "model": str(tiny_folder)}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
     with pytest.raises(ModelNotFoundError, match="give its folder"):
         ds.replay(path)
