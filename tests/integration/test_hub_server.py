@@ -117,7 +117,7 @@ def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 def test_only_the_needed_files_are_fetched_once(tiny: Pipeline, server: Server) -> None:
     assert ds.load("owner/tiny", device="cpu").weights == tiny.weights
-    assert sorted(server.fetched) == sorted(hub.needed(server.files))
+    assert sorted(server.fetched) == sorted(hub.needed("owner/tiny", server.files))
     assert "README.md" not in server.fetched
     server.fetched.clear()
     ds.load("owner/tiny", device="cpu")
@@ -146,7 +146,7 @@ def test_a_run_that_broke_off_keeps_the_files_it_has(tiny: Pipeline, server: Ser
     server.fetched.clear()
     assert ds.load("owner/tiny", device="cpu").weights == tiny.weights
     assert before.isdisjoint(server.fetched)
-    assert before | set(server.fetched) == set(hub.needed(server.files))
+    assert before | set(server.fetched) == set(hub.needed("owner/tiny", server.files))
 
 
 def test_the_token_of_the_environment_is_sent(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
