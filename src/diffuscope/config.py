@@ -79,9 +79,9 @@ class UNetConfig:
     mid_depth: int = 1
     heads: tuple[int, ...] = (8, 8, 8, 8)  # number of heads, not their width
     context_dim: int = 768
-    linear_projection: bool = False  # transformers enter and leave by a linear layer (SD 2, SDXL), not a 1x1 conv
+    linear_projection: bool = False  # transformer projections are linear layers (SD 2, SDXL), not 1x1 convolutions
     extra_dim: int | None = None  # width of the added conditioning (SDXL: pooled text and sizes)
-    guidance_dim: int | None = None  # width of the guidance scale's waves, which distilled networks read (LCM)
+    guidance_dim: int | None = None  # width of the guidance-scale embedding of distilled networks (LCM)
     norm_groups: int = 32
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The networks: pure functions of their inputs that know no noise level and no file.
+"""The networks: pure functions of their inputs, without noise levels and files.
 
-Each takes one config of ``diffuscope.config`` and offers its inner values to a tap.
+Each takes one config of ``diffuscope.config`` and passes its activations to a tap.
 """

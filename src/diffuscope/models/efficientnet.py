@@ -27,16 +27,16 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class EfficientNetFeatures:
-    """What the network sees in a picture, from fine to coarse."""
+    """The feature maps of an image, from fine to coarse."""
 
     stages: list[Tensor]
     """Seven maps [B,C,h,w] with 16, 24, 40, 80, 112, 192, 320 channels, at 1/2, 1/4, 1/8, 1/16, 1/16, 1/32, 1/32."""
     pooled: Tensor
-    """[B,1280] mean over all places of the last layer; never negative."""
+    """[B,1280] mean over all pixels of the last layer; never negative."""
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "SAME" padding: ceil(size / stride) outputs, the odd zero at the far end."""
+    """A convolution with TensorFlow's "SAME" padding: ceil(size / stride) outputs, an odd zero goes to the far end."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,C,H,W] -> [B,D,ceil(H / stride),ceil(W / stride)]."""
@@ -49,7 +49,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Inverted residual (Sandler et al. 2018): widen, filter each channel by itself, narrow again."""
+    """Inverted residual (Sandler et al. 2018): 1x1 expansion, depthwise convolution, 1x1 projection."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Block(nn.Module):
 class EfficientNet(nn.Module):
     """EfficientNet-Lite0, 4.63 million parameters, trained on ImageNet at 224 x 224; other sizes are accepted.
 
-    Differentiable in its input; freeze the weights with ``requires_grad_(False)`` where only that is wanted.
+    Differentiable in its input; freeze the weights with ``requires_grad_(False)`` if only that is needed.
     """
 
     mean: Tensor

@@ -1,7 +1,7 @@
 """The upscaler: Real-ESRGAN's compact network, four times as many pixels along each side.
 
-Wang et al. 2021 (arXiv 2107.10833), the "animevideov3" weights: a stack of convolutions at the input's size, whose
-last one writes the 4 x 4 pixels that each pixel becomes, added to the picture enlarged by repetition.
+Wang et al. 2021 (arXiv 2107.10833), the "animevideov3" weights: a stack of convolutions at the input's size and a 4x
+pixel shuffle, added to the nearest-neighbour upsampled image.
 """
 
 from itertools import pairwise
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FACTOR = 4
-MARGIN = 4  # the zeros around a picture would darken its rim; after 4 pixels of repeated border nothing is left of it
+MARGIN = 4  # zero padding would darken the border; 4 pixels of replicated border keep that outside the image
 
 
 class Upscaler(nn.Module):
-    """Pictures four times as high and wide. 0.62 million parameters; what it sees is 37 pixels across.
+    """4x super-resolution. 0.62 million parameters, a receptive field of 37 pixels.
 
     Args:
         width: channels between the convolutions.
@@ -29,10 +29,9 @@ class Upscaler(nn.Module):
         self.out = nn.Conv2d(width, 3 * FACTOR**2, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B,3,H,W] in [0,1] -> [B,3,4H,4W] in [0,1], of the same type. Not modified.
+        """Pixels [B,3,H,W] in [0,1] -> [B,3,4H,4W] in [0,1], of the same dtype. Not modified.
 
-        The convolutions run in the weights' type, whatever the pixels': a network in bfloat16 rounds the added detail
-        alone.
+        The convolutions run in the weights' dtype: a network in bfloat16 rounds only the added detail.
         """
         x = F.pad(pixels, (MARGIN,) * 4, mode="replicate").to(self.out.weight.dtype)
         for layer, slope in zip(self.layers, self.slopes, strict=True):
