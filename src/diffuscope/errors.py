@@ -28,7 +28,7 @@ class InputError(DiffuscopeError, ValueError):
         hint: what to do, where ``want`` does not say it.
     """
 
-    def __init__(self, argument: str, got: object = Unquoted(""), want: str = "", hint: str = "") -> None:
+    def __init__(self, argument: str, got: object, want: str, hint: str = "") -> None:
         super().__init__(argument, got, want, hint)
         self.argument = argument
         self.got = got
@@ -40,7 +40,7 @@ class InputError(DiffuscopeError, ValueError):
         return f"{name}: got {shown(self.got)}, expected {self.want}" + (f". {self.hint}" if self.hint else "")
 
     def __str__(self) -> str:
-        return self.sentence(self.argument) if self.want else self.argument
+        return self.sentence(self.argument)
 
 
 def shown(value: object) -> str:

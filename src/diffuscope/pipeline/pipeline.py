@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffuscope import loading
 from diffuscope.clip_score import ClipScore, load_clip_score
+from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.diffusion.thresholding import thresholded
@@ -218,25 +219,29 @@ class Pipeline:
         receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
+            loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
             with self.adapters.encoding(loras):
                 inputs = conditioning.encoded(components, planned, call.conditioning, tap)
             x, inpainting = init_latents(init, components, planned, noise, tap, receipt["notes"])
             mask_latents = None if inpainting is None else inpainting.mask_latents
             pair = conditioning.denoisers_of(self.unet, self.config, planned, inputs, mask_latents, tap)
             denoise, cond = (self.adapters.during(each, loras) for each in pair)
-            denoise = self._guided(call, denoise, cond, receipt["notes"])
+            denoise = self._guided(call, denoise, cond, loss)
         steps = self.adapters.settling(sampler_steps(planned, denoise, x, noise))
         if inpainting is not None:
             steps = inpainting.blended(steps, planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
 
-    def _guided(self, call: Call, denoise: Denoiser, cond: Denoiser, notes: list[str]) -> Denoiser:
+    def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
+        if text is None:
+            return None
+        notes += self.similarity.notes(text)
+        return self.similarity.loss(text)
+
+    def _guided(self, call: Call, denoise: Denoiser, cond: Denoiser, loss: Loss | None) -> Denoiser:
         """The Denoiser with the call's losses, guidance functions and thresholding."""
-        loss, options = None, call.guidance_options
-        if options.similarity is not None:
-            loss = self.similarity.loss(options.similarity)
-            notes += self.similarity.notes(options.similarity)
-        denoise = guidance.loss_guided(denoise, cond, options, partial(codec.decode_differentiable, self.vae), loss)
+        decode = partial(codec.decode_differentiable, self.vae)
+        denoise = guidance.loss_guided(denoise, cond, call.guidance_options, decode, loss)
         for change in call.functions:
             denoise = change(denoise)
             if not callable(denoise):

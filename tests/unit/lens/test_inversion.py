@@ -4,7 +4,6 @@ import pytest
 import torch
 from PIL import Image
 
-from diffuscope.errors import InputError
 from diffuscope.lens.inversion import diffedit, difference_mask, invert, redraw
 from diffuscope.pipeline import Pipeline
 from narrow import made
@@ -62,7 +61,7 @@ def test_diffedit_makes_its_own_mask(tiny: Pipeline) -> None:
 
 
 def test_a_picture_too_small_is_refused(tiny: Pipeline) -> None:
-    with pytest.raises(InputError, match="at least 2 pixels"):
+    with refused("image"):
         invert(tiny, PICTURE.resize((1, 1)))
 
 
@@ -72,14 +71,14 @@ def test_what_cannot_be_is_named_before_any_network_runs(tiny: Pipeline, monkeyp
     for name in ("encode_image", "encode_prompt"):
         for pipe in (tiny, sdxl):
             monkeypatch.setattr(pipe, name, lambda *_, name=name, **__: called.append(name))
-    for call, says in (
+    for call, argument in (
         (lambda: invert(tiny, PICTURE, steps=0), "num_inference_steps"),
         (lambda: invert(tiny, PICTURE, strength=float("nan")), "strength"),
         (lambda: invert(tiny, PICTURE, refine=-1), "refine"),
-        (lambda: invert(sdxl, PICTURE), "inputs pooled, sizes"),
-        (lambda: diffedit(tiny, PICTURE, "a fox", "a fox"), "another prompt"),
-        (lambda: diffedit(tiny, PICTURE, "a fox", "a cat", mask=torch.zeros(1, 1, 3, 3)), "mask: got"),
+        (lambda: invert(sdxl, PICTURE), "pipe"),
+        (lambda: diffedit(tiny, PICTURE, "a fox", "a fox"), "target"),
+        (lambda: diffedit(tiny, PICTURE, "a fox", "a cat", mask=torch.zeros(1, 1, 3, 3)), "mask"),
     ):
-        with pytest.raises(InputError, match=says):
+        with refused(argument):
             call()
     assert called == []
