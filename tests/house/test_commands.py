@@ -31,9 +31,9 @@ FLAGS = {
     "explain": f"negative-prompt clip-skip {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae initial seconds stop-after scenes device",
-    "eval": "corpus teacher model classifier towers count out sheet device dtype",
+    "eval": "towers count out sheet corpus teacher model classifier device dtype",
     "eval sheet": "model out device dtype",
-    "eval preset": "corpus teacher model classifier count calls guidance-scale sampler out device dtype",
+    "eval preset": "count calls guidance-scale sampler out corpus teacher model classifier device dtype",
     "eval classifier": "corpus out seconds batch device",
     "doctor": "",
 }

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,15 +17,28 @@ if TYPE_CHECKING:
     from diffuscope.evaluate.scorer import Scorer
     from diffuscope.pipeline import Pipeline
 
+
+@dataclass(frozen=True)
+class Scored:
+    """The model that is scored, and what scores it."""
+
+    corpus: Path
+    """the file of `diffuscope data build`"""
+    teacher: Path
+    """EfficientNet-Lite0's weights, for image features"""
+    model: str = "emoji"
+    """name of a shipped model, or a model folder"""
+    classifier: Path | None = None
+    """the file of `diffuscope eval classifier`; without it there are no classifier scores"""
+
+
+ScoredFlags = Annotated[Scored, tyro.conf.arg(name="")]
 Networks = Annotated[Device, tyro.conf.arg(name="")]
 
 
 def evaluate(
+    scored: ScoredFlags,
     *,
-    corpus: Path,
-    teacher: Path,
-    model: str = "emoji",
-    classifier: Path | None = None,
     towers: Path | None = None,
     count: int = 1000,
     out: Path | None = None,
@@ -34,10 +48,7 @@ def evaluate(
     """Score a model; docs/explanation/scores.md defines every score.
 
     Args:
-        corpus: the file of `diffuscope data build`.
-        teacher: EfficientNet-Lite0's weights, for image features.
-        model: name of a shipped model, or a model folder.
-        classifier: the file of `diffuscope eval classifier`; without it there are no classifier scores.
+        scored: the model, and what scores it.
         towers: the text stage's towers.safetensors, for the CLIP scores, instead of the one in the model's folder.
         count: images for each kind of prompt, at least; fewer than 1000 is a smoke test.
         out: write the scores to this JSON file; the table is always printed.
@@ -50,15 +61,18 @@ def evaluate(
     from diffuscope.weights.store.files import sha256, write_text
 
     _check_positive(count=count)
-    require_files(corpus=corpus, teacher=teacher, classifier=classifier, towers=towers)
+    require_files(towers=towers)
     if sheet is not None:
         check_output(sheet, "sheet")
-    pipe, scorer = _load(model, corpus, teacher, classifier, towers, on)
+    pipe, scorer = _load(scored, towers, on)
     if sheet is not None:
         _notice("the contact sheet")
         write_png(sheet, generate_sheet(pipe))
     document = scores.evaluate(pipe, scorer, count, _notice)
-    document["networks"] = {"feature_net": sha256(teacher), "classifier": classifier and sha256(classifier)}
+    document["networks"] = {
+        "feature_net": sha256(scored.teacher),
+        "classifier": scored.classifier and sha256(scored.classifier),
+    }
     document["command"] = " ".join(["diffuscope", *sys.argv[1:]])
     if out is not None:
         write_text(out, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
@@ -82,11 +96,8 @@ def contact_sheet(*, model: str = "emoji", out: Path = Path("sheet.png"), on: Ne
 
 
 def preset(
+    scored: ScoredFlags,
     *,
-    corpus: Path,
-    teacher: Path,
-    model: str = "emoji",
-    classifier: Path | None = None,
     count: int = 500,
     calls: tuple[int, ...] = (6, 8, 10, 12, 16, 25),
     guidance_scale: tuple[float, ...] = (2.0, 2.5, 3.0, 4.0, 5.0, 7.5),
@@ -97,10 +108,7 @@ def preset(
     """Score samplers, steps and guidance scales, to choose a model's preset.
 
     Args:
-        corpus: the file of `diffuscope data build`.
-        teacher: EfficientNet-Lite0's weights, for image features.
-        model: name of a shipped model, or a model folder.
-        classifier: the file of `diffuscope eval classifier`; without it there are no classifier scores.
+        scored: the model, and what scores it.
         count: images for each setting.
         calls: network calls per image; samplers are compared at equal calls.
         guidance_scale: guidance scales.
@@ -112,8 +120,7 @@ def preset(
     from diffuscope.weights.store.files import write_text
 
     _check_positive(count=count)
-    require_files(corpus=corpus, teacher=teacher, classifier=classifier)
-    pipe, scorer = _load(model, corpus, teacher, classifier, None, on)
+    pipe, scorer = _load(scored, None, on)
     settings = list(settings_grid(pipe.schedule, calls, guidance_scale, sampler))
     scores = score_settings(pipe, scorer, settings, count, _notice)
     if out is not None:
@@ -142,9 +149,7 @@ def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 5
     recipes.train_classifier(recipes.classifier(seconds, batch), data, out)
 
 
-def _load(
-    model: str, corpus: Path, teacher: Path, classifier: Path | None, towers: Path | None, on: Device
-) -> "tuple[Pipeline, Scorer]":
+def _load(scored: Scored, towers: Path | None, on: Device) -> "tuple[Pipeline, Scorer]":
     from diffuscope import loading
     from diffuscope.clip_score import TOWERS
     from diffuscope.evaluate.classifier import load_classifier
@@ -153,20 +158,21 @@ def _load(
     from diffuscope.feature_net import load_efficientnet
     from diffuscope.pipeline import load
 
-    pipe = load(model, device=on.device, dtype=on.dtype)
-    own_towers = loading.find(model) / TOWERS
+    require_files(corpus=scored.corpus, teacher=scored.teacher, classifier=scored.classifier)
+    pipe = load(scored.model, device=on.device, dtype=on.dtype)
+    own_towers = loading.find(scored.model) / TOWERS
     if towers is None and own_towers.is_file():
         towers = own_towers
-    feature_net = load_efficientnet(teacher).to(pipe.device)
+    feature_net = load_efficientnet(scored.teacher).to(pipe.device)
     _notice("rendering the real images")
-    data = EvalData.load(corpus, pipe.device, pipe.config.preset.height)
+    data = EvalData.load(scored.corpus, pipe.device, pipe.config.preset.height)
     scorer = Scorer(
         data,
         feature_net,
         *galleries(data, feature_net),
         encode_texts=lambda texts: _pooled(pipe, texts),
         projection=None if towers is None else load_projection(towers, pipe.device),
-        classifier=None if classifier is None else load_classifier(classifier, data.split, pipe.device),
+        classifier=None if scored.classifier is None else load_classifier(scored.classifier, data.split, pipe.device),
     )
     return pipe, scorer
 
