@@ -1,0 +1,322 @@
+"""Distil `emoji` into four steps, and measure the student against its teacher on held-out scenes.
+
+    python benchmarks/turbo.py scenes --corpus corpus.jsonl.xz --feature-net F --out SCENES
+    torchrun --standalone --nproc-per-node 2 benchmarks/turbo.py train --scenes SCENES --out RUN
+    torchrun --standalone --nproc-per-node 2 benchmarks/turbo.py sample --scenes SCENES --out RUN \
+        --settings teacher-50 teacher-4 teacher-2 student-4
+    python benchmarks/turbo.py decode --corpus corpus.jsonl.xz --feature-net F --latents RUN/*-0.latents
+    python benchmarks/turbo.py compare --scenes SCENES --teacher RUN/teacher-50.features --others RUN/*.features
+
+`scenes` writes captions and the features of real scenes, `train` runs `recipes.turbo`, `sample` writes latents of the
+held-out captions, `decode` turns these into features, and `compare` writes the numbers as JSON. With `train --is-tiny`
+the networks are tiny and random, and there are 20 steps.
+"""
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from diffuscope.config import EMOJI, TextEncoderConfig, UNetConfig
+from diffuscope.data.corpus import Corpus
+from diffuscope.data.split import split
+from diffuscope.data.sprites import sprite_sampler
+from diffuscope.diffusion.schedules import Schedule
+from diffuscope.distill.objectives import sample as run
+from diffuscope.distill.task import Field, encode_texts
+from diffuscope.evaluate import scenes as measures
+from diffuscope.evaluate.classifier import load_classifier, predict
+from diffuscope.evaluate.retrieval import features
+from diffuscope.evaluate.scores import device_name
+from diffuscope.feature_net import load_efficientnet
+from diffuscope.loading import choose_device, load_components
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
+from diffuscope.recipes import stages
+from diffuscope.recipes.turbo import STUDENT, TurboRecipe, train_turbo, turbo
+from diffuscope.training import distributed
+from diffuscope.weights.store import files, packing
+
+PROMPTS, SEEDS = 125, 8  # for diversity
+SETTINGS = {"teacher-50": (50, 2.5), "student-4": (4, 1.0), "teacher-4": (4, 2.5), "teacher-2": (2, 2.5)}
+"""Name -> steps of DDIM and guidance scale; a student has learned guidance."""
+
+
+def scenes(
+    *,
+    corpus: Path,
+    feature_net: Path,
+    out: Path,
+    train: int = 60_000,
+    count: int = 5000,
+    size: int = 128,
+    device: str = "auto",
+) -> None:
+    """Captions to train on, captions of held-out scenes, features of these scenes and of other held-out ones.
+
+    Args:
+        corpus: the file that `diffuscope data build` wrote.
+        feature_net: EfficientNet-Lite0's weights.
+        out: folder.
+        train: scenes to train on, two captions each.
+        count: held-out scenes in each set.
+        size: pixels of the pictures.
+        device: auto, cpu, cuda.
+    """
+    place = choose_device(device)
+    data = stages.Dataset.load(corpus, place, size)
+    learned = data.scenes(train, 303, "text")
+    tones, recolourable = data.canvas.tones.cpu().numpy(), data.recolourable.cpu().numpy()
+    sampler = sprite_sampler(data.corpus, data.split, tones, recolourable, train=False)
+    asked, others = (
+        measures.held_out_scenes(sampler, data.corpus.pictures, data.split, count, seed) for seed in (101, 102)
+    )
+    network = load_efficientnet(feature_net).to(place)
+    real = {
+        name: features(network, measures.real_images(data.canvas, part)).cpu()
+        for name, part in (("asked", asked), ("others", others))
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    files.write(out / "real.safetensors", real)
+    captions = {
+        "corpus": data.corpus.hash,
+        "split": data.split.hash,
+        "train": [text for pair in learned.captions for text in pair],
+        "asked": [pair[0] for pair in asked.captions],
+    }
+    files.write_text(out / "captions.json", json.dumps(captions, ensure_ascii=False))
+
+
+def train(
+    *,
+    scenes: Path,
+    out: Path,
+    record_seconds: float = 40.0,
+    seconds: float = 90.0,
+    is_tiny: bool = False,
+    device: str = "auto",
+) -> None:
+    """Distil.
+
+    Args:
+        scenes: folder that `scenes` wrote.
+        out: folder of the run.
+        record_seconds: of recording trajectories.
+        seconds: of training.
+        is_tiny: tiny networks, 20 steps.
+        device: auto, cpu, cuda.
+    """
+    fast()
+    captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))
+    with distributed.process_group(choose_device(device)) as place:
+        recipe = turbo(record_seconds, seconds)
+        recipe, teacher, text_encoder = tiny(recipe) if is_tiny else (recipe, *shipped())
+        teacher, text_encoder = stages.to_device(teacher, place), text_encoder.to(place)
+        tokenizer = Tokenizer()
+        texts = (
+            tokenizer.encode(captions["train"]),
+            tokenizer.encode(captions["asked"][:256]),
+            tokenizer.encode("")[0],
+        )
+        train_turbo(recipe, teacher, text_encoder, texts, out)
+
+
+def sample(
+    *,
+    scenes: Path,
+    out: Path,
+    settings: tuple[Literal["teacher-50", "teacher-4", "teacher-2", "student-4"], ...],
+    count: int | None = None,
+    device: str = "auto",
+) -> None:
+    """Latents of the held-out captions, of the teacher or of the student that `train` left.
+
+    Args:
+        scenes: folder that `scenes` wrote.
+        out: folder of the run.
+        settings: steps of DDIM with guidance 2.5, or within the student.
+        count: fewer captions, only to try things.
+        device: auto, cpu, cuda.
+    """
+    fast()
+    captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))["asked"][:count]
+    with distributed.process_group(choose_device(device)) as place:
+        unet, text_encoder = shipped()
+        text_encoder = text_encoder.to(place)
+        for name in settings:
+            if name.startswith("student"):
+                unet.load_state_dict(packing.read(out / STUDENT))
+            write_latents(out, name, stages.to_device(unet, place), text_encoder, Tokenizer().encode(captions))
+
+
+def fast() -> None:
+    """What a GPU wants."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+
+
+def shipped() -> tuple[UNet, TextEncoder]:
+    """The shipped networks, float32, on the CPU."""
+    components = load_components("emoji", "cpu", "float32")
+    return components.unet, components.text_encoder
+
+
+def tiny(recipe: TurboRecipe) -> tuple[TurboRecipe, UNet, TextEncoder]:
+    """Random networks of the same kind, 20 steps."""
+    unet = UNetConfig(channels=(8, 8), blocks=1, depth=(1, 0), heads=(1, 1), context_dim=16, norm_groups=4)
+    text = TextEncoderConfig(width=16, layers=1, heads=2, hidden=32)
+    torch.manual_seed(0)
+    loop = replace(recipe.loop, seconds=None, steps=20)
+    recipe = replace(recipe, model=replace(EMOJI, unet=unet, text_encoder=text), batch_size=32, loop=loop)
+    recipe = replace(recipe, recording=replace(recipe.recording, chunk=32), record_seconds=3.0)
+    return recipe, UNet(unet), TextEncoder(text)
+
+
+@torch.no_grad()
+def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder, ids: Tensor) -> None:
+    """This process's share of the latents of all texts, and of the first ones with several seeds, as int8."""
+    steps, scale = SETTINGS[name]
+    place = unet.conv_in.weight.device
+    network = copy.deepcopy(unet).bfloat16() if place.type == "cuda" else unet
+    velocity = Field(Schedule(EMOJI.schedule), place)
+    again = ids[:PROMPTS].repeat_interleave(SEEDS, 0)
+    every = torch.cat([ids, again]).to(place)
+    shape = (len(every), unet.config.in_channels, 16, 16)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(100)).to(place)
+    rows = slice(distributed.rank(), None, distributed.world_size())
+    texts = encode_texts(text_encoder, Tokenizer().encode("").to(place))
+    phis = list(velocity.phis(steps))
+    parts = []
+    for part, start in zip(every[rows].split(1024), noise[rows].split(1024), strict=True):
+        both = encode_texts(text_encoder, part), texts
+        parts.append(run(partial(velocity.guided, network, texts=both, scale=scale), start, phis)[-1].cpu())
+    latents = torch.cat(parts)
+    unit = latents.abs().max() / 127
+    setting: dict[str, object] = {
+        "steps": steps,
+        "guidance_scale": scale,
+        "calls": steps * (1 if scale == 1 else 2),
+        "texts": len(ids),
+    }
+    setting |= {"world": distributed.world_size(), "machine": device_name(place)}
+    tensors = {"latents": (latents / unit).round().to(torch.int8), "unit": unit}
+    files.write(folder / f"{name}-{distributed.rank()}.latents", tensors, {"setting": json.dumps(setting)})
+
+
+def decode(
+    *,
+    corpus: Path,
+    feature_net: Path,
+    classifier: Path,
+    latents: tuple[Path, ...],
+    model: str = "emoji",
+    device: str = "auto",
+) -> None:
+    """From `NAME-0.latents`, `NAME-1.latents`, ... to `NAME.features`, beside them.
+
+    Args:
+        corpus: the file that `diffuscope data build` wrote.
+        feature_net: EfficientNet-Lite0's weights.
+        classifier: judge whose answers are kept.
+        latents: the first file of each setting, `NAME-0.latents`.
+        model: whose VAE decodes.
+        device: auto, cpu, cuda.
+    """
+    place = choose_device(device)
+    vae = load_components(model, place, "float32").vae
+    network, judge = (
+        load_efficientnet(feature_net).to(place),
+        load_classifier(classifier, split(Corpus.load(corpus)), place),
+    )
+    for path in latents:
+        setting = json.loads(files.read_header(path).metadata["setting"])
+        world = setting["world"]
+        parts = [files.read(path.with_name(path.name.replace("-0.", f"-{i}."))) for i in range(world)]
+        values = torch.empty(sum(len(part["latents"]) for part in parts), *parts[0]["latents"].shape[1:])
+        for i, part in enumerate(parts):
+            values[i::world] = part["latents"].float() * part["unit"]
+        found, answers, kept = [], [], []
+        for images in decoded(vae, values.to(place)):
+            found.append(features(network, images))
+            answers.append(predict(judge, images))
+            kept.append(images.cpu())
+        count = setting["texts"]
+        tensors = {
+            "features": torch.cat(found)[:count],
+            "again": torch.cat(found)[count:].view(-1, SEEDS, found[0].shape[1]),
+            "classes": torch.cat(answers)[:count],
+            "images": torch.cat(kept)[:1000],
+        }
+        out = path.with_name(path.name.removesuffix("-0.latents") + ".features")
+        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        files.write(out, tensors, {"setting": json.dumps({"name": out.stem, **setting})})
+        print(out, flush=True)
+
+
+@torch.no_grad()
+def decoded(vae: VAE, latents: Tensor) -> Iterator[Tensor]:
+    """[B,3,H,W] uint8 pictures, some at a time."""
+    for part in latents.split(100):
+        yield ((vae.decode(part / vae.config.scale) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def compare(
+    *, scenes: Path, teacher: Path, others: tuple[Path, ...], out: Path, resamples: int = 200, device: str = "auto"
+) -> None:
+    """Every measure of each setting against the teacher's.
+
+    Args:
+        scenes: folder that `scenes` wrote.
+        teacher: features of the teacher.
+        others: features of students and other settings.
+        out: JSON file to write.
+        resamples: for intervals.
+        device: auto, cpu, cuda.
+    """
+    place = choose_device(device)
+    real = {name: value.to(place) for name, value in files.read(scenes / "real.safetensors").items()}
+    reference = measures.Reference(real["others"])
+    floor = reference.distances(real["asked"], resamples)
+    captions = len(real["asked"])
+    best = files.read(teacher)
+    above = reference.distances(best["features"].to(place), resamples) - floor
+    spread = measures.diversity(best["again"]).mean()
+    table = []
+    for path in (teacher, *others):
+        own = files.read(path)
+        distances = reference.distances(own["features"].to(place), resamples)
+        row: dict[str, object] = json.loads(files.read_header(path).metadata["setting"])
+        row["fd.scenes"] = vars(measures.interval(distances, captions))
+        row["less floor"] = vars(measures.interval(distances - floor, captions))
+        row["over the teacher's"] = vars(measures.interval((distances - floor) / above, captions))
+        row["kd"] = measures.kernel_distance(own["features"].to(place), real["others"])
+        row["diversity"] = (measures.diversity(own["again"]).mean() / spread).item()
+        row["psnr"] = measures.psnr(own["images"], best["images"]).mean().item()
+        row["agree"] = (own["classes"] == best["classes"]).double().mean().item()
+        table.append(row)
+        print(json.dumps(row), flush=True)
+    document = {
+        "captions": captions,
+        "floor": vars(measures.interval(floor, captions)),
+        "floor kd": measures.kernel_distance(real["asked"], real["others"]),
+        "settings": table,
+        "torch": torch.__version__,
+        "command": " ".join(sys.argv),
+    }
+    files.write_text(out, json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(
+        {"scenes": scenes, "train": train, "sample": sample, "decode": decode, "compare": compare}
+    )

@@ -1,0 +1,48 @@
+"""Networks that are made in a moment, with random weights, and examples of noise."""
+
+from dataclasses import replace
+
+import torch
+
+from diffuscope.config import EMOJI, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.diffusion.schedules import Schedule
+from diffuscope.distill.task import Distillation, DistillTask
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.training.examples import Examples
+
+MODEL = replace(
+    EMOJI,
+    text_encoder=TextEncoderConfig(width=16, layers=1, heads=2, hidden=32),
+    unet=UNetConfig(channels=(8, 8), blocks=1, depth=(1, 0), heads=(1, 1), context_dim=16, norm_groups=4),
+    vae=VAEConfig(channels=(8, 8, 8, 8), blocks=1, norm_groups=4, scale=1.0),
+    preset=replace(EMOJI.preset, height=32, width=32, upscale=1),
+)
+
+
+def examples(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(49406, (count, 2, 8), generator=generator, dtype=torch.int32)
+    latents = torch.randn(count, 4, 8, 8, generator=generator).bfloat16()
+    return Examples(latents, ids, torch.zeros(count, 3))
+
+
+def unet(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return UNet(MODEL.unet)
+
+
+def task(distillation=None, student=None):
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        text_encoder = TextEncoder(MODEL.text_encoder)
+    return DistillTask(
+        unet() if student is None else student,
+        unet(),
+        text_encoder,
+        (examples(64, 0), examples(8, 1)),
+        Schedule(MODEL.schedule),
+        torch.full((8,), 49407),
+        Distillation(steps=4, batch=16) if distillation is None else distillation,
+    )
