@@ -173,9 +173,10 @@ def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float
     """The model's preset with what the call says, and the options of its sampler."""
     preset, factor = config.preset, config.vae.factor
     given: dict[str, Any] = {field.name: getattr(call, field.name) for field in fields(Preset)}
-    for name, latents in (("height", _given_latents(call)), ("width", _given_latents(call))):
-        if given[name] is None and latents is not None:
-            given[name] = latents.shape[2 if name == "height" else 3] * factor
+    latents = call.image if isinstance(call.image, Tensor) else call.latents
+    if latents is not None and latents.ndim == 4:
+        size = {"height": latents.shape[2] * factor, "width": latents.shape[3] * factor}
+        given |= {name: pixels for name, pixels in size.items() if given[name] is None}
     found = samplers.find(preset.sampler if call.sampler is None else call.sampler)
     given["sampler"] = found.info.name
     if call.sigmas is None:  # a fused name ("DPM++ 2M Karras") sets the schedule
@@ -191,11 +192,6 @@ def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float
         steps = config.schedule.train_steps
         raise InputError("num_inference_steps", preset.num_inference_steps, f"a whole number from 1 to {steps}")
     return preset, _sampler_options(call.sampler_options, found.info.name)
-
-
-def _given_latents(call: Call) -> Tensor | None:
-    latents = call.image if isinstance(call.image, Tensor) else call.latents
-    return None if latents is None or latents.ndim != 4 else latents
 
 
 def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> dict[str, float | str]:
