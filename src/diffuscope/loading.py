@@ -257,7 +257,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    raise InputError("dtype", dtype, f"auto, {', '.join(DTYPES)}")
+    raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}")
 
 
 def folder_config(folder: Path) -> ModelConfig:

@@ -53,7 +53,7 @@ class GuidanceOptions(Options):
         for name, others in needs.items():
             value = getattr(self, name)
             if value not in (None, False) and all(getattr(self, other) is None for other in others):
-                raise InputError(name, value, f"it only with {' or '.join(others)}")
+                raise InputError(name, value, f"None unless {' or '.join(others)} is set")
         if self.rescale is not None and self.norm is not None:
             raise InputError("norm", self.norm, "None with rescale", "Use one of the two")
         if self.interval is not None and self.interval[0] >= self.interval[1]:

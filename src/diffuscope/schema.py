@@ -82,7 +82,7 @@ class Options:
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
-            raise InputError("json", Unquoted(f"a text with a flaw ({error})"), "one JSON object") from None
+            raise InputError("json", Unquoted(f"invalid JSON ({error})"), "one JSON object") from None
         if not isinstance(values, dict):
             raise InputError("json", values, "one JSON object")
         return cls.from_dict(values)
@@ -330,7 +330,7 @@ def _docstrings(kind: type[Any]) -> Iterator[tuple[str, str]]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
-    for name, value in pairs:
+    for name in names:
         if names.count(name) > 1:
-            raise InputError(name, value, "each name once")
+            raise InputError(name, Unquoted("it twice"), "each name once")
     return dict(pairs)

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     except Exception:
         traceback.print_exc()
-        _say("this is a fault of diffuscope's own, not yours; please report it with the lines above", sys.stderr)
+        _say("this is a bug in diffuscope, not your mistake; please report it with the lines above", sys.stderr)
         return OUR_FAULT
 
 
@@ -73,7 +73,7 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
     word = arguments[0]
     below = [name for name in COMMANDS if name.startswith(f"{word} ")]
     if below:
-        raise DiffuscopeError(f"{word!r} wants one more word: {', '.join(below)}. See `diffuscope --help`")
+        raise DiffuscopeError(f"{word!r} needs a second word: {', '.join(below)}. See `diffuscope --help`")
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise DiffuscopeError(f"no command {word!r}{hint} There are: {', '.join(COMMANDS)}. See `diffuscope --help`")

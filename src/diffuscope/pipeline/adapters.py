@@ -121,6 +121,7 @@ class Adapters:
         Raises:
             InputError: none of that name is loaded, or the weight is not finite.
         """
+        self._check(name)
         self.set({name: weight})
 
     def set(self, weights: Mapping[str, float]) -> None:
@@ -134,7 +135,7 @@ class Adapters:
         """
         numbers = {name: conformed(weight, float, "weight") for name, weight in weights.items()}
         for name in numbers:
-            self._check(name)
+            self._check(name, "weights")
         self._weights |= numbers
         self.settle()
 
@@ -157,7 +158,7 @@ class Adapters:
         """The weights of a call whose prompts have these tags; LoRAs that are not loaded are loaded from the folder."""
         for name, weight in tags.items():
             if name not in self._loaded and weight:
-                self.load(self._in_folder(name), 0.0, name)
+                self.load(self._in_folder(name, "prompt"), 0.0, name)
         weights = self.weights | dict(tags)
         return {name: weight for name, weight in sorted(weights.items()) if weight}
 
@@ -190,7 +191,7 @@ class Adapters:
             for entry in entries:
                 name = entry["name"]
                 if name not in self._loaded:
-                    self.load(self._in_folder(name), 0.0, name)
+                    self.load(self._in_folder(name, "lora_dir"), 0.0, name)
                 if self._loaded[name].sha256 != entry["sha256"]:
                     raise InputError(
                         "lora_dir", Unquoted(f"another file for {name!r}"), "the file that the receipt names"
@@ -263,10 +264,10 @@ class Adapters:
             if not isinstance(network, VAE)
         }
 
-    def _in_folder(self, name: str) -> Path:
+    def _in_folder(self, name: str, argument: str) -> Path:
         path = next((path for path in self._files() if path.stem == name), None)
         if path is None:
-            self._check(name)
+            self._check(name, argument)
         assert path is not None  # a loaded one is not looked for
         return path
 
@@ -274,13 +275,16 @@ class Adapters:
         paths = [path for folder in self.folders for path in sorted(folder.rglob("*"))]
         return [path for path in paths if path.suffix.lower() == ".safetensors" and path.is_file()]
 
-    def _check(self, name: str) -> None:
+    def _check(self, name: str, argument: str = "name") -> None:
         if name in self._loaded:
             return
         known = {*self._loaded, *(path.stem for path in self._files())}
         folders = "".join(f", or a file in {folder}" for folder in self.folders)
-        hint = nearest(name, known) or "Load it with load_lora(path), or set lora_dir to its folder"
-        raise InputError("lora", name, f"the name of a loaded LoRA{folders}", hint)
+        hint = nearest(name, known) or "Set lora_dir to its folder, or load it with load_lora(path)"
+        got = {"prompt": Unquoted(f"the LoRA {name!r}"), "lora_dir": Unquoted(f"no file for {name!r}")}.get(
+            argument, name
+        )
+        raise InputError(argument, got, f"a loaded LoRA{folders}", hint)
 
 
 def _report(name: str, weight: float, loaded: Lora) -> LoraReport:

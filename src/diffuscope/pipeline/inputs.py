@@ -41,7 +41,7 @@ class Call(Inputs, Request):
         super().__post_init__()
         if (self.prompt is None) is (self.conditioning is None):
             got = Unquoted("neither") if self.prompt is None else Unquoted("both")
-            raise InputError("prompt", got, "a prompt or conditioning")
+            raise InputError("prompt", got, "either a prompt or conditioning")
         if self.mask_image is not None and (self.image is None or isinstance(self.image, Tensor)):
             raise InputError("image", self.image, "an image file or PIL image, since mask_image is given")
         if self.denoising_start is not None and not isinstance(self.image, Tensor):

@@ -202,7 +202,7 @@ def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> di
         argument = f"sampler_options.{name}"
         if name not in known:
             listed = ", ".join(f"{key}={parameter.default!r}" for key, parameter in known.items()) or "none"
-            raise InputError(argument, value, f"an option of {sampler}: {listed}", nearest(name, known))
+            raise InputError(argument, value, f"an option of {sampler}, which has {listed}", nearest(name, known))
         found[name] = conformed(value, known[name].annotation, argument)
     return found
 
@@ -241,7 +241,7 @@ def _sizes(
     if not config.sizes:
         for name, value in given.items():
             if value is not None:
-                raise InputError(name, value, "None: only SDXL has size conditioning")
+                raise InputError(name, value, "None, since only SDXL has size conditioning")
         return {}, (), ()
     pairs = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
     original, crop, target = pairs.values()

@@ -24,7 +24,7 @@ def save(components: Components, folder: Path, layout: str) -> Path:
     if layout == "single":
         return _single(components, folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise OutputError(f"{folder} is there already and not an empty folder; give a new one")
+        raise OutputError(f"{folder} exists and is not an empty folder; choose a new name")
     if not folder.parent.is_dir():
         raise OutputError(f"cannot write {folder}: there is no folder {folder.parent}; make it first")
     part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
@@ -50,7 +50,7 @@ def _single(components: Components, path: Path) -> Path:
     if path.suffix != ".safetensors":
         raise InputError("folder", str(path), "a name that ends in .safetensors for layout='single'")
     if path.exists():
-        raise OutputError(f"{path} is there already; give a new file")
+        raise OutputError(f"{path} exists; choose a new name")
     networks = {name: network.state_dict() for name, network in components.networks.items()}
     single_file.write(path, networks, components.config, loading.config_to_json(components.config))
     return path

@@ -204,7 +204,7 @@ def test_our_own_fault_is_exit_code_1(capsys, monkeypatch: pytest.MonkeyPatch) -
     assert main(["broken"]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said
-    assert "fault of diffuscope's own" in said
+    assert "bug in diffuscope" in said
 
 
 def test_data_build_says_what_is_wrong(tmp_path: Path, capsys) -> None:
