@@ -99,7 +99,7 @@ _STATED: dict[type[Any], tuple[Option, ...]] = {}
 
 
 def _options(stated: type[Any]) -> Iterator[Option]:
-    hints, texts, group = get_type_hints(stated, include_extras=True), dict(_docstrings(stated)), ""
+    hints, texts, group = get_type_hints(stated, include_extras=True), dict(docstrings(stated)), ""
     for field in fields(stated):
         hint = hints[field.name]
         group = next((mark.title for mark in _marks(hint) if isinstance(mark, Group)), group)
@@ -317,8 +317,8 @@ def _property(hint: Any) -> dict[str, Any]:
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}
 
 
-def _docstrings(kind: type[Any]) -> Iterator[tuple[str, str]]:
-    """The text below each field of a class."""
+def docstrings(kind: Any) -> Iterator[tuple[str, str]]:
+    """(name, docstring) of each field that a class states itself."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(body, ast.ClassDef)
     name = ""

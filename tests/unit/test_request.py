@@ -190,6 +190,22 @@ def test_every_option_is_a_keyword_of_both_calls() -> None:
         assert stated == {name: OPTIONS[name].default for name in stated}
 
 
+def test_help_has_every_argument_in_plain_types() -> None:
+    for call, returned in ((Pipeline.__call__, "Result"), (Pipeline.steps, "Run"), (ds.load, "Pipeline")):
+        signature, text = inspect.signature(call), call.__doc__ or ""
+        assert signature.return_annotation.__name__ == returned
+        assert "Annotated" not in str(signature)
+        names = [name for name in signature.parameters if name != "self"]
+        assert [name for name in names if f"\n    {name}: " not in text] == []
+
+
+def test_a_misspelt_keyword_is_named_with_the_right_one() -> None:
+    with pytest.raises(TypeError, match=r"Pipeline.steps\(\).*'guidance_scael'. Did you mean 'guidance_scale'"):
+        Pipeline.steps(None, "a red fox", guidance_scael=7.5)
+    with pytest.raises(TypeError, match=r"load\(\).*'devise'. Did you mean 'device'"):
+        ds.load(devise="cpu")
+
+
 def test_every_option_is_a_flag(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert main(["generate", "--help"]) == 0

@@ -1,12 +1,17 @@
-"""Functions of one dataclass as functions of its fields, and methods of a part as methods of the whole.
+"""Keyword arguments from dataclasses: a function of one dataclass becomes a function of its fields.
 
-Type checkers, ``inspect.signature`` and completion see the fields, each stated once, in the dataclass.
+Each argument is stated once, as a field. Type checkers, ``help``, ``inspect.signature`` and completion see them all.
 """
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, TypeVar
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
+
+from diffuscope.errors import nearest
+from diffuscope.schema import docstrings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -15,30 +20,26 @@ R = TypeVar("R")
 
 
 def takes(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
-    """A function of one ``kind`` as a function of its fields; one of it may stand in the place of the first."""
+    """Make a function of one ``kind`` a function of its fields. A ``kind`` may also be its first argument."""
 
     def decorate(function: Callable[[T], R]) -> Callable[P, R]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return function(_built(kind, *args, **kwargs))
+            return function(_built(kind, function.__qualname__, args, kwargs))
 
-        functools.update_wrapper(call, function)
-        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+        _describe(call, function, kind)
         return call
 
     return decorate
 
 
 def method_takes(kind: Callable[P, T]) -> Callable[[Callable[[Owner, T], R]], Callable[Concatenate[Owner, P], R]]:
-    """The same of a method."""
+    """The same for a method."""
 
     def decorate(method: Callable[[Owner, T], R]) -> Callable[Concatenate[Owner, P], R]:
         def call(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return method(self, _built(kind, *args, **kwargs))
+            return method(self, _built(kind, method.__qualname__, args, kwargs))
 
-        functools.update_wrapper(call, method)
-        owner = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        parameters = inspect.signature(kind).parameters.values()
-        call.__signature__ = inspect.Signature([owner, *parameters])  # type: ignore[attr-defined]
+        _describe(call, method, kind, inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD))
         return call
 
     return decorate
@@ -54,11 +55,36 @@ def forwarded(part: str, method: Callable[Concatenate[Any, P], R]) -> Callable[C
     return call
 
 
-def _built(kind: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """``kind`` of these fields; those of a first argument that is one already, or a part of one, are overridden."""
+def _built(kind: Callable[P, T], function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    """``kind`` of these fields; those of a first argument of this kind, or of a base of it, are defaults."""
     assert isinstance(kind, type)
+    _check_names(inspect.signature(kind).parameters, function, kwargs)
     if args and isinstance(args[0], kind.__mro__[:-1]):
         first, *rest = args
         fields = {name: getattr(first, name) for name in inspect.signature(type(first)).parameters}
         return kind(*rest, **(fields | kwargs))
     return kind(*args, **kwargs)
+
+
+def _check_names(known: Iterable[str], function: str, kwargs: dict[str, Any]) -> None:
+    """TypeError for an argument that does not exist, as Python raises it, with the most similar name."""
+    for name in kwargs:
+        if name not in known:
+            longer = next((f" Did you mean {full!r}?" for full in known if name in full), "")
+            hint = f" {nearest(name, known)}".rstrip() or longer
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")
+
+
+def _describe(call: Any, function: Callable[..., Any], kind: Any, *owner: inspect.Parameter) -> None:
+    """Give ``call`` the name and docstring of ``function``, and the fields of ``kind`` as signature and Args."""
+    functools.update_wrapper(call, function)
+    types = get_type_hints(kind)  # without the marks of Annotated, which nobody reads in a notebook
+    fields = inspect.signature(kind).parameters.values()
+    parameters = [*owner, *(field.replace(annotation=types[field.name]) for field in fields)]
+    returned = inspect.signature(function).return_annotation
+    call.__signature__ = inspect.Signature(parameters, return_annotation=returned)
+    stated = (docstrings(base) for base in reversed(kind.__mro__) if is_dataclass(base))
+    texts = dict(itertools.chain.from_iterable(stated))
+    arguments = "\n".join(["Args:", *(f"    {field.name}: {texts[field.name]}" for field in fields)])
+    head, *sections = (inspect.getdoc(function) or "").partition("\n\nR")  # Returns or Raises
+    call.__doc__ = f"{head}\n\n{arguments}{''.join(sections)}"

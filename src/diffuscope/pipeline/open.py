@@ -19,18 +19,7 @@ DEFAULT_MODEL = "emoji"
 
 
 def open_model(source: ModelSource) -> Pipeline:
-    """The Pipeline of a shipped model ("emoji"), of a folder in our layout or that of diffusers, or of a single file.
-
-    The arguments of ``load`` are the fields of ``ModelSource``. Nothing is downloaded but a hub id that is
-    not in the cache ("owner/name", "owner/name@revision", "owner/name/file.safetensors"), and no code is taken from the
-    folder.
-
-    Raises:
-        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
-        InputError: the device or the dtype is not possible, there is no such family, ``family`` is given for a folder,
-            or a file needs it.
-        WeightsError: a file is damaged, foreign, or does not fit its network or this family.
-    """
+    """The Pipeline of a ModelSource; see ``load``."""
     model = DEFAULT_MODEL if source.model is None else source.model
     components = loading.load_components(
         model,
@@ -56,7 +45,20 @@ def open_model(source: ModelSource) -> Pipeline:
     return pipe
 
 
-load = takes(ModelSource)(open_model)
+@takes(ModelSource)
+def load(source: ModelSource) -> Pipeline:
+    """Open a model: the shipped one ("emoji"), a folder in our layout or that of diffusers, or a single file.
+
+    Only a hub id that is not in the cache is downloaded ("owner/name", "owner/name@revision",
+    "owner/name/file.safetensors"). No code is imported from a model's folder.
+
+    Raises:
+        ModelNotFoundError: nothing of that name or at that path, or a part of the folder is missing.
+        InputError: the device or the dtype is not possible, there is no such family, ``family`` is given for a folder,
+            or a file needs it.
+        WeightsError: a file is damaged, foreign, or does not fit its network or this family.
+    """
+    return open_model(source)
 
 
 def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle: bool = False) -> Components:

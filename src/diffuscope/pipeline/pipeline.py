@@ -125,11 +125,10 @@ class Pipeline:
 
     @method_takes(Call)
     def steps(self, call: Call) -> Run:
-        """A run whose loop is yours: iterate over its Steps, then ask for ``result()``.
+        """Start a run whose loop is yours: iterate over its Steps, then call ``result()``.
 
-        The arguments are the fields of ``Request``, each with its range in its docstring and in ``diffuscope schema``,
-        and those of ``Inputs``, which JSON cannot hold. A Request may stand in the place of the prompt; keywords beside
-        it take precedence. None is the model's preset, which is written into the receipt. Nothing given is modified.
+        None is the model's preset, which is written into the receipt. A Request may be the first argument; keywords
+        override its fields. No argument is modified. ``diffuscope schema`` prints the range of each option.
 
         Raises:
             InputError: an argument is not possible; before any network runs.
