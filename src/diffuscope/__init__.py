@@ -1,6 +1,6 @@
 """Stable Diffusion you can see through.
 
-``ds.load("emoji")`` gives a Pipeline; ``pipe("a red fox")`` makes a picture; ``pipe.steps(...)`` hands you the loop.
+``ds.load("emoji")`` returns a Pipeline; ``pipe("a red fox")`` generates an image; ``pipe.steps(...)`` yields its steps.
 Importing the package loads no torch: each public name is fetched when it is first used.
 """
 

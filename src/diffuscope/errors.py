@@ -1,6 +1,6 @@
-"""The errors that a person can cause. Each says what was got, what was wanted, and what to do.
+"""The errors that a user can cause. Each states what was got, what was expected, and what to do.
 
-The command line turns them into one screen and exit code 2; anything else is our own fault and exits with 1.
+The command line turns them into one screen and exit code 2; anything else is a bug and exits with 1.
 """
 
 import difflib
@@ -77,7 +77,7 @@ class WeightMismatchError(WeightsError):
 
 
 class ImageError(DiffuscopeError):
-    """A picture cannot be read, or is larger than the limit."""
+    """An image cannot be read, or is larger than the limit."""
 
 
 class OutputError(DiffuscopeError, OSError):
@@ -85,4 +85,4 @@ class OutputError(DiffuscopeError, OSError):
 
 
 class NonFiniteError(DiffuscopeError, ArithmeticError):
-    """A network's answer overflowed or is not a number, so that there is no picture."""
+    """A network's output overflowed or is not a number, so there is no image."""

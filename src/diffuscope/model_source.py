@@ -1,4 +1,4 @@
-"""How a model is opened: the only list of these options. No torch; read by ``load``, replay and the command line."""
+"""The options of opening a model, each stated once. Imports no torch."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -24,20 +24,20 @@ class ModelSource:
     """Which model, on which device, and what its files do not say themselves."""
 
     model: Annotated[Source | None, Group("model")] = None
-    """shipped model, folder, file with a whole model, name in models_dir, or hub id; emoji by default"""
+    """shipped model, folder, file with a complete model, name in models_dir, or hub id"""
     device: Device = "auto"
-    """auto, cpu, cuda, cuda:1, mps or xpu; auto is the first that is there of cuda, mps, xpu and cpu"""
+    """auto, cpu, cuda, cuda:1, mps or xpu; auto is the first available of cuda, mps, xpu and cpu"""
     dtype: DType = "auto"
     """auto, float32, bfloat16 or float16; auto is float32 on a CPU, bfloat16 where it is native, else float16"""
     family: str | None = None
-    """of a single file that several families fit, such as sd21 or sd21-v"""
+    """family of a single file that fits several, such as sd21 or sd21-v"""
     _: KW_ONLY
     vae: Source | None = None
     """file or folder with another VAE, or its name in models_dir"""
     prediction: Prediction | None = None
-    """what the network predicts, if the model does not say so"""
+    """prediction type, if the model's files do not state it"""
     zero_snr: bool | None = None
-    """whether it was trained with zero terminal SNR, if the model does not say so (Lin et al. 2024)"""
+    """whether it was trained with zero terminal SNR (Lin et al. 2024), if the model's files do not state it"""
     models_dir: Source | None = None
     """folder of AUTOMATIC1111's web UI or ComfyUI, used in place: models, VAEs, LoRAs and embeddings by name"""
     allow_pickle: bool = False

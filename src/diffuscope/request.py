@@ -1,4 +1,4 @@
-"""What one call asks for: the only list of its options. No torch; read by Python, the command line, JSON and forms."""
+"""The options of a call, each stated once: its name, type, range, default and help. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -14,34 +14,34 @@ Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
 Side = Annotated[int, Interval(ge=1, le=8192)]
 Coordinate = Annotated[int, Interval(ge=0, le=65536)]
 Share = Annotated[float, Interval(gt=0, lt=1)]
-Positive = Annotated[float, Ge(0)]
+NonNegative = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceOptions(Options):
-    """Ways to guide beyond the scale. None is off."""
+    """Guidance beyond the scale. None is off."""
 
     rescale: Annotated[float, Interval(ge=0, le=1)] | None = None
     """keep the standard deviation of the conditional prediction; 0.7 is usual (Lin et al. 2024)"""
     norm: Literal["whole", "update", "both"] | None = None
-    """keep the norm of the prediction, or of the update, whose scale is then about 0.2"""
+    """restore the norm of the whole prediction, the update or both; the last two need a guidance_scale near 0.2"""
     end: float | None = None
-    """guidance scale of the last step; it falls from guidance_scale to this"""
+    """guidance scale of the last step, to which it falls from guidance_scale"""
     shape: Literal["linear", "cosine"] | None = None
-    """curve of that fall; linear by default"""
-    interval: tuple[Positive, Positive] | None = None
+    """curve from guidance_scale to end; linear by default"""
+    interval: tuple[NonNegative, NonNegative] | None = None
     """guide only between these two noise levels, such as 0.5 10 (Kynkäänniemi et al. 2024)"""
     colour: tuple[float, float, float] | None = None
     """guide towards a colour: red, green and blue from 0 to 1"""
-    colour_scale: Positive | None = None
+    colour_scale: NonNegative | None = None
     """weight of the colour guidance; 10 by default, 30 with exact"""
-    colour_low: Positive | None = None
+    colour_low: NonNegative | None = None
     """stop the colour guidance at this noise level; 0 by default"""
     similarity: str | None = None
     """guide towards a second text, by CLIP similarity"""
-    similarity_scale: Positive | None = None
+    similarity_scale: NonNegative | None = None
     """weight of the similarity guidance; 1 by default, 3 with exact"""
-    similarity_low: Positive | None = None
+    similarity_low: NonNegative | None = None
     """stop the similarity guidance at this noise level; 0 by default"""
     exact: bool = False
     """backpropagate colour and similarity through the U-Net: slower, more faithful, more memory"""
@@ -83,35 +83,38 @@ class Thresholding(Options):
 
 @dataclass(frozen=True)
 class Request(Options):
-    """What a call asks for. None is the model's preset, or off."""
+    """The options of a call that fit into JSON. None is the model's preset, or off.
+
+    ``help(diffuscope.Pipeline.steps)`` describes each of them, and ``diffuscope schema`` prints their ranges.
+    """
 
     prompt: Annotated[str | Annotated[Sequence[str], MinLen(1)] | None, Group("prompt")] = None
-    """one text or several; <lora:name:0.8> applies a LoRA"""
+    """text of the image, or a list of texts for several; <lora:name:0.8> applies a LoRA"""
     _: KW_ONLY
     negative_prompt: str | Annotated[Sequence[str], MinLen(1)] | None = ""
-    """what to guide away from; one, or one per prompt"""
+    """text to guide away from; one, or one per prompt"""
     clip_skip: Annotated[int, Ge(0)] = 0
     """layers of the text encoder to skip, counted from its end; AUTOMATIC1111's number minus 1"""
     num_images_per_prompt: Annotated[int, Interval(ge=1, le=1024)] = 1
     """images per prompt"""
     seed: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)] | None, Group("sampling")] = None
-    """seed of the first image, image k has seed + k; or one per image. Random, and reported, by default"""
+    """seed of the first image (image k has seed + k), or one per image; random by default, and printed"""
     num_inference_steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
     """denoising steps"""
     sampler: str | None = None
-    """any spelling: euler, "DPM++ 2M Karras", EulerDiscreteScheduler"""
+    """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler"""
     sampler_options: Mapping[str, int | float | str] = field(default_factory=dict)
     """options of the sampler, such as eta=0.5 or s_churn=10"""
     sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
-    """noise schedule by name, or the noise levels themselves"""
+    """spacing of the noise levels, or the levels themselves"""
     final_sigma: FinalSigma | None = None
-    """where the noise schedule ends; as the sampler's reference by default"""
+    """last noise level: zero, or the lowest trained one; by default that of the sampler's reference implementation"""
     thresholding: Thresholding = Thresholding()
-    """static or dynamic thresholding of x0"""
+    """static or dynamic thresholding of x0: a Thresholding, or a dict of its fields"""
     guidance_scale: Annotated[float | None, Group("guidance")] = None
     """classifier-free guidance scale; 1 turns guidance off and halves the cost"""
     guidance_options: GuidanceOptions = GuidanceOptions()
-    """other ways to guide"""
+    """guidance beyond the scale: a GuidanceOptions, or a dict of its fields"""
     height: Annotated[Side | None, Group("size")] = None
     """pixels, before upscaling"""
     width: Side | None = None
@@ -121,15 +124,15 @@ class Request(Options):
     strength: Annotated[float, Interval(gt=0, le=1), Group("image input")] = 0.8
     """img2img and inpainting: share of the steps that run on the image"""
     denoising_start: Annotated[Share | None, Group("SDXL")] = None
-    """refiner: share of the denoising that another model has done; its latents are the image"""
+    """refiner: share of the denoising that the base model has done; its latents are the image"""
     denoising_end: Share | None = None
-    """base: share of the denoising after which to stop, for a refiner"""
+    """base model: share of the denoising after which it stops, for a refiner"""
     original_size: tuple[Coordinate, Coordinate] | None = None
-    """height and width that the training image had before resizing; height and width by default"""
+    """size conditioning: height and width before resizing; those of the image by default"""
     crops_coords_top_left: tuple[Coordinate, Coordinate] | None = None
-    """top and left of the crop; 0 0, which is centred, by default"""
+    """crop conditioning: top and left; 0 and 0 by default, for a centred subject"""
     target_size: tuple[Coordinate, Coordinate] | None = None
-    """height and width that the image is made for; height and width by default"""
+    """size conditioning: height and width after resizing and cropping; those of the image by default"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

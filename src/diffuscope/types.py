@@ -1,4 +1,4 @@
-"""The few types that every layer shares: what a denoiser is, what a sampler yields, how values are looked at.
+"""The few types that every layer shares: what a denoiser is, what a sampler yields, what a tap is.
 
 Shape letters: B images in a batch, C latent channels, H W latent height and width, T text positions, D text width.
 """
@@ -17,17 +17,17 @@ Noise = Callable[[Tensor, float, float], Tensor]
 
 
 class Tap(Protocol):
-    """Looks at named inner values, and may replace them. Handed in explicitly; there are no hooks."""
+    """Reads activations by name, and may replace them. It is an argument of each call; there are no hooks."""
 
     def wants(self, name: str) -> bool:
-        """Whether the value called ``name`` shall be made and handed over (attention weights cost memory)."""
+        """Whether to compute and pass on the activation ``name`` (attention weights cost memory)."""
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         """The value itself or its replacement, of the same shape."""
 
 
 TapArgument = Mapping[str, Callable[[Tensor], Tensor | None]] | Callable[[str, Tensor], Tensor | None] | Tap
-"""Name or glob -> function of the value; or one function of name and value that gets everything; or a Tap."""
+"""Name or glob -> function of the activation; or one function of name and activation, for all; or a Tap."""
 
 
 def tapped(tap: Tap | None, name: str, value: Tensor) -> Tensor:
@@ -39,13 +39,13 @@ def tapped(tap: Tap | None, name: str, value: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class Step:
-    """One finished solver step, for progress bars, previews and cancelling. The sampler continues from ``x``."""
+    """One finished sampler step, for progress bars, previews and cancelling. The sampler continues from ``x``."""
 
     index: int
     sigma: float
     """Noise level of ``x``, after this step."""
     x: Tensor
-    """[B,C,H,W] latents at that noise level. May be assigned: the sampler goes on from what stands here."""
+    """[B,C,H,W] latents at that noise level. May be assigned: the sampler continues from it."""
     x0: Tensor
     """[B,C,H,W] clean estimate from which the step was computed."""
 

@@ -11,19 +11,19 @@ from typing import TextIO
 from diffuscope.errors import DiffuscopeError, InputError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "generate": ("diffuscope.cli.generate:generate", "make pictures from a prompt"),
-    "info": ("diffuscope.cli.info:info", "say what a model, a weight file or a picture is"),
-    "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and pictures"),
-    "replay": ("diffuscope.cli.replay:replay", "make a picture again from its receipt, and compare"),
+    "generate": ("diffuscope.cli.generate:generate", "generate images from a prompt"),
+    "info": ("diffuscope.cli.info:info", "describe a model, a weight file or an image"),
+    "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and images"),
+    "replay": ("diffuscope.cli.replay:replay", "generate an image again from its receipt, and compare"),
     "schema": ("diffuscope.cli.schema:schema", "print the JSON Schema of a call's options"),
-    "explain": ("diffuscope.cli.explain:explain", "show on one page how a model paints a prompt"),
-    "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector pictures"),
+    "explain": ("diffuscope.cli.explain:explain", "write a page that shows how a model generates one image"),
+    "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector images"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
-    "eval": ("diffuscope.cli.eval:evaluate", "score a model: faithfulness, retrieval, colours, words"),
-    "eval sheet": ("diffuscope.cli.eval:contact_sheet", "paint 64 fixed prompts on one sheet"),
-    "eval preset": ("diffuscope.cli.eval:preset", "measure samplers, steps and guidance, to choose a preset"),
+    "eval": ("diffuscope.cli.eval:evaluate", "score a model: autoencoder, retrieval, colours, tag words"),
+    "eval sheet": ("diffuscope.cli.eval:contact_sheet", "generate a contact sheet of 64 fixed prompts"),
+    "eval preset": ("diffuscope.cli.eval:preset", "score samplers, steps and guidance scales, to choose a preset"),
     "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent classifier of the scores"),
-    "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and say what would make it faster"),
+    "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and suggest what would make it faster"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 

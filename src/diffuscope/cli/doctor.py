@@ -9,10 +9,10 @@ NEEDED = ("torch", "numpy", "safetensors", "Pillow", "regex", "tqdm", "tyro")
 
 
 def doctor() -> int:
-    """Check this machine: versions, devices, threads, shipped models; and say what would make it faster.
+    """Check this machine: versions, devices, threads, shipped models; suggest what would make it faster.
 
     Returns:
-        0 when pictures can be made, 1 when something is broken.
+        0 if images can be generated, 1 if something is broken.
     """
     broken = 0
     for mark, text in _report():

@@ -18,7 +18,7 @@ class ReportFlags:
     """Where the page goes."""
 
     out: Annotated[Path, Group("output")] = Path("report.html")
-    """the page; its folder must exist"""
+    """HTML file to write; its folder must exist"""
 
 
 @command(positional="prompt", omit={"num_images_per_prompt", "upscale"})

@@ -21,7 +21,7 @@ class ImageFlags:
     image: Annotated[Path | None, Group("image input")] = None
     """img2img and inpainting: the image to start from"""
     mask_image: Path | None = None
-    """inpainting: a mask of the image's proportions; white is replaced, black stays"""
+    """inpainting: a mask of the image's aspect ratio; the masked area is white"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class AdapterFlags:
     lora_dir: Annotated[Path | None, Group("model")] = None
     """folder of the LoRAs that prompts name as <lora:name:0.8>"""
     embedding: tuple[Path, ...] = ()
-    """textual-inversion files, each for its word in the prompts"""
+    """textual-inversion files; the prompts name each by its trigger word"""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class OutputFlags:
     """Where images go, and what is printed."""
 
     out: Annotated[Path, Group("output")] = Path("out.png")
-    """where to write; several images become out-0.png, out-1.png and so on"""
+    """file to write; several images become out-0.png, out-1.png and so on"""
     preview: Path | None = None
-    """write the current estimate here after each step; slower"""
+    """write the clean estimate to this file after each step; slower"""
     no_metadata: bool = False
-    """write no prompt, settings and receipt into the file"""
+    """do not write prompt, settings and receipt into the file"""
     quiet: bool = False
     """no progress bar, only warnings and errors"""
 
@@ -52,9 +52,10 @@ class OutputFlags:
 def generate(
     request: Request, images: ImageFlags, source: ModelSource, adapters: AdapterFlags, output: OutputFlags
 ) -> None:
-    """Make images from a prompt and write them as PNG.
+    """Generate images from a prompt and write them as PNG.
 
-    Each file holds the receipt from which `diffuscope replay` makes it again.
+    The default model is the shipped one, emoji. Each file has a receipt, from which `diffuscope replay` generates the
+    image again. Write lists with commas: `--count 2 --seed 7,9`, or `--sigmas 14.6,5,1,0`.
     """
     from diffuscope.images import check_output, write_png
 

@@ -1,4 +1,4 @@
-"""``diffuscope info``: what a model, a weight file or a picture is."""
+"""``diffuscope info``: describe a model, a weight file or an image."""
 
 import json
 import sys
@@ -21,13 +21,13 @@ METADATA_LINES, METADATA_WIDTH = 16, 160
 
 
 def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
-    """Describe a model, a weight file or an image: parts, family with the evidence, receipt.
+    """Describe a model, a weight file or an image: parts, family and the evidence for it, receipt.
 
     Of a .safetensors file only the header is read, so the answer comes at once.
 
     Args:
-        path: a shipped model's name, a model's folder, a weight file of any kind or a picture.
-        allow_pickle: also look into files that torch pickled (.ckpt, .pt, .bin), with its restricted reader.
+        path: a shipped model's name, a model folder, a weight file, or an image.
+        allow_pickle: also read pickled files (.ckpt, .pt, .bin), with a reader that builds tensors and runs no code.
     """
     file = Path(path)
     if file.suffix.lower() in WEIGHTS:

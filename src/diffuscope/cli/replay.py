@@ -1,4 +1,4 @@
-"""``diffuscope replay``: make an image again from its receipt."""
+"""``diffuscope replay``: generate an image again from its receipt."""
 
 import sys
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ class ReplayFlags:
     picture: Annotated[Path, Group("replay")]
     """a PNG with a receipt"""
     out: Annotated[Path | None, Group("output")] = None
-    """where to write the new image; nowhere by default"""
+    """file for the new image; not written by default"""
 
 
 @command(positional="picture")
 def replay(flags: ReplayFlags, images: ImageFlags, source: ModelSource, adapters: AdapterFlags) -> None:
-    """Make an image again from its receipt, and report whether it is identical and, if not, where it first differs.
+    """Generate an image again from its receipt; report whether it is identical, or the first step that differs.
 
-    A receipt holds only hashes of start images, masks, LoRAs and embeddings, and the name of the model: if it used any,
-    they have to be given again.
+    A receipt has only the hashes of start images, masks, LoRAs and embeddings, so pass these files again. A model that
+    is not shipped needs --model.
     """
     from diffuscope.images import check_output, write_png
 

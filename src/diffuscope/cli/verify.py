@@ -61,17 +61,17 @@ class VerifyFlags:
     """How much is compared."""
 
     out: Annotated[Path, Group("output")] = Path("verify")
-    """folder for the images, made if it does not exist"""
+    """folder for the images; created if it does not exist"""
     steps: int = 30
-    """denoising steps of the images; the lesson has 30"""
+    """denoising steps of the images; 30 in the lesson"""
 
 
 @command(positional="model", omit={"dtype"})
 def verify(source: ModelSource, flags: VerifyFlags) -> int:
-    """Load released weights, compare them with published numbers, make the lesson's images, look for overflow.
+    """Check released weights: compare text states with published numbers, generate two published images, find overflow.
 
-    The published numbers are those of SD 1. The last lines are what a report about a model should hold. The exit code
-    is 1 if something is wrong.
+    Numbers and images are those of SD 1 in the fast.ai lesson "Stable Diffusion Deep Dive". Include the output in a
+    report about a model. The exit code is 1 if something is wrong.
     """
     from diffuscope.pipeline import open_model
     from diffuscope.weights.store.files import make_folder

@@ -29,9 +29,9 @@ class InitImages:
     images: tuple[Image.Image, ...] | None = None
     """RGB, of the plan's size."""
     masks: tuple[Image.Image, ...] | None = None
-    """Black and white, of the plan's size: 255 is replaced, 0 stays."""
+    """Black and white, of the plan's size: 255 in the masked area, 0 elsewhere."""
     latents: Tensor | None = None
-    """[N,C,h,w] in the place of images; another model's with ``denoising_start`` still have noise."""
+    """[N,C,h,w] in the place of images; with ``denoising_start`` those of a base model, still noisy."""
     noise: Tensor | None = None
     """[N,C,h,w] start noise of unit variance in the place of the seeds' noise."""
 
@@ -148,11 +148,11 @@ def _mask(mask: Image.Image, image: tuple[int, int], size: tuple[int, int], fact
     """One mask in black and white, of the run's size."""
     if mask.width * image[1] != mask.height * image[0]:
         got = Unquoted(f"{mask.width}x{mask.height}")
-        raise InputError("mask_image", got, f"a mask of the image's proportions, {image[0]}x{image[1]}")
+        raise InputError("mask_image", got, f"a mask of the image's aspect ratio, {image[0]}x{image[1]}")
     grey = fit_to_size(mask, *size).convert("L")
     binary = grey.point([255 * (level >= MASK_THRESHOLD) for level in range(256)])
     if binary.getbbox() is None:
-        raise InputError("mask_image", Unquoted("a mask that is all black"), "white where the image is replaced")
+        raise InputError("mask_image", Unquoted("a mask that is all black"), "a masked area in white")
     if not np.asarray(binary)[::factor, ::factor].any():
         got = Unquoted("a white area thinner than one latent cell, which would be lost")
         raise InputError("mask_image", got, f"white at least {factor} pixels wide")

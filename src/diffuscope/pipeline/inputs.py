@@ -1,4 +1,4 @@
-"""One call: a Request with what JSON cannot hold, images, masks, latents, conditioning, functions and taps."""
+"""A call: a Request, and the inputs that JSON cannot hold: images, masks, latents, conditioning, functions, taps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ Guidance = Callable[[Denoiser], Denoiser]
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a call takes beside its Request."""
+    """The inputs of a call that do not fit into JSON."""
 
     image: ImageSources | Tensor | None = None
     """img2img and inpainting: one image or one per prompt; or latents [N,C,h,w] in the U-Net's scale"""
     mask_image: ImageSources | None = None
-    """inpainting: one mask or one per prompt, of the image's proportions; white is replaced, black stays"""
+    """inpainting: one mask or one per prompt, of the image's aspect ratio; the masked area is white"""
     latents: Tensor | None = None
     """[N,C,h,w] start noise of unit variance, instead of the seeds' noise"""
     conditioning: Conditioning | None = None
-    """instead of a prompt: what ``encode_prompt`` returns, edited; one row per image group"""
+    """instead of a prompt: what ``encode_prompt`` returns, edited; one row per prompt"""
     guidance: Guidance | Sequence[Guidance] = ()
     """further functions from Denoiser to Denoiser, applied in turn"""
     tap: TapArgument | None = None
@@ -43,11 +43,9 @@ class Call(Inputs, Request):
             got = Unquoted("neither") if self.prompt is None else Unquoted("both")
             raise InputError("prompt", got, "either a prompt or conditioning")
         if self.mask_image is not None and (self.image is None or isinstance(self.image, Tensor)):
-            raise InputError("image", self.image, "an image file or PIL image, since mask_image is given")
+            raise InputError("image", self.image, "an image file or PIL image with mask_image")
         if self.denoising_start is not None and not isinstance(self.image, Tensor):
-            raise InputError(
-                "image", self.image, "the latents of another model's result, since denoising_start is given"
-            )
+            raise InputError("image", self.image, "the latents of the base model's result with denoising_start")
         if self.mask_image is not None and self.denoising_end is not None:
             raise InputError("denoising_end", self.denoising_end, "None with mask_image")
         if self.latents is not None and self.image is not None:
