@@ -2,7 +2,7 @@
 
 python benchmarks/speed.py --out benchmarks/results/speed.json README.md
 
-Whole processes are timed from start to end, pictures in a warm process; each time is the median of several. Documents
+Whole processes are timed from start to end, images in a warm process; each time is the median of several. Documents
 get a table between ``<!-- speed -->`` and ``<!-- /speed -->``. Run it on an otherwise idle machine.
 """
 
@@ -31,8 +31,8 @@ TITLES = {
     "help": "`diffuscope --help` (s)",
     "generate": "`diffuscope generate`, process start to 512x512 PNG (s)",
     "generate_memory": "the same, peak memory (GB)",
-    "preset": "a warm picture of the model's preset, before upscaling (s)",
-    "steps_25": "a warm picture of 25 steps with guidance, before upscaling (s)",
+    "preset": "an image at the model's preset, before upscaling, in a warm process (s)",
+    "steps_25": "the same with 25 guided steps (s)",
 }
 
 

@@ -24,7 +24,7 @@ class InputError(DiffuscopeError, ValueError):
     Attributes:
         argument: its name in Python, with dots for what lies within: "strength", "guidance_options.rescale".
         got: the value as it was given; ``Unquoted`` where words describe it.
-        want: what is possible: "a number above 0, at most 1".
+        want: what is possible: "a number above 0 and at most 1".
         hint: what to do, where ``want`` does not say it.
     """
 

@@ -78,8 +78,8 @@ def test_scores_are_those_that_were_measured():
     assert_none(f"{name} states other scores" for name, text in texts.items() if report.fill(text, scores) != text)
 
 
-def test_every_row_of_what_opens_is_held_by_a_test():
-    rows = README[README.index("| what opens | held by |") :].split("\n\n")[0].splitlines()[2:]
+def test_every_row_of_what_opens_names_its_test():
+    rows = README[README.index("| what opens | tested by |") :].split("\n\n")[0].splitlines()[2:]
     assert len(rows) >= 8
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     named = {row: re.findall(r"`([\w/]+\.py)`", row.rpartition("|")[0].rpartition("|")[2]) for row in rows}

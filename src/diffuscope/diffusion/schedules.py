@@ -187,7 +187,7 @@ def img2img_levels(levels: Levels, strength: float) -> Levels:
         InputError: ``strength`` is outside (0, 1], or so small that no step is left.
     """
     if not 0 < strength <= 1:
-        raise InputError("strength", strength, "a number above 0, at most 1", "Near 0 keeps the image, 1 ignores it")
+        raise InputError("strength", strength, "a number above 0 and at most 1", "Near 0 keeps the image, 1 ignores it")
     steps = len(levels.sigmas) - 1
     kept = min(int(steps * strength), steps)
     if kept == 0:
