@@ -26,6 +26,9 @@ NAMES = {
 }
 """Option -> flag, where the usual flag is shorter."""
 
+ABSENT = "\0"
+"""The text of a flag that is not given: no command line can hold it. (With None tyro takes twice as long.)"""
+
 PRESETS = {option.name for option in fields(Preset)}
 PLACEHOLDERS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
 
@@ -88,7 +91,7 @@ def _instance(kind: type[Any], flags: list[Flag], texts: dict[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for flag in flags:
         text = texts[flag.path.replace(".", "__")]
-        if text not in (None, False, ()):
+        if text not in (False, ()) and ABSENT not in (text, *(text if isinstance(text, tuple) else ())):
             *path, name = flag.path.split(".")
             owner = values.setdefault(path[0], {}) if path else values
             value = _value(text, flag)
@@ -99,12 +102,14 @@ def _instance(kind: type[Any], flags: list[Flag], texts: dict[str, Any]) -> Any:
 def _value(text: Any, flag: Flag) -> Any:
     """What a flag's text means: a number, a choice, numbers, NAME=VALUE pairs, or the text itself."""
     kinds = members(flag.option.hint)
+    if isinstance(text, bool):
+        return text
     if any(is_mapping(get_origin(kind)) for kind in kinds):
         return dict(_pair(each, flag) for each in text)
     if isinstance(text, tuple):
         inner = get_args(kinds[0])[0]
         return [_scalar(each, members(inner)) for each in text]
-    if any(_is_open(kind) for kind in kinds) and "," in text and flag.path != "negative_prompt":
+    if "," in text and any(_is_open(kind) and members(get_args(kind)[0])[0] in (int, float) for kind in kinds):
         return [_scalar(each, (int, float)) for each in text.split(",")]
     return _scalar(text, kinds)
 
@@ -116,9 +121,7 @@ def _pair(text: str, flag: Flag) -> tuple[str, Any]:
     return name, _scalar(value, (int, float))
 
 
-def _scalar(text: Any, kinds: tuple[Any, ...]) -> Any:
-    if not isinstance(text, str):
-        return text
+def _scalar(text: str, kinds: tuple[Any, ...]) -> Any:
     for kind in kinds:
         choices = get_args(kind) if get_origin(kind) is Literal else (True, False) if kind is bool else ()
         for choice in choices:
@@ -141,13 +144,17 @@ def _parser(flags: list[Flag], positional: str) -> type[Any]:
     groups: dict[str, list[Any]] = {}
     for flag in flags:
         groups.setdefault(flag.group, []).append(_field(flag, positional))
-    kinds = {title: make_dataclass("Group", members, frozen=True) for title, members in groups.items()}
+    kinds = {title: make_dataclass("Group", made, repr=False, eq=False) for title, made in groups.items()}
     needed = {flag.group for flag in flags if flag.path == positional}
-    made = [
-        (title.replace(" ", "_"), kind, field() if title in needed else field(default_factory=kind))
+    headed = [
+        (
+            title.replace(" ", "_"),
+            Annotated[kind, arg(help="")],
+            field() if title in needed else field(default_factory=kind),
+        )
         for title, kind in kinds.items()
     ]
-    return make_dataclass("Flags", made, frozen=True)
+    return make_dataclass("Flags", headed, repr=False, eq=False)
 
 
 def _field(flag: Flag, positional: str) -> tuple[str, Any, Any]:
@@ -172,8 +179,9 @@ def _text_type(kinds: tuple[Any, ...]) -> tuple[Any, Any]:
     if is_mapping(get_origin(kinds[0])) or _is_open(kinds[0]):
         return tuple[str, ...], ()
     if get_origin(kinds[0]) is tuple:
-        return tuple[(str,) * len(get_args(kinds[0]))] | None, None  # type: ignore[misc]
-    return str | None, None
+        count = len(get_args(kinds[0]))
+        return tuple[(str,) * count], (ABSENT,) * count  # type: ignore[misc]
+    return str, ABSENT
 
 
 def _placeholder(kind: Any) -> str:

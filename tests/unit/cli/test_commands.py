@@ -55,6 +55,24 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
     assert read(tmp_path / "out-1.png") == result.receipt | {"image_index": 1}
 
 
+def test_commas_part_numbers_and_no_texts(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    call = [
+        "generate",
+        "a fox, sitting",
+        "--negative-prompt",
+        "blue, red",
+        "--model",
+        str(tiny_folder),
+        "--out",
+        str(out),
+    ]
+    assert main([*call, "--sigmas", "5,1,0", "--sampler", "euler", "--seed", "7", "--upscale", "1"]) == 0
+    receipt = read(out)
+    assert (receipt["prompt"], receipt["negative_prompt"]) == (["a fox, sitting"], ["blue, red"])
+    assert receipt["sigmas"] == [5.0, 1.0, 0.0]
+
+
 def test_generate_guides_in_other_ways_and_replays(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out.png"
     call = ["generate", "a red fox", "--model", str(tiny_folder), "--seed", "7", "--steps", "3", "--out", str(out)]
