@@ -1,6 +1,6 @@
-"""Options as frozen dataclasses: checked when made, read from JSON, written to it, and described by a JSON Schema.
+"""Options as frozen dataclasses: checked on construction, read from and written to JSON, described by a JSON Schema.
 
-A class states each option once: name, type with its range, default, and a docstring below. Everything else reads that.
+A class states each option once: name, type with its range, default, and a docstring below. All else is read from that.
 """
 
 import ast
@@ -20,8 +20,8 @@ from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 
 from diffuscope.errors import InputError, Unquoted, nearest
 
-NO = object()
-"""Of a value that does not fit."""
+MISFIT = object()
+"""Returned for a value that does not fit its annotation."""
 
 
 class Group(NamedTuple):
@@ -31,10 +31,10 @@ class Group(NamedTuple):
 
 
 class Option(NamedTuple):
-    """One option as its class states it."""
+    """One field of a class of options."""
 
     name: str
-    hint: Any
+    annotation: Any
     default: Any
     help: str
     group: str
@@ -45,12 +45,12 @@ class Options:
 
     def __post_init__(self) -> None:
         for option in options(type(self)):
-            value = conformed(getattr(self, option.name), option.hint, option.name)
+            value = conformed(getattr(self, option.name), option.annotation, option.name)
             object.__setattr__(self, option.name, value)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values by name. Of nested options only those that differ from their defaults."""
-        return {option.name: _plain(getattr(self, option.name)) for option in options(type(self))}
+        return {option.name: _json_value(getattr(self, option.name)) for option in options(type(self))}
 
     def to_json(self) -> str:
         """``to_dict`` as one line of JSON."""
@@ -66,8 +66,8 @@ class Options:
         known = [option.name for option in options(cls)]
         for name in values:
             if name not in known:
-                hint = nearest(name, known) or f"There are {', '.join(known)}"
-                raise InputError(name, values[name], f"an option of {cls.__name__}", hint)
+                suggestion = nearest(name, known) or f"There are {', '.join(known)}"
+                raise InputError(name, values[name], f"an option of {cls.__name__}", suggestion)
         return cls(**values)
 
     @classmethod
@@ -78,7 +78,7 @@ class Options:
             InputError: no JSON object, a name twice or unknown, NaN or Infinity, or a value that does not fit.
         """
         try:
-            values = json.loads(text, object_pairs_hook=_unique)  # NaN fits no option
+            values = json.loads(text, object_pairs_hook=_without_repeats)  # NaN fits no option
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
@@ -90,21 +90,21 @@ class Options:
 
 def options(kind: type[Any]) -> tuple[Option, ...]:
     """The options that the nearest direct subclass of ``Options``, or another dataclass, states, in their order."""
-    if kind not in _STATED:
-        _STATED[kind] = tuple(_options(next((base for base in kind.__mro__ if Options in base.__bases__), kind)))
-    return _STATED[kind]
+    if kind not in _CACHE:
+        _CACHE[kind] = tuple(_options(next((base for base in kind.__mro__ if Options in base.__bases__), kind)))
+    return _CACHE[kind]
 
 
-_STATED: dict[type[Any], tuple[Option, ...]] = {}
+_CACHE: dict[type[Any], tuple[Option, ...]] = {}
 
 
 def _options(stated: type[Any]) -> Iterator[Option]:
-    hints, texts, group = get_type_hints(stated, include_extras=True), dict(docstrings(stated)), ""
+    annotations, texts, group = get_type_hints(stated, include_extras=True), dict(docstrings(stated)), ""
     for field in fields(stated):
-        hint = hints[field.name]
-        group = next((mark.title for mark in _marks(hint) if isinstance(mark, Group)), group)
+        annotation = annotations[field.name]
+        group = next((mark.title for mark in _marks(annotation) if isinstance(mark, Group)), group)
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        yield Option(field.name, hint, default, texts[field.name], group)
+        yield Option(field.name, annotation, default, texts[field.name], group)
 
 
 def schema(kind: type[Options]) -> dict[str, Any]:
@@ -112,17 +112,17 @@ def schema(kind: type[Options]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind)}
 
 
-def conformed(value: object, hint: Any, argument: str) -> Any:
-    """``value`` as its annotation has it: numbers as int or float, sequences as tuples, dicts as nested options."""
-    fit = _fit(value, hint, argument)
-    if fit is NO:
-        raise InputError(argument, value, wanted(hint))
+def conformed(value: object, annotation: Any, argument: str) -> Any:
+    """``value`` converted to its annotation: numbers to int or float, sequences to tuples, dicts to nested options."""
+    fit = _fit(value, annotation, argument)
+    if fit is MISFIT:
+        raise InputError(argument, value, wanted(annotation))
     return fit
 
 
-def wanted(hint: Any, many: bool = False) -> str:
-    """What values an annotation takes, in words; of ``many`` of them."""
-    base, marks = taken_apart(hint)
+def wanted(annotation: Any, many: bool = False) -> str:
+    """An annotation in words that complete "expected ..."; in the plural for ``many``."""
+    base, marks = split_annotated(annotation)
     origin, args = get_origin(base), get_args(base)
     if origin in (Union, UnionType):
         return " or ".join(wanted(member, many) for member in args if member is not NoneType)
@@ -147,11 +147,11 @@ def wanted(hint: Any, many: bool = False) -> str:
 _WORDS: dict[Any, str] = {int: "whole number", float: "finite number", str: "string"}
 
 
-def members(hint: Any) -> tuple[Any, ...]:
-    """The types of a union but None, without marks; of another annotation its type."""
-    base, _ = taken_apart(hint)
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The types of a union except None, without marks; for another annotation, its one type."""
+    base, _ = split_annotated(annotation)
     kinds = get_args(base) if get_origin(base) in (Union, UnionType) else (base,)
-    return tuple(taken_apart(kind)[0] for kind in kinds if kind is not NoneType)
+    return tuple(split_annotated(kind)[0] for kind in kinds if kind is not NoneType)
 
 
 def is_mapping(origin: Any) -> bool:
@@ -164,13 +164,13 @@ def _is_open(args: tuple[Any, ...]) -> bool:
     return len(args) == 1 or args[-1] is Ellipsis
 
 
-def taken_apart(hint: Any) -> tuple[Any, tuple[Any, ...]]:
-    """An annotation's type, and its ranges and other marks."""
-    return (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+def split_annotated(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """The type in an annotation, and its marks: ranges, a least length, a group."""
+    return (annotation.__origin__, annotation.__metadata__) if get_origin(annotation) is Annotated else (annotation, ())
 
 
-def _marks(hint: Any) -> tuple[Any, ...]:
-    return taken_apart(hint)[1]
+def _marks(annotation: Any) -> tuple[Any, ...]:
+    return split_annotated(annotation)[1]
 
 
 def _bounds(marks: Sequence[Any]) -> dict[str, Any]:
@@ -189,29 +189,29 @@ def _range(marks: Sequence[Any]) -> str:
     return f" {'of ' * text.startswith('at')}{text}" if text else ""
 
 
-def _fit(value: object, hint: Any, argument: str) -> Any:
-    base, marks = taken_apart(hint)
-    fit = _fit_plain(value, base, argument)
-    if fit is NO or fit is None:
+def _fit(value: object, annotation: Any, argument: str) -> Any:
+    base, marks = split_annotated(annotation)
+    fit = _fit_type(value, base, argument)
+    if fit is MISFIT or fit is None:
         return fit
     tests = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
     if not all(tests[name](fit, bound) for name, bound in _bounds(marks).items()):
-        return NO
-    return NO if any(len(fit) < mark.min_length for mark in marks if isinstance(mark, MinLen)) else fit
+        return MISFIT
+    return MISFIT if any(len(fit) < mark.min_length for mark in marks if isinstance(mark, MinLen)) else fit
 
 
-def _fit_plain(value: object, base: Any, argument: str) -> Any:
+def _fit_type(value: object, base: Any, argument: str) -> Any:
     origin, args = get_origin(base), get_args(base)
     if origin in (Union, UnionType):
-        return next((fit for member in args if (fit := _fit(value, member, argument)) is not NO), NO)
+        return next((fit for member in args if (fit := _fit(value, member, argument)) is not MISFIT), MISFIT)
     if origin is Literal:
-        return next((choice for choice in args if type(choice) is type(value) and choice == value), NO)
+        return next((choice for choice in args if type(choice) is type(value) and choice == value), MISFIT)
     if base in _SCALARS:
         return _SCALARS[base](value, argument)
     if isinstance(base, type) and is_dataclass(base):
         return _nested(value, base, argument)
     if origin is None:
-        return value if isinstance(value, base) else NO
+        return value if isinstance(value, base) else MISFIT
     if is_mapping(origin):
         return _mapping(value, args[1], argument)
     return _sequence(value, args, argument)
@@ -221,46 +221,46 @@ def _nested(value: object, kind: Any, argument: str) -> Any:
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        return NO
+        return MISFIT
     try:
         return kind.from_dict(value)
     except InputError as error:
         raise InputError(f"{argument}.{error.argument}", error.got, error.want, error.hint) from None
 
 
-def _mapping(value: object, hint: Any, argument: str) -> Any:
+def _mapping(value: object, annotation: Any, argument: str) -> Any:
     if not isinstance(value, Mapping):
-        return NO
-    return {str(name): conformed(member, hint, f"{argument}.{name}") for name, member in value.items()}
+        return MISFIT
+    return {str(name): conformed(member, annotation, f"{argument}.{name}") for name, member in value.items()}
 
 
 def _sequence(value: object, args: tuple[Any, ...], argument: str) -> Any:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        return NO
+        return MISFIT
     kinds = (args[0],) * len(value) if _is_open(args) else args
     if len(kinds) != len(value):
-        return NO
+        return MISFIT
     members = tuple(_fit(member, kind, argument) for member, kind in zip(value, kinds, strict=True))
-    return NO if any(member is NO for member in members) else members
+    return MISFIT if any(member is MISFIT for member in members) else members
 
 
-def _whole(value: object, argument: str) -> Any:  # noqa: ARG001
+def _integer(value: object, argument: str) -> Any:  # noqa: ARG001
     if isinstance(value, SupportsIndex) and not isinstance(value, bool):
         with suppress(TypeError):  # an array of several numbers
             return operator.index(value)
-    return NO
+    return MISFIT
 
 
 def _number(value: object, argument: str) -> Any:  # noqa: ARG001
     if isinstance(value, Real) and not isinstance(value, bool):
         with suppress(OverflowError):
-            return float(value) if math.isfinite(value) else NO
-    return NO
+            return float(value) if math.isfinite(value) else MISFIT
+    return MISFIT
 
 
-def _text(value: object, argument: str) -> Any:
+def _string(value: object, argument: str) -> Any:
     if not isinstance(value, str):
-        return NO
+        return MISFIT
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -270,33 +270,34 @@ def _text(value: object, argument: str) -> Any:
 
 
 _SCALARS: dict[Any, Any] = {
-    NoneType: lambda value, _: None if value is None else NO,
-    bool: lambda value, _: value if isinstance(value, bool) else NO,
-    int: _whole,
+    NoneType: lambda value, _: None if value is None else MISFIT,
+    bool: lambda value, _: value if isinstance(value, bool) else MISFIT,
+    int: _integer,
     float: _number,
-    str: _text,
+    str: _string,
 }
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, Options):
         changed = (option for option in options(type(value)) if getattr(value, option.name) != option.default)
-        return {option.name: _plain(getattr(value, option.name)) for option in changed}
+        return {option.name: _json_value(getattr(value, option.name)) for option in changed}
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
 def _schema(kind: type[Options]) -> dict[str, Any]:
     properties = {}
     for option in options(kind):
-        about = {"description": option.help, "default": _plain(option.default)}
-        properties[option.name] = _property(option.hint) | about | ({"x-group": option.group} if option.group else {})
+        about = {"description": option.help, "default": _json_value(option.default)}
+        group = {"x-group": option.group} if option.group else {}
+        properties[option.name] = _property(option.annotation) | about | group
     text = (inspect.getdoc(kind) or "").partition("\n\n")[0]
     head = {"title": kind.__name__, "description": text, "type": "object"}
     return {**head, "properties": properties, "additionalProperties": False}
 
 
-def _property(hint: Any) -> dict[str, Any]:
-    base, marks = taken_apart(hint)
+def _property(annotation: Any) -> dict[str, Any]:
+    base, marks = split_annotated(annotation)
     origin, args = get_origin(base), get_args(base)
     if origin in (Union, UnionType):
         return {"anyOf": [_property(member) for member in args]}
@@ -328,7 +329,7 @@ def docstrings(kind: Any) -> Iterator[tuple[str, str]]:
         name = node.target.id if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) else ""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:

@@ -21,7 +21,7 @@ from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read, request_of
 from diffuscope.request import GuidanceOptions, Request, Thresholding
-from diffuscope.schema import Option, Options, is_mapping, options, schema, taken_apart
+from diffuscope.schema import Option, Options, is_mapping, options, schema, split_annotated
 from narrow import made
 from refusals import refused
 
@@ -45,7 +45,7 @@ def bounds(marks: Sequence[Any]) -> dict[str, Any]:
 
 def values(hint: Any) -> st.SearchStrategy[Any]:
     """Values that fit an annotation."""
-    base, marks = taken_apart(hint)
+    base, marks = split_annotated(hint)
     origin, args = get_origin(base), get_args(base)
     limits = bounds(marks)
     lowest, highest = limits.get("ge", limits.get("gt")), limits.get("le", limits.get("lt"))
@@ -78,7 +78,7 @@ def instances(kind: type[Options]) -> st.SearchStrategy[Any]:
             del chosen[error.argument]
         return kind(**chosen)
 
-    return st.fixed_dictionaries({}, optional={option.name: values(option.hint) for option in options(kind)}).map(
+    return st.fixed_dictionaries({}, optional={option.name: values(option.annotation) for option in options(kind)}).map(
         consistent
     )
 
@@ -129,7 +129,8 @@ def test_python_and_json_refuse_the_same_values(name: str, value: object) -> Non
 
 def outside(option: Option) -> list[float]:
     """Numbers just beyond the bounds of an option that is one number."""
-    members = [taken_apart(member) for member in (option.hint, *get_args(taken_apart(option.hint)[0]))]
+    annotation = option.annotation
+    members = [split_annotated(member) for member in (annotation, *get_args(split_annotated(annotation)[0]))]
     limits = {name: bound for base, marks in members if base in (int, float) for name, bound in bounds(marks).items()}
     step = 1 if any(base is int for base, _ in members) else 1e-9
     beyond = {"ge": -step, "gt": 0, "le": step, "lt": 0}

@@ -1,7 +1,7 @@
-"""Commands made from classes of options: each option is one flag, under the heading of its group.
+"""Commands from classes of options: each option is one flag, under the heading of its group.
 
-tyro only splits the command line and prints help; texts become values by the options' own types, so that a mistake is
-the same error as in Python, under the flag's name.
+tyro only splits the command line and prints help. Texts become values by the options' own types, so a mistake is
+the same error as in Python, with the flag's name.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -36,8 +36,8 @@ PLACEHOLDERS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{T
 class Flag(NamedTuple):
     """One option on the command line."""
 
-    path: str
-    """Its name in Python, with dots."""
+    argument: str
+    """Its name in Python, with dots: "guidance_options.rescale"."""
     option: Option
     group: str
 
@@ -54,7 +54,7 @@ def flag_of(argument: str) -> str:
 
 
 def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]:
-    """A function of instances of dataclasses as a command for tyro, with a flag for each of their options.
+    """Make a function of dataclasses a command for tyro, with a flag for each of their fields.
 
     Args:
         positional: the option that has no flag.
@@ -63,11 +63,11 @@ def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]
 
     def decorate(run: Run) -> Run:
         kinds = {name: kind for name, kind in get_type_hints(run).items() if name != "return"}
-        flags = {name: [flag for flag in _flags(kind) if flag.path not in omit] for name, kind in kinds.items()}
+        flags = {name: [flag for flag in _flags(kind) if flag.argument not in omit] for name, kind in kinds.items()}
 
         def parsed(texts: Any) -> int | None:
-            by_path = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
-            return run(**{name: _instance(kind, flags[name], by_path) for name, kind in kinds.items()})
+            by_name = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
+            return run(**{name: _instance(kind, flags[name], by_name) for name, kind in kinds.items()})
 
         parsed.__doc__ = run.__doc__
         parser = _parser([flag for name in kinds for flag in flags[name]], positional)
@@ -79,7 +79,7 @@ def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]
 
 def _flags(kind: type[Any], prefix: str = "", group: str = "") -> Iterator[Flag]:
     for option in options(kind):
-        (member, *_) = members(option.hint)
+        (member, *_) = members(option.annotation)
         if is_dataclass(member) and isinstance(member, type):
             yield from _flags(member, f"{prefix}{option.name}.", option.group)
         else:
@@ -87,21 +87,21 @@ def _flags(kind: type[Any], prefix: str = "", group: str = "") -> Iterator[Flag]
 
 
 def _instance(kind: type[Any], flags: list[Flag], texts: dict[str, Any]) -> Any:
-    """``kind`` of the texts of its flags; flags that were not given are left out."""
+    """An instance of ``kind`` from the texts of its flags; absent flags keep their defaults."""
     values: dict[str, Any] = {}
     for flag in flags:
-        text = texts[flag.path.replace(".", "__")]
+        text = texts[flag.argument.replace(".", "__")]
         if text not in (False, ()) and ABSENT not in (text, *(text if isinstance(text, tuple) else ())):
-            *path, name = flag.path.split(".")
+            *path, name = flag.argument.split(".")
             owner = values.setdefault(path[0], {}) if path else values
             value = _value(text, flag)
-            owner[name] = value if path else conformed(value, flag.option.hint, flag.path)
+            owner[name] = value if path else conformed(value, flag.option.annotation, flag.argument)
     return kind(**values)
 
 
 def _value(text: Any, flag: Flag) -> Any:
-    """What a flag's text means: a number, a choice, numbers, NAME=VALUE pairs, or the text itself."""
-    kinds = members(flag.option.hint)
+    """The value of a flag's text: a number, a choice, a list, NAME=VALUE pairs, or the text itself."""
+    kinds = members(flag.option.annotation)
     if isinstance(text, bool):
         return text
     if any(is_mapping(get_origin(kind)) for kind in kinds):
@@ -117,7 +117,7 @@ def _value(text: Any, flag: Flag) -> Any:
 def _pair(text: str, flag: Flag) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise InputError(flag.path, text, "NAME=VALUE, such as eta=0.5")
+        raise InputError(flag.argument, text, "NAME=VALUE, such as eta=0.5")
     return name, _scalar(value, (int, float))
 
 
@@ -140,12 +140,12 @@ def _is_open(kind: Any) -> bool:
 
 
 def _parser(flags: list[Flag], positional: str) -> type[Any]:
-    """A dataclass of one dataclass a group, whose fields are texts."""
+    """A dataclass with one dataclass per group of flags, whose fields are texts."""
     groups: dict[str, list[Any]] = {}
     for flag in flags:
         groups.setdefault(flag.group, []).append(_field(flag, positional))
     kinds = {title: make_dataclass("Group", made, repr=False, eq=False) for title, made in groups.items()}
-    needed = {flag.group for flag in flags if flag.path == positional}
+    needed = {flag.group for flag in flags if flag.argument == positional}
     headed = [
         (
             title.replace(" ", "_"),
@@ -158,24 +158,24 @@ def _parser(flags: list[Flag], positional: str) -> type[Any]:
 
 
 def _field(flag: Flag, positional: str) -> tuple[str, Any, Any]:
-    option, kinds = flag.option, members(flag.option.hint)
-    if flag.path == positional:
-        return flag.path, Annotated[Positional[str], arg(metavar=flag.path.upper(), help=option.help)], field()
-    is_switch = option.hint is bool
+    option, kinds = flag.option, members(flag.option.annotation)
+    if flag.argument == positional:
+        return flag.argument, Annotated[Positional[str], arg(metavar=flag.argument.upper(), help=option.help)], field()
+    is_switch = option.annotation is bool
     about = arg(
-        name=flag_of(flag.path).removeprefix("--"),
+        name=flag_of(flag.argument).removeprefix("--"),
         prefix_name=False,
         metavar=None if is_switch else _placeholder(kinds[0]),
         help=option.help,
         help_behavior_hint=_default(flag),
-        aliases=("-o",) if flag.path == "out" else None,
+        aliases=("-o",) if flag.argument == "out" else None,
     )
     kind, default = (bool, False) if is_switch else _text_type(kinds)
-    return flag.path.replace(".", "__"), Annotated[kind, about], field(default=default)
+    return flag.argument.replace(".", "__"), Annotated[kind, about], field(default=default)
 
 
 def _text_type(kinds: tuple[Any, ...]) -> tuple[Any, Any]:
-    """How many texts a flag takes, and its default: one, a number of them, or any."""
+    """The type of a flag's texts (one, a fixed number, or any number), and its default."""
     if is_mapping(get_origin(kinds[0])) or _is_open(kinds[0]):
         return tuple[str, ...], ()
     if get_origin(kinds[0]) is tuple:
@@ -195,7 +195,7 @@ def _placeholder(kind: Any) -> str:
 
 
 def _default(flag: Flag) -> str:
-    if flag.path in PRESETS:
+    if flag.argument in PRESETS:
         return "(default: model's preset)"
     default = flag.option.default
     return "" if default in (None, "", False, (), {}) else f"(default: {default})"
