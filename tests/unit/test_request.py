@@ -13,6 +13,7 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 import diffuscope as ds
 from diffuscope.cli import main
@@ -258,6 +259,22 @@ CALLS = [
         target_size=(32, 40),
     ),
 ]
+
+
+VALIDATOR = Draft202012Validator(schema(Request))
+
+
+@settings(deadline=None)
+@given(instances(Request))
+def test_another_validator_takes_what_a_request_writes(request_: Request) -> None:
+    Draft202012Validator.check_schema(VALIDATOR.schema)
+    VALIDATOR.validate(json.loads(request_.to_json()))
+
+
+def test_another_validator_refuses_by_the_schema_what_a_request_refuses() -> None:
+    wrong = [nested(path, value) for path, option in NUMBERS.items() for value in (*outside(option), "1")]
+    wrong += [{"strenght": 1}, {"guidance_options": {"scale": 1}}, {"final_sigma": "one"}, {"seed": []}, {"prompt": 3}]
+    assert [values for values in wrong if VALIDATOR.is_valid(values)] == []
 
 
 def test_the_calls_below_set_every_option_but_those_of_an_image() -> None:
