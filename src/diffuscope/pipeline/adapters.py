@@ -112,7 +112,7 @@ class Adapters:
         loaded = lora.read(path, self._known(), allow_pickle=allow_pickle)
         self.unload(name, missing_ok=True)
         self._loaded[name], self._weights[name] = loaded, weight
-        self.settle()
+        self.merge()
         return _report(name, weight, loaded)
 
     def set_one(self, name: str, weight: float) -> None:
@@ -137,7 +137,7 @@ class Adapters:
         for name in numbers:
             self._check(name, "weights")
         self._weights |= numbers
-        self.settle()
+        self.merge()
 
     def unload(self, name: str | None = None, *, missing_ok: bool = False) -> None:
         """Unload a LoRA, or all of them. Without any the networks have the tensors that they were loaded with.
@@ -150,19 +150,19 @@ class Adapters:
         names = [*self._loaded] if name is None else [name] * (name in self._loaded)
         for each in names:
             del self._weights[each]
-        self.settle()
+        self.merge()
         for each in names:  # only now: the merge without it needs its factors to find the layers
             del self._loaded[each]
 
-    def wanted(self, tags: Mapping[str, float]) -> dict[str, float]:
-        """The weights of a call whose prompts have these tags; LoRAs that are not loaded are loaded from the folder."""
+    def weights_of_call(self, tags: Mapping[str, float]) -> dict[str, float]:
+        """The weights of a call with these tags in its prompts; a LoRA that is not loaded is loaded from a folder."""
         for name, weight in tags.items():
             if name not in self._loaded and weight:
                 self.load(self._in_folder(name, "prompt"), 0.0, name)
         weights = self.weights | dict(tags)
         return {name: weight for name, weight in sorted(weights.items()) if weight}
 
-    def named(self, weights: Mapping[str, float]) -> list[dict[str, object]]:
+    def receipt_entries(self, weights: Mapping[str, float]) -> list[dict[str, object]]:
         """The receipt's entries of these weights."""
         return [
             {"name": name, "weight": weight, "sha256": self._loaded[name].sha256} for name, weight in weights.items()
@@ -178,14 +178,14 @@ class Adapters:
         originals = {name: tensor for (network, name), tensor in self._originals.items() if network == part}
         return {**self.networks[part].state_dict(), **originals}
 
-    def settle(self) -> None:
-        """Merge into every network the weights that are set for every call."""
+    def merge(self) -> None:
+        """Merge the weights that are set for every call into the networks."""
         for part in self.networks:
             self._apply(part, self.weights)
 
     @contextmanager
-    def exactly(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        """Inside, exactly the LoRAs of a receipt are set; afterwards what was set before."""
+    def as_in_receipt(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Within, only the LoRAs of a receipt are set; afterwards, those set before."""
         before = dict(self._weights)
         try:
             for entry in entries:
@@ -198,15 +198,15 @@ class Adapters:
                     )
             wanted = {entry["name"]: conformed(entry["weight"], float, "loras") for entry in entries}
             self._weights = dict.fromkeys(self._loaded, 0.0) | wanted
-            self.settle()
+            self.merge()
             yield
         finally:
             self._weights = dict.fromkeys(self._loaded, 0.0) | before
-            self.settle()
+            self.merge()
 
     @contextmanager
-    def encoding(self, weights: Mapping[str, float]) -> Iterator[None]:
-        """Inside, the text encoders have these weights; afterwards those that are set for every call."""
+    def in_text_encoders(self, weights: Mapping[str, float]) -> Iterator[None]:
+        """Within, the text encoders have these weights; afterwards, those that are set for every call."""
         encoders = [part for part, network in self.networks.items() if isinstance(network, TextEncoder)]
         try:
             for part in encoders:
@@ -216,8 +216,8 @@ class Adapters:
             for part in encoders:
                 self._apply(part, self.weights)
 
-    def during(self, denoise: Denoiser, weights: Mapping[str, float]) -> Denoiser:
-        """``denoise`` with these weights in the U-Net, whatever ran between two calls; until ``settle``."""
+    def with_weights(self, denoise: Denoiser, weights: Mapping[str, float]) -> Denoiser:
+        """``denoise`` with these weights merged into the U-Net before each of its calls; they stay until ``merge``."""
 
         def with_loras(x: Tensor, sigma: float) -> Tensor:
             self._apply("unet", weights)
@@ -225,12 +225,12 @@ class Adapters:
 
         return with_loras
 
-    def settling(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The steps; after the last, or when the caller stops, ``settle``."""
+    def merge_after(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The steps; ``merge`` after the last, or when the caller stops."""
         try:
             yield from steps
         finally:
-            self.settle()
+            self.merge()
 
     @torch.inference_mode(False)
     @torch.no_grad()

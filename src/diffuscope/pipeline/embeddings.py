@@ -70,8 +70,8 @@ class Embeddings:
             )
         self._install({each: loaded for each, loaded in self._loaded.items() if word is not None and each != word})
 
-    def used(self, texts: Iterable[str]) -> list[dict[str, str]]:
-        """The receipt's entries of the embeddings in these texts."""
+    def receipt_entries(self, texts: Iterable[str]) -> list[dict[str, str]]:
+        """The receipt's entries for the embeddings in these texts."""
         tokenizer, _ = self.towers[0]
         ids = {i for text in texts for i in tokenizer.tokenize(text)} if self._loaded else set()
         return [

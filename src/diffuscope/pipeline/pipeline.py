@@ -146,7 +146,7 @@ class Pipeline:
             InputError: no text, an empty list, or more layers to skip than there are.
         """
         texts, loras = untagged(texts_of(prompt))
-        with self.adapters.encoding(self.adapters.wanted(loras)):
+        with self.adapters.in_text_encoders(self.adapters.weights_of_call(loras)):
             towers = self.components.towers
             return encode_all(texts, towers, selected(tap, [encoder for _, encoder in towers]), skip=clip_skip)
 
@@ -214,19 +214,19 @@ class Pipeline:
         planned = plan(self.config, self.schedule, call)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
-        loras = self.adapters.wanted(planned.loras)
+        loras = self.adapters.weights_of_call(planned.loras)
         receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
             loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
-            with self.adapters.encoding(loras):
+            with self.adapters.in_text_encoders(loras):
                 inputs = conditioning.encoded(components, planned, call.conditioning, tap)
             x, inpainting = init_latents(init, components, planned, noise, tap, receipt["notes"])
             mask_latents = None if inpainting is None else inpainting.mask_latents
             pair = conditioning.denoisers_of(self.unet, self.config, planned, inputs, mask_latents, tap)
-            denoise, cond = (self.adapters.during(each, loras) for each in pair)
+            denoise, cond = (self.adapters.with_weights(each, loras) for each in pair)
             denoise = self._guided(call, denoise, cond, loss)
-        steps = self.adapters.settling(sampler_steps(planned, denoise, x, noise))
+        steps = self.adapters.merge_after(sampler_steps(planned, denoise, x, noise))
         if inpainting is not None:
             steps = inpainting.blended(steps, planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
@@ -253,8 +253,8 @@ class Pipeline:
         schedule = self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
         return receipts.of_plan(planned) | {
-            "loras": self.adapters.named(loras),
-            "embeddings": self.embeddings.used(texts),
+            "loras": self.adapters.receipt_entries(loras),
+            "embeddings": self.embeddings.receipt_entries(texts),
             "model": self.config.name,
             "vae": self.components.vae_name,
             "schedule": {"prediction": schedule.prediction, "zero_snr": schedule.zero_snr},

@@ -170,7 +170,7 @@ def _images(call: Call, prompts: int) -> int:
 
 
 def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float | str]]:
-    """The model's preset with what the call says, and the options of its sampler."""
+    """The model's preset with the call's options filled in, and the options of its sampler."""
     preset, factor = config.preset, config.vae.factor
     given: dict[str, Any] = {field.name: getattr(call, field.name) for field in fields(Preset)}
     latents = call.image if isinstance(call.image, Tensor) else call.latents

@@ -91,7 +91,7 @@ def replay(
             raise InputError(key, given[key], wanted)
     if lora_dir is not None:
         pipe.lora_dir = lora_dir
-    with pipe.adapters.exactly(old["loras"]):
+    with pipe.adapters.as_in_receipt(old["loras"]):
         _check_embeddings(old, pipe)
         result = pipe(receipts.request_of(old), image=image, mask_image=mask_image)
     for key in IMAGES:
@@ -163,7 +163,9 @@ def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
 
 
 def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:
-    used = pipe.embeddings.used(parse_lora_tags(text).text for text in [*old["prompt"], *old["negative_prompt"]])
+    used = pipe.embeddings.receipt_entries(
+        parse_lora_tags(text).text for text in [*old["prompt"], *old["negative_prompt"]]
+    )
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:
         got = Unquoted(f"another embedding for {min(differing)!r} than the receipt's, or none")
