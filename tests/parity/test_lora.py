@@ -87,7 +87,7 @@ def test_what_peft_trains_and_diffusers_saves_opens_here(
     )
     pipe = Pipeline(copy.deepcopy(tiny.components))
     report = pipe.load_lora(tmp_path)
-    assert (report.dialect, report.unmatched) == ("PEFT", ())
+    assert (report.layout, report.unmatched) == ("PEFT", ())
     generator = torch.Generator().manual_seed(1)
     x, context = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 32, generator=generator)
     with torch.no_grad():

@@ -46,7 +46,7 @@ def test_peft_computes_the_same(tiny: Pipeline, saved: Path, tmp_path: Path, cas
     theirs.save_pretrained(tmp_path)
     pipe = Pipeline(copy.deepcopy(tiny.components))
     report = pipe.load_lora(tmp_path)
-    assert (report.dialect, report.unmatched) == (case.split()[0], ())
+    assert (report.layout, report.unmatched) == (case.split()[0], ())
     generator = torch.Generator().manual_seed(1)
     x, context = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 32, generator=generator)
     with torch.no_grad():

@@ -30,8 +30,8 @@ class LoraReport:
 
     name: str
     weight: float
-    dialect: str
-    """Naming convention of the file: kohya, diffusers, PEFT or ComfyUI."""
+    layout: str
+    """Layout of the file: kohya, diffusers, PEFT or ComfyUI."""
     parts: Mapping[str, int]
     """Number of changed layers in each network."""
     unmatched: tuple[str, ...]
@@ -50,7 +50,7 @@ class LoraReport:
     def __str__(self) -> str:
         parts = ", ".join(f"{part} {count}" for part, count in self.parts.items())
         lost = f"; not used: {', '.join(self.unmatched[:3])}{', ...' * (len(self.unmatched) > 3)}"
-        text = f"LoRA {self.name!r} ({self.dialect}): {self.matched} of {self.total} layers matched ({parts})"
+        text = f"LoRA {self.name!r} ({self.layout}): {self.matched} of {self.total} layers matched ({parts})"
         return f"{text}, weight {self.weight:g}{lost if self.unmatched else ''}"
 
 
@@ -288,4 +288,4 @@ class Adapters:
 
 
 def _report(name: str, weight: float, loaded: Lora) -> LoraReport:
-    return LoraReport(name=name, weight=weight, dialect=loaded.dialect, parts=loaded.parts, unmatched=loaded.unmatched)
+    return LoraReport(name=name, weight=weight, layout=loaded.layout, parts=loaded.parts, unmatched=loaded.unmatched)

@@ -53,7 +53,7 @@ def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 def test_the_report_counts_layers(pipe: Pipeline, folder: Path) -> None:
     report = pipe.load_lora(folder / "ink.safetensors", 0.8)
-    assert (report.name, report.weight, report.dialect, report.unmatched) == ("ink", 0.8, "kohya", ())
+    assert (report.name, report.weight, report.layout, report.unmatched) == ("ink", 0.8, "kohya", ())
     assert report.matched == report.total == 60
     assert str(report) == "LoRA 'ink' (kohya): 60 of 60 layers matched (text_encoder 12, unet 48), weight 0.8"
 

@@ -56,7 +56,7 @@ class Lora:
     """A LoRA file, matched with a model's layers."""
 
     path: Path
-    dialect: str
+    layout: str
     adapters: Mapping[Layer, Adapter]
     unmatched: tuple[str, ...]  # layers of the file that the model does not have, by the file's names
     sha256: str
@@ -81,14 +81,14 @@ def merged(weight: Tensor, adapters: Iterable[tuple[Adapter, float]]) -> Tensor:
 
 
 def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: bool = False) -> Lora:
-    """The LoRA at ``path``, a file in any dialect or its folder, for a model of these networks by part.
+    """The LoRA at ``path``, a file in any layout or its folder, for a model of these networks by part.
 
     The header is checked against the networks before a tensor is read.
     """
     path = files.find_file(Path(path), FILES, "LoRA")
     store = open_store(path, allow_pickle=allow_pickle)
     header = store.header
-    layers, dialect = _layers(path, header)
+    layers, layout = _layers(path, header)
     matched, unmatched = _match(layers, networks)
     base_models = _base_models(header, networks)
     if not matched:
@@ -103,7 +103,7 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
     settings = lora_scale.settings_of(path, header)
     return Lora(
         path=path,
-        dialect=dialect,
+        layout=layout,
         adapters={layer: _adapter(keys, tensors, settings, shapes[layer]) for layer, keys in matched.items()},
         unmatched=unmatched,
         sha256=files.sha256(path, files.data_start(path) if store.tensors is None else 0),
@@ -111,14 +111,14 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
 
 
 def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], str]:
-    """(part or "", layer in the file's words) -> the names of its tensors; and the file's dialect."""
+    """(part or "", layer in the file's words) -> the names of its tensors; and the file's layout."""
     layers: dict[tuple[str, str], Keys] = {}
-    dialects = Counter[str]()
+    layouts = Counter[str]()
     for name in header.tensors:
         key = parse(name)
         if key is None:
             continue
-        dialects[key.dialect] += key.role not in {"alpha", "magnitude"}  # which several dialects share
+        layouts[key.layout] += key.role not in {"alpha", "magnitude"}  # which several layouts share
         keys = layers.setdefault((key.part or "", key.layer), {})
         if key.role in keys:
             raise WeightsError(f"{path} is refused: {keys[key.role]!r} and {name!r} mean the same; keep one of them")
@@ -132,7 +132,7 @@ def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], st
         lacks = deltas.missing(keys)
         if lacks:
             raise WeightsError(f"{path} is refused: layer {layer!r} has no {lacks}; fetch the file again")
-    return layers, dialects.most_common(1)[0][0]
+    return layers, layouts.most_common(1)[0][0]
 
 
 def _match(

@@ -1,6 +1,6 @@
-"""Names of tensors in LoRA files: each dialect's key as a layer and a role in that layer.
+"""Names of tensors in LoRA files: each layout's key as a layer and a role in that layer.
 
-The dialects differ in their prefix (the network), their suffix (the role) and in how they write the layer's path. With
+The layouts differ in their prefix (the network), their suffix (the role) and in how they write the layer's path. With
 every dot of the path as an underscore, as in kohya's, one table per network serves them all. It holds the layer's name
 in each known layout, so it is as exact as the layouts are.
 """
@@ -66,7 +66,7 @@ class Key:
     part: str | None  # the network, or None where the name has no prefix for it
     layer: str  # the path in the file, every dot an underscore
     role: Role
-    dialect: str
+    layout: str
 
 
 def parse(name: str) -> Key | None:
@@ -75,17 +75,17 @@ def parse(name: str) -> Key | None:
     if not name.endswith(tuple(_SUFFIXES)):
         return None
     suffix = max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len)
-    role, dialect = _SUFFIXES[suffix]
+    role, layout = _SUFFIXES[suffix]
     path = _unwrapped(name.removesuffix(suffix))
     part = None
     for prefix, (network, whose) in _PREFIXES.items():
         if path.startswith(prefix):
             part, path = network, _unwrapped(path.removeprefix(prefix))
-            dialect = whose if whose == "ComfyUI" else dialect
+            layout = whose if whose == "ComfyUI" else layout
             break
     if suffix.startswith("_lora."):  # so old that the output's only linear layer has no number yet
         path = _old(path)
-    return Key(part, path.replace(".", "_"), role, dialect)
+    return Key(part, path.replace(".", "_"), role, layout)
 
 
 def other_adapter(names: Iterable[str]) -> str | None:

@@ -231,8 +231,8 @@ def _lora(tensors: Shapes) -> Identity | None:
         evidence += ("it changes a second text encoder",)
     if not evidence:
         evidence = ("it has no cross-attention layers, so its base model cannot be inferred",)
-    dialect, _ = Counter(key.dialect for key in keys).most_common(1)[0]
-    return Identity(kind="lora", layout=dialect, families=families, evidence=evidence)
+    layout, _ = Counter(key.layout for key in keys).most_common(1)[0]
+    return Identity(kind="lora", layout=layout, families=families, evidence=evidence)
 
 
 def _embedding(tensors: Shapes) -> Identity | None:

@@ -135,7 +135,7 @@ def test_the_formula(pipe: Pipeline, tmp_path: Path, case: str) -> None:
     kind, stem, tensors, formula = CASES[case]
     before = weight_of(pipe, stem)
     report = pipe.load_lora(stored(tmp_path, stem, tensors))
-    assert (report.dialect, report.matched, report.unmatched) == (kind, 1, ())
+    assert (report.layout, report.matched, report.unmatched) == (kind, 1, ())
     wanted = formula(tensors, before)
     torch.testing.assert_close(weight_of(pipe, stem), wanted, rtol=1e-5, atol=1e-5)
     assert (wanted - before).abs().max() > 1e-2

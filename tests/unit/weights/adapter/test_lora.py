@@ -59,7 +59,7 @@ def test_peft_alone_names_no_network(tiny: Pipeline, networks: dict[str, Network
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
     found = lora.read(tmp_path, networks)
     assert found.parts == {"unet": len(made)}
-    assert found.dialect == "PEFT"
+    assert found.layout == "PEFT"
     scales = {name: adapter.scale for (_, name), adapter in found.adapters.items()}
     assert scales["down.0.resnet.0.conv1.weight"] == 1.0
     assert scales["down.0.attn.0.block.0.self_attn.query.weight"] == 2.0
