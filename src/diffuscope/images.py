@@ -29,14 +29,21 @@ ImageSources = ImageSource | list[ImageSource] | tuple[ImageSource, ...]
 """One or several."""
 
 
-def open_image(source: ImageSource) -> Image.Image:
+def open_image(source: ImageSource, argument: str = "image") -> Image.Image:
     """A copy as RGB: turned as its EXIF orientation says, transparency over white.
+
+    Args:
+        source: a path, the bytes of a file, or an image.
+        argument: its name in an InputError.
 
     Raises:
         ImageError: no such file, not a whole PNG, JPEG or WebP, or more than ``MAX_PIXELS`` pixels.
+        InputError: neither a path nor bytes nor an image, such as an array.
     """
     if isinstance(source, Image.Image):
         return _rgb(_limited(source, "the image"))
+    if not isinstance(source, str | bytes | os.PathLike):
+        raise InputError(argument, source, "a path, the bytes of a file, or a PIL image")
     name = "the image" if isinstance(source, bytes) else f"{Path(source)}"
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:

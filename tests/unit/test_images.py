@@ -9,6 +9,7 @@ from PIL import Image
 
 from diffuscope.errors import ImageError
 from diffuscope.images import fit_to_size, image_hash, open_image, read_text_chunks, to_images, to_pixels, write_png
+from refusals import refused
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "PA"])
@@ -18,6 +19,12 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     rgb = open_image(picture)
     assert rgb.mode == "RGB"
     assert rgb.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("argument", ["image", "mask_image"])
+def test_an_array_is_refused_under_the_name_of_its_argument(argument: str) -> None:
+    with refused(argument):
+        open_image(np.zeros((8, 8, 3)), argument)  # type: ignore[arg-type]
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:

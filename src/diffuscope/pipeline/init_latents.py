@@ -76,7 +76,7 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
     fitted = plan.per_image([fit_to_size(image, width, height) for image in images])
     if call.mask_image is None:
         return InitImages(images=fitted)
-    masks = [open_image(source) for source in _one_per_prompt(call.mask_image, plan, "mask_image")]
+    masks = [open_image(source, "mask_image") for source in _one_per_prompt(call.mask_image, plan, "mask_image")]
     pairs = [(masks[k % len(masks)], images[k % len(images)]) for k in range(max(len(masks), len(images)))]
     return InitImages(
         images=fitted,

@@ -78,16 +78,14 @@ def replay(
     old = receipts.read(path)
     if old["edits"]:
         raise InputError(
-            "path", Unquoted(f"an image made with {', '.join(old['edits'])}"), "inputs that a receipt holds"
+            "path", Unquoted(f"an image made with {', '.join(old['edits'])}"), "one whose inputs are all in its receipt"
         )
     pipe = _pipeline(old, model, embeddings)
     _check_weights(old, pipe)
     given = {"image": image, "mask_image": mask_image}
     for key in IMAGES:
         if (old[key] is None) is not (given[key] is None):
-            wanted = (
-                "None, since the receipt has none" if old[key] is None else "the one that the receipt has the hash of"
-            )
+            wanted = "None, since the receipt has none" if old[key] is None else "the one whose hash is in the receipt"
             raise InputError(key, given[key], wanted)
     if lora_dir is not None:
         pipe.lora_dir = lora_dir
@@ -96,7 +94,7 @@ def replay(
         result = pipe(receipts.request_of(old), image=image, mask_image=mask_image)
     for key in IMAGES:
         if result.receipt[key] != old[key]:
-            raise InputError(key, given[key], "the one that the receipt has the hash of")
+            raise InputError(key, given[key], "the one whose hash is in the receipt")
     index = old["image_index"]
     again = result.images[index]
     return Replay(
@@ -131,7 +129,7 @@ def _source(old: Receipt, source: ModelSource) -> ModelSource:
     """``source`` with what the receipt says of the model."""
     if source.model is None and old["model"] not in shipped_models():  # a stranger's receipt must not choose a folder
         raise ModelNotFoundError(
-            f"the receipt names the model {old['model']!r}, which does not ship; give its folder or file as model"
+            f"the receipt names the model {old['model']!r}, which is not shipped; pass its folder or file as model"
         )
     return replace(
         source,
