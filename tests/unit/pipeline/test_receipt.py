@@ -163,7 +163,7 @@ def test_other_versions_and_fewer_checks_are_no_fault(tiny: Pipeline, tmp_path: 
 def test_a_receipt_opens_no_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
     receipt = tiny("fox", seed=5).receipt | {"image_index": 0, "model": str(tiny_folder)}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
-    with pytest.raises(ModelNotFoundError, match="give its folder"):
+    with pytest.raises(ModelNotFoundError, match="pass its folder"):
         ds.replay(path)
 
 
