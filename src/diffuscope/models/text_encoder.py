@@ -121,18 +121,18 @@ class TextEncoder(nn.Module):
         last = tapped(tap, "last_hidden_state", self.final_norm(x))
         return TextStates(last, tuple(hidden), None if ids is None else tapped(tap, "pooled", self._pool(last, ids)))
 
-    def read(self, states: TextStates, skip: int = 0) -> Tensor:
-        """[B,T,D] states that the U-Net reads: of the config's layer, or ``skip`` layers earlier.
+    def read(self, states: TextStates, clip_skip: int = 0) -> Tensor:
+        """[B,T,D] states that the U-Net reads: of the config's layer, or ``clip_skip`` layers earlier.
 
         Raises:
             InputError: the encoder has too few layers.
         """
         early = 1 if self.config.states == "penultimate" else 0
-        if not 0 <= skip < len(self.layer) - early:
-            raise InputError("skip", skip, f"a number from 0 to {len(self.layer) - early - 1}")
-        if skip + early == 0:
+        if not 0 <= clip_skip < len(self.layer) - early:
+            raise InputError("clip_skip", clip_skip, f"a whole number from 0 to {len(self.layer) - early - 1}")
+        if clip_skip + early == 0:
             return states.last_hidden_state
-        state = states.hidden_states[-1 - skip - early]
+        state = states.hidden_states[-1 - clip_skip - early]
         return state if early else self.final_norm(state)
 
     def _pool(self, states: Tensor, ids: Tensor) -> Tensor:
