@@ -71,7 +71,7 @@ class Thresholding(Options):
     limit: Annotated[float, Interval(gt=0)] | None = None
     """static: clip x0 to [-limit, limit]"""
     ratio: Annotated[float, Interval(ge=0, le=1)] | None = None
-    """dynamic: quantile of |x0| in each image; 0.995 is usual"""
+    """dynamic: quantile of abs(x0) in each image; 0.995 is usual"""
     max_value: Annotated[float, Ge(1)] | None = None
     """dynamic: largest divisor; 1 by default"""
 
