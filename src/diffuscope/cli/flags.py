@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional, arg
 
@@ -91,7 +91,7 @@ def _instance(kind: type[Any], flags: list[Flag], texts: dict[str, Any]) -> Any:
     values: dict[str, Any] = {}
     for flag in flags:
         text = texts[flag.argument.replace(".", "__")]
-        if text not in (False, ()) and ABSENT not in (text, *(text if isinstance(text, tuple) else ())):
+        if text not in (False, None, ABSENT):
             *path, name = flag.argument.split(".")
             owner = values.setdefault(path[0], {}) if path else values
             value = _value(text, flag)
@@ -176,12 +176,13 @@ def _field(flag: Flag, positional: str) -> tuple[str, Any, Any]:
 
 def _text_type(kinds: tuple[Any, ...]) -> tuple[Any, Any]:
     """The type of a flag's texts (one, a fixed number, or any number), and its default."""
+    texts: Any = str
     if is_mapping(get_origin(kinds[0])) or _is_open(kinds[0]):
-        return tuple[str, ...], ()
-    if get_origin(kinds[0]) is tuple:
-        count = len(get_args(kinds[0]))
-        return tuple[(str,) * count], (ABSENT,) * count  # type: ignore[misc]
-    return str, ABSENT
+        texts = tuple[str, ...]
+    elif get_origin(kinds[0]) is tuple:
+        texts = tuple[(str,) * len(get_args(kinds[0]))]  # type: ignore[misc]
+    # None first: else tyro checks each default with typeguard, whose import takes a third of the time of help.
+    return (str, ABSENT) if texts is str else (Union[None, texts], None)  # noqa: UP007
 
 
 def _placeholder(kind: Any) -> str:
