@@ -37,7 +37,7 @@ def fetch(name: str) -> Path:
         from huggingface_hub import constants
     except ImportError as error:
         raise InputError(
-            "name_or_path", name, "a file or folder that exists", "For hub ids: pip install 'diffuscope[hub]'"
+            "name_or_path", name, "a file or folder that exists", "For hub ids: pip install huggingface_hub"
         ) from error
     cached = _cached(repository, revision)
     if cached is not None and _is_whole(cached, file):

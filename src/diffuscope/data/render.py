@@ -20,7 +20,7 @@ def render(svg: str, size: int = 128) -> NDArray[np.uint8]:
     try:
         import resvg_py
     except ImportError as error:
-        raise DiffuscopeError("rendering needs resvg; install the extra: pip install 'diffuscope[data]'") from error
+        raise DiffuscopeError("rendering needs resvg, which is not installed; run: pip install resvg-py") from error
     try:
         png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, dpi=96.0, skip_system_fonts=True)
     except ValueError as error:

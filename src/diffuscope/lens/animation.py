@@ -83,7 +83,7 @@ def save_mp4(images: Sequence[Image.Image], path: str | os.PathLike[str], *, fps
     try:
         ffmpeg = importlib.import_module("imageio_ffmpeg").get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        hint = "Install diffuscope[video], or save a GIF."
+        hint = "Run: pip install imageio-ffmpeg. Or save a GIF."
         raise InputError("imageio_ffmpeg", Unquoted("none"), "an installed package", hint) from error
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     codec = ["-c:v", "libx264", "-preset", "slow", "-qp", "18", "-pix_fmt", "yuv420p", "-movflags", "+faststart"]

@@ -43,7 +43,7 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
         call: further arguments of ``pipe(...)`` for one image, without ``tap``.
 
     Raises:
-        InputError: an impossible argument, or matplotlib is not installed; before the first network call.
+        InputError: an impossible argument; before the first network call.
     """
     request = prompt if isinstance(prompt, Request) else Request(prompt, seed=0)
     text = request.prompt
@@ -54,7 +54,6 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
     count = call.get("num_images_per_prompt", request.num_images_per_prompt)
     if count != 1:
         raise InputError("num_images_per_prompt", count, "1: a page explains one image")
-    figures.schedule(pipe.schedule.levels(2))  # fails now if nothing can be drawn
     attention, outputs, record = AttentionCapture(), Capture("unet.conv_out", reduce="all"), Record()
     guidance = call.pop("guidance", ())
     functions = (record, *((guidance,) if callable(guidance) else guidance))

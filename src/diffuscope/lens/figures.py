@@ -1,4 +1,4 @@
-"""Figures of runs, images and experiments, drawn with matplotlib (extra ``plot``) and returned, not shown or saved.
+"""Figures of runs, images and experiments, drawn with matplotlib and returned, not shown or saved.
 
 ``figure.savefig("x.png")`` saves one. Line colours are Okabe & Ito's (2008) and maps cividis, readable to the
 colour-blind; signed values are blue, white and orange.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from diffuscope.errors import InputError, Unquoted
+from diffuscope.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,11 +86,9 @@ def show(panel: Any, image: Image.Image, title: str) -> None:
 @functools.cache
 def _figure_class() -> Callable[..., Figure]:
     """Matplotlib's Figure, shown by a notebook without pyplot and its state."""
-    try:
-        figure = importlib.import_module("matplotlib.figure").Figure
-    except ImportError as error:
-        raise InputError("matplotlib", Unquoted("none"), "an installed package", "Install diffuscope[plot].") from error
-    return type("Figure", (figure,), {"_repr_png_": _png})
+    from matplotlib.figure import Figure  # on first use: its import takes as long as torch's
+
+    return type("Figure", (Figure,), {"_repr_png_": _png})
 
 
 def _png(figure: Figure) -> bytes:

@@ -1,0 +1,47 @@
+"""What ``pip install .`` installs is enough for all that is shown, and a message names what pip can install."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from house.places import MODULES, ROOT, assert_none, name_of
+from house.test_constraints import PROJECT
+
+EXTRAS = {"resvg_py": "data", "huggingface_hub": "hub", "imageio_ffmpeg": "video"}
+"""Imported where an extra is used, after a check; all else must be a dependency."""
+
+PACKAGES = {"PIL": "pillow", "annotated_types": "annotated-types"}
+"""Module -> package, where the names differ."""
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top module of every import in a file, those within functions included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield str(node.module).split(".")[0]
+
+
+def test_every_import_is_of_a_dependency_or_a_named_extra():
+    known = {Requirement(line).name.lower() for line in PROJECT["project"]["dependencies"]}
+    assert "matplotlib" in known  # README shows figures and ``explain`` after its first command
+    assert_none(
+        f"{name_of(path)}: {module} is no dependency"
+        for path in MODULES
+        for module in sorted(set(imported(path)))
+        if module not in sys.stdlib_module_names
+        and module not in {"diffuscope", *EXTRAS}
+        and PACKAGES.get(module, module) not in known
+    )
+
+
+def test_no_message_sends_people_to_an_index_for_our_own_package():
+    """The package is installed from its checkout: an index may hold something else under its name."""
+    asked = re.compile(r"install '?diffuscope\b(?! again)")
+    files = [*MODULES, *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    assert_none(name_of(path) for path in files if asked.search(path.read_text(encoding="utf-8").lower()))
