@@ -325,9 +325,13 @@ def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
         if name in values and not (name == "text_encoder_2" and values[name] is None):
             if not isinstance(values[name], Mapping):
                 raise ValueError(f"its {name} is {values[name]!r}, not an object")
-            fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values[name].items()}
-            values[name] = kind(**fields)
+            values[name] = kind(**{key: _tuples(value) for key, value in values[name].items()})
     return ModelConfig(**values)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples of a config."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def config_to_json(config: ModelConfig) -> str:

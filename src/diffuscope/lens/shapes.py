@@ -7,7 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from diffuscope.config import SDXL_SIZES, SIZE_WIDTH, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.config import SDXL_SIZES, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
@@ -86,8 +86,8 @@ def call_with_zeros(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | Non
     """One call on zeros [rows,C,*size] that require a gradient, on torch's default device."""
     config = unet.config
     width = config.extra_dim or 0  # how it splits into pooled text and sizes does not matter, only that it is filled
-    sizes = min(SDXL_SIZES, width // SIZE_WIDTH)
-    features = {"pooled": (rows, width - sizes * SIZE_WIDTH), "sizes": (rows, sizes), "guidance": (rows,)}
+    sizes = min(SDXL_SIZES, width // config.size_dim)
+    features = {"pooled": (rows, width - sizes * config.size_dim), "sizes": (rows, sizes), "guidance": (rows,)}
     extra = {name: torch.zeros(features[name]) for name in unet.reads} or None
     x = torch.zeros(rows, config.in_channels, *size, requires_grad=True)
     context = torch.zeros(rows, 77, config.context_dim)

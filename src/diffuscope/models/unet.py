@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffuscope.config import SIZE_WIDTH, UNetConfig
+from diffuscope.config import UNetConfig
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.nn.blocks import Downsample, ResidualBlock, Transformer, Upsample
 from diffuscope.nn.embeddings import TimestepEmbedding, guidance_scale_embedding, sinusoidal_embedding
@@ -15,7 +15,7 @@ from diffuscope.types import Tap, tapped
 
 
 class Stage(nn.Module):
-    """One resolution: residual blocks, the first ``attended`` of them each followed by a transformer, if it has any."""
+    """One resolution: residual blocks, the first of them each followed by a transformer, if it has any."""
 
     def __init__(
         self,
@@ -23,8 +23,7 @@ class Stage(nn.Module):
         inputs: Sequence[int],
         width: int,
         heads: int,
-        depth: int,
-        attended: int,
+        depths: Sequence[int],
         *,
         downsample: bool = False,
         upsample: bool = False,
@@ -33,7 +32,7 @@ class Stage(nn.Module):
         groups, linear, context = config.norm_groups, config.linear_projection, config.context_dim
         self.resnet = nn.ModuleList(ResidualBlock(i, width, groups, time_width=config.time_dim) for i in inputs)
         self.attn = nn.ModuleList(
-            Transformer(width, heads, context, depth, groups, linear=linear) for _ in range(attended if depth else 0)
+            Transformer(width, heads, context, depth, groups, linear=linear) for depth in depths if depth
         )
         self.downsample = Downsample(width) if downsample else None
         self.upsample = Upsample(width) if upsample else None
@@ -64,17 +63,18 @@ class UNet(nn.Module):
 
         self.down = nn.ModuleList()
         skips = [widths[0]]  # channels of the skip connections, in the order in which they are made
-        for i, (width, heads, depth) in enumerate(zip(widths, config.heads, config.depth, strict=True)):
+        for i, (width, heads, depths) in enumerate(zip(widths, config.heads, config.down_depths, strict=True)):
             inputs = [skips[-1], *[width] * (blocks - 1)]
-            self.down.append(Stage(config, inputs, width, heads, depth, blocks, downsample=i < last))
+            self.down.append(Stage(config, inputs, width, heads, depths, downsample=i < last))
             skips += [width] * (blocks + (i < last))
-        self.mid = Stage(config, [widths[-1]] * 2, widths[-1], config.heads[-1], config.mid_depth, 1)
+        mid_depths = [config.mid_depth] if config.mid_resnets == 2 else []
+        self.mid = Stage(config, [widths[-1]] * config.mid_resnets, widths[-1], config.heads[-1], mid_depths)
         self.up = nn.ModuleList()
         below = widths[-1]
-        levels = zip(widths[::-1], config.heads[::-1], config.depth[::-1], strict=True)
-        for i, (width, heads, depth) in enumerate(levels):
+        levels = zip(widths[::-1], config.heads[::-1], config.up_depths, strict=True)
+        for i, (width, heads, depths) in enumerate(levels):
             inputs = [x + skips.pop() for x in (below, *[width] * blocks)]
-            self.up.append(Stage(config, inputs, width, heads, depth, blocks + 1, upsample=i < last))
+            self.up.append(Stage(config, inputs, width, heads, depths, upsample=i < last))
             below = width
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
@@ -118,7 +118,7 @@ class UNet(nn.Module):
         embedding = F.silu(self._time_embedding(x, time, extra, tap))
         x = tapped(tap, "conv_in", self.conv_in(x))
         x, skips = self._descend(x, embedding, context, tap)
-        for j in range(2):
+        for j in range(self.config.mid_resnets):
             x = self.mid(j, x, embedding, context, within(tap, "mid"))
         x = self._ascend(x, skips, embedding, context, tap)
         return tapped(tap, "conv_out", self.conv_out(F.silu(self.norm_out(x))))
@@ -139,7 +139,8 @@ class UNet(nn.Module):
         embedding = self.time_embed(features, within(tap, "time_embed"))
         if self.add_embed is None:
             return embedding
-        sizes = sinusoidal_embedding(extra["sizes"].flatten(), SIZE_WIDTH).unflatten(0, extra["sizes"].shape).flatten(1)
+        numbers = extra["sizes"]
+        sizes = sinusoidal_embedding(numbers.flatten(), self.config.size_dim).unflatten(0, numbers.shape).flatten(1)
         features = torch.cat([extra["pooled"], sizes.to(extra["pooled"].dtype)], dim=-1)
         return embedding + self.add_embed(features.to(x.dtype), within(tap, "add_embed"))
 

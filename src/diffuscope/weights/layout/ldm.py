@@ -96,21 +96,23 @@ def _unet(config: UNetConfig) -> Iterator[Rename]:
         yield from under("label_emb.0.", "add_embed.", {"0": "linear_1", "2": "linear_2"})
     if config.guidance_dim is not None:
         yield Rename("time_embed.cond_proj", "guidance_embed")
-    for i, depth in enumerate(config.depth):
+    for i, depths in enumerate(config.down_depths):
         first = 1 + i * (blocks + 1)
-        for j in range(blocks):
+        for j, depth in enumerate(depths):
             yield from _block(f"input_blocks.{first + j}.", f"down.{i}.", j, depth)
         if i < levels - 1:
             yield Rename(f"input_blocks.{first + blocks}.0.op", f"down.{i}.downsample.conv")
-    yield from under("middle_block.0.", "mid.resnet.0.", RESIDUAL)
-    yield from under("middle_block.1.", "mid.attn.0.", TRANSFORMER)
-    yield from under("middle_block.2.", "mid.resnet.1.", RESIDUAL)
-    for i, depth in enumerate(config.depth[::-1]):
+    if config.mid_resnets:
+        yield from under("middle_block.0.", "mid.resnet.0.", RESIDUAL)
+    if config.mid_resnets == 2:
+        yield from under("middle_block.1.", "mid.attn.0.", TRANSFORMER)
+        yield from under("middle_block.2.", "mid.resnet.1.", RESIDUAL)
+    for i, depths in enumerate(config.up_depths):
         first = i * (blocks + 1)
-        for j in range(blocks + 1):
+        for j, depth in enumerate(depths):
             yield from _block(f"output_blocks.{first + j}.", f"up.{i}.", j, depth)
         if i < levels - 1:
-            yield Rename(f"output_blocks.{first + blocks}.{2 if depth else 1}.conv", f"up.{i}.upsample.conv")
+            yield Rename(f"output_blocks.{first + blocks}.{2 if any(depths) else 1}.conv", f"up.{i}.upsample.conv")
     yield from (Rename("out.0", "norm_out"), Rename("out.2", "conv_out"))
 
 

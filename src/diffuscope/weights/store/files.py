@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from diffuscope.errors import ModelNotFoundError, OutputError, WeightsError
+from diffuscope.errors import ModelNotFoundError, OutputError, WeightsError, shown
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the format's own library."""
@@ -25,8 +26,8 @@ HEADER_LIMIT = 100_000_000
 DIMENSIONS_LIMIT = 16
 """Of a tensor; a product of a million of them would take hours."""
 
-JSON_LIMIT = 1 << 26
-"""Bytes of a JSON file; the index of a hundred thousand tensors is a tenth of it."""
+JSON_LIMIT = 1 << 24
+"""Bytes of a JSON file; a tokenizer's is a quarter of it, a configuration a thousandth."""
 
 TORCH = {
     "BOOL": torch.bool,
@@ -112,7 +113,7 @@ def read(
     names = list(infos if names is None else names)
     missing = [name for name in names if name not in infos]
     if missing:
-        raise WeightsError(f"{path} has no tensor {missing[0]!r}; give another file")
+        raise WeightsError(f"{path} has no tensor {shown(missing[0])}; give another file")
     infos = {name: infos[name] for name in names}
     try:
         tensors = _mapped(Path(path), infos, dtype) if torch.device(device).type == "cpu" else {}
@@ -150,7 +151,7 @@ def _converted(
             file.seek(data + info.start)
             part = buffer[: info.end - info.start]
             if part.numel() and file.readinto(part.numpy().data) != part.numel():
-                _refuse(path, f"tensor {name!r} ends early", "it is truncated: download it again")
+                _refuse(path, f"tensor {shown(name)} ends early", "it is truncated: download it again")
             tensor = part.view(TORCH[info.dtype]).reshape(info.shape)
             target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
             tensors[name] = tensor.to(device, target, copy=True)
@@ -206,25 +207,30 @@ def replacing(path: str | Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def read_json(path: Path, todo: str, kind: type = dict) -> Any:
+def read_json(path: Path, todo: str, kind: type = dict, limit: int = JSON_LIMIT) -> Any:
     """The content of a JSON file, an object unless ``kind`` is another type; errors end with ``todo``."""
-    if not path.is_file():
-        raise ModelNotFoundError(f"{path} is missing; {todo}")
     try:
-        if path.stat().st_size > JSON_LIMIT:
-            raise ValueError(f"it is longer than {JSON_LIMIT} bytes")
-        text = path.read_text(encoding="utf-8")
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for ever, a device never end
+            raise ValueError("it is no regular file")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"it is longer than {limit} bytes")
+        text = content.decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelNotFoundError(f"{path} is missing; {todo}") from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as JSON: {error}; {todo}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WeightsError(f"{path} cannot be read as JSON: {reason}; {todo}") from error
     return parse_json(text, str(path), todo, kind)
 
 
 def parse_json(text: str, source: str, todo: str, kind: type = dict) -> Any:
     """The content of a JSON text, an object unless ``kind`` is another type; errors name ``source``."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{source} cannot be read as JSON: {error}; {todo}") from error
+        raise WeightsError(f"{source} cannot be read as JSON: {str(error)[:200]}; {todo}") from error
     if not isinstance(document, kind):
         raise WeightsError(f"{source} is a JSON {type(document).__name__}, expected a JSON object; {todo}")
     return document
@@ -272,7 +278,7 @@ def _header_json(path: Path, file: BinaryIO, size: int) -> dict[str, Any]:
     try:
         header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        _refuse(path, f"its header is not valid JSON ({error})")
+        _refuse(path, f"its header is not valid JSON ({str(error)[:200]})")
     if not isinstance(header, dict):
         _refuse(path, "its header is not a JSON object")
     return header
@@ -282,23 +288,26 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
         name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ValueError(f"key {name!r} twice")
+        raise ValueError(f"key {shown(name)} twice")
     return table
 
 
 def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        _refuse(path, f"tensor {name!r} is not described by dtype, shape and data_offsets")
+        _refuse(path, f"tensor {shown(name)} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in TORCH:
-        _refuse(path, f"tensor {name!r} has the unknown dtype {dtype!r}")
+        _refuse(path, f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
     if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or len(shape) > DIMENSIONS_LIMIT:
         numbers = f"shape {str(shape)[:99]} and offsets {str(offsets)[:99]}"
-        _refuse(path, f"tensor {name!r} has {numbers}, which are not natural numbers, a few each")
+        _refuse(path, f"tensor {shown(name)} has {numbers}, which are not natural numbers, a few each")
     start, end = offsets
     wanted = prod(shape) * TORCH[dtype].itemsize
     if end - start != wanted:
-        _refuse(path, f"tensor {name!r} takes {end - start} bytes, but {dtype} of shape {shape} takes {wanted}")
+        _refuse(
+            path,
+            f"tensor {shown(name)} takes {end - start} bytes, but {dtype} of shape {str(shape)[:99]} takes {wanted}",
+        )
     return TensorInfo(dtype, tuple(shape), start, end)
 
 
@@ -311,7 +320,9 @@ def _check_layout(path: Path, tensors: Mapping[str, TensorInfo], data_size: int)
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != position:
             flaw = "overlaps the one before it" if info.start < position else "leaves a hole before it"
-            _refuse(path, f"tensor {name!r} starts at byte {info.start} of the data, expected {position}: it {flaw}")
+            _refuse(
+                path, f"tensor {shown(name)} starts at byte {info.start} of the data, expected {position}: it {flaw}"
+            )
         position = info.end
     if position > data_size:
         _refuse(

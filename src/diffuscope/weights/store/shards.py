@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
-from diffuscope.errors import ModelNotFoundError, WeightsError
+from diffuscope.errors import ModelNotFoundError, WeightsError, shown
 from diffuscope.weights.store import files
 
 INDICES = ("{}.index.json", "{}.index.fp16.json")
 """Names of the index, from the name of the unsharded file."""
+
+INDEX_LIMIT = 1 << 26
+"""Bytes of an index; that of a hundred thousand tensors is a tenth of it."""
+
+SHARDS_LIMIT = 1000
+NAME_LIMIT = 255
+"""Of a file's name, as file systems have it."""
 
 
 def find_index(whole: Path) -> Path | None:
@@ -17,24 +24,30 @@ def find_index(whole: Path) -> Path | None:
 
 def read_index(index: Path) -> tuple[Path, ...]:
     """The shards of a model, each checked to exist and to hold exactly the tensors that the index names."""
-    table = files.read_json(index, "fetch it again").get("weight_map")
+    table = files.read_json(index, "fetch it again", limit=INDEX_LIMIT).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise WeightsError(f"{index} has no weight_map from tensors to files; fetch it again")
-    names = sorted(set(table.values()))
-    for name in names:
-        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors"):
-            raise WeightsError(f"{index} names {name!r}, expected .safetensors files beside it; fetch the model again")
-    paths = tuple(index.with_name(name) for name in names)
+    indexed: dict[str, set[str]] = {}
+    for tensor, name in table.items():
+        indexed.setdefault(name, set()).add(tensor)
+    if len(indexed) > SHARDS_LIMIT:
+        raise WeightsError(f"{index} names {len(indexed)} files, expected at most {SHARDS_LIMIT}; fetch it again")
+    for name in sorted(indexed):
+        if Path(name).name != name or "\\" in name or not name.endswith(".safetensors") or len(name) > NAME_LIMIT:
+            raise WeightsError(
+                f"{index} names {shown(name)}, expected .safetensors files beside it; fetch the model again"
+            )
+    paths = tuple(index.with_name(name) for name in sorted(indexed))
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise ModelNotFoundError(
-            f"{index} names {len(names)} files, of which {', '.join(missing)} are missing; fetch the whole set"
+            f"{index} names {len(paths)} files, of which {len(missing)} are missing ({', '.join(missing[:5])}"
+            f"{', ...' * (len(missing) > 5)}); fetch the whole set"
         )
     for path in paths:
-        indexed = {tensor for tensor, name in table.items() if name == path.name}
         stored = files.read_header(path).tensors.keys()
-        if indexed != stored:
-            tensor = min(indexed ^ stored)
-            where = "is only in the index" if tensor in indexed else "is only in the file"
-            raise WeightsError(f"{index} and {path.name} disagree: {tensor!r} {where}; fetch the whole set again")
+        if indexed[path.name] != stored:
+            tensor = min(indexed[path.name] ^ stored)
+            where = "is only in the index" if tensor in indexed[path.name] else "is only in the file"
+            raise WeightsError(f"{index} and {path.name} disagree: {shown(tensor)} {where}; fetch the whole set again")
     return paths

@@ -1,0 +1,114 @@
+"""Everything that tells one model from another: its networks, its noise schedule, and the defaults of a call."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from diffuscope.config.checks import positive, typed
+from diffuscope.config.networks import TextEncoderConfig, UNetConfig, VAEConfig
+
+Prediction = Literal["epsilon", "v", "x0"]
+BetaKind = Literal["scaled_linear", "linear", "cosine"]
+TimeSpacing = Literal["linspace", "leading", "trailing"]  # of training times: Lin et al. 2024, Table 2
+Spacing = Literal["model", "linspace", "leading", "trailing", "karras", "exponential", "beta", "sgm_uniform"]
+TIME_SPACINGS: tuple[TimeSpacing, ...] = get_args(TimeSpacing)
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)  # of a run's noise levels
+FinalSigma = Literal["zero", "sigma_min"]  # where a run ends: without noise, or at the lowest trained level
+
+MOST_TRAIN_STEPS = 100_000
+SDXL_SIZES, REFINER_SIZES = 6, 5  # how many sizes and scores stand beside the pooled text
+INPUTS = {5: "depth2img", 7: "an upscaler", 8: "a model that edits or measures an image", 9: "an inpainting model"}
+"""Input channels of a U-Net for latents of 4 -> the models that have them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The noise levels a network was trained on, and how a sampler picks among them."""
+
+    betas: BetaKind = "scaled_linear"
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    train_steps: int = 1000
+    prediction: Prediction = "epsilon"
+    spacing: TimeSpacing = "leading"
+    steps_offset: int = 1  # added to the times of "leading" spacing
+    zero_snr: bool = False  # betas rescaled so that the last level is pure noise (Lin et al. 2024, Algorithm 1)
+    ddim_ends_at_zero: bool = True  # else DDIM stops at the lowest trained level (diffusers: set_alpha_to_one)
+
+    def __post_init__(self) -> None:
+        typed(self)
+        positive(train_steps=self.train_steps)
+        if self.train_steps > MOST_TRAIN_STEPS or abs(self.steps_offset) > MOST_TRAIN_STEPS:
+            raise ValueError(f"train_steps and steps_offset may be at most {MOST_TRAIN_STEPS}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(f"betas go from {self.beta_start} to {self.beta_end}; they must rise between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Defaults of a call's options, under their names; measured for a shipped model."""
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    sampler: str = "ddim"
+    sigmas: str | tuple[float, ...] = "model"
+    height: int = 512
+    width: int = 512
+    upscale: int = 1
+
+    def __post_init__(self) -> None:
+        typed(self)
+        positive(num_inference_steps=self.num_inference_steps, height=self.height, width=self.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that tells one model from another."""
+
+    name: str
+    text_encoder: TextEncoderConfig = field(default_factory=TextEncoderConfig)
+    text_encoder_2: TextEncoderConfig | None = None  # its states stand beside those of the first (SDXL)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    preset: Preset = field(default_factory=Preset)
+    zero_negative: bool = False  # no negative prompt means zeros, not the states of an empty text (SDXL base)
+
+    def __post_init__(self) -> None:
+        typed(self)
+        width = sum(encoder.width for encoder in self.text_encoders)
+        if self.unet.context_dim != width:
+            raise ValueError(f"the U-Net reads text of width {self.unet.context_dim}, the encoder writes {width}")
+        widths = [self.pooled_dim + count * self.unet.size_dim for count in (SDXL_SIZES, REFINER_SIZES)]
+        if self.unet.extra_dim is not None and self.unet.extra_dim not in widths:
+            raise ValueError(
+                f"the U-Net's extra conditioning has width {self.unet.extra_dim}; with pooled text of width "
+                f"{self.pooled_dim} it must be {widths[0]}, or for a refiner {widths[1]}"
+            )
+        latent, (read, written) = self.vae.latent_channels, (self.unet.in_channels, self.unet.out_channels)
+        if read not in (latent, 2 * latent + 1) or written != latent:
+            kind = INPUTS.get(read, "another kind of model")
+            raise ValueError(
+                f"the U-Net reads {read} channels, like {kind}, and writes {written}; with latents of {latent} it must "
+                f"read {latent}, or {2 * latent + 1} for inpainting, and write {latent}"
+            )
+
+    @property
+    def text_encoders(self) -> tuple[TextEncoderConfig, ...]:
+        """One or two, in the order in which their states stand side by side; the last one's pooled text is read."""
+        return (self.text_encoder,) if self.text_encoder_2 is None else (self.text_encoder, self.text_encoder_2)
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of the pooled text."""
+        last = self.text_encoders[-1]
+        return last.width if last.projection is None else last.projection
+
+    @property
+    def sizes(self) -> int:
+        """Numbers beside the pooled text: 6 (sizes and crop), 5 (the refiner's: one score, no target size), or 0."""
+        return 0 if self.unet.extra_dim is None else (self.unet.extra_dim - self.pooled_dim) // self.unet.size_dim
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether the U-Net reads a mask and what lies outside of it, beside the latents (Rombach et al. 2022, 4.5)."""
+        return self.unet.in_channels == 2 * self.vae.latent_channels + 1
