@@ -257,7 +257,9 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}")
+    short = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "full": "float32"}
+    hint = f"Write {short[dtype]!r}" if isinstance(dtype, str) and dtype in short else ""
+    raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}", hint)
 
 
 def folder_config(folder: Path) -> ModelConfig:

@@ -12,6 +12,7 @@ from diffuscope.evaluate import report
 from house.places import ROOT, SOURCE, assert_none, documents, name_of, tracked
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```(?:\{code-cell\} )?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 TEXT = {".py", ".md", ".toml", ".txt", ".json", ".yml", ".yaml", ".cfg", ".sh", ""}
@@ -30,8 +31,8 @@ def headings(path: Path) -> set[str]:
 
 
 def tree() -> dict[str, set[str]]:
-    """The README's annotated tree: folder below src/diffuscope -> names of its modules and folders."""
-    block = next(code for _, code in CODE.findall(README) if code.startswith("src/diffuscope/"))
+    """The annotated tree of CONTRIBUTING: folder below src/diffuscope -> names of its modules and folders."""
+    block = next(code for _, code in CODE.findall(CONTRIBUTING) if code.startswith("src/diffuscope/"))
     found: dict[str, set[str]] = {"": set()}
     folder = ""
     for line in block.splitlines()[1:]:
@@ -68,7 +69,9 @@ def test_the_tree_is_the_real_one():
         if names != real[folder]
     )
     top = {path.relative_to(ROOT).parts[0] for path in tracked() if path.parent != ROOT} - {"src", ".ci"}
-    assert_none(f"{name}/ is not in the tree" for name in top if not re.search(rf"^{name}/ ", README, re.MULTILINE))
+    assert_none(
+        f"{name}/ is not in the tree" for name in top if not re.search(rf"^{name}/ ", CONTRIBUTING, re.MULTILINE)
+    )
 
 
 def test_scores_are_those_that_were_measured():

@@ -8,13 +8,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from diffuscope.errors import DiffuscopeError, InputError
+from diffuscope.errors import DiffuscopeError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("diffuscope.cli.generate:generate", "generate images from a prompt"),
     "info": ("diffuscope.cli.info:info", "describe a model, a weight file or an image"),
     "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and images"),
     "replay": ("diffuscope.cli.replay:replay", "generate an image again from its receipt, and compare"),
+    "samplers": ("diffuscope.cli.samplers:samplers", "list the samplers: order, network calls per step, noise"),
     "schema": ("diffuscope.cli.schema:schema", "print the JSON Schema of a call's options"),
     "explain": ("diffuscope.cli.explain:explain", "write a page that shows how a model generates one image"),
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector images"),
@@ -44,13 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, rest = _split(arguments)
         return _run(name, rest)
-    except InputError as error:
-        from diffuscope.cli.flags import flag_of
-
-        _say(f"error: {error.sentence(flag_of(error.argument))}", sys.stderr)
-        return MISTAKE
     except DiffuscopeError as error:
-        _say(f"error: {error}", sys.stderr)
+        from diffuscope.cli.flags import sentence
+
+        _say(f"error: {sentence(error)}", sys.stderr)
         return MISTAKE
     except KeyboardInterrupt:
         _say("stopped", sys.stderr)
@@ -88,6 +86,10 @@ def _run(name: str, arguments: list[str]) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     module, _, function = COMMANDS[name][0].partition(":")
     command: Callable[..., int | None] = getattr(importlib.import_module(module), function)
+    if known := getattr(command, "known_flags", None):
+        from diffuscope.cli.usage import check_flags
+
+        check_flags(name, known, arguments)
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
     try:
         code = tyro.cli(command, args=arguments, prog=f"diffuscope {name}", config=config)

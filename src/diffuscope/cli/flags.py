@@ -4,7 +4,8 @@ tyro only splits the command line and prints help. Texts become values by the op
 the same error as in Python, with the flag's name.
 """
 
-from collections.abc import Callable, Collection, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from tyro.conf import Positional, arg
 
+from diffuscope.cli.usage import prompt_of
 from diffuscope.config import Preset
-from diffuscope.errors import InputError
+from diffuscope.errors import DiffuscopeError, InputError, Unquoted
 from diffuscope.schema import Option, conformed, is_mapping, members, options
 
 Run = Callable[..., int | None]
@@ -53,6 +55,41 @@ def flag_of(argument: str) -> str:
     return "--" + "-".join(part for part in (name, rest) if part).replace("_", "-")
 
 
+def sentence(error: DiffuscopeError) -> str:
+    """An error's message for the command line: each argument by its flag, and nothing by its name in Python."""
+    if not isinstance(error, InputError):
+        return in_flags(str(error))
+    owner, dot, _ = error.argument.rpartition(".")
+    want, hint = (in_flags(text, owner if dot else None) for text in (error.want, error.hint))
+    none = re.compile(r"^None\b")  # of Python
+    got = Unquoted("nothing") if error.got is None else error.got
+    return InputError(error.argument, got, none.sub("nothing", want), hint).sentence(flag_of(error.argument))
+
+
+def in_flags(text: str, owner: str | None = None) -> str:
+    """``text`` with flags where it names arguments: "upscale=1", "mask_image", "guidance_options.exact".
+
+    Args:
+        text: of a message.
+        owner: an argument, whose options the text names without it.
+    """
+    from diffuscope.model_source import ModelSource
+    from diffuscope.request import Request
+
+    flags = {flag.argument: flag_of(flag.argument) for kind in (Request, ModelSource) for flag in _flags(kind)}
+    flags |= {name: flag_of(name) for name in ("image", "mask_image", "lora_dir")}
+    distinct = sorted((name for name in flags if re.search(r"[._]", name)), key=len, reverse=True)
+    text = re.sub(rf"\b({'|'.join(map(re.escape, flags))})=(?=[\w\"'])", lambda found: f"{flags[found[1]]} ", text)
+    text = re.sub(
+        rf"(?<![\w'\"-])({'|'.join(map(re.escape, distinct))})(?![\w'\"])", lambda found: flags[found[1]], text
+    )
+    if owner is not None:
+        within = {name.removeprefix(f"{owner}."): flag for name, flag in flags.items() if name.startswith(f"{owner}.")}
+        names = "|".join(sorted(within, key=len, reverse=True))
+        text = re.sub(rf"(?<![\w-])({names})\b", lambda found: within[found[1]], text) if names else text
+    return text
+
+
 def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]:
     """Make a function of dataclasses a command for tyro, with a flag for each of their fields.
 
@@ -67,14 +104,27 @@ def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]
 
         def parsed(texts: Any) -> int | None:
             by_name = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
+            by_name[positional] = _positional(run.__name__, positional, by_name[positional])
             return run(**{name: _instance(kind, flags[name], by_name) for name, kind in kinds.items()})
 
         parsed.__doc__ = run.__doc__
-        parser = _parser([flag for name in kinds for flag in flags[name]], positional)
-        parsed.__annotations__ = {"texts": Annotated[parser, arg(name="")], "return": int | None}
+        every = [flag for name in kinds for flag in flags[name]]
+        parsed.__annotations__ = {"texts": Annotated[_parser(every, positional), arg(name="")], "return": int | None}
+        vars(parsed)["known_flags"] = {"-h", "--help", "-o", *(flag_of(flag.argument) for flag in every)}
         return parsed
 
     return decorate
+
+
+def _positional(command: str, name: str, words: Sequence[str] | None) -> str:
+    """The text of the argument that has no flag: a prompt of any number of words, or one word."""
+    words = words or ()
+    if name == "prompt":
+        return prompt_of(command, words)
+    if len(words) != 1:
+        got = f"{len(words)}: {', '.join(words)}" if words else "none"
+        raise DiffuscopeError(f"{command} takes one {name.upper()}, got {got}. See `diffuscope {command} --help`")
+    return words[0]
 
 
 def _flags(kind: type[Any], prefix: str = "", group: str = "") -> Iterator[Flag]:
@@ -145,13 +195,8 @@ def _parser(flags: list[Flag], positional: str) -> type[Any]:
     for flag in flags:
         groups.setdefault(flag.group, []).append(_field(flag, positional))
     kinds = {title: make_dataclass("Group", made, repr=False, eq=False) for title, made in groups.items()}
-    needed = {flag.group for flag in flags if flag.argument == positional}
     headed = [
-        (
-            title.replace(" ", "_"),
-            Annotated[kind, arg(help="")],
-            field() if title in needed else field(default_factory=kind),
-        )
+        (title.replace(" ", "_"), Annotated[kind, arg(help="")], field(default_factory=kind))
         for title, kind in kinds.items()
     ]
     return make_dataclass("Flags", headed, repr=False, eq=False)
@@ -160,7 +205,9 @@ def _parser(flags: list[Flag], positional: str) -> type[Any]:
 def _field(flag: Flag, positional: str) -> tuple[str, Any, Any]:
     option, kinds = flag.option, members(flag.option.annotation)
     if flag.argument == positional:
-        return flag.argument, Annotated[Positional[str], arg(metavar=flag.argument.upper(), help=option.help)], field()
+        words = Positional[Union[None, tuple[str, ...]]]  # noqa: UP007 (see _text_type)
+        about = arg(metavar=flag.argument.upper(), help=option.help, help_behavior_hint="(required)")
+        return flag.argument, Annotated[words, about], field(default=None)
     is_switch = option.annotation is bool
     about = arg(
         name=flag_of(flag.argument).removeprefix("--"),

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
+from diffuscope.errors import InputError, OutputError
 from diffuscope.model_source import ModelSource
 from diffuscope.request import Request
 from diffuscope.schema import Group
 
 if TYPE_CHECKING:
     from diffuscope.pipeline import Pipeline
+
+FPS = 4.0
+"""Of a film: slow enough to look at each step."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class OutputFlags:
     """file to write; several images become out-0.png, out-1.png and so on"""
     preview: Path | None = None
     """write the clean estimate to this file after each step; slower"""
+    film: Path | None = None
+    """also write the steps of the first image to this .gif or .mp4: noisy latents and clean estimate, side by side"""
     no_metadata: bool = False
     """do not write prompt, settings and receipt into the file"""
     quiet: bool = False
@@ -62,10 +68,14 @@ def generate(
     check_output(output.out, "out")
     if output.preview is not None:
         check_output(output.preview, "preview")
+    if output.film is not None:
+        _check_film(output.film)
 
     from tqdm import tqdm
 
+    from diffuscope.lens.animation import frames, save_film
     from diffuscope.pipeline import open_model
+    from diffuscope.types import Step
 
     pipe = open_model(source)
     for report in load_adapters(pipe, request, source, adapters):
@@ -74,16 +84,35 @@ def generate(
     steps = pipe.steps(request, image=images.image, mask_image=images.mask_image)
     if request.guidance_options.exact and not output.quiet:
         sys.stderr.write(_memory(pipe, request))
+    seen = []
     for step in tqdm(steps, unit="step", file=sys.stderr, disable=output.quiet, leave=False):
         if output.preview is not None:
             write_png(output.preview, pipe.decode(step.x0[:1])[0])
+        if output.film is not None:
+            seen.append(Step(step.index, step.sigma, step.x[:1].clone(), step.x0[:1].clone()))
     result = steps.result()
     paths = result.save(output.out, metadata=not output.no_metadata)
+    if output.film is not None:
+        save_film(frames(pipe, seen), output.film, fps=FPS)
     for note in result.receipt["notes"]:
         sys.stderr.write(f"warning: {note}\n")
     if not output.quiet:
+        for report in pipe.adapters.reports(result.receipt["loras"]):
+            sys.stdout.write(f"{report}\n")
         for path, image, seed in zip(paths, result.images, result.seeds, strict=True):
             sys.stdout.write(f"{path}  {image.width}x{image.height}  seed {seed}\n")
+
+
+def _check_film(path: Path) -> None:
+    """Refuse a film that cannot be written, before anything is computed."""
+    from importlib.util import find_spec
+
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise InputError("film", path.name, "a name that ends in .gif or .mp4")
+    if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
+        raise InputError("film", path.name, "a .gif, unless imageio-ffmpeg is installed (the extra video)")
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
 
 
 def load_adapters(pipe: "Pipeline", request: Request, source: ModelSource, adapters: AdapterFlags) -> list[object]:

@@ -41,6 +41,11 @@ def frames(pipe: Pipeline, steps: Sequence[Step], *, image: int = 0) -> list[Ima
     return drawn
 
 
+def save_film(images: Sequence[Image.Image], path: str | os.PathLike[str], *, fps: float = 12.0) -> Path:
+    """``save_gif`` or ``save_mp4``, by the ending of ``path``."""
+    return (save_mp4 if Path(path).suffix.lower() == ".mp4" else save_gif)(images, path, fps=fps)
+
+
 def save_gif(images: Sequence[Image.Image], path: str | os.PathLike[str], *, fps: float = 12.0) -> Path:
     """Write frames of one size as a repeating GIF, and return its path. The file appears whole or not at all.
 

@@ -168,6 +168,10 @@ class Adapters:
             {"name": name, "weight": weight, "sha256": self._loaded[name].sha256} for name, weight in weights.items()
         ]
 
+    def reports(self, entries: Sequence[Mapping[str, Any]]) -> list[LoraReport]:
+        """How many layers of each of a receipt's LoRAs matched."""
+        return [_report(entry["name"], entry["weight"], self._loaded[entry["name"]]) for entry in entries]
+
     def notes(self, weights: Mapping[str, float]) -> list[str]:
         """A sentence on each of these LoRAs that has unmatched layers."""
         used = ((name, weight, self._loaded[name]) for name, weight in weights.items())

@@ -1,0 +1,100 @@
+"""Mistakes of a command line: a flag that other programs have, a file where a prompt belongs. Each has its answer."""
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from diffuscope.errors import DiffuscopeError, InputError, Unquoted, nearest
+
+ELSEWHERE = {
+    "a": "--sampler TEXT",
+    "b": "--count INT",
+    "batch-size": "--count INT",
+    "cfg": "--guidance-scale FLOAT",
+    "cfg-scale": "--guidance-scale FLOAT",
+    "checkpoint": "--model PATH",
+    "ckpt": "--model PATH",
+    "cpu": "--device cpu",
+    "cuda": "--device cuda",
+    "ddim-steps": "--steps INT",
+    "denoise": "--strength FLOAT",
+    "denoising-strength": "--strength FLOAT",
+    "eta": "--sampler-options eta=FLOAT",
+    "fp16": "--dtype float16",
+    "gif": "--film PATH",
+    "gpu": "--device cuda",
+    "guidance": "--guidance-scale FLOAT",
+    "half": "--dtype float16",
+    "i": "--image PATH",
+    "init": "--image PATH",
+    "init-image": "--image PATH",
+    "init-img": "--image PATH",
+    "input": "--image PATH",
+    "m": "--model PATH",
+    "n": "--count INT",
+    "n-iter": "--count INT",
+    "n-samples": "--count INT",
+    "neg": "--negative-prompt TEXT",
+    "negative": "--negative-prompt TEXT",
+    "num-images": "--count INT",
+    "num-images-per-prompt": "--count INT",
+    "num-inference-steps": "--steps INT",
+    "output": "--out PATH",
+    "p": "the prompt itself, without a flag",
+    "precision": "--dtype TEXT",
+    "prompt": "the prompt itself, without a flag",
+    "s": "--seed INT or --steps INT",
+    "sampling-method": "--sampler TEXT",
+    "sampling-steps": "--steps INT",
+    "schedule": "--sigmas TEXT",
+    "scheduler": "--sampler TEXT",
+    "threads": "OMP_NUM_THREADS=INT before the command",
+    "type": "--dtype TEXT",
+    "video": "--film PATH",
+}
+"""Flag of another program, or option in Python -> what to write here. Capitals stand for its value."""
+
+FILES = {".png", ".jpg", ".jpeg", ".webp", ".safetensors", ".ckpt", ".pt"}
+
+
+def check_flags(command: str, known: Collection[str], arguments: Sequence[str]) -> None:
+    """DiffuscopeError for the first argument that looks like a flag and is none of ``known``; says what to write."""
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            return
+        dashes, name, given = re.fullmatch(r"(-*)([^=]*)=?(.*)", argument, re.DOTALL).groups()  # type: ignore[union-attr]
+        name = name.replace("_", "-")
+        if not re.fullmatch(r"-[A-Za-z]|--\w[\w-]*", dashes + name) or dashes + name in known:
+            continue
+        following = arguments[place + 1] if place + 1 < len(arguments) else ""
+        write = _written(name, given or ("" if following.startswith("-") else following))
+        hint = f"write {write}" if write else nearest(f"--{name}", known).replace("Did you mean", "did you mean")
+        hint = hint or f"`diffuscope {command} --help` lists the flags"
+        raise DiffuscopeError(f"{command} has no flag {dashes}{name}; {hint}")
+
+
+def _written(name: str, value: str) -> str:
+    """What to write instead of ``--name value``; "" if nothing is known."""
+    if name in ("size", "resolution"):
+        width, height = (re.findall(r"\d+", value) * 2)[:2] or ("512", "512")
+        return f"--width {width} --height {height}"
+    if name in ("lora", "loras"):
+        path = Path(value or "FOLDER/NAME")
+        return f"<lora:{path.stem}:0.8> in the prompt, and --lora-dir {path.parent}"
+    return re.sub(r"\b[A-Z]{3,5}\b(?!_)", value or r"\g<0>", ELSEWHERE.get(name, "")) if name in ELSEWHERE else ""
+
+
+def prompt_of(command: str, words: Sequence[str]) -> str:
+    """The prompt from the words of the command line, which need no quotes.
+
+    Raises:
+        InputError: there are none, or the only one is the name of a file.
+    """
+    if not words:
+        example = f"diffuscope {command} a red fox"
+        raise InputError("prompt", Unquoted("none"), "a text behind the command", f"For example: {example}")
+    (file, *others) = words
+    if not others and Path(file).suffix.lower() in FILES:
+        hint = f"See what the file is with `diffuscope info {file}`, or start from an image with --image {file}"
+        raise InputError("prompt", file, "a text, not the name of a file", hint)
+    return " ".join(words)

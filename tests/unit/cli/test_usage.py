@@ -1,0 +1,130 @@
+"""What people type that is no flag here, and what they are told; and the commands that follow."""
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import diffuscope as ds
+from diffuscope.cli import main
+from diffuscope.cli.usage import ELSEWHERE
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.receipt import read
+from lora_files import kohya, layers, trained, write
+
+STEPS = ("--steps", "2", "--seed", "1", "--upscale", "1", "--quiet")
+
+
+def refusal(capsys, *arguments: str) -> str:
+    assert main([*arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    return said.err
+
+
+def test_a_prompt_needs_no_quotes(tiny_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.png"
+    assert main(["generate", *STEPS, "--model", str(tiny_folder), "-o", str(out), "a", "red fox,", "sitting"]) == 0
+    assert read(out)["prompt"] == ["a red fox, sitting"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "write"),
+    [
+        (("--cfg", "3"), "--guidance-scale 3"),
+        (("--cfg-scale=3",), "--guidance-scale 3"),
+        (("--num_inference_steps", "20"), "--steps 20"),
+        (("--size", "512x384"), "--width 512 --height 384"),
+        (("--size", "512"), "--width 512 --height 512"),
+        (("-s", "7"), "--seed 7 or --steps 7"),
+        (("--lora", "x/ink.safetensors"), "<lora:ink:0.8> in the prompt, and --lora-dir x"),
+        (("--half",), "--dtype float16"),
+        (("--sedd", "3"), "--seed"),
+        (("--zzz",), "diffuscope generate --help"),
+    ],
+)
+def test_a_flag_of_another_program_is_answered_with_what_to_write(typed, write, capsys) -> None:
+    said = refusal(capsys, "generate", "a fox", *typed)
+    assert write in said
+    assert said.startswith("error: generate has no flag -")
+
+
+def test_the_answers_are_flags_that_exist(capsys) -> None:
+    assert main(["generate", "--help"]) == 0
+    known = {*re.findall(r"--[\w-]+", capsys.readouterr().out)}
+    assert {flag for text in ELSEWHERE.values() for flag in re.findall(r"--[\w-]+", text)} <= known
+    assert not {f"--{name}" for name in ELSEWHERE} & known
+
+
+def test_a_prompt_behind_a_flag_and_none_at_all(capsys) -> None:
+    assert "the prompt itself" in refusal(capsys, "generate", "--prompt", "a fox")
+    assert "diffuscope generate a red fox" in refusal(capsys, "generate")
+    assert "PICTURE" in refusal(capsys, "replay")
+    assert "a.png, b.png" in refusal(capsys, "replay", "a.png", "b.png")
+
+
+@pytest.mark.parametrize("command", ["generate", "explain"])
+def test_a_file_is_no_prompt(command: str, capsys) -> None:
+    assert "diffuscope info fox.png" in refusal(capsys, command, "fox.png")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--mask", "x.png"), ("--image", "--mask")),
+        (("--guidance-scale", "1", "--guidance-rescale", "0.7"), ("--guidance-scale", "--guidance-rescale")),
+        (("--guidance-shape", "linear"), ("--guidance-shape", "--guidance-end")),
+        (
+            ("--thresholding-limit", "1", "--thresholding-ratio", "0.5"),
+            ("--thresholding-limit", "--thresholding-ratio"),
+        ),
+        (("--denoising-start", "0.6", "--denoising-end", "0.5"), ("--denoising-start", "--denoising-end")),
+        (("--dtype", "fp16"), ("--dtype", "'float16'")),
+        (("--steps", "ten"), ("--steps", "from 1 to 1,000")),
+    ],
+)
+def test_a_message_names_flags_and_nothing_of_python(flags, named, tiny_folder: Path, capsys) -> None:
+    said = refusal(capsys, "generate", "a fox", "--model", str(tiny_folder), *flags)
+    assert all(name in said for name in named)
+    assert not re.search(r"[a-z]_[a-z]|None|\w\.\w+=", said.replace(str(tiny_folder), ""))
+
+
+def test_help_has_no_markup_and_no_names_of_the_parser(capsys) -> None:
+    for command in ("generate", "explain", "replay", "verify"):
+        assert main([command, "--help"]) == 0
+        assert not re.search(r"``|\*\*|\{None\}|texts\.", capsys.readouterr().out), command
+
+
+def test_samplers_are_listed(capsys) -> None:
+    assert main(["samplers"]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.split("\n\n")[0].splitlines()[1:]] == list(ds.samplers())
+    assert re.search(r"^dpmpp_2m +DPM\+\+ 2M +2 +1 +none$", said, re.MULTILINE)
+
+
+def test_a_film_shows_every_step(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    film, model = tmp_path / "fox.gif", ("--model", str(tiny_folder), "-o", str(tmp_path / "out.png"))
+    assert main(["generate", "a fox", *STEPS, *model, "--count", "2", "--film", str(film)]) == 0
+    with Image.open(film) as shown:
+        assert (shown.n_frames, shown.size) == (2, (64, 32))
+    assert "film" in refusal(capsys, "generate", "a fox", *model, "--film", str(tmp_path / "fox.avi"))
+    assert "gone" in refusal(capsys, "generate", "a fox", *model, "--film", str(tmp_path / "gone" / "fox.gif"))
+
+
+def test_what_matched_of_a_lora_is_said(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    write(tmp_path / "ink.safetensors", kohya(layers(tiny, wanted=trained)))
+    flags = ("--model", str(tiny_folder), "--lora-dir", str(tmp_path), "-o", str(tmp_path / "out.png"))
+    assert main(["generate", "a fox <lora:ink:0.5>", *flags, "--steps", "2"]) == 0
+    assert "LoRA 'ink' (kohya): 60 of 60 layers matched" in capsys.readouterr().out
+
+
+def test_explain_takes_a_lora_an_image_and_a_device(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
+    write(tmp_path / "ink.safetensors", kohya(layers(tiny, wanted=trained)))
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "in.png")
+    out = tmp_path / "fox.html"
+    flags = ("--lora-dir", str(tmp_path), "--image", str(tmp_path / "in.png"), "--device", "cpu", "--out", str(out))
+    model = ("--model", str(tiny_folder), "--steps", "2")
+    assert main(["explain", "a", "fox", "<lora:ink:0.5>", *flags, *model]) == 0
+    assert "a fox &lt;lora:ink:0.5&gt;" in out.read_text(encoding="utf-8")
