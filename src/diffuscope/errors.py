@@ -5,11 +5,46 @@ The command line turns them into one screen and exit code 2; anything else is a 
 
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Iterable
+
+SCREEN = 1600
+"""Characters of the longest message: one screen."""
+
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories of control and format characters (which turn text around or hide it), surrogates, line breaks."""
+
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+"""Format characters of ordinary text: family emoji, Persian. They steer nothing."""
+
+
+def visible(text: str) -> str:
+    """``text`` without what could steer a terminal or deceive its reader: only new lines and tabs are kept."""
+    if text.isascii() and text.isprintable():
+        return text
+    kept = "\n\t" + _JOINERS
+    return "".join(
+        sign if sign in kept or unicodedata.category(sign) not in _INVISIBLE else "\N{REPLACEMENT CHARACTER}"
+        for sign in text
+    )
+
+
+def shortened(text: str, most: int = SCREEN) -> str:
+    """``text`` of at most ``most`` characters and 20 lines: beginning and end, with what is between counted."""
+    lines = text.split("\n", 20)
+    if len(lines) > 20:
+        text = "\n".join(lines[:10]) + "\n ... \n" + "\n".join(text.rsplit("\n", 8)[1:])
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end]} ... [{len(text) - most:,} characters] ... {text[-end:]}"
 
 
 class DiffuscopeError(Exception):
-    """Base of every error that names a mistake a person can mend."""
+    """Base of every error that names a mistake a person can mend. Its message is one screen at most."""
+
+    def __str__(self) -> str:
+        return visible(shortened(super().__str__()))
 
 
 class Unquoted(str):
@@ -40,7 +75,7 @@ class InputError(DiffuscopeError, ValueError):
         return f"{name}: got {shown(self.got)}, expected {self.want}" + (f". {self.hint}" if self.hint else "")
 
     def __str__(self) -> str:
-        return self.sentence(self.argument)
+        return visible(shortened(self.sentence(self.argument)))
 
 
 def shown(value: object) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,8 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from diffuscope.errors import ImageError, InputError, OutputError, Unquoted
-from diffuscope.weights.store.files import replacing
+from diffuscope.errors import ImageError, InputError, Unquoted
+from diffuscope.output import check_output, replacing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What is read. Every other decoder would be one more way in for a hostile file."""
@@ -111,34 +112,31 @@ def image_hash(image: Image.Image) -> str:
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
 
 
-def check_output(path: str | os.PathLike[str], argument: str = "path") -> Path:
-    """The path of a PNG; refuse one that cannot be written. ``argument`` is its name in the error."""
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(argument, path.name, "a name that ends in .png")
-    if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it answers False for impossible names)
-        raise OutputError(f"cannot write {path}: it is a folder; add a file name")
-    if not os.path.isdir(path.parent):  # noqa: PTH112
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"cannot write {path}: no permission to write to {path.parent}; choose another folder")
-    return path
-
-
-def write_png(path: str | os.PathLike[str], image: Image.Image, texts: Mapping[str, str] | None = None) -> Path:
+def write_png(
+    path: str | os.PathLike[str],
+    image: Image.Image,
+    texts: Mapping[str, str] | None = None,
+    *,
+    overwrite: bool = True,
+) -> Path:
     """Write a PNG with text chunks, and return its path. The file appears whole or not at all.
 
     Raises:
         InputError: the name does not end in .png.
         OutputError: no such folder, no permission, no space.
+        FileExistsError: the file is there, without ``overwrite``.
     """
     path = check_output(path)
     chunks = PngInfo()
     for key, text in (texts or {}).items():
-        chunks.add_text(key, text.replace("\0", "\N{REPLACEMENT CHARACTER}"))
-    with replacing(path) as part:
+        chunks.add_text(key, _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text))
+    with replacing(path, overwrite=overwrite) as part:
         image.save(part, format="PNG", pnginfo=chunks)
     return path
+
+
+_UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")
+"""What no text chunk can hold: zero bytes, and the surrogates of file names that are not UTF-8."""
 
 
 def read_text_chunks(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -23,10 +23,10 @@ IMAGES = "strength image mask denoising-start denoising-end original-size crops-
 OPENING = "device dtype family vae prediction zero-snr models-dir allow-pickle"
 FLAGS = {
     "generate": f"negative-prompt clip-skip count {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
-    "out preview film no-metadata quiet",
+    "out overwrite preview film no-metadata quiet",
     "info": "allow-pickle",
     "verify": "device family vae prediction zero-snr models-dir allow-pickle out steps",
-    "replay": f"out image mask model {OPENING} lora-dir embedding",
+    "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
     "samplers": "",
     "schema": "",
     "explain": f"negative-prompt clip-skip {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",

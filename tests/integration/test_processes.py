@@ -7,8 +7,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
+from PIL import Image
 
+from diffuscope.images import write_png
+from diffuscope.pipeline.receipt import read
 from diffuscope.training.loop import train
 from hub_files import cached
 from line import CONFIG, Line, log
@@ -37,6 +41,57 @@ def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> N
     assert rest.endswith(b"stopped\n")
     assert b"Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
+    """While a file is being written: nothing of it stays."""
+    script = (
+        "import os, signal, sys\n"
+        "from diffuscope.cli import main\n"
+        "from PIL import Image\n"
+        "save = Image.Image.save\n"
+        "def interrupted(*args, **kwargs):\n"
+        "    save(*args, **kwargs)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "Image.Image.save = interrupted\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    command = [sys.executable, "-c", script, "generate", "fox", "--model", str(tiny_folder), "--quiet"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "stopped\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def _shell(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """``line`` run by a shell, with ``$D`` for the command."""
+    environment = {**os.environ, "D": f"{sys.executable} -m diffuscope", **variables}
+    return subprocess.run(
+        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, encoding="latin-1", check=False
+    )
+
+
+@pytest.mark.parametrize("err", ["2>&-", "2>/dev/full", "2>&- >&-"])
+def test_a_closed_or_full_terminal_costs_no_image(tiny_folder: Path, tmp_path: Path, err: str) -> None:
+    done = _shell(f"$D generate fox --model {tiny_folder} {err}", tmp_path)
+    assert done.returncode == 0
+    assert read(tmp_path / "out.png")["prompt"] == ["fox"]
+
+
+def test_output_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    gone = _shell("$D --help | head -c 0; $D generate --help | head -c 0; $D schema | head -c 0", tmp_path)
+    assert gone.stderr == ""
+    full = _shell("$D --help > /dev/full; $D generate --help > /dev/full", tmp_path)
+    assert len(full.stderr.splitlines()) == 2
+    assert full.stderr.count("error: standard output cannot be written: No space left on device") == 2
+    assert full.returncode == 2
+
+
+def test_output_in_an_encoding_without_these_letters(tmp_path: Path) -> None:
+    write_png(tmp_path / "fox.png", Image.new("RGB", (2, 2)), {"parameters": "狐 \N{FOX FACE} é"})
+    done = _shell("$D info fox.png", tmp_path, PYTHONIOENCODING="latin-1")
+    assert done.returncode == 0, done.stderr
+    assert "\\u72d0 \\U0001f98a é" in done.stdout
 
 
 def test_the_environment_says_where_the_cache_is(diffusers_folder: Path, tmp_path: Path) -> None:

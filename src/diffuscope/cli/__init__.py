@@ -3,11 +3,12 @@
 import difflib
 import importlib
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TextIO
 
+from diffuscope.cli.terminal import Terminated, say, signals, streams, tell, tell_all
 from diffuscope.errors import DiffuscopeError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -28,38 +29,51 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 
+NARROWEST = 20
+"""Columns for which help is laid out, at least."""
+
 OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 a mistake in what was asked, 1 our fault, 130 Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with streams(), signals():
+        return _guarded(list(sys.argv[1:] if argv is None else argv))
+
+
+def _guarded(arguments: list[str]) -> int:
+    """The exit code of a command line; what goes wrong is told."""
+    try:
+        code = _answer(arguments)
+        sys.stdout.flush()
+        return code
+    except DiffuscopeError as error:
+        from diffuscope.cli.flags import sentence
+
+        tell(f"error: {sentence(error)}")
+        return MISTAKE
+    except (KeyboardInterrupt, Terminated) as stop:
+        tell("stopped")
+        return 128 + stop.number if isinstance(stop, Terminated) else INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        return OK
+    except Exception:
+        tell_all(traceback.format_exc().rstrip())
+        tell("this is a bug in diffuscope, not your mistake; please report it with the lines above")
+        return OUR_FAULT
+
+
+def _answer(arguments: list[str]) -> int:
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
-        _say(_help(), sys.stdout)
+        say(_help())
         return OK if arguments else MISTAKE
     if arguments[0] in {"-V", "--version"}:
         from diffuscope import __version__
 
-        _say(f"diffuscope {__version__}", sys.stdout)
+        say(f"diffuscope {__version__}")
         return OK
-    try:
-        name, rest = _split(arguments)
-        return _run(name, rest)
-    except DiffuscopeError as error:
-        from diffuscope.cli.flags import sentence
-
-        _say(f"error: {sentence(error)}", sys.stderr)
-        return MISTAKE
-    except KeyboardInterrupt:
-        _say("stopped", sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        sys.stderr.close()
-        return OK
-    except Exception:
-        traceback.print_exc()
-        _say("this is a bug in diffuscope, not your mistake; please report it with the lines above", sys.stderr)
-        return OUR_FAULT
+    name, rest = _split(arguments)
+    return _run(name, rest)
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:
@@ -84,6 +98,8 @@ def _run(name: str, arguments: list[str]) -> int:
     # Two cores, one of them busy: a picture took 28 s, and 6 s so; with both free there is no difference.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    if shutil.get_terminal_size().columns < NARROWEST:  # tyro would never end
+        os.environ["COLUMNS"] = str(NARROWEST)
     module, _, function = COMMANDS[name][0].partition(":")
     command: Callable[..., int | None] = getattr(importlib.import_module(module), function)
     if known := getattr(command, "known_flags", None):
@@ -114,8 +130,3 @@ def _help() -> str:
             "A command's options: diffuscope COMMAND --help",
         ]
     )
-
-
-def _say(text: str, stream: TextIO) -> None:
-    stream.write(f"{text}\n")
-    stream.flush()

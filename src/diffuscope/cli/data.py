@@ -1,9 +1,9 @@
 """``diffuscope data``: the corpus of the emoji model."""
 
-import sys
 import tempfile
 from pathlib import Path
 
+from diffuscope.cli.terminal import say
 from diffuscope.errors import OutputError
 
 
@@ -28,4 +28,4 @@ def build(*, folder: Path | None = None, out: Path = Path("corpus.jsonl.xz"), at
         built = corpus.build(source, out)
         if attribution is not None:
             write_text(attribution, packages.attribution(source))
-    sys.stdout.write(f"{out}  {len(built.pictures)} pictures  sha256 {built.hash}\n")
+    say(f"{out}  {len(built.pictures)} pictures  sha256 {built.hash}")

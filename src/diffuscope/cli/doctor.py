@@ -1,9 +1,10 @@
 """``diffuscope doctor``: what this machine has, what is missing, what would make it faster."""
 
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+
+from diffuscope.cli.terminal import say
 
 NEEDED = ("torch", "numpy", "safetensors", "Pillow", "regex", "tqdm", "tyro")
 
@@ -17,7 +18,7 @@ def doctor() -> int:
     broken = 0
     for mark, text in _report():
         broken += mark == "broken"
-        sys.stdout.write(f"{mark:>7}  {text}\n")
+        say(f"{mark:>7}  {text}")
     return 1 if broken else 0
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from diffuscope.cli.common import AUTO, Device, require_files
+from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError, Unquoted
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def evaluate(
     """
     from diffuscope.evaluate import report, scores
     from diffuscope.evaluate.contact_sheet import generate_sheet
-    from diffuscope.images import check_output, write_png
+    from diffuscope.images import write_png
+    from diffuscope.output import check_output
     from diffuscope.weights.store.files import sha256, write_text
 
     _check_positive(count=count)
@@ -66,9 +68,9 @@ def evaluate(
         check_output(sheet, "sheet")
     pipe, scorer = _load(scored, towers, on)
     if sheet is not None:
-        _notice("the contact sheet")
+        tell("the contact sheet")
         write_png(sheet, generate_sheet(pipe))
-    document = scores.evaluate(pipe, scorer, count, _notice)
+    document = scores.evaluate(pipe, scorer, count, tell)
     document["networks"] = {
         "feature_net": sha256(scored.teacher),
         "classifier": scored.classifier and sha256(scored.classifier),
@@ -76,7 +78,7 @@ def evaluate(
     document["command"] = " ".join(["diffuscope", *sys.argv[1:]])
     if out is not None:
         write_text(out, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    sys.stdout.write(report.table(document))
+    say(report.table(document).rstrip("\n"))
 
 
 def contact_sheet(*, model: str = "emoji", out: Path = Path("sheet.png"), on: Networks = AUTO) -> None:
@@ -88,7 +90,8 @@ def contact_sheet(*, model: str = "emoji", out: Path = Path("sheet.png"), on: Ne
         on: device and number format.
     """
     from diffuscope.evaluate.contact_sheet import generate_sheet
-    from diffuscope.images import check_output, write_png
+    from diffuscope.images import write_png
+    from diffuscope.output import check_output
     from diffuscope.pipeline import load
 
     check_output(out, "out")
@@ -122,10 +125,10 @@ def preset(
     _check_positive(count=count)
     pipe, scorer = _load(scored, None, on)
     settings = list(settings_grid(pipe.schedule, calls, guidance_scale, sampler))
-    scores = score_settings(pipe, scorer, settings, count, _notice)
+    scores = score_settings(pipe, scorer, settings, count, tell)
     if out is not None:
         write_text(out, json.dumps(as_json(scores), indent=1) + "\n")
-    sys.stdout.write(as_table(scores))
+    say(as_table(scores).rstrip("\n"))
 
 
 def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 512, device: str = "auto") -> None:
@@ -144,7 +147,7 @@ def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 5
 
     _check_positive(batch=batch)
     require_files(corpus=corpus)
-    _notice("rendering the real images")
+    tell("rendering the real images")
     data = EvalData.load(corpus, choose_device(device))
     recipes.train_classifier(recipes.classifier(seconds, batch), data, out)
 
@@ -164,7 +167,7 @@ def _load(scored: Scored, towers: Path | None, on: Device) -> "tuple[Pipeline, S
     if towers is None and own_towers.is_file():
         towers = own_towers
     feature_net = load_efficientnet(scored.teacher).to(pipe.device)
-    _notice("rendering the real images")
+    tell("rendering the real images")
     data = EvalData.load(scored.corpus, pipe.device, pipe.config.preset.height)
     scorer = Scorer(
         data,
@@ -189,8 +192,3 @@ def _check_positive(**numbers: int) -> None:
     for argument, number in numbers.items():
         if number < 1:
             raise InputError(argument, number, "at least 1")
-
-
-def _notice(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

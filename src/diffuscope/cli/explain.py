@@ -1,12 +1,12 @@
 """``diffuscope explain``: how a model generates one prompt, on one page."""
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from diffuscope.cli.flags import command
 from diffuscope.cli.generate import AdapterFlags, ImageFlags, load_adapters
+from diffuscope.cli.terminal import say
 from diffuscope.errors import InputError, OutputError
 from diffuscope.model_source import ModelSource
 from diffuscope.request import Request
@@ -32,8 +32,8 @@ def explain(
         raise OutputError(f"cannot write {report.out}: there is no folder {report.out.parent}; make it first")
 
     from diffuscope.lens.explain import explain as page
+    from diffuscope.output import replacing
     from diffuscope.pipeline import open_model
-    from diffuscope.weights.store.files import replacing
 
     pipe = open_model(source)
     load_adapters(pipe, request, source, adapters)
@@ -41,4 +41,4 @@ def explain(
     text = page(pipe, seeded, image=images.image, mask_image=images.mask_image)
     with replacing(report.out) as part:
         part.write_text(text, encoding="utf-8")
-    sys.stdout.write(f"{report.out}\n")
+    say(f"{report.out}")

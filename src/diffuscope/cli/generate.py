@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
+from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError, OutputError
 from diffuscope.model_source import ModelSource
 from diffuscope.request import Request
@@ -43,7 +44,9 @@ class OutputFlags:
     """Where images go, and what is printed."""
 
     out: Annotated[Path, Group("output")] = Path("out.png")
-    """file to write; several images become out-0.png, out-1.png and so on"""
+    """file to write; several images become out-0.png, out-1.png and so on; if it exists, out-2.png is written"""
+    overwrite: bool = False
+    """replace a file that exists"""
     preview: Path | None = None
     """write the clean estimate to this file after each step; slower"""
     film: Path | None = None
@@ -63,9 +66,9 @@ def generate(
     The default model is the shipped one, emoji. Each file has a receipt, from which `diffuscope replay` generates the
     image again. Write lists with commas: `--count 2 --seed 7,9`, or `--sigmas 14.6,5,1,0`.
     """
-    from diffuscope.images import check_output, write_png
+    from diffuscope.output import check_output
 
-    check_output(output.out, "out")
+    check_output(output.out, "out", count=request.num_images_per_prompt, overwrite=output.overwrite)
     if output.preview is not None:
         check_output(output.preview, "preview")
     if output.film is not None:
@@ -73,6 +76,7 @@ def generate(
 
     from tqdm import tqdm
 
+    from diffuscope.images import write_png
     from diffuscope.lens.animation import frames, save_film
     from diffuscope.pipeline import open_model
     from diffuscope.types import Step
@@ -80,10 +84,10 @@ def generate(
     pipe = open_model(source)
     for report in load_adapters(pipe, request, source, adapters):
         if not output.quiet:
-            sys.stdout.write(f"{report}\n")
+            say(str(report))
     steps = pipe.steps(request, image=images.image, mask_image=images.mask_image)
     if request.guidance_options.exact and not output.quiet:
-        sys.stderr.write(_memory(pipe, request))
+        tell(_memory(pipe, request))
     seen = []
     for step in tqdm(steps, unit="step", file=sys.stderr, disable=output.quiet, leave=False):
         if output.preview is not None:
@@ -91,16 +95,16 @@ def generate(
         if output.film is not None:
             seen.append(Step(step.index, step.sigma, step.x[:1].clone(), step.x0[:1].clone()))
     result = steps.result()
-    paths = result.save(output.out, metadata=not output.no_metadata)
+    paths = result.save(output.out, metadata=not output.no_metadata, overwrite=output.overwrite)
     if output.film is not None:
         save_film(frames(pipe, seen), output.film, fps=FPS)
     for note in result.receipt["notes"]:
-        sys.stderr.write(f"warning: {note}\n")
+        tell(f"warning: {note}")
     if not output.quiet:
         for report in pipe.adapters.reports(result.receipt["loras"]):
-            sys.stdout.write(f"{report}\n")
+            say(str(report))
         for path, image, seed in zip(paths, result.images, result.seeds, strict=True):
-            sys.stdout.write(f"{path}  {image.width}x{image.height}  seed {seed}\n")
+            say(f"{path}  {image.width}x{image.height}  seed {seed}")
 
 
 def _check_film(path: Path) -> None:
@@ -134,4 +138,4 @@ def _memory(pipe: "Pipeline", request: Request) -> str:
     height, width = request.height or preset.height, request.width or preset.width
     loss = None if text is None else pipe.similarity.loss(text)
     needed = gradient_memory(pipe, height, width, images=request.num_images_per_prompt, guided=False, loss=loss)
-    return f"exact guidance needs about {needed.exact / 2**20:,.0f} MiB for activations, in addition to the weights\n"
+    return f"exact guidance needs about {needed.exact / 2**20:,.0f} MiB for activations, in addition to the weights"

@@ -1,14 +1,13 @@
 """``diffuscope info``: describe a model, a weight file or an image."""
 
 import json
-import sys
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
+from diffuscope.cli.terminal import say
 from diffuscope.errors import DiffuscopeError, ImageError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -36,12 +35,7 @@ def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
         lines = _image(file)
     else:
         lines = _model(path, allow_pickle)
-    sys.stdout.write(_visible("\n".join(lines)) + "\n")
-
-
-def _visible(text: str) -> str:
-    """``text`` without control characters but new lines: a stranger's file must not steer the terminal."""
-    return "".join(sign if sign == "\n" or unicodedata.category(sign) != "Cc" else "\ufffd" for sign in text)
+    say("\n".join(lines))
 
 
 def _weight_file(path: Path, allow_pickle: bool) -> list[str]:

@@ -1,12 +1,12 @@
 """``diffuscope replay``: generate an image again from its receipt."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from diffuscope.cli.flags import command
 from diffuscope.cli.generate import AdapterFlags, ImageFlags
+from diffuscope.cli.terminal import say
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
 
@@ -18,7 +18,9 @@ class ReplayFlags:
     picture: Annotated[Path, Group("replay")]
     """a PNG with a receipt"""
     out: Annotated[Path | None, Group("output")] = None
-    """file for the new image; not written by default"""
+    """file for the new image, with its receipt; not written by default; if it exists, out-2.png is written"""
+    overwrite: bool = False
+    """replace a file that exists"""
 
 
 @command(positional="picture")
@@ -28,10 +30,10 @@ def replay(flags: ReplayFlags, images: ImageFlags, source: ModelSource, adapters
     A receipt has only the hashes of start images, masks, LoRAs and embeddings, so pass these files again. A model that
     is not shipped needs --model.
     """
-    from diffuscope.images import check_output, write_png
+    from diffuscope.output import check_output
 
     if flags.out is not None:
-        check_output(flags.out, "out")
+        check_output(flags.out, "out", overwrite=flags.overwrite)
 
     from diffuscope.pipeline import replay as repeat
 
@@ -43,6 +45,7 @@ def replay(flags: ReplayFlags, images: ImageFlags, source: ModelSource, adapters
         lora_dir=adapters.lora_dir,
         embeddings=adapters.embedding,
     )
-    sys.stdout.write(f"{again}\n")
+    say(str(again))
     if flags.out is not None:
-        write_png(flags.out, again.image)
+        (path,) = again.save(flags.out, overwrite=flags.overwrite)
+        say(str(path))

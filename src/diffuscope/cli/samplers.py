@@ -1,6 +1,6 @@
 """``diffuscope samplers``: what can follow ``--sampler``."""
 
-import sys
+from diffuscope.cli.terminal import say
 
 
 def samplers() -> None:
@@ -11,8 +11,8 @@ def samplers() -> None:
     rows += [(name, info.label, str(info.order), str(info.calls), info.noise) for name, info in TABLE.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    sys.stdout.write("\n".join(lines) + "\n\n")
-    sys.stdout.write(
-        "order: of convergence. calls: network calls per step, which are the cost. noise: drawn in each step.\n"
-        'Names of other programs work too, also with a spacing: --sampler "DPM++ 2M Karras".\n'
+    say("\n".join(lines))
+    say(
+        "\norder: of convergence. calls: network calls per step, which are the cost. noise: drawn in each step.\n"
+        'Names of other programs work too, also with a spacing: --sampler "DPM++ 2M Karras".'
     )

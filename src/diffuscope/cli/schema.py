@@ -1,7 +1,8 @@
 """``diffuscope schema``: the options of a call as a JSON Schema."""
 
 import json
-import sys
+
+from diffuscope.cli.terminal import say
 
 
 def schema() -> None:
@@ -9,4 +10,4 @@ def schema() -> None:
     from diffuscope.request import Request
     from diffuscope.schema import schema as of
 
-    sys.stdout.write(json.dumps(of(Request), indent=2, ensure_ascii=False) + "\n")
+    say(json.dumps(of(Request), indent=2, ensure_ascii=False))

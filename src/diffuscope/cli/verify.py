@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
+from diffuscope.cli.terminal import say
 from diffuscope.errors import NonFiniteError
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
@@ -90,8 +91,7 @@ def verify(source: ModelSource, flags: VerifyFlags) -> int:
 
 def _say(mark: str, text: str) -> bool:
     """Print one finding at once; whether it is that something is wrong."""
-    sys.stdout.write(f"{mark:>7}  {text}\n")
-    sys.stdout.flush()
+    say(f"{mark:>7}  {text}")
     return mark == "wrong"
 
 

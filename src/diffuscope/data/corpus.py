@@ -15,7 +15,7 @@ from typing import Any
 from diffuscope.data import names, packages
 from diffuscope.data.names import Label, Labels
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.weights.store.files import replacing
+from diffuscope.output import replacing
 
 LIMIT = 1 << 29
 """Largest corpus accepted, in bytes after decompression."""

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from diffuscope.errors import InputError, OutputError, Unquoted
+from diffuscope.output import replacing
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Step
-from diffuscope.weights.store.files import replacing
 
 
 @torch.no_grad()

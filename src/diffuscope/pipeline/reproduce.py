@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.open import open_model
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.receipt import Receipt
-from diffuscope.pipeline.result import Result
+from diffuscope.pipeline.result import Result, write_images
 from diffuscope.prompt.lora_tags import parse_lora_tags
 
 IMAGES = ("image", "mask_image")
@@ -36,8 +37,14 @@ class Replay:
     """The new image."""
     result: Result
     """The whole call, repeated in the same batch."""
+    index: int
+    """The position of ``image`` in it."""
     circumstances: tuple[str, ...]
     """What has changed: versions, device, dtype, threads."""
+
+    def save(self, path: str | PathLike[str], *, overwrite: bool = True) -> list[Path]:
+        """Write the new image with its receipt, as ``Result.save`` does; one path."""
+        return write_images(self.result, [self.index], Path(path), overwrite=overwrite)
 
     def __str__(self) -> str:
         if self.identical:
@@ -102,6 +109,7 @@ def replay(
         first_difference=receipts.first_difference(old, result.receipt, index),
         image=again,
         result=result,
+        index=index,
         circumstances=_circumstances(old, result.receipt),
     )
 

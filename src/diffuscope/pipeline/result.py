@@ -1,5 +1,6 @@
 """What a call returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.images import check_output, write_png
+from diffuscope.images import write_png
+from diffuscope.output import check_output, numbered
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.receipt import Receipt
 
@@ -24,22 +26,32 @@ class Result:
     receipt: Receipt = field(repr=False)
     """JSON values: everything needed to make the same images; ``save`` writes it into each file."""
 
-    def save(self, path: str | PathLike[str], *, metadata: bool = True) -> list[Path]:
+    def save(self, path: str | PathLike[str], *, metadata: bool = True, overwrite: bool = True) -> list[Path]:
         """Write the images as PNG and return their paths: ``out.png``, or ``out-0.png`` and so on for several.
 
         Each file appears whole or not at all. Its text chunks are ``parameters``, which other programs read, and
-        ``diffuscope``, our receipt as JSON; none without ``metadata``.
+        ``diffuscope``, our receipt as JSON; none without ``metadata``. Without ``overwrite`` files that exist stay, and
+        the new ones get the next free number: ``out-2.png``, or ``out-2-0.png`` and so on.
 
         Raises:
             InputError: the name does not end in .png.
             OutputError: no such folder, no permission, no space.
         """
-        path = Path(path)
-        several = len(self.images) > 1
-        names = [path.with_stem(f"{path.stem}-{k}") if several else path for k in range(len(self.images))]
-        for name in names:
-            check_output(name)
-        return [
-            write_png(name, image, receipts.chunks(self.receipt, k) if metadata else None)
-            for k, (name, image) in enumerate(zip(names, self.images, strict=True))
-        ]
+        return write_images(self, range(len(self.images)), Path(path), metadata=metadata, overwrite=overwrite)
+
+
+def write_images(
+    result: Result, indices: Sequence[int], path: Path, *, metadata: bool = True, overwrite: bool = True
+) -> list[Path]:
+    """Write these images of a result; see ``Result.save``."""
+    check_output(path, count=len(indices), overwrite=overwrite)
+    names = numbered(path, len(indices), overwrite=overwrite)
+    for k, index in enumerate(indices):
+        texts = receipts.chunks(result.receipt, index) if metadata else None
+        while True:
+            try:
+                write_png(names[k], result.images[index], texts, overwrite=overwrite)
+                break
+            except FileExistsError:  # another process has taken the name meanwhile
+                names[k:] = numbered(path, len(indices), overwrite=False)[k:]
+    return names

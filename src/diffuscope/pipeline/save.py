@@ -1,7 +1,6 @@
 """A model as a folder or as a single file: whole, or not at all."""
 
 import json
-import secrets
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from diffuscope import loading
 from diffuscope.errors import InputError, OutputError
 from diffuscope.loading import Components
 from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.output import part_of
 from diffuscope.weights.layout import diffusers_folder, single_file
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.store import files
@@ -27,7 +27,7 @@ def save(components: Components, folder: Path, layout: str) -> Path:
         raise OutputError(f"{folder} exists and is not an empty folder; choose a new name")
     if not folder.parent.is_dir():
         raise OutputError(f"cannot write {folder}: there is no folder {folder.parent}; make it first")
-    part = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    part = part_of(folder)
     try:
         part.mkdir()
         if layout == "own":
@@ -35,12 +35,10 @@ def save(components: Components, folder: Path, layout: str) -> Path:
         else:
             _diffusers(components, part)
         part.replace(folder)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {folder} ({error.strerror}); give a folder with permission and space"
-        ) from error
+    except OSError as error:  # an OutputError names a file that is gone by now; what caused it has the reason
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        reason = getattr(cause, "strerror", None) or str(cause)
+        raise OutputError(f"cannot write {folder} ({reason}); give a folder with permission and space") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder

@@ -138,8 +138,9 @@ def test_replay(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> No
     (path,) = tiny("fox", seed=1).save(tmp_path / "out.png")
     again = tmp_path / "again.png"
     assert main(["replay", str(path), "--model", str(tiny_folder), "--out", str(again)]) == 0
-    assert capsys.readouterr().out == "identical: every pixel is the same\n"
+    assert capsys.readouterr().out == f"identical: every pixel is the same\n{again}\n"
     assert image_hash(open_image(again)) == image_hash(open_image(path))
+    assert read(again) == read(path)
     assert main(["replay", str(path)]) == 2
     assert "'tiny'" in capsys.readouterr().err
 

@@ -1,13 +1,11 @@
 """Files: safetensors, checked before they are read and mapped into memory; JSON; and atomic writes."""
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, OutputError, WeightsError, shown
+from diffuscope.output import replacing
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the format's own library."""
@@ -168,7 +167,10 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     """Write a safetensors file atomically. Tensors may be on any device and in any memory format."""
     with replacing(path) as part:
         mode = part.stat().st_mode
-        safetensors.torch.save_file({k: _own(v) for k, v in tensors.items()}, part, dict(metadata or {}))
+        try:
+            safetensors.torch.save_file({k: _own(v) for k, v in tensors.items()}, part, dict(metadata or {}))
+        except SafetensorError as error:
+            raise OSError(0, str(error)) from error
         part.chmod(mode)  # the library makes its files private; these are like any other new file
 
 
@@ -184,27 +186,6 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"folder {path} cannot be made: {error.strerror}; give another path") from error
-
-
-@contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A new file that replaces ``path`` once the block has ended and the disk has it, and is removed on an error."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.touch(exist_ok=False)  # in a folder for everybody, nobody can have put a link there
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise OutputError(
-            f"{path} cannot be written: {reason}; give a folder that exists, with permission and space"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def read_json(path: Path, todo: str, kind: type = dict, limit: int = JSON_LIMIT) -> Any:

@@ -1,0 +1,137 @@
+"""Where results go: names that can be written, and files that appear whole or not at all. Imports no torch."""
+
+import contextlib
+import itertools
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffuscope.errors import InputError, OutputError
+
+
+def check_output(
+    path: str | os.PathLike[str], argument: str = "path", *, count: int = 1, overwrite: bool = True
+) -> Path:
+    """The path of a PNG; refuse one that cannot be written.
+
+    Args:
+        path: as ``numbered`` takes it.
+        argument: its name in the error.
+        count: how many images will be written.
+        overwrite: whether files that are there will be replaced.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise InputError(argument, path.name, "a name that ends in .png")
+    if "\0" in str(path):
+        raise InputError(argument, str(path), "a name without zero bytes")
+    if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it answers False for impossible names)
+        raise OutputError(f"cannot write {path}: it is a folder; add a file name")
+    if not os.path.isdir(path.parent):  # noqa: PTH112
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {path}: no permission to write to {path.parent}; choose another folder")
+    names = numbered(path, count, overwrite=overwrite)
+    length, most = len(os.fsencode(names[-1].name)), _longest_name(path.parent)
+    if length > most:
+        raise OutputError(f"cannot write {path}: its name has {length} bytes and {most} are possible; shorten it")
+    for name in names:
+        _check_replaceable(name)
+    return path
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        permissions(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another name") from error
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # Windows, and file systems that do not say
+        return 255
+
+
+def numbered(path: Path, count: int, *, overwrite: bool = True) -> list[Path]:
+    """The names of ``count`` images: ``out.png``, or ``out-0.png`` and so on for several.
+
+    Without ``overwrite`` they are names that nothing has: else ``out-2.png``, or ``out-2-0.png`` and so on.
+    """
+    for attempt in itertools.count(1):
+        first = path if attempt == 1 else path.with_stem(f"{path.stem}-{attempt}")
+        names = [first.with_stem(f"{first.stem}-{k}") if count > 1 else first for k in range(count)]
+        if overwrite or not any(map(os.path.lexists, names)):
+            return names
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """A new file that replaces ``path`` once the block has ended and the disk has it, and is removed on an error.
+
+    A file that was there keeps its permissions, and a link still leads to the file.
+
+    Raises:
+        OutputError: it cannot be written, is read-only, or is no file.
+        FileExistsError: it is there, without ``overwrite``.
+    """
+    path = Path(path)
+    part = None
+    try:
+        if "\0" in str(path):
+            raise OSError(0, "its name has a zero byte")
+        place = path.resolve() if path.is_symlink() else path
+        part = part_of(place)
+        mode = permissions(place)
+        part.touch(0o666 if mode is None else mode, exist_ok=False)  # in a folder for everybody, no link of others
+        if mode is not None:
+            part.chmod(mode)
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(place) if overwrite else _move_beside(part, path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{path} cannot be written: {reason}; give a folder that exists, with permission and space"
+        ) from error
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """A new, hidden name beside ``path`` for what is not whole yet; also short enough where ``path`` is just so."""
+    return path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part")
+
+
+def permissions(path: Path) -> int | None:
+    """The permissions of a file that is to be replaced; None if there is none."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise OSError(0, "it is no file")
+    if not mode & 0o222 or not os.access(path, os.W_OK):  # whoever has the folder's permission could replace it
+        raise PermissionError(0, "it is read-only")
+    return stat.S_IMODE(mode)
+
+
+def _move_beside(part: Path, path: Path) -> None:
+    """Give ``part`` the name ``path``, unless that has been taken in the meantime."""
+    if os.path.lexists(path):
+        raise FileExistsError(path)
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        part.replace(path)
