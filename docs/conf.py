@@ -20,13 +20,19 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-KernelManager.transport_encryption.default_value = "auto"  # a kernel warns where nothing is encrypted
-nb_execution_mode = "force"  # the pages of the deep dive are run each time, or they are not true
+KernelManager.transport_encryption.default_value = (
+    "auto"  # a kernel warns where nothing is encrypted
+)
+nb_execution_mode = (
+    "force"  # the pages of the deep dive are run each time, or they are not true
+)
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True  # what a page writes stays out of the tree
 nb_execution_timeout = 300  # seconds a cell: a page takes 20 on two cores
 nb_merge_streams = True
-suppress_warnings = ["ref.python"]  # a type written by its short name may be one of several: then it is no link
+suppress_warnings = [
+    "ref.python"
+]  # a type written by its short name may be one of several: then it is no link
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -46,4 +52,7 @@ html_show_sourcelink = False
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("builder-inited", lambda app: generate.write(Path(app.srcdir) / "reference" / "generated"))
+    app.connect(
+        "builder-inited",
+        lambda app: generate.write(Path(app.srcdir) / "reference" / "generated"),
+    )

@@ -29,8 +29,14 @@ def write(folder: Path) -> None:
         "taps": taps(),
         "command-line": command_line(),
     }
-    here = [module for module in pkgutil.iter_modules(diffuscope.__path__) if module.name not in BESIDES]
-    pages["api-shared"] = modules("shared modules", [f"diffuscope.{part.name}" for part in here if not part.ispkg])
+    here = [
+        module
+        for module in pkgutil.iter_modules(diffuscope.__path__)
+        if module.name not in BESIDES
+    ]
+    pages["api-shared"] = modules(
+        "shared modules", [f"diffuscope.{part.name}" for part in here if not part.ispkg]
+    )
     for part in (module.name for module in here if module.ispkg):
         pages[f"api-{part}"] = modules(part, list(below(f"diffuscope.{part}")))
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,7 +55,9 @@ def below(name: str) -> Iterator[str]:
 
 
 def modules(title: str, names: list[str]) -> str:
-    blocks = [f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in names]
+    blocks = [
+        f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n" for name in names
+    ]
     return f"# {title}\n\n" + "\n".join(blocks)
 
 
@@ -67,19 +75,40 @@ def samplers() -> str:
     for info in TABLE.values():
         aliases = ", ".join(info.aliases)
         more = max(network_calls(info.function, range(16, 0, -1)))
-        calls = f"{info.calls}, more in some steps" if more > info.calls else str(info.calls)
-        end = {"config": "as in the model's config", "sigma_min": "lowest trained level"}.get(info.final_sigma, "zero")
-        lines.append(f"| `{info.name}` | {info.label} | {info.order} | {calls} | {info.noise} | {end} | {aliases} |")
+        calls = (
+            f"{info.calls}, more in some steps"
+            if more > info.calls
+            else str(info.calls)
+        )
+        end = {
+            "config": "as in the model's config",
+            "sigma_min": "lowest trained level",
+        }.get(info.final_sigma, "zero")
+        lines.append(
+            f"| `{info.name}` | {info.label} | {info.order} | {calls} | {info.noise} | {end} | {aliases} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def taps() -> str:
     networks = {"text_encoder": TextEncoder, "unet": UNet, "vae": VAE}
-    lines = ["# Tap names of the `emoji` model", "", "`ds.tap_points(pipe.unet)` lists those of any model.", ""]
+    lines = [
+        "# Tap names of the `emoji` model",
+        "",
+        "`ds.tap_points(pipe.unet)` lists those of any model.",
+        "",
+    ]
     for part, network in networks.items():
         with torch.device("meta"):
             names = tap_points(network(getattr(EMOJI, part)))
-        lines += [f"## {part}: {len(names)} activations", "", "```text", *names, "```", ""]
+        lines += [
+            f"## {part}: {len(names)} activations",
+            "",
+            "```text",
+            *names,
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -121,6 +121,17 @@ def test_python_in_documents_parses():
     assert_none(f"{name_of(path)}: {fault}" for path in documents() for fault in faults(path))
 
 
+def test_code_in_pages_can_be_read_without_scrolling():
+    pages = [path for path in documents() if path.is_relative_to(ROOT / "docs") or path.name == "README.md"]
+    assert_none(
+        f"{name_of(path)}: {line}"
+        for path in pages
+        for _, code in CODE.findall(path.read_text(encoding="utf-8"))
+        for line in code.splitlines()
+        if len(line) > 88
+    )
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-picture.md"])
 def test_python_in_documents_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     """With the shipped model, in three steps at 64 pixels so that it is fast, and otherwise as it stands."""
