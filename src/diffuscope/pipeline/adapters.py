@@ -2,26 +2,30 @@
 
 A merge replaces each changed parameter by one new tensor; modules, speed and tap names stay. The original tensors are
 kept: every merge is computed from them, and unloading puts them back.
+
+A call has the LoRAs that are set when it begins, and keeps them to its end, whatever other threads load or unload.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
+from diffuscope.pipeline.merging import Loras, Weighted, merged
 from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
 from diffuscope.weights.adapter import lora
-from diffuscope.weights.adapter.lora import Layer, Lora
+from diffuscope.weights.adapter.lora import Lora
+from diffuscope.weights.store import files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +69,14 @@ class Adapters:
         """Of these networks, by part; nothing is loaded yet."""
         self.networks = networks
         self.folders: tuple[Path, ...] = ()
-        self._loaded: dict[str, Lora] = {}
-        self._weights: dict[str, float] = {}
-        self._originals: dict[Layer, Tensor] = {}
-        self._applied: dict[str, dict[str, float]] = {part: {} for part in self.networks}
+        self._loaded: Mapping[str, Weighted] = {}  # replaced, never changed, so that any thread may read it
+        self._lock = threading.RLock()
+        self._receipt = threading.local()
 
     @property
     def weights(self) -> dict[str, float]:
         """Name -> weight of each that is loaded, in the order of their names; a copy."""
-        return dict(sorted(self._weights.items()))
+        return {name: self._loaded[name].weight for name in sorted(self._loaded)}
 
     def load(
         self,
@@ -110,9 +113,7 @@ class Adapters:
         if not name or any(sign in name for sign in "<>:"):
             raise InputError("name", name, "a name without <, > and :, since prompts write <lora:NAME:WEIGHT>")
         loaded = lora.read(path, self._known(), allow_pickle=allow_pickle)
-        self.unload(name, missing_ok=True)
-        self._loaded[name], self._weights[name] = loaded, weight
-        self.merge()
+        self._change({name: Weighted(name, weight, loaded)})
         return _report(name, weight, loaded)
 
     def set_one(self, name: str, weight: float) -> None:
@@ -136,159 +137,186 @@ class Adapters:
         numbers = {name: conformed(weight, float, "weight") for name, weight in weights.items()}
         for name in numbers:
             self._check(name, "weights")
-        self._weights |= numbers
-        self.merge()
+        self._change({name: Weighted(name, weight, self._loaded[name].lora) for name, weight in numbers.items()})
 
-    def unload(self, name: str | None = None, *, missing_ok: bool = False) -> None:
+    def unload(self, name: str | None = None) -> None:
         """Unload a LoRA, or all of them. Without any the networks have the tensors that they were loaded with.
 
         Raises:
             InputError: none of that name is loaded.
         """
-        if name is not None and not missing_ok:
+        if name is not None:
             self._check(name)
-        names = [*self._loaded] if name is None else [name] * (name in self._loaded)
-        for each in names:
-            del self._weights[each]
-        self.merge()
-        for each in names:  # only now: the merge without it needs its factors to find the layers
-            del self._loaded[each]
+        self._change({}, without=[*self._loaded] if name is None else [name])
 
-    def weights_of_call(self, tags: Mapping[str, float]) -> dict[str, float]:
-        """The weights of a call with these tags in its prompts; a LoRA that is not loaded is loaded from a folder."""
+    def of_call(self, tags: Mapping[str, float]) -> Loras:
+        """The LoRAs of a call with these tags in its prompts; one that is not loaded is loaded from a folder."""
+        fixed: Loras | None = getattr(self._receipt, "loras", None)
+        if fixed is not None:
+            return fixed
         for name, weight in tags.items():
-            if name not in self._loaded and weight:
-                self.load(self._in_folder(name, "prompt"), 0.0, name)
-        weights = self.weights | dict(tags)
-        return {name: weight for name, weight in sorted(weights.items()) if weight}
+            if weight:
+                self._find(name, "prompt")
+        loaded = self._loaded
+        return _active([loaded[name]._replace(weight=tags.get(name, loaded[name].weight)) for name in loaded])
 
-    def receipt_entries(self, weights: Mapping[str, float]) -> list[dict[str, object]]:
-        """The receipt's entries of these weights."""
-        return [
-            {"name": name, "weight": weight, "sha256": self._loaded[name].sha256} for name, weight in weights.items()
-        ]
+    def receipt_entries(self, loras: Loras) -> list[dict[str, object]]:
+        """The receipt's entries of these."""
+        return [{"name": name, "weight": weight, "sha256": each.sha256} for name, weight, each in loras]
 
     def reports(self, entries: Sequence[Mapping[str, Any]]) -> list[LoraReport]:
         """How many layers of each of a receipt's LoRAs matched."""
-        return [_report(entry["name"], entry["weight"], self._loaded[entry["name"]]) for entry in entries]
+        return [_report(entry["name"], entry["weight"], self._loaded[entry["name"]].lora) for entry in entries]
 
-    def notes(self, weights: Mapping[str, float]) -> list[str]:
-        """A sentence on each of these LoRAs that has unmatched layers."""
-        used = ((name, weight, self._loaded[name]) for name, weight in weights.items())
-        return [str(_report(*each)) for each in used if each[2].unmatched]
+    def notes(self, loras: Loras) -> list[str]:
+        """A sentence on each of these that has unmatched layers."""
+        return [str(_report(*each)) for each in loras if each.lora.unmatched]
 
     def unchanged(self, part: str) -> dict[str, Tensor]:
         """A network's tensors without any LoRA."""
-        originals = {name: tensor for (network, name), tensor in self._originals.items() if network == part}
-        return {**self.networks[part].state_dict(), **originals}
-
-    def merge(self) -> None:
-        """Merge the weights that are set for every call into the networks."""
-        for part in self.networks:
-            self._apply(part, self.weights)
+        return merged(self.networks[part]).unchanged(self.networks[part])
 
     @contextmanager
-    def as_in_receipt(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        """Within, only the LoRAs of a receipt are set; afterwards, those set before."""
-        before = dict(self._weights)
-        try:
-            for entry in entries:
-                name = entry["name"]
-                if name not in self._loaded:
-                    self.load(self._in_folder(name, "lora_dir"), 0.0, name)
-                if self._loaded[name].sha256 != entry["sha256"]:
-                    raise InputError(
-                        "lora_dir", Unquoted(f"another file for {name!r}"), "the file that the receipt names"
-                    )
-            wanted = {entry["name"]: conformed(entry["weight"], float, "loras") for entry in entries}
-            self._weights = dict.fromkeys(self._loaded, 0.0) | wanted
-            self.merge()
+    def using(
+        self, loras: Loras | None = None, parts: Iterable[str] | None = None, run: object = None
+    ) -> Iterator[None]:
+        """Within, the networks have these LoRAs, or those that are set for every call; other threads wait.
+
+        Args:
+            loras: None are those that are set.
+            parts: which networks; None is all that LoRAs change.
+            run: within a use of the same run nothing waits, whichever thread it is in.
+        """
+        loras = _active(self._loaded.values()) if loras is None else loras
+        with ExitStack() as stack:
+            for part in self._parts() if parts is None else parts:
+                stack.enter_context(merged(self.networks[part]).using(self.networks[part], part, loras, run))
             yield
-        finally:
-            self._weights = dict.fromkeys(self._loaded, 0.0) | before
-            self.merge()
 
     @contextmanager
-    def in_text_encoders(self, weights: Mapping[str, float]) -> Iterator[None]:
-        """Within, the text encoders have these weights; afterwards, those that are set for every call."""
+    def in_text_encoders(self, loras: Loras) -> Iterator[None]:
+        """Within, the text encoders have these LoRAs; afterwards, those that are set for every call."""
         encoders = [part for part, network in self.networks.items() if isinstance(network, TextEncoder)]
         try:
-            for part in encoders:
-                self._apply(part, weights)
-            yield
+            with self.using(loras, encoders):
+                yield
         finally:
-            for part in encoders:
-                self._apply(part, self.weights)
+            self.rest(encoders)
 
-    def with_weights(self, denoise: Denoiser, weights: Mapping[str, float]) -> Denoiser:
-        """``denoise`` with these weights merged into the U-Net before each of its calls; they stay until ``merge``."""
+    def with_loras(self, denoise: Denoiser, loras: Loras) -> Denoiser:
+        """``denoise`` with these LoRAs in the U-Net during each of its calls; they stay until ``rest``."""
+        run = object()
 
-        def with_loras(x: Tensor, sigma: float) -> Tensor:
-            self._apply("unet", weights)
-            return denoise(x, sigma)
+        def denoised(x: Tensor, sigma: float) -> Tensor:
+            with self.using(loras, ["unet"], run):
+                return denoise(x, sigma)
 
-        return with_loras
+        return denoised
 
-    def merge_after(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The steps; ``merge`` after the last, or when the caller stops."""
+    def rest_after(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The steps; ``rest`` after the last, or when the caller stops."""
         try:
             yield from steps
         finally:
-            self.merge()
+            self.rest(["unet"])
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def _apply(self, part: str, weights: Mapping[str, float]) -> None:
-        """Merge these weights into a network; nothing to do where they are merged already."""
-        wanted = {name: weight for name, weight in sorted(weights.items()) if weight}
-        before = self._applied[part]
-        if wanted == before:
-            return
-        for name in wanted:
-            self._check(name)
-        network = self.networks[part]
-        changed = {name for each in {*wanted, *before} for owner, name in self._loaded[each].adapters if owner == part}
-        for name in sorted(changed):
-            parameter, layer = network.get_parameter(name), (part, name)
-            original = self._originals.pop(layer, parameter.data).to(parameter)
-            changes = [
-                (self._loaded[each].adapters[layer], weight)
-                for each, weight in wanted.items()
-                if layer in self._loaded[each].adapters
-            ]
-            if changes:
-                self._originals[layer] = original
-            parameter.data = lora.merged(original, changes)
-        self._applied[part] = wanted
+    def rest(self, parts: Iterable[str]) -> None:
+        """Give networks that nobody uses the LoRAs that are set for every call."""
+        for part in parts:
+            merged(self.networks[part]).rest(self.networks[part], part, _active(self._loaded.values()))
+
+    @contextmanager
+    def as_in_receipt(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
+        """Within, the calls of this thread have the LoRAs of a receipt, and no others."""
+        self._receipt.loras = _active(
+            self._find(entry["name"], "lora_dir", entry["sha256"])._replace(
+                weight=conformed(entry["weight"], float, "loras")
+            )
+            for entry in entries
+        )
+        try:
+            yield
+        finally:
+            del self._receipt.loras
+
+    def _change(self, new: Mapping[str, Weighted], without: Iterable[str] = ()) -> None:
+        """Replace what is loaded and set, and merge it. On any exception all is as it was before."""
+        with self._lock:
+            before = self._loaded
+            self._loaded = after = {name: each for name, each in before.items() if name not in without} | dict(new)
+        try:
+            with self.using():
+                pass
+        except BaseException:
+            if self._loaded is after:
+                self._loaded = before
+            with suppress(Exception):  # the first one counts; if this fails too, the next call merges what is set
+                self.rest(self._parts())
+            raise
+
+    def _parts(self) -> list[str]:
+        return [part for part, network in self.networks.items() if not isinstance(network, VAE)]
 
     def _known(self) -> dict[str, lora.Network]:
         return {
-            part: lora.Network.of(self.unchanged(part), network.config)
+            part: lora.Network.of(network.state_dict(), network.config)
             for part, network in self.networks.items()
             if not isinstance(network, VAE)
         }
 
-    def _in_folder(self, name: str, argument: str) -> Path:
-        path = next((path for path in self._files() if path.stem == name), None)
-        if path is None:
-            self._check(name, argument)
-        assert path is not None  # a loaded one is not looked for
-        return path
+    def _find(self, name: str, argument: str, sha256: str | None = None) -> Weighted:
+        """The LoRA of that name, loaded from a folder if it is not yet, which has this hash."""
+        with self._lock:
+            if name not in self._loaded:
+                loaded = lora.read(self._in_folder(name, argument, sha256), self._known())
+                self._loaded = {**self._loaded, name: Weighted(name, 0.0, loaded)}
+            found = self._loaded[name]
+        if sha256 not in (None, found.lora.sha256):
+            raise InputError(argument, Unquoted(f"another file for {name!r}"), "the file that the receipt names")
+        return found
 
-    def _files(self) -> list[Path]:
-        paths = [path for folder in self.folders for path in sorted(folder.rglob("*"))]
-        return [path for path in paths if path.suffix.lower() == ".safetensors" and path.is_file()]
+    def _in_folder(self, name: str, argument: str, sha256: str | None) -> Path:
+        """The only file of that name, which may have folders and a suffix, or the only one with the hash."""
+        paths = {path: names for path, names in self._files().items() if name in names}
+        if not paths:
+            self._check(name, argument)
+        exact = [path for path, names in paths.items() if name in names[1:]]
+        found = exact if len(exact) == 1 else [*paths]
+        if len(found) > 1 and sha256 is not None:
+            found = [path for path in found if files.sha256(path, files.data_start(path)) == sha256] or found
+        elif len(found) > 1:
+            full = [names[1] for names in paths.values()]
+            full = full if len({*full}) == len(full) else [str(path) for path in paths]
+            listed = " or ".join(full[:5]) + ", ..." * (len(full) > 5)
+            got = Unquoted(f"the LoRA {name!r}, which {len(full)} files are called")
+            raise InputError(argument, got, f"the full name of one: {listed}", "Or load it with load_lora(path)")
+        return found[0]
+
+    def _files(self) -> dict[Path, tuple[str, str, str]]:
+        """The files in the folders -> their names: alone, with folders, and with the suffix too."""
+        paths = {path: folder for folder in self.folders for path in sorted(folder.rglob("*"))}
+        names = {path: path.relative_to(folder) for path, folder in paths.items()}
+        return {
+            path: (path.stem, name.with_suffix("").as_posix(), name.as_posix())
+            for path, name in names.items()
+            if path.suffix.lower() == ".safetensors" and path.is_file()
+        }
 
     def _check(self, name: str, argument: str = "name") -> None:
         if name in self._loaded:
             return
-        known = {*self._loaded, *(path.stem for path in self._files())}
+        known = {*self._loaded, *(names[0] for names in self._files().values())}
         folders = "".join(f", or a file in {folder}" for folder in self.folders)
         hint = nearest(name, known) or "Set lora_dir to its folder, or load it with load_lora(path)"
         got = {"prompt": Unquoted(f"the LoRA {name!r}"), "lora_dir": Unquoted(f"no file for {name!r}")}.get(
             argument, name
         )
         raise InputError(argument, got, f"a loaded LoRA{folders}", hint)
+
+
+def _active(loaded: Iterable[Weighted]) -> Loras:
+    """Those that change anything, in the order of their names."""
+    return tuple(sorted((each for each in loaded if each.weight), key=lambda each: each.name))
 
 
 def _report(name: str, weight: float, loaded: Lora) -> LoraReport:

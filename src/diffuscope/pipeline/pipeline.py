@@ -27,6 +27,7 @@ from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.keywords import forwarded, method_takes
+from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.plan import Plan, plan, seeds_of, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
@@ -146,7 +147,7 @@ class Pipeline:
             InputError: no text, an empty list, or more layers to skip than there are.
         """
         texts, loras = untagged(texts_of(prompt))
-        with self.adapters.in_text_encoders(self.adapters.weights_of_call(loras)):
+        with self.adapters.in_text_encoders(self.adapters.of_call(loras)):
             towers = self.components.towers
             return encode_all(texts, towers, selected(tap, [encoder for _, encoder in towers]), skip=clip_skip)
 
@@ -206,7 +207,8 @@ class Pipeline:
             InputError: no such layout, or the file's name does not end in .safetensors.
             OutputError: the folder is not empty, the file exists, or it cannot be written.
         """
-        return save.save(self.components, Path(folder), layout)
+        with self.adapters.using():
+            return save.save(self.components, Path(folder), layout)
 
     def _begin(self, call: Call) -> Run:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
@@ -214,7 +216,7 @@ class Pipeline:
         planned = plan(self.config, self.schedule, call)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
-        loras = self.adapters.weights_of_call(planned.loras)
+        loras = self.adapters.of_call(planned.loras)
         receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
@@ -223,10 +225,9 @@ class Pipeline:
                 inputs = conditioning.encoded(components, planned, call.conditioning, tap)
             x, inpainting = init_latents(init, components, planned, noise, tap, receipt["notes"])
             mask_latents = None if inpainting is None else inpainting.mask_latents
-            pair = conditioning.denoisers_of(self.unet, self.config, planned, inputs, mask_latents, tap)
-            denoise, cond = (self.adapters.with_weights(each, loras) for each in pair)
-            denoise = self._guided(call, denoise, cond, loss)
-        steps = self.adapters.merge_after(sampler_steps(planned, denoise, x, noise))
+            denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, mask_latents, tap)
+            denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
+        steps = self.adapters.rest_after(sampler_steps(planned, denoise, x, noise))
         if inpainting is not None:
             steps = inpainting.blended(steps, planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
@@ -247,7 +248,7 @@ class Pipeline:
                 raise InputError("guidance", denoise, "functions that return a Denoiser")
         return thresholded(denoise, **vars(call.thresholding))
 
-    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: dict[str, float]) -> Receipt:
+    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
         texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
         cut = (truncation_notice(text, self.tokenizer) for text in texts)
         schedule = self.config.schedule

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ class Network:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Lora:
-    """A LoRA file, matched with a model's layers."""
+    """A LoRA file, matched with a model's layers. Two readings of one file are two, and not equal."""
 
     path: Path
     layout: str
@@ -62,7 +63,7 @@ class Lora:
     sha256: str
     """Of the tensors' bytes, without the header, like AUTOMATIC1111's web UI and model sites; of a whole pickle."""
 
-    @property
+    @cached_property
     def parts(self) -> dict[str, int]:
         """How many layers of each network it changes."""
         return dict(Counter(part for part, _ in self.adapters))
