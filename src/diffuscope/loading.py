@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffuscope import hub, library
 from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest
+from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest, shown
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
@@ -23,12 +23,13 @@ from diffuscope.models.vae import VAE
 from diffuscope.weights.identify import families, one_network
 from diffuscope.weights.layout import diffusers_folder, single_file
 from diffuscope.weights.layout.diffusers import from_diffusers
+from diffuscope.weights.layout.fields import Description
 from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.assign import blank, load_into
 from diffuscope.weights.store.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
-CONFIG = "config.json"
+CONFIG, INDEX = "config.json", "model_index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cuda", "mps", "xpu", "cpu")
 """In the order of preference of "auto"."""
@@ -47,6 +48,8 @@ class Components:
     text_encoder_2: TextEncoder | None = None
     vae_name: str | None = None
     """File or folder of a VAE that replaces the model's own."""
+    notes: tuple[str, ...] = ()
+    """One sentence on each of its files with something that is not used."""
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -103,7 +106,8 @@ def load_components(
     store = open_store(path, allow_pickle=allow_pickle) if path.is_file() else None
     if store is None and family is not None:
         raise InputError("family", family, "None for a folder, which has its own configuration")
-    config = folder_config(path) if store is None else single_config(store, family)
+    description = describe_folder(path) if store is None else describe_file(store, family)
+    config = description.config
     paths = weight_files(path, config, allow_pickle=allow_pickle) if store is None else {}
     networks = _networks(path, config)
     for part, network in networks.items():
@@ -122,7 +126,7 @@ def load_components(
         for part in networks
         if part.startswith("text_encoder")
     }
-    return Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
+    return Components(config=config, notes=description.notes, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
 
 
 def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
@@ -160,10 +164,8 @@ def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | No
             f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({known}). "
             f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
         )
-    if not any((path / name).is_file() for name in (CONFIG, "model_index.json")):
-        raise ModelNotFoundError(
-            f"{path} is no model: it has neither {CONFIG} (our layout) nor model_index.json (diffusers)"
-        )
+    if not any((path / name).is_file() for name in (CONFIG, INDEX)):
+        raise ModelNotFoundError(f"{path} is no model: it has neither {CONFIG} (our layout) nor {INDEX} (diffusers)")
     return path
 
 
@@ -262,23 +264,25 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}", hint)
 
 
-def folder_config(folder: Path) -> ModelConfig:
-    """The config of a model's folder in either layout."""
-    return read_config(folder) if is_own(folder) else diffusers_folder.read_config(folder)
+def describe_folder(folder: Path) -> Description:
+    """The config of a model's folder in either layout, and what of its files is not used."""
+    return Description(read_config(folder)) if is_own(folder) else diffusers_folder.describe(folder)
 
 
-def single_config(store: Store, family: str | None = None) -> ModelConfig:
-    """The config of a model in a single file: from our metadata, or else its family's."""
+def describe_file(store: Store, family: str | None = None) -> Description:
+    """The config of a model in a single file, from our metadata or else its family's, and what is not used."""
     document = store.header.metadata.get(single_file.CONFIG_KEY)
     if family is not None or document is None:
-        return families.choose(store.header, family, str(store.path))
-    source, todo = f"{store.path}: the config in its metadata", "give family, such as 'sd15'"
-    return _model_config(files.parse_json(document, source, todo), source, todo)
+        config = families.choose(store.header, family, str(store.path))
+    else:
+        source, todo = f"{store.path}: the config in its metadata", "give family, such as 'sd15'"
+        config = _model_config(files.parse_json(document, source, todo), source, todo)
+    return Description(config, single_file.notes(store, config))
 
 
 def is_own(folder: Path) -> bool:
-    """Whether a model's folder is in our layout, not diffusers'."""
-    return (folder / CONFIG).is_file()
+    """Whether a model's folder is in our layout; one of diffusers may have a config.json beside its index."""
+    return (folder / CONFIG).is_file() and not (folder / INDEX).is_file()
 
 
 def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = False) -> dict[str, tuple[Path, ...]]:
@@ -306,7 +310,7 @@ def _model_config(document: Mapping[str, Any], source: str, todo: str) -> ModelC
     """The config in a JSON object; errors name ``source``."""
     try:
         return config_from_json(document)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise WeightsError(f"{source} describes no model ({error}); {todo}") from error
 
 
@@ -326,7 +330,7 @@ def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
     for name, kind in parts.items():
         if name in values and not (name == "text_encoder_2" and values[name] is None):
             if not isinstance(values[name], Mapping):
-                raise ValueError(f"its {name} is {values[name]!r}, not an object")
+                raise ValueError(f"its {name} is {shown(values[name])}, not an object")
             values[name] = kind(**{key: _tuples(value) for key, value in values[name].items()})
     return ModelConfig(**values)
 

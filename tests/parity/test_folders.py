@@ -1,5 +1,6 @@
 """The JSON files of a diffusers folder: diffusers and transformers mean by them what we do."""
 
+import inspect
 import json
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from diffuscope.errors import WeightsError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.weights.layout import diffusers_folder, network_config, scheduler_config
+from diffuscope.weights.layout import diffusers_folder, fields, network_config, scheduler_config
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.store import files
 
@@ -75,3 +76,18 @@ def test_defaults_of_every_scheduler_class_are_theirs(name):
         full["clip_sample"] = False
     short = {"_class_name": name, "clip_sample": False}
     assert scheduler_config.from_json(short) == scheduler_config.from_json(full)
+
+
+def test_every_field_that_they_know_is_read_refused_or_irrelevant():
+    """So what a folder of theirs says is never dropped without a word."""
+    classes = {
+        "unet": [diffusers.UNet2DConditionModel],
+        "vae": [diffusers.AutoencoderKL],
+        "scheduler": [getattr(diffusers, name) for name in scheduler_config.SCHEDULERS],
+        "model_index": [getattr(diffusers, name) for name in diffusers_folder.PIPELINES],
+    }
+    known = {kind: [inspect.signature(each).parameters for each in each_kind] for kind, each_kind in classes.items()}
+    known["text_encoder"] = [CLIPTextConfig().to_dict()]
+    for kind, documents in known.items():
+        for document in documents:
+            assert fields.unused(kind, kind, dict.fromkeys(document)) == []

@@ -97,8 +97,8 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
     from diffuscope.weights.store.stores import open_store
 
     folder = loading.find(name)
-    is_own, config = loading.is_own(folder), loading.folder_config(folder)
-    preset = config.preset
+    is_own, description = loading.is_own(folder), loading.describe_folder(folder)
+    config, preset = description.config, description.config.preset
     lines = [
         f"{folder}: the model {config.name!r}, in {'our layout' if is_own else 'the layout of diffusers'}",
         f"  predicts {config.schedule.prediction}; latents {config.vae.latent_channels} channels, "
@@ -113,4 +113,4 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
     for part, paths in loading.weight_files(folder, config, allow_pickle=allow_pickle).items():
         headers = [(open_store(path, allow_pickle=allow_pickle).header, path) for path in paths]
         lines += [f"  {part}: {_tensors(header, path)[0].strip()}" for header, path in headers]
-    return lines
+    return lines + [f"  {note}" for note in description.notes]

@@ -2,9 +2,11 @@
 
 import math
 import reprlib
+from collections.abc import Hashable
 from dataclasses import fields
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 MOST_LEVELS = 8  # the released models have 4
 MOST_LAYERS = 1024  # residual blocks and transformer layers of one network; SDXL's U-Net has 87
@@ -12,11 +14,16 @@ MOST_LAYERS = 1024  # residual blocks and transformer layers of one network; SDX
 
 def typed(config: Any) -> None:
     """Refuse a value of another type than its field's: configurations come from strangers' files."""
-    kinds = get_type_hints(type(config))
+    kinds = _kinds(cast(Hashable, type(config)))
     for each in fields(config):
         value, kind = getattr(config, each.name), kinds[each.name]
         if not _is(value, kind):
             raise ValueError(f"{each.name} is {reprlib.repr(value)}; it must be {_words(kind)}")
+
+
+@cache
+def _kinds(config: type) -> dict[str, Any]:
+    return get_type_hints(config)
 
 
 def positive(**numbers: int) -> None:

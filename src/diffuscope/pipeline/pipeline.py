@@ -266,7 +266,7 @@ class Pipeline:
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
             "edits": call.edits,
             "checks": [],
-            "notes": self.adapters.notes(loras) + [note for note in cut if note],
+            "notes": [*self.components.notes, *self.adapters.notes(loras), *(note for note in cut if note)],
         }
 
     def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt) -> Result:

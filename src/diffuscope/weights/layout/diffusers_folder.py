@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
-from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.weights.layout import network_config, scheduler_config
+from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
+from diffuscope.weights.layout import fields, network_config, scheduler_config
 from diffuscope.weights.layout.network_config import Json
 from diffuscope.weights.store import files, shards
 
@@ -31,6 +33,30 @@ END_OF_TEXT = 49407  # id of the token
 SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Their default guidance scale is 5, not 7.5."""
 
+PIPELINES = (
+    "LatentConsistencyModelImg2ImgPipeline",
+    "LatentConsistencyModelPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionPipeline",
+    "StableDiffusionXLImg2ImgPipeline",
+    "StableDiffusionXLInpaintPipeline",
+    "StableDiffusionXLPipeline",
+)
+"""The pipelines that we equal."""
+
+OTHER_PIPELINES = {
+    r".*Depth2Img.*": "its U-Net reads a depth map",
+    r"Marigold.*": "it measures depth or surfaces of an image",
+    r".*Upscale.*": "its U-Net reads a small image",
+    r"Zero123.*": "it paints other views of an image",
+    r".*ControlNet.*|.*Adapter.*": "it has a second network beside the U-Net",
+    r".*ImageVariation.*|.*UnCLIP.*": "it reads an image in place of a text",
+    r"StableDiffusion3.*|Flux.*|PixArt.*|Sana.*|Kolors.*|Kandinsky.*|HunyuanDiT.*": "it is another architecture",
+    r".*(Video|Animate).*": "it makes films",
+}
+"""Pattern of others' names -> why they are refused."""
+
 DIFFUSERS = "0.42.1"
 """The version written into folders; diffusers opens no inpainting model without one."""
 
@@ -48,39 +74,78 @@ OWN = "_diffuscope"
 """Key in model_index.json for our preset; diffusers skips keys with an underscore."""
 
 ADVICE = "save the whole folder again"
+MOST_SIDE = 1024  # of latents
 
 
 def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
     """The config of the model in a diffusers folder, called ``name`` or else like the folder."""
-    folder = Path(folder)
-    index = files.read_json(folder / "model_index.json", ADVICE)
+    return describe(folder, name=name).config
+
+
+def describe(folder: str | Path, *, name: str | None = None) -> fields.Description:
+    """The same, and which fields of its files are not used."""
+    folder, notes = Path(folder), list[str]()
+
+    def read(kind: fields.Kind, file: str) -> Json:
+        document: Json = files.read_json(folder / file, ADVICE)
+        notes.extend(fields.unused(kind, file, document))
+        return document
+
+    index = read("model_index", "model_index.json")
     _check_classes(folder / "model_index.json", index)
-    unet_json = files.read_json(folder / "unet/config.json", ADVICE)
+    unet_json = read("unet", "unet/config.json")
     unet = network_config.unet_from_json(unet_json)
-    vae = network_config.vae_from_json(files.read_json(folder / "vae/config.json", ADVICE))
-    schedule, preset = scheduler_config.from_json(files.read_json(folder / SCHEDULER, ADVICE))
-    encoders = [_text_encoder(folder, part) for part in TEXT_ENCODERS if _has(index, part)]
+    vae = network_config.vae_from_json(read("vae", "vae/config.json"))
+    scheduler = read("scheduler", SCHEDULER) | _scheduler_class(folder / "model_index.json", index)
+    schedule, preset = scheduler_config.from_json(scheduler)
+    parts = [part for part in TEXT_ENCODERS if _has(index, part)]
+    encoders = [_text_encoder(folder, part, read("text_encoder", f"{part}/config.json")) for part in parts]
     sdxl = unet.extra_dim is not None  # only its classes read penultimate states and heed `force_upcast`
     if sdxl:
         encoders = [replace(encoder, states="penultimate") for encoder in encoders]
     if not encoders:
         raise WeightsError(f"{folder}/model_index.json names no text encoder; {ADVICE}")
-    side = unet_json.get("sample_size")
-    side = 512 if side is None else side * vae.factor
     own = index.get(OWN, {})
     try:
-        return ModelConfig(
+        config = ModelConfig(
             name=own.get("name", folder.resolve().name) if name is None else name,
             text_encoder=encoders[0],
             text_encoder_2=None if len(encoders) == 1 else encoders[1],
             unet=unet,
             vae=replace(vae, upcast=vae.upcast and sdxl),
             schedule=schedule,
-            preset=Preset(**{"height": side, "width": side, **_class_preset(index), **preset, **own.get("preset", {})}),
+            preset=Preset(**{**_size(unet_json, vae), **_class_preset(index), **preset, **_own_preset(own)}),
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WeightsError(f"the configuration in {folder} makes no model: {error}; {ADVICE}") from error
+    return fields.Description(config, tuple(notes))
+
+
+def _own_preset(own: Json) -> Json:
+    """Our preset in the index, whose levels are a list there."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in own.get("preset", {}).items()}
+
+
+def _size(unet: Json, vae: VAEConfig) -> dict[str, int]:
+    """The preset's height and width: of latents of the U-Net's ``sample_size``, one number or two."""
+    size = unet.get("sample_size")
+    if size is None:
+        return {"height": 512, "width": 512}
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_SIDE for side in sides):
+        network_config.refuse("unet/config.json", "sample_size", size, f"one or two whole numbers to {MOST_SIDE}")
+    return dict(zip(("height", "width"), (side * vae.factor for side in sides), strict=True))
+
+
+def _scheduler_class(path: Path, index: Json) -> dict[str, Any]:
+    """The class in the index, which diffusers takes whatever the scheduler's own file says."""
+    entry = index.get("scheduler")
+    if entry is None:
+        return {}
+    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
+        raise WeightsError(f"{path} has scheduler = {shown(entry)}, expected ['diffusers', its class]; {ADVICE}")
+    return {"_class_name": entry[1]}
 
 
 def write_config(folder: str | Path, config: ModelConfig) -> None:
@@ -155,16 +220,26 @@ def _has(index: Json, part: str) -> bool:
 
 
 def _check_classes(path: Path, index: Json) -> None:
-    """Refuse parts of other classes, which are other networks. No class that the folder names is ever imported."""
+    """Refuse other pipelines and parts, which are other networks. No class that the folder names is ever imported."""
     for part, classes in CLASSES.items():
         entry = index.get(part)
         if entry in (None, [None, None]):
             continue
         if not isinstance(entry, list) or len(entry) != 2 or entry[1] not in classes:
             expected = " or ".join(classes)
-            raise WeightsError(f"{path} has {part} = {entry!r}, expected {expected}; code in a folder is never run")
-    if not isinstance(index.get("_class_name", ""), str):
-        raise WeightsError(f"{path} has _class_name = {index['_class_name']!r}; code in a folder is never run")
+            raise WeightsError(
+                f"{path} has {part} = {shown(entry)}, expected {expected}; code in a folder is never run"
+            )
+    name = index.get("_class_name", "StableDiffusionPipeline")
+    if name in PIPELINES:
+        return
+    why = "code in a folder is never run"
+    if isinstance(name, str) and len(name) < 100:
+        why = next((reason for other, reason in OTHER_PIPELINES.items() if re.fullmatch(other, name)), why)
+    raise WeightsError(
+        f"{path} has _class_name = {shown(name)}, and {why}; expected one of {', '.join(PIPELINES)}. If the model is "
+        "one of these with another sampling, write that class there"
+    )
 
 
 def _class_preset(index: Json) -> Json:
@@ -175,9 +250,9 @@ def _class_preset(index: Json) -> Json:
     return {"guidance_scale": 5.0} if name in SDXL_CLASSES else {}
 
 
-def _text_encoder(folder: Path, part: str) -> TextEncoderConfig:
+def _text_encoder(folder: Path, part: str, document: Json) -> TextEncoderConfig:
     """The config of a text encoder, with the padding of its tokenizer."""
-    config = network_config.text_encoder_from_json(files.read_json(folder / part / "config.json", ADVICE))
+    config = network_config.text_encoder_from_json(document)
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / part.replace("text_encoder", "tokenizer") / name
         token = files.read_json(path, ADVICE).get("pad_token") if path.is_file() else None

@@ -4,11 +4,14 @@ Values that our networks do not support are refused; an absent key means what it
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from diffuscope.config import TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.errors import WeightsError
+from diffuscope.config.checks import few
+from diffuscope.config.networks import Depth
+from diffuscope.errors import WeightsError, shown
 
 Json = dict[str, Any]
 Keys = dict[str, tuple[str, Any]]
@@ -25,6 +28,7 @@ TEXT_ENCODER: Keys = {
 }
 UNET: Keys = {
     "block_out_channels": ("channels", (320, 640, 1280, 1280)),
+    "addition_time_embed_dim": ("size_dim", None),
     "cross_attention_dim": ("context_dim", 1280),
     "in_channels": ("in_channels", 4),
     "layers_per_block": ("blocks", 2),
@@ -49,13 +53,15 @@ Supported = Mapping[str, object]
 
 TEXT_ENCODER_SUPPORTED: Supported = {
     "attention_dropout": 0.0,
+    "eos_token_id": (2, 49407),  # 2 is a mistake of CLIP's own files, which transformers knows
     "hidden_act": ("quick_gelu", "gelu"),
     "layer_norm_eps": 1e-5,
+    "model_type": "clip_text_model",
 }
 UNET_SUPPORTED: Supported = {
+    "_class_name": "UNet2DConditionModel",
     "act_fn": "silu",
     "addition_embed_type": (None, "text_time"),
-    "addition_time_embed_dim": (None, 256),
     "attention_type": "default",
     "center_input_sample": False,
     "class_embed_type": None,
@@ -69,21 +75,21 @@ UNET_SUPPORTED: Supported = {
     "encoder_hid_dim_type": None,
     "flip_sin_to_cos": True,
     "freq_shift": 0,
+    "mid_block_only_cross_attention": (None, False),
     "mid_block_scale_factor": 1,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
     "norm_eps": 1e-5,
     "num_class_embeds": None,
     "only_cross_attention": False,
     "resnet_out_scale_factor": 1.0,
     "resnet_skip_time_act": False,
     "resnet_time_scale_shift": "default",
-    "reverse_transformer_layers_per_block": None,
     "time_embedding_act_fn": None,
     "time_embedding_dim": None,
     "time_embedding_type": "positional",
     "timestep_post_act": None,
 }
 VAE_SUPPORTED: Supported = {
+    "_class_name": "AutoencoderKL",
     "act_fn": "silu",
     "latents_mean": None,
     "latents_std": None,
@@ -93,13 +99,16 @@ VAE_SUPPORTED: Supported = {
     "use_quant_conv": True,
 }
 
+MIDDLES = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
+"""diffusers' class of the middle -> its residual blocks."""
+
 
 def text_encoder_from_json(document: Json) -> TextEncoderConfig:
     """Our config from ``text_encoder/config.json``."""
     file = "text_encoder/config.json"
     check(file, document, TEXT_ENCODER_SUPPORTED)
-    projected = "CLIPTextModelWithProjection" in (document.get("architectures") or ())
     with errors_of(file):
+        projected = "CLIPTextModelWithProjection" in (document.get("architectures") or ())
         projection = document.get("projection_dim", 512) if projected else None
         return TextEncoderConfig(**_fields(document, TEXT_ENCODER), projection=projection)
 
@@ -122,9 +131,12 @@ def unet_from_json(document: Json) -> UNetConfig:
     """Our config from ``unet/config.json``."""
     file = "unet/config.json"
     check(file, document, UNET_SUPPORTED)
+    middle = document.get("mid_block_type", "UNetMidBlock2DCrossAttn")
+    check(file, {"mid_block_type": middle}, {"mid_block_type": tuple(MIDDLES)})
     with errors_of(file):
         fields = _fields(document, UNET)
         levels = len(fields["channels"])
+        few(levels, 0)
         layers = _per_level(document.get("transformer_layers_per_block", 1), levels)
         attends = _attends(file, document, levels)
         heads = document.get("num_attention_heads")
@@ -132,37 +144,54 @@ def unet_from_json(document: Json) -> UNetConfig:
         heads = document.get("attention_head_dim", 8) if heads is None else heads
         if document.get("addition_embed_type") != "text_time":
             fields["extra_dim"] = None
+        if fields["size_dim"] is None:
+            fields["size_dim"] = UNetConfig.size_dim
+        depth = _where(attends, layers)
+        back = document.get("reverse_transformer_layers_per_block")
+        up_depth = None if back is None else _where(attends[::-1], _per_level(back, levels))
+        if MIDDLES[middle] == 2 and not isinstance(layers[-1], int):
+            raise ValueError(f"{reprlib.repr(layers[-1])} is no depth of the middle")
         return UNetConfig(
             **fields,
-            depth=tuple(count if attention else 0 for count, attention in zip(layers, attends, strict=True)),
-            mid_depth=layers[-1],
+            depth=depth,
+            up_depth=None if up_depth == depth[::-1] else up_depth,
+            mid_resnets=MIDDLES[middle],
+            mid_depth=layers[-1] if MIDDLES[middle] == 2 else 0,
             heads=_per_level(heads, levels),
         )
 
 
 def unet_to_json(config: UNetConfig) -> Json:
     """``unet/config.json`` as diffusers reads it; it has one number for the depth of coarsest level and middle."""
-    if config.mid_depth < 1 or config.depth[-1] not in (0, config.mid_depth):
+    attended_middle = config.mid_resnets == 2
+    if attended_middle and (config.mid_depth < 1 or config.depth[-1] not in (0, config.mid_depth)):
         raise WeightsError(
             f"a middle of depth {config.mid_depth} under a level of depth {config.depth[-1]} has no equal "
             "in diffusers; save in our own layout"
         )
     extra = config.extra_dim is not None
-    return {
+    layers = [_listed(depth) for depth in config.depth]
+    if attended_middle:
+        layers[-1] = config.mid_depth
+    document = {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
         "addition_embed_type": "text_time" if extra else None,
-        "addition_time_embed_dim": 256 if extra else None,
         "attention_head_dim": list(config.heads),
-        "down_block_types": ["CrossAttnDownBlock2D" if count else "DownBlock2D" for count in config.depth],
+        "down_block_types": ["CrossAttnDownBlock2D" if any(each) else "DownBlock2D" for each in config.down_depths],
         "flip_sin_to_cos": True,
         "freq_shift": 0,
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "mid_block_type": {resnets: name for name, resnets in MIDDLES.items()}[config.mid_resnets],
         "norm_eps": 1e-5,
-        "transformer_layers_per_block": [*(max(count, 1) for count in config.depth[:-1]), config.mid_depth],
-        "up_block_types": ["CrossAttnUpBlock2D" if count else "UpBlock2D" for count in config.depth[::-1]],
+        "transformer_layers_per_block": layers,
+        "up_block_types": ["CrossAttnUpBlock2D" if any(each) else "UpBlock2D" for each in config.up_depths],
         **_keys(config, UNET),
     }
+    if not extra:
+        document["addition_time_embed_dim"] = None
+    if config.up_depth is not None:
+        document["reverse_transformer_layers_per_block"] = [_listed(depth) for depth in config.up_depth]
+    return document
 
 
 def vae_from_json(document: Json) -> VAEConfig:
@@ -171,7 +200,12 @@ def vae_from_json(document: Json) -> VAEConfig:
     check(file, document, VAE_SUPPORTED)
     check(file, {"out_channels": 3} | document, {"out_channels": (document.get("in_channels", 3),)})
     with errors_of(file):
-        return VAEConfig(**_fields(document, VAE))
+        config = VAEConfig(**_fields(document, VAE))
+    for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+        types = [kind] * len(config.channels)
+        if list(document.get(key, [kind])) != types:
+            refuse(file, key, document.get(key), f"{types}, one per level")
+    return config
 
 
 def vae_to_json(config: VAEConfig) -> Json:
@@ -190,13 +224,18 @@ def check(file: str, document: Json, supported: Supported) -> None:
     """Refuse a document with a value that is not supported."""
     for key, value in supported.items():
         values = value if isinstance(value, tuple) else (value,)
-        if key in document and document[key] not in values:
+        if key in document and not any(_same(document[key], each) for each in values):
             refuse(file, key, document[key], " or ".join(map(repr, values)))
+
+
+def _same(value: object, other: object) -> bool:
+    """Equal, and both a truth or neither: JSON's 1 is not true."""
+    return isinstance(value, bool) is isinstance(other, bool) and value == other
 
 
 def refuse(file: str, key: str, got: object, wanted: str) -> NoReturn:
     """Raise the WeightsError for a key of ``file``."""
-    raise WeightsError(f"{file} has {key} = {got!r}, expected {wanted}; other values are not supported")
+    raise WeightsError(f"{file} has {key} = {shown(got)}, expected {wanted}; other values are not supported")
 
 
 @contextlib.contextmanager
@@ -204,7 +243,7 @@ def errors_of(file: str) -> Iterator[None]:
     """Turn a config's errors of values into a WeightsError that names the file."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise WeightsError(f"{file} makes no network: {error}; save the folder again") from error
 
 
@@ -220,19 +259,35 @@ def _keys(config: object, keys: Keys) -> Json:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def _per_level(value: Any, levels: int) -> tuple[int, ...]:
+def _per_level(value: Any, levels: int) -> tuple[Any, ...]:
+    """One value for each level, of one for all or a list; lists within it are those of a level's blocks."""
     numbers = (value,) * levels if isinstance(value, int) else tuple(value)
-    if len(numbers) != levels or not all(isinstance(number, int) for number in numbers):
-        raise ValueError(f"{value!r} is not one number for each of {levels} levels")
-    return numbers
+    if len(numbers) != levels:
+        raise ValueError(f"{reprlib.repr(value)} is not one number for each of {levels} levels")
+    return tuple(tuple(number) if isinstance(number, list | tuple) else number for number in numbers)
+
+
+def _where(attends: Sequence[bool], layers: Sequence[Depth]) -> tuple[Depth, ...]:
+    """Each level's depth: 0 where it has no attention, one number where its blocks have the same."""
+    return tuple(_merged(depth) if attention else 0 for attention, depth in zip(attends, layers, strict=True))
+
+
+def _merged(depth: Depth) -> Depth:
+    return depth[0] if isinstance(depth, tuple) and len(set(depth)) == 1 else depth
+
+
+def _listed(depth: Depth) -> int | list[int]:
+    """A level's depth as diffusers has it, where a level without attention has a number too."""
+    return max(depth, 1) if isinstance(depth, int) else list(depth)
 
 
 def _attends(file: str, document: Json, levels: int) -> list[bool]:
     down = document.get("down_block_types", ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"])
     up = document.get("up_block_types", ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3)
-    if not set(down) <= {"CrossAttnDownBlock2D", "DownBlock2D"} or len(down) != levels:
+    kinds = ("CrossAttnDownBlock2D", "DownBlock2D")
+    if not isinstance(down, list | tuple) or not all(each in kinds for each in down) or len(down) != levels:
         refuse(file, "down_block_types", down, f"{levels} of 'CrossAttnDownBlock2D' and 'DownBlock2D'")
     mirror = [name.replace("Down", "Up") for name in down[::-1]]
-    if list(up) != mirror:
+    if not isinstance(up, list | tuple) or list(up) != mirror:
         refuse(file, "up_block_types", up, f"{mirror}, the mirror of down_block_types")
     return [name.startswith("CrossAttn") for name in down]

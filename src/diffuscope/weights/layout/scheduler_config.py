@@ -148,6 +148,15 @@ SCHEDULERS = {
 }
 
 
+FIELDS = frozenset(DEFAULTS).union(
+    SPACINGS,
+    ("trained_betas",),
+    *(scheduler.supported for scheduler in SCHEDULERS.values()),
+    *(scheduler.chosen_by for scheduler in SCHEDULERS.values()),
+)
+"""The fields that some class reads, or refuses; a class does not read another's, there neither."""
+
+
 def from_json(document: Json) -> tuple[ScheduleConfig, dict[str, str]]:
     """The schedule, and the preset's ``sampler`` and ``sigmas``, of a scheduler's configuration."""
     check(FILE, DEFAULTS | document, {"_class_name": tuple(SCHEDULERS)})

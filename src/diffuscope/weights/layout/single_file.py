@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import ModelConfig
-from diffuscope.errors import WeightMismatchError
-from diffuscope.weights.layout import ldm
+from diffuscope.weights.layout import fields, ldm
 from diffuscope.weights.layout.diffusers import PartConfig
 from diffuscope.weights.store import files
 from diffuscope.weights.store.stores import Store
@@ -21,7 +20,7 @@ IGNORED = {
     r"model_ema\..*": "a moving average of the weights, for further training",
     r"(alphas|betas|sqrt_alphas|sqrt_one_minus_alphas|log_one_minus_alphas|sqrt_recip_alphas|sqrt_recipm1_alphas)"
     r"(_cumprod)?(_prev)?": "tables of the schedule",
-    r"posterior_.*|lvlb_weights|logvar|scale_factor|denoiser\.sigmas": "tables for training",
+    r"posterior_.*|lvlb_weights|logvar|scale_factor|denoiser\.(log_)?sigmas": "tables for training",
     r"v_pred|ztsnr|global_step": "marks of how the network was trained",
     r"cond_stage_model\.logit_scale|conditioner\.embedders\.\d+\.logit_scale": "for CLIP's training",
     r"first_stage_model\.(loss|model_ema)\..*": "for the VAE's training",
@@ -63,19 +62,23 @@ def write(path: str | Path, networks: Mapping[str, Mapping[str, Tensor]], config
     files.write(path, tensors, metadata)
 
 
+def notes(store: Store, config: ModelConfig) -> tuple[str, ...]:
+    """A note on the tensors that belong to no network and are not known to be irrelevant, if there are any."""
+    prefixes = tuple(ldm.prefixes(config).values())
+    names = sorted(name for name in store.header.tensors if not name.startswith(prefixes) and not _ignored(name))
+    return tuple(fields.note(store.path.name, "tensors", names))
+
+
+def _ignored(name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in IGNORED)
+
+
 def _split(store: Store, config: ModelConfig) -> dict[str, dict[str, str]]:
-    """Part -> name in the part -> name in the file."""
+    """Part -> name in the part -> name in the file. ``notes`` names the tensors of no part."""
     prefixes = ldm.prefixes(config)
-    ignored = [re.compile(pattern) for pattern in IGNORED]
     split: dict[str, dict[str, str]] = {part: {} for part in prefixes}
     for name in store.header.tensors:
-        if any(pattern.fullmatch(name) for pattern in ignored):
-            continue
         part = next((part for part, prefix in prefixes.items() if name.startswith(prefix)), None)
-        if part is None:
-            raise WeightMismatchError(
-                f"tensor {name!r} of {store.path} belongs to no network of {config.name}, expected a name with "
-                f"{', '.join(prefixes.values())}; the file is of another kind of model"
-            )
-        split[part][name.removeprefix(prefixes[part])] = name
+        if part is not None and not _ignored(name):
+            split[part][name.removeprefix(prefixes[part])] = name
     return split

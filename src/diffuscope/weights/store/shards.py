@@ -40,9 +40,9 @@ def read_index(index: Path) -> tuple[Path, ...]:
     paths = tuple(index.with_name(name) for name in sorted(indexed))
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise ModelNotFoundError(
-            f"{index} names {len(paths)} files, of which {len(missing)} are missing ({', '.join(missing[:5])}"
-            f"{', ...' * (len(missing) > 5)}); fetch the whole set"
+            f"{index} names {len(paths)} files, of which {listed} are missing; fetch the whole set"
         )
     for path in paths:
         stored = files.read_header(path).tensors.keys()

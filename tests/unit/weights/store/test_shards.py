@@ -78,6 +78,21 @@ TORN = {
     ),
     "files that are pickles": (lambda index: write(index, {"a": "a.bin"}), WeightsError, "'a.bin'"),
     "a Windows path": (lambda index: write(index, {"a": "..\\a.safetensors"}), WeightsError, "beside it"),
+    "a name of 5,000 characters": (
+        lambda index: write(index, {"a": "x" * 5000 + ".safetensors"}),
+        WeightsError,
+        "beside it",
+    ),
+    "thousands of shards": (
+        lambda index: write(index, {str(i): f"{i}.safetensors" for i in range(2000)}),
+        WeightsError,
+        "names 2000 files",
+    ),
+    "a hundred missing shards": (
+        lambda index: write(index, {str(i): f"{i}.safetensors" for i in range(100)}),
+        ModelNotFoundError,
+        "and 95 more",
+    ),
     "no table": (lambda index: write(index, []), WeightsError, "no weight_map"),
     "a table of numbers": (lambda index: write(index, {"a": 3}), WeightsError, "no weight_map"),
     "no JSON": (lambda index: index.write_text("{"), WeightsError, "cannot be read as JSON"),
@@ -97,6 +112,6 @@ def test_a_torn_set_is_refused(folder: Path, name: str) -> None:
 
 def test_an_endless_index_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = split(folder)
-    monkeypatch.setattr(files, "JSON_LIMIT", 100)
+    monkeypatch.setattr(shards, "INDEX_LIMIT", 100)
     with pytest.raises(WeightsError, match="longer than 100 bytes"):
         shards.read_index(index)

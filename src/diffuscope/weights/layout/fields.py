@@ -1,0 +1,124 @@
+"""The fields of a diffusers folder's configuration files: read, irrelevant for a stated reason, or named in a report.
+
+A field that no table knows may change the picture, so ``unused`` names it, for ``info`` and the notes of a call.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from diffuscope.config import ModelConfig
+from diffuscope.errors import shown
+from diffuscope.weights.layout import network_config, scheduler_config
+from diffuscope.weights.layout.network_config import Json
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model's files say of it, besides its weights."""
+
+    config: ModelConfig
+    notes: tuple[str, ...] = ()
+    """One sentence on each file with something that is not used."""
+
+
+Kind = Literal["model_index", "text_encoder", "unet", "vae", "scheduler"]
+
+ORIGIN = "where the file comes from"
+OUTPUT = "form of the output in other programs"
+TRAINING = "for training"
+PRECISION = "precision of the computation, which dtype decides here"
+
+COMMON = {
+    "_class_name": "checked where it decides",
+    "_commit_hash": ORIGIN,
+    "_diffusers_version": ORIGIN,
+    "_name_or_path": ORIGIN,
+    "_use_default_values": "fields that were left out",
+}
+
+IRRELEVANT: dict[Kind, dict[str, str]] = {
+    "model_index": {
+        "add_watermarker": "images get no watermark here",
+        "feature_extractor": "of the safety checker",
+        "image_encoder": "of IP-Adapters",
+        "requires_safety_checker": "no image is judged here",
+        "safety_checker": "no image is judged here",
+    },
+    "text_encoder": {
+        **dict.fromkeys(("bos_token_id", "pad_token_id"), "the tokenizer has its own"),
+        **dict.fromkeys(("dtype", "torch_dtype", "_attn_implementation_autoset"), PRECISION),
+        **dict.fromkeys(("dropout", "gradient_checkpointing", "initializer_factor", "initializer_range"), TRAINING),
+        **dict.fromkeys(("chunk_size_feed_forward", "id2label", "label2id", "output_attentions"), OUTPUT),
+        **dict.fromkeys(("output_hidden_states", "problem_type", "return_dict", "use_cache"), OUTPUT),
+        **dict.fromkeys(("is_decoder", "is_encoder_decoder", "tie_word_embeddings"), "of other transformers"),
+        "transformers_version": ORIGIN,
+    },
+    "unet": {
+        "addition_embed_type_num_heads": "of other kinds of added conditioning",
+        "class_embeddings_concat": "of class embeddings",
+        **dict.fromkeys(("decay", "inv_gamma", "min_decay", "optimization_step", "power"), TRAINING),
+        **dict.fromkeys(("update_after_step", "use_ema_warmup"), TRAINING),
+        **dict.fromkeys(("upcast_attention",), PRECISION),
+    },
+    "vae": {"sample_size": "size of training images, or of tiles"},
+    "scheduler": {
+        **dict.fromkeys(("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"), "without clipping"),
+        **dict.fromkeys(("flow_shift", "shift_terminal", "time_shift_type", "use_dynamic_shifting"), "of flow models"),
+        **dict.fromkeys(("noise_sampler_seed",), "a call has its own seed"),
+        **dict.fromkeys(("variance_type",), "of networks that predict their variance"),
+    },
+}
+"""File -> field that says nothing about the picture -> the reason."""
+
+READ: dict[Kind, frozenset[str]] = {
+    "model_index": frozenset(
+        [
+            "_diffuscope",
+            "force_zeros_for_empty_prompt",
+            "requires_aesthetics_score",
+            "scheduler",
+            "text_encoder",
+            "text_encoder_2",
+            "tokenizer",
+            "tokenizer_2",
+            "unet",
+            "vae",
+        ]
+    ),
+    "text_encoder": frozenset(["architectures", "projection_dim"]).union(
+        network_config.TEXT_ENCODER, network_config.TEXT_ENCODER_SUPPORTED
+    ),
+    "unet": frozenset(
+        [
+            "attention_head_dim",
+            "down_block_types",
+            "mid_block_type",
+            "num_attention_heads",
+            "reverse_transformer_layers_per_block",
+            "sample_size",
+            "transformer_layers_per_block",
+            "up_block_types",
+        ]
+    ).union(network_config.UNET, network_config.UNET_SUPPORTED),
+    "vae": frozenset(["down_block_types", "out_channels", "up_block_types"]).union(
+        network_config.VAE, network_config.VAE_SUPPORTED
+    ),
+    "scheduler": scheduler_config.FIELDS,
+}
+"""File -> the fields that decide something here, or are refused where they would."""
+
+MOST = 8
+"""Fields that a note names."""
+
+
+def unused(kind: Kind, file: str, document: Json) -> list[str]:
+    """One note on the fields of a file that nothing here reads, if it has any."""
+    return note(file, "fields", sorted(document.keys() - READ[kind] - IRRELEVANT[kind].keys() - COMMON.keys()))
+
+
+def note(file: str, what: str, names: Iterable[str]) -> list[str]:
+    """One note on the ``names`` in a file that are not used, or none."""
+    names = [*names]
+    listed = ", ".join(map(shown, names[:MOST])) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
+    return [f"{file} has {what} that are not used: {listed}"] if names else []
