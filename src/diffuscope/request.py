@@ -91,8 +91,8 @@ class Request(Options):
     prompt: Annotated[str | Annotated[Sequence[str], MinLen(1)] | None, Group("prompt")] = None
     """text of the image, or a list of texts for several; <lora:name:0.8> applies a LoRA"""
     _: KW_ONLY
-    negative_prompt: str | Annotated[Sequence[str], MinLen(1)] | None = ""
-    """text to guide away from; one, or one per prompt"""
+    negative_prompt: str | Annotated[Sequence[str], MinLen(1)] | None = None
+    """text to guide away from; one, or one per prompt; None is the empty text, and zeros in SDXL"""
     clip_skip: Annotated[int, Ge(0)] = 0
     """layers of the text encoder to skip, counted from its end; AUTOMATIC1111's number minus 1"""
     num_images_per_prompt: Annotated[int, Interval(ge=1, le=1024)] = 1

@@ -106,9 +106,13 @@ def test_text_to_image(saved: Any, family: str, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 6.0])
-def test_no_negative_prompt_means_zeros_in_sdxl(saved: Any, guidance_scale: float) -> None:
+@pytest.mark.parametrize("negative_prompt", [None, ""])
+def test_only_no_negative_prompt_means_zeros_in_sdxl(
+    saved: Any, guidance_scale: float, negative_prompt: str | None
+) -> None:
     ours, folder = saved("sdxl")
     call = {"latents": noise(2), "num_inference_steps": 4, "guidance_scale": guidance_scale}
+    call |= {"negative_prompt": negative_prompt}
     other = opened(folder)(PROMPT, **call, num_images_per_prompt=2, output_type="latent").images
     result = ours(PROMPT, **call, num_images_per_prompt=2, sampler="ddim")
     assert off(result.latents, other) < TOLERANCE

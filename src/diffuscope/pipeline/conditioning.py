@@ -47,8 +47,8 @@ def encoded(
         if conditioning is None:
             conditioning = _rows(states, slice(len(negative), None))
     assert conditioning is not None
-    if uncond is not None and components.config.zero_negative:
-        uncond = _zeroed(uncond, [not text for text in negative])
+    if uncond is not None and components.config.zero_negative and plan.request.negative_prompt is None:
+        uncond = _zeroed(uncond)
     cond = _per_image(components, plan, conditioning, plan.sizes)
     return cond, None if uncond is None else _per_image(components, plan, uncond, plan.negative_sizes)
 
@@ -99,11 +99,10 @@ def _rows(states: Conditioning, rows: slice) -> Conditioning:
     return Conditioning(states.embeddings[rows], pooled=pooled)
 
 
-def _zeroed(states: Conditioning, empty: Sequence[bool]) -> Conditioning:
-    """The states with zeros in the ``empty`` rows."""
-    keep = (~torch.tensor(empty)).to(states.embeddings)
-    pooled = None if states.pooled is None else states.pooled * keep[:, None]
-    return replace(states, embeddings=states.embeddings * keep[:, None, None], pooled=pooled)
+def _zeroed(states: Conditioning) -> Conditioning:
+    """Zeros in the place of the states of a text that was not given."""
+    pooled = None if states.pooled is None else torch.zeros_like(states.pooled)
+    return replace(states, embeddings=torch.zeros_like(states.embeddings), pooled=pooled)
 
 
 def _per_image(components: Components, plan: Plan, states: Conditioning, sizes: Sequence[float]) -> UNetInputs:

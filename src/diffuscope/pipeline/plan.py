@@ -38,7 +38,7 @@ class Plan:
     prompts: tuple[str, ...]
     """Without LoRA tags; empty texts in the place of conditioning."""
     negative_prompts: tuple[str, ...]
-    """One per prompt."""
+    """One per prompt; empty where there are none."""
     seeds: tuple[int, ...]
     """One per image."""
     loras: Mapping[str, float]
@@ -89,10 +89,11 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         raise InputError("clip_skip", call.clip_skip, f"a whole number from 0 to {most}")
     pairs, sizes, negative_sizes = _sizes(config, call, preset)
     negative = _negative_prompts(call, len(prompts))
+    given = None if call.negative_prompt is None else negative
     request = Request(
         **{option.name: getattr(call, option.name) for option in options(Request)}
         | {field.name: getattr(preset, field.name) for field in fields(Preset)}
-        | {"prompt": written, "negative_prompt": negative, "seed": seeds, "sampler_options": sampler_options}
+        | {"prompt": written, "negative_prompt": given, "seed": seeds, "sampler_options": sampler_options}
         | pairs
     )
     return Plan(

@@ -131,8 +131,9 @@ def infotext(receipt: Receipt, index: int) -> str:
         "Version": f"diffuscope {receipt['versions']['diffuscope']}",
     }
     lines = [receipt["prompt"][prompt]]
-    if receipt["negative_prompt"][prompt]:
-        lines.append(f"Negative prompt: {receipt['negative_prompt'][prompt]}")
+    negative = receipt["negative_prompt"]
+    if negative is not None and negative[prompt]:
+        lines.append(f"Negative prompt: {negative[prompt]}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items() if value is not None))
     return "\n".join(lines)
 

@@ -126,7 +126,7 @@ def _pipeline(
     else:
         source = model if isinstance(model, ModelSource) else ModelSource(model)
         pipe = open_model(_source(old, source))
-    names = (*old["prompt"], *old["negative_prompt"])
+    names = (*old["prompt"], *(old["negative_prompt"] or ()))
     known = [] if source.models_dir is None else library.named_embeddings(source.models_dir, names)
     for path in (*embeddings, *known):
         pipe.load_embedding(path, allow_pickle=source.allow_pickle)
@@ -170,7 +170,7 @@ def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
 
 def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:
     used = pipe.embeddings.receipt_entries(
-        parse_lora_tags(text).text for text in [*old["prompt"], *old["negative_prompt"]]
+        parse_lora_tags(text).text for text in [*old["prompt"], *(old["negative_prompt"] or ())]
     )
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:

@@ -69,11 +69,20 @@ def test_conditioning_of_another_length(sdxl: Pipeline) -> None:
     assert torch.allclose(sdxl(conditioning=long, **call).latents, sdxl("fox", **call).latents, atol=1e-4)
 
 
-def test_a_negative_prompt_of_one_row_leaves_the_others_zero(sdxl: Pipeline) -> None:
+def test_an_empty_negative_prompt_is_encoded_and_none_is_zeros(sdxl: Pipeline) -> None:
     call = {"num_inference_steps": 2, "guidance_scale": 3.0}
     both = sdxl(["fox", "cat"], negative_prompt=["", "blue"], seed=1, **call).latents
-    alone = sdxl("fox", seed=1, **call).latents
-    assert torch.allclose(both[:1], alone, atol=1e-5)
+    empty, none = sdxl("fox", negative_prompt="", seed=1, **call), sdxl("fox", seed=1, **call)
+    assert torch.allclose(both[:1], empty.latents, atol=1e-5)
+    assert (empty.latents - none.latents).abs().max() > 0.01
+    assert (empty.receipt["negative_prompt"], none.receipt["negative_prompt"]) == ([""], None)
+
+
+@pytest.mark.parametrize("negative", [None, "", "blue"])
+def test_the_negative_prompt_of_a_receipt(sdxl: Pipeline, tmp_path: Path, negative: str | None) -> None:
+    result = sdxl("fox", negative_prompt=negative, seed=1, num_inference_steps=1, guidance_scale=3.0)
+    (path,) = result.save(tmp_path / "out.png")
+    assert ds.replay(path, model=sdxl).identical
 
 
 @pytest.mark.parametrize(
