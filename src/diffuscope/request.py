@@ -103,7 +103,7 @@ class Request(Options):
     """denoising steps"""
     sampler: str | None = None
     """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler"""
-    sampler_options: Mapping[str, int | float | str] = field(default_factory=dict)
+    sampler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """options of the sampler, such as eta=0.5 or s_churn=10"""
     sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
     """spacing of the noise levels, or the levels themselves"""

@@ -30,7 +30,7 @@ def test_what_diffusers_saves_of_our_json_reads_the_same(tmp_path, model):
     scheduler = scheduler_config.to_json(model.schedule, model.preset)
     instance = getattr(diffusers, scheduler["_class_name"]).from_config(scheduler)
     instance.save_pretrained(tmp_path)
-    schedule, preset = scheduler_config.from_json(json.loads((tmp_path / "scheduler_config.json").read_text()))
+    schedule, preset, *_ = scheduler_config.from_json(json.loads((tmp_path / "scheduler_config.json").read_text()))
     assert schedule == model.schedule
     assert preset["sampler"] == model.preset.sampler
     for encoder in model.text_encoders:
@@ -75,7 +75,7 @@ def test_defaults_of_every_scheduler_class_are_theirs(name):
             scheduler_config.from_json({"_class_name": name})
         full["clip_sample"] = False
     short = {"_class_name": name, "clip_sample": False}
-    assert scheduler_config.from_json(short) == scheduler_config.from_json(full)
+    assert scheduler_config.from_json(short)[:3] == scheduler_config.from_json(full)[:3]
 
 
 def test_every_field_that_they_know_is_read_refused_or_irrelevant():

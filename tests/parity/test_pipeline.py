@@ -1,6 +1,9 @@
 """diffusers opens what we save and makes the same latents of the same noise; and we open what it saves."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -132,3 +135,39 @@ def test_we_open_what_diffusers_saves(saved: Path, noise: torch.Tensor, tmp_path
     assert result.receipt["sampler"] == sampler
     difference = (result.latents - latents_of(theirs, noise)).abs().max()
     assert difference < TOLERANCE
+
+
+BEFORE = ("steps_offset", "clip_sample", "set_alpha_to_one", "timestep_spacing", "prediction_type")
+"""Keys that scheduler files of 2022 lack."""
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # theirs, on the outdated file
+@pytest.mark.parametrize(
+    ("old", "changed"),
+    [
+        ({"_class_name": "DDIMScheduler"}, {"steps_offset", "clip_sample"}),
+        ({"_class_name": "DDIMScheduler", "steps_offset": 0, "clip_sample": True}, {"steps_offset", "clip_sample"}),
+        ({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, {"steps_offset"}),
+        ({"_class_name": "PNDMScheduler", "steps_offset": 1, "skip_prk_steps": True}, set()),
+        ({"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"}, {"steps_offset"}),
+        ({"_class_name": "EulerDiscreteScheduler"}, set()),
+    ],
+)
+def test_an_outdated_scheduler_file(
+    saved: Path, noise: torch.Tensor, tmp_path: Path, old: dict[str, Any], changed: set[str]
+) -> None:
+    """diffusers' pipelines of Stable Diffusion mend it; so do we, and say so."""
+    folder = shutil.copytree(saved, tmp_path / "old")
+    path = folder / "scheduler/scheduler_config.json"
+    document = {key: value for key, value in json.loads(path.read_text()).items() if key not in BEFORE}
+    path.write_text(json.dumps(document | old))
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", old["_class_name"]]
+    del index["_diffuscope"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    ours = ds.load(folder, device="cpu")
+    result = ours([PROMPT] * 2, negative_prompt=NEGATIVE, latents=noise, num_inference_steps=10, guidance_scale=7.5)
+    assert (result.latents - latents_of(theirs_of(folder), noise)).abs().max() < TOLERANCE
+    notes = [note for note in result.receipt["notes"] if "outdated" in note]
+    assert {key for key in ("steps_offset", "clip_sample") if any(key in note for note in notes)} == changed
+    assert len(notes) == len(changed)

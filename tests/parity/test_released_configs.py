@@ -178,7 +178,7 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("family", SCHEDULERS)
 def test_the_published_scheduler_is_the_family(family: str) -> None:
-    schedule, preset = scheduler_config.from_json(SCHEDULERS[family])
+    schedule, preset, *_ = scheduler_config.from_json(SCHEDULERS[family])
     assert schedule == FAMILIES[family].schedule
     assert preset["sigmas"] == "model"
     if family.startswith(("sd-", "sdxl")):

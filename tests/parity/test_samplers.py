@@ -119,8 +119,7 @@ def test_an_end_at_the_lowest_level_equals_the_reference(name):
     for prediction in predictions(name):
         for steps in (2, 4, 6, 18, 20) if name == "dpmpp_2s" else STEPS:
             spacing = "linspace" if name == "dpmpp_2s" else "trailing"
-            theirs = {"lower_order_final": False} if name.startswith("dpmpp_2m_sde") else {}
-            errors = compare(name, sd(prediction), steps, spacing, "sigma_min", theirs=theirs).errors
+            errors = compare(name, sd(prediction), steps, spacing, "sigma_min").errors
             assert max(errors) <= TOLERANCE, (prediction, steps, errors)
 
 

@@ -168,7 +168,7 @@ def _pair(text: str, flag: Flag) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(flag.argument, text, "NAME=VALUE, such as eta=0.5")
-    return name, _scalar(value, (int, float))
+    return name, _scalar(value, (bool, int, float))
 
 
 def _scalar(text: str, kinds: tuple[Any, ...]) -> Any:

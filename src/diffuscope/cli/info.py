@@ -113,4 +113,5 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
     for part, paths in loading.weight_files(folder, config, allow_pickle=allow_pickle).items():
         headers = [(open_store(path, allow_pickle=allow_pickle).header, path) for path in paths]
         lines += [f"  {part}: {_tensors(header, path)[0].strip()}" for header, path in headers]
-    return lines + [f"  {note}" for note in description.notes]
+    lines += [f"  {note}" for note in description.notes]
+    return lines + [f"  without effect: {entry}" for entry in description.unused]

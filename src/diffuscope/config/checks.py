@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from functools import cache
 from types import NoneType, UnionType
@@ -42,6 +42,8 @@ def _is(value: object, kind: Any) -> bool:
         return isinstance(value, str) and value in args
     if origin is tuple:
         return isinstance(value, tuple) and all(_is(each, args[0]) for each in value)
+    if origin is Mapping:
+        return isinstance(value, dict) and all(_is(key, args[0]) and _is(each, args[1]) for key, each in value.items())
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
@@ -55,6 +57,8 @@ def _words(kind: Any) -> str:
         return f"one of {', '.join(args)}"
     if origin is tuple:
         return f"a list, of which each is {_words(args[0])}"
+    if origin is Mapping:
+        return f"an object, in which each value is {_words(args[1])}"
     names: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
     return names.get(kind, "null" if kind is NoneType else f"a {kind.__name__}")
 

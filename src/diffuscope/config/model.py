@@ -1,5 +1,6 @@
 """Everything that tells one model from another: its networks, its noise schedule, and the defaults of a call."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -40,7 +41,9 @@ class ScheduleConfig:
         if self.train_steps > MOST_TRAIN_STEPS or abs(self.steps_offset) > MOST_TRAIN_STEPS:
             raise ValueError(f"train_steps and steps_offset may be at most {MOST_TRAIN_STEPS}")
         if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(f"betas go from {self.beta_start} to {self.beta_end}; they must rise between 0 and 1")
+            raise ValueError(
+                f"beta_start is {self.beta_start} and beta_end {self.beta_end}; betas must rise between 0 and 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,9 @@ class Preset:
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
     sampler: str = "ddim"
+    sampler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)  # of this sampler alone
     sigmas: str | tuple[float, ...] = "model"
+    final_sigma: FinalSigma | None = None  # of this sampler alone
     height: int = 512
     width: int = 512
     upscale: int = 1

@@ -43,7 +43,7 @@ class Plan:
     """One per image."""
     loras: Mapping[str, float]
     """Name -> weight of those that the prompts name."""
-    sampler_options: Mapping[str, float | str]
+    sampler_options: Mapping[str, bool | float | str]
     levels: Levels
     """What the run visits: for img2img the last part of the schedule."""
     planned_sigmas: tuple[float, ...]
@@ -75,9 +75,9 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     written = texts_of(call.prompt) if call.conditioning is None else ("",) * _rows(config, call.conditioning)
     prompts, loras = untagged(written)
     seeds = seeds_of(call.seed, _images(call, len(prompts)))
-    preset, sampler_options = _filled(config, call)
+    preset = _filled(config, call)
     levels = schedule.levels(
-        preset.num_inference_steps, sampler=preset.sampler, sigmas=preset.sigmas, final_sigma=call.final_sigma
+        preset.num_inference_steps, sampler=preset.sampler, sigmas=preset.sigmas, final_sigma=preset.final_sigma
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
     levels, planned = _visited(levels, config, call, TABLE[preset.sampler].variance_preserving)
@@ -93,7 +93,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     request = Request(
         **{option.name: getattr(call, option.name) for option in options(Request)}
         | {field.name: getattr(preset, field.name) for field in fields(Preset)}
-        | {"prompt": written, "negative_prompt": given, "seed": seeds, "sampler_options": sampler_options}
+        | {"prompt": written, "negative_prompt": given, "seed": seeds}
         | pairs
     )
     return Plan(
@@ -103,7 +103,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         negative_prompts=negative,
         seeds=seeds,
         loras=loras,
-        sampler_options=sampler_options,
+        sampler_options=preset.sampler_options,
         levels=levels,
         planned_sigmas=planned,
         guided=guided,
@@ -170,8 +170,8 @@ def _images(call: Call, prompts: int) -> int:
     return images
 
 
-def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float | str]]:
-    """The model's preset with the call's options filled in, and the options of its sampler."""
+def _filled(config: ModelConfig, call: Call) -> Preset:
+    """The model's preset with the call's options filled in."""
     preset, factor = config.preset, config.vae.factor
     given: dict[str, Any] = {field.name: getattr(call, field.name) for field in fields(Preset)}
     latents = call.image if isinstance(call.image, Tensor) else call.latents
@@ -180,10 +180,15 @@ def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float
         given |= {name: pixels for name, pixels in size.items() if given[name] is None}
     found = samplers.find(preset.sampler if call.sampler is None else call.sampler)
     given["sampler"] = found.info.name
+    own = found.info.name == preset.sampler  # the preset's options and end are those of its sampler
+    chosen = {**preset.sampler_options, **call.sampler_options} if own else call.sampler_options
+    given["sampler_options"] = _sampler_options(chosen, found.info.name)
     if call.sigmas is None:  # a fused name ("DPM++ 2M Karras") sets the schedule
         given["sigmas"] = found.spacing
     elif not isinstance(call.sigmas, str) and call.num_inference_steps is None:
         given["num_inference_steps"] = len(call.sigmas) - 1
+    if not own or not isinstance(given["sigmas"] or preset.sigmas, str):
+        preset = replace(preset, final_sigma=None)
     preset = replace(preset, **{name: value for name, value in given.items() if value is not None})
     for name in ("height", "width"):
         if (pixels := getattr(preset, name)) % factor:
@@ -192,13 +197,13 @@ def _filled(config: ModelConfig, call: Call) -> tuple[Preset, Mapping[str, float
     if preset.num_inference_steps > config.schedule.train_steps:
         steps = config.schedule.train_steps
         raise InputError("num_inference_steps", preset.num_inference_steps, f"a whole number from 1 to {steps}")
-    return preset, _sampler_options(call.sampler_options, found.info.name)
+    return preset
 
 
-def _sampler_options(given: Mapping[str, int | float | str], sampler: str) -> dict[str, float | str]:
+def _sampler_options(given: Mapping[str, bool | float | str], sampler: str) -> dict[str, bool | float | str]:
     """Options of a sampler, each of the type that it has there."""
     known = samplers.options(TABLE[sampler].function)
-    found: dict[str, float | str] = {}
+    found: dict[str, bool | float | str] = {}
     for name, value in given.items():
         argument = f"sampler_options.{name}"
         if name not in known:

@@ -32,6 +32,9 @@ TEXT_KEY = "parameters"
 CLIP = "similarity"
 """Stands beside the networks in ``weights`` where similarity guided the run."""
 
+_SCHEDULE_TYPES = {"sgm_uniform": "SGM Uniform"}
+"""Spacing -> its name in AUTOMATIC1111's web UI, where that is not the capitalised word."""
+
 _PROVENANCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
     **dict.fromkeys(("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "embeddings"), (list,)),
@@ -114,7 +117,7 @@ def infotext(receipt: Receipt, index: int) -> str:
     settings: dict[str, object] = {
         "Steps": receipt["num_inference_steps"],
         "Sampler": samplers.TABLE[receipt["sampler"]].label,
-        "Schedule type": None if spacing == "model" else spacing.capitalize(),
+        "Schedule type": None if spacing == "model" else _SCHEDULE_TYPES.get(spacing, spacing.capitalize()),
         "CFG scale": f"{receipt['guidance_scale']:g}",
         "Seed": receipt["seed"][index],
         "Size": f"{receipt['width']}x{receipt['height']}",

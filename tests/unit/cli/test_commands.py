@@ -176,6 +176,17 @@ def test_info_of_a_folder_says_which_family_and_why(tmp_path: Path, capsys) -> N
     assert len(said.splitlines()) < 25
 
 
+def test_info_names_what_a_scheduler_file_says_in_vain(folder: Path, capsys) -> None:
+    path = folder / "scheduler/scheduler_config.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"steps_offset": 0, "skip_prk_steps": True, "flow_shift": 3.0}))
+    assert main(["info", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "scheduler/scheduler_config.json is outdated: steps_offset 0 is read as 1" in said
+    for key in ("skip_prk_steps", "flow_shift"):
+        assert f"without effect: scheduler/scheduler_config.json: {key}\n" in said
+
+
 def test_info_leaves_the_terminal_alone(tmp_path: Path, capsys) -> None:
     path = write_png(tmp_path / "out.png", Image.new("RGB", (2, 2)), {"parameters": "a\x1b]0;title\x07 fox\x9b2J\nb"})
     assert main(["info", str(path)]) == 0

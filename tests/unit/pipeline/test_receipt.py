@@ -64,6 +64,11 @@ def test_the_receipt_names_no_folder(tiny_folder: Path, tmp_path: Path) -> None:
     assert str(tiny_folder.parent) not in json.dumps(read_text_chunks(path))
 
 
+def test_the_spacing_has_its_name_in_the_web_ui(tiny: Pipeline) -> None:
+    receipt = tiny("fox", seed=1, sigmas="sgm_uniform", sampler="euler").receipt
+    assert ", Schedule type: SGM Uniform, " in infotext(receipt, 0)
+
+
 def test_names_with_commas_are_quoted(tiny: Pipeline) -> None:
     receipt = tiny("fox", seed=1).receipt | {"model": "a, b: c"}
     assert 'Model: "a, b: c", ' in infotext(receipt, 0)

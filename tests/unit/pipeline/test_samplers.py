@@ -1,5 +1,6 @@
 """Every sampler in a call: it is found by its names, gets the noise of its kind, and its seed is its picture."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,26 @@ def test_thresholds_are_the_last_function_around_the_denoiser(
     assert result.receipt["thresholding"] == thresholding
     (path,) = result.save(tmp_path / "kept.png")
     assert ds.replay(path, model=tiny).identical
+
+
+def test_options_and_end_of_the_preset_are_those_of_its_sampler(tiny: Pipeline, tmp_path: Path) -> None:
+    preset = replace(tiny.config.preset, sampler="unipc", sampler_options={"order": 3}, final_sigma="sigma_min")
+    pipe = Pipeline(replace(tiny.components, config=replace(tiny.config, preset=preset)))
+    call = {"prompt": "a red fox", "seed": 3, "num_inference_steps": 4, **SIZE}
+    usual = pipe(**call)
+    assert usual.receipt["sampler_options"] == {"order": 3}
+    assert usual.receipt["noise_levels"][-1] > 0
+    same = tiny(sampler="unipc", sampler_options={"order": 3}, final_sigma="sigma_min", **call)
+    assert torch.equal(usual.latents, same.latents)
+    added = pipe(sampler_options={"variant": "bh1"}, **call)
+    assert added.receipt["sampler_options"] == {"order": 3, "variant": "bh1"}
+    other = pipe(sampler="euler", **call)
+    assert other.receipt["sampler_options"] == {}
+    assert torch.equal(other.latents, tiny(sampler="euler", **call).latents)
+    assert pipe(sigmas=[5.0, 1.0, 0.0], prompt="a", seed=3, **SIZE).receipt["noise_levels"] == [5.0, 1.0, 0.0]
+    for layout in ("own", "diffusers"):
+        again = ds.load(pipe.save(tmp_path / layout, layout=layout), device="cpu")
+        assert again.config.preset == preset
+        assert torch.equal(again(**call).latents, usual.latents)
+    (path,) = usual.save(tmp_path / "fox.png")
+    assert ds.replay(path, model=pipe).identical

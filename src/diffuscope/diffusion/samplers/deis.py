@@ -23,11 +23,16 @@ def deis(
     *,
     noise: Noise | None = None,
     order: Annotated[int, Interval(ge=1, le=3)] = 2,
+    lower_order_final: bool = True,
 ) -> Iterator[Step]:
     """Multistep method: integrates a polynomial of slopes in log sigma. Zhang & Chen 2023, log-rho tAB-DEIS.
 
-    The first step and a step to level 0 are Euler steps, so the global order is 2. In runs of fewer than 15 steps the
-    last step is of first order and the one before of second at most.
+    The first step and a step to level 0 are Euler steps, so the global order is 2.
+
+    Args:
+        order: number of slopes of a step.
+        lower_order_final: whether in runs of fewer than 15 steps the last step is of first order and the one before of
+            second at most.
     """
     steps = len(sigmas) - 1
     slopes: deque[Tensor] = deque(maxlen=order)  # newest first
@@ -35,7 +40,7 @@ def deis(
         x0 = denoise(x, sigma)
         slopes.appendleft((x - x0) / sigma)
         x_next = x0 + (x - x0) * (sigma_next / sigma)
-        max_order = min(order, steps - i) if steps < _SHORT_RUN else order
+        max_order = min(order, steps - i) if lower_order_final and steps < _SHORT_RUN else order
         older = list(islice(slopes, 1, max_order)) if sigma_next > 0 else []
         weights = _weights([sigmas[i - j] for j in range(len(older) + 1)], sigma_next)
         for slope, weight in zip(older, weights, strict=True):

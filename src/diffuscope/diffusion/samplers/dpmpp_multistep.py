@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Interval
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.contract import Eta, checked
@@ -20,7 +21,15 @@ _SHORT_RUN = 15
 
 @checked()
 def dpmpp_2m(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, solver: Solver = "midpoint"
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise | None = None,
+    order: Annotated[int, Interval(ge=1, le=2)] = 2,
+    solver: Solver = "midpoint",
+    lower_order_final: bool = True,
+    euler_at_final: bool = False,
 ) -> Iterator[Step]:
     """Second-order multistep method in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 2.
 
@@ -29,18 +38,32 @@ def dpmpp_2m(
     the reference found to be more stable.
 
     Args:
+        order: 2, or 1 for Euler steps.
         solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
+        lower_order_final: whether runs of fewer than 15 steps lower the order of their last steps.
+        euler_at_final: whether the last step of every run is an Euler step.
     """
-    return _multistep(denoise, x, sigmas, noise, _Method(2, solver, lower_order_final=True))
+    return _multistep(denoise, x, sigmas, noise, _Method(order, solver, 0.0, lower_order_final, euler_at_final))
 
 
-def dpmpp_3m(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None) -> Iterator[Step]:
+@checked()
+def dpmpp_3m(
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise | None = None,
+    solver: Solver = "midpoint",
+    lower_order_final: bool = True,
+    euler_at_final: bool = False,
+) -> Iterator[Step]:
     """Third-order multistep method in log sigma: ``dpmpp_2m`` with one more estimate (Lu et al. 2022, appendix D).
 
     The first step is an Euler step and the second of second order, so the global order is 2. In runs of fewer than 15
-    steps the last two steps are of second and first order.
+    steps the last two steps are of second and first order. Options as in ``dpmpp_2m``; ``solver`` is that of the
+    steps of second order.
     """
-    return _multistep(denoise, x, sigmas, noise, _Method(3, "midpoint", lower_order_final=True))
+    return _multistep(denoise, x, sigmas, noise, _Method(3, solver, 0.0, lower_order_final, euler_at_final))
 
 
 @checked(noise="eta")
@@ -52,21 +75,33 @@ def dpmpp_2m_sde(
     noise: Noise | None = None,
     eta: Eta = 1.0,
     solver: Solver = "midpoint",
+    lower_order_final: bool = True,
+    euler_at_final: bool = False,
 ) -> Iterator[Step]:
     """``dpmpp_2m`` on the reverse stochastic equation: Lu et al. 2022, appendix E (SDE-DPM-Solver++), with an eta.
 
     Args:
         eta: amount of fresh noise; 0 is the deterministic method.
         solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
+        lower_order_final: as in ``dpmpp_2m``.
+        euler_at_final: as in ``dpmpp_2m``.
     """
-    return _multistep(denoise, x, sigmas, noise, _Method(2, solver, eta))
+    return _multistep(denoise, x, sigmas, noise, _Method(2, solver, eta, lower_order_final, euler_at_final))
 
 
+@checked(noise="eta")
 def dpmpp_2m_sde_heun(
-    denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None, eta: Eta = 1.0
+    denoise: Denoiser,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise | None = None,
+    eta: Eta = 1.0,
+    lower_order_final: bool = True,
+    euler_at_final: bool = False,
 ) -> Iterator[Step]:
     """``dpmpp_2m_sde`` with ``solver="heun"``."""
-    return dpmpp_2m_sde(denoise, x, sigmas, noise=noise, eta=eta, solver="heun")
+    return _multistep(denoise, x, sigmas, noise, _Method(2, "heun", eta, lower_order_final, euler_at_final))
 
 
 @checked(noise="eta")
@@ -86,9 +121,13 @@ class _Method:
     eta: float = 0.0
     lower_order_final: bool = False
     """Whether a run of fewer than 15 steps lowers the order of its last steps."""
+    euler_at_final: bool = False
+    """Whether the last step is of first order in every run."""
 
     def order_at(self, index: int, steps: int) -> int:
         """The highest order of step ``index``."""
+        if self.euler_at_final and index == steps - 1:
+            return 1
         return min(self.order, steps - index) if self.lower_order_final and steps < _SHORT_RUN else self.order
 
 

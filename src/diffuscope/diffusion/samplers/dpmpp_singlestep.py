@@ -20,18 +20,24 @@ def dpmpp_2s(
     *,
     noise: Noise | None = None,
     order: Annotated[int, Interval(ge=1, le=3)] = 2,
+    lower_order_final: bool = False,
 ) -> Iterator[Step]:
     """Singlestep method in log sigma: Lu et al. 2022 (DPM-Solver++), Algorithm 1, on the given levels.
 
     A group of ``order`` intervals is one step of that order: the first interval is an Euler step, the second corrects
     both with the second estimate, and so on. The step to level 0 is an Euler step. An ``x`` that is assigned within a
     group is carried on.
+
+    Args:
+        order: intervals of a group.
+        lower_order_final: whether the last interval is an Euler step where it would end a whole group.
     """
+    euler_from = len(sigmas) - 2 if lower_order_final and (len(sigmas) - 1) % order == 0 else len(sigmas)
     group: list[tuple[Tensor, float]] = []  # estimates and their levels, oldest first
     added: Tensor | None = None  # correction in the group's last step
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
-        if i % order == 0 or sigma_next == 0:
+        if i % order == 0 or sigma_next == 0 or i == euler_from:
             group, added = [], None
         group.append((x0, sigma))
         target = group[0][0]

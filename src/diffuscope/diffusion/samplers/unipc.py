@@ -36,11 +36,18 @@ def unipc(
     noise: Noise | None = None,
     order: Annotated[int, Interval(ge=1, le=3)] = 2,
     variant: Variant = "bh2",
+    lower_order_final: bool = True,
 ) -> Iterator[Step]:
     """UniPC on the clean estimate, multistep: Zhao et al. 2023, Algorithms 1 and 2.
 
     A step is corrected by the estimate at its end, which the next step needs anyway; the correction is added to
-    ``step.x``. The first step and the last are of first order.
+    ``step.x``. The first step is of first order.
+
+    Args:
+        order: highest order of a step.
+        variant: the paper's B(h).
+        lower_order_final: whether the order falls towards the end, to 1 in the last step. A step to level 0 is of
+            first order in any case.
     """
     steps = len(sigmas) - 1
     past: deque[tuple[Tensor, float]] = deque(maxlen=order)  # newest first: estimate, its log sigma
@@ -54,7 +61,7 @@ def unipc(
         x_next, pending = x0 + (x - x0) * (sigma_next / sigma), None
         if sigma_next > 0:
             width = math.log(sigma / sigma_next)
-            known = list(past)[: min(order, steps - i)]
+            known = list(past)[: min(order, steps - i) if lower_order_final else order]
             ratios = [(math.log(sigma) - level) / width for _, level in known[1:]]  # negative: before the step
             slopes = [(older - x0) / ratio for (older, _), ratio in zip(known[1:], ratios, strict=True)]
             predictor, corrector = _weights(ratios, width, variant)

@@ -96,8 +96,9 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     unet_json = read("unet", "unet/config.json")
     unet = network_config.unet_from_json(unet_json)
     vae = network_config.vae_from_json(read("vae", "vae/config.json"))
-    scheduler = read("scheduler", SCHEDULER) | _scheduler_class(folder / "model_index.json", index)
-    schedule, preset = scheduler_config.from_json(scheduler)
+    document = read("scheduler", SCHEDULER) | _scheduler_class(folder / "model_index.json", index)
+    scheduler = scheduler_config.from_json(document, index.get("_class_name"))
+    notes.extend(scheduler.notes)
     parts = [part for part in TEXT_ENCODERS if _has(index, part)]
     encoders = [_text_encoder(folder, part, read("text_encoder", f"{part}/config.json")) for part in parts]
     sdxl = unet.extra_dim is not None  # only its classes read penultimate states and heed `force_upcast`
@@ -113,13 +114,15 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
             text_encoder_2=None if len(encoders) == 1 else encoders[1],
             unet=unet,
             vae=replace(vae, upcast=vae.upcast and sdxl),
-            schedule=schedule,
-            preset=Preset(**{**_size(unet_json, vae), **_class_preset(index), **preset, **_own_preset(own)}),
+            schedule=scheduler.schedule,
+            preset=Preset(**{**_size(unet_json, vae), **_class_preset(index), **scheduler.preset, **_own_preset(own)}),
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WeightsError(f"the configuration in {folder} makes no model: {error}; {ADVICE}") from error
-    return fields.Description(config, tuple(notes))
+    known = scheduler_config.FIELDS.union(fields.IRRELEVANT["scheduler"])
+    unused = tuple(f"{SCHEDULER}: {entry}" for entry in scheduler.unused if entry.split()[0] in known)
+    return fields.Description(config, tuple(notes), unused)
 
 
 def _own_preset(own: Json) -> Json:

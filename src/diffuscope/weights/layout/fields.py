@@ -19,7 +19,9 @@ class Description:
 
     config: ModelConfig
     notes: tuple[str, ...] = ()
-    """One sentence on each file with something that is not used."""
+    """One sentence on each file with something that is not used, or is read otherwise than it is written."""
+    unused: tuple[str, ...] = ()
+    """Fields that are known, but without effect beside the others: "scheduler/scheduler_config.json: clip_sample"."""
 
 
 Kind = Literal["model_index", "text_encoder", "unet", "vae", "scheduler"]
