@@ -56,6 +56,7 @@ class UNetConfig:
     extra_dim: int | None = None  # width of the added conditioning (SDXL: pooled text and sizes)
     size_dim: int = 256  # of it, the width of the sinusoidal features of each size
     guidance_dim: int | None = None  # width of the guidance-scale embedding of distilled networks (LCM)
+    step_dim: int | None = None  # width of the step-size embedding of few-step networks (shortcut models)
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
@@ -64,8 +65,9 @@ class UNetConfig:
         positive(in_channels=self.in_channels, out_channels=self.out_channels, size_dim=self.size_dim)
         levels = len(self.channels)
         few(levels, levels * (2 * self.blocks + 1))
-        if self.guidance_dim is not None and self.guidance_dim < 4:
-            raise ValueError(f"guidance_dim is {self.guidance_dim}; it must be at least 4")
+        for name, width in (("guidance_dim", self.guidance_dim), ("step_dim", self.step_dim)):
+            if width is not None and width < 4:
+                raise ValueError(f"{name} is {width}; it must be at least 4")
         if self.mid_resnets not in (0, 1, 2) or self.mid_depth < 0:
             raise ValueError(f"the middle has {self.mid_resnets} residual blocks and depth {self.mid_depth}")
         up_depth = self.depth if self.up_depth is None else self.up_depth

@@ -3,6 +3,7 @@
 With a guided teacher the student learns guidance in the same round (Meng et al. 2023, for one fixed scale).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -75,21 +76,37 @@ class Field:
         low, high = self.table[above - 1], self.table[above]
         return (above - 1 + ((phi - low) / (high - low)).clamp(0, 1)).to(phi)
 
-    def __call__(self, unet: UNet, z: Tensor, phi: Tensor, text: Tensor, *, fast: bool = True) -> Tensor:
+    def __call__(
+        self,
+        unet: UNet,
+        z: Tensor,
+        phi: Tensor,
+        text: Tensor,
+        *,
+        extra: Mapping[str, Tensor] | None = None,
+        fast: bool = True,
+    ) -> Tensor:
         """[B,C,H,W] float32 velocity at ``phi``, [B,1,1,1] or []; ``fast`` uses the compiled network."""
         time = self.timestep_of(phi.flatten()).expand(len(z))
         dtype = unet.conv_in.weight.dtype
         forward = self.forward if fast else _forward
         with torch.autocast(z.device.type, torch.bfloat16, enabled=z.is_cuda and dtype == torch.float32):
-            output: Tensor = forward(unet, z.to(dtype), time, text.to(dtype))
+            output: Tensor = forward(unet, z.to(dtype), time, text.to(dtype), extra)
         return output.float()
 
     def guided(
-        self, unet: UNet, z: Tensor, phi: Tensor, texts: tuple[Tensor, Tensor], scale: float, *, fast: bool = True
+        self,
+        unet: UNet,
+        z: Tensor,
+        phi: Tensor,
+        texts: tuple[Tensor, Tensor],
+        scale: float | Tensor,
+        *,
+        fast: bool = True,
     ) -> Tensor:
         """The velocity with guidance, in one call of a doubled batch. ``texts``: [B,T,D], and [1,T,D] of no text."""
         text, empty = texts
-        if scale == 1:
+        if isinstance(scale, float | int) and scale == 1:
             return self(unet, z, phi, text, fast=fast)
         phi = phi.flatten().expand(len(z)).repeat(2).view(-1, 1, 1, 1)
         both = torch.cat([text, empty.expand(len(z), -1, -1)])
@@ -210,5 +227,5 @@ def encode_texts(text_encoder: TextEncoder, ids: Tensor) -> Tensor:
         return text_encoder(ids.long()).last_hidden_state
 
 
-def _forward(unet: UNet, z: Tensor, time: Tensor, text: Tensor) -> Tensor:
-    return unet(z, time, text)
+def _forward(unet: UNet, z: Tensor, time: Tensor, text: Tensor, extra: Mapping[str, Tensor] | None) -> Tensor:
+    return unet(z, time, text, extra=extra)

@@ -88,6 +88,7 @@ def call_with_zeros(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | Non
     width = config.extra_dim or 0  # how it splits into pooled text and sizes does not matter, only that it is filled
     sizes = min(SDXL_SIZES, width // config.size_dim)
     features = {"pooled": (rows, width - sizes * config.size_dim), "sizes": (rows, sizes), "guidance": (rows,)}
+    features["step_size"] = (rows,)
     extra = {name: torch.zeros(features[name]) for name in unet.reads} or None
     x = torch.zeros(rows, config.in_channels, *size, requires_grad=True)
     context = torch.zeros(rows, 77, config.context_dim)

@@ -57,8 +57,9 @@ class UNet(nn.Module):
         widths, blocks, last = config.channels, config.blocks, len(config.channels) - 1
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embed = TimestepEmbedding(widths[0], config.time_dim)
-        guidance_dim, extra_dim = config.guidance_dim, config.extra_dim
+        guidance_dim, step_dim, extra_dim = config.guidance_dim, config.step_dim, config.extra_dim
         self.guidance_embed = None if guidance_dim is None else nn.Linear(guidance_dim, widths[0], bias=False)
+        self.step_embed = None if step_dim is None else nn.Linear(step_dim, widths[0], bias=False)
         self.add_embed = None if extra_dim is None else TimestepEmbedding(extra_dim, config.time_dim)
 
         self.down = nn.ModuleList()
@@ -84,8 +85,13 @@ class UNet(nn.Module):
     @property
     def reads(self) -> frozenset[str]:
         """The keys that ``extra`` must have."""
-        pooled = () if self.add_embed is None else ("pooled", "sizes")
-        return frozenset(pooled if self.guidance_embed is None else (*pooled, "guidance"))
+        embeddings = {
+            "pooled": self.add_embed,
+            "sizes": self.add_embed,
+            "guidance": self.guidance_embed,
+            "step_size": self.step_embed,
+        }
+        return frozenset(name for name, embedding in embeddings.items() if embedding is not None)
 
     def forward(
         self,
@@ -106,7 +112,8 @@ class UNet(nn.Module):
                 height and width, top and left of the crop, target height and width, in pixels (Podell et al. 2023,
                 section 2.2); SDXL's refiner has [B,5], with an aesthetic score instead of the target size. With
                 ``guidance_dim``, ``guidance`` [B]: the guidance scale of a distilled network (Meng et al. 2023,
-                section 3.1).
+                section 3.1). With ``step_dim``, ``step_size`` [B]: the training time steps that one sampling step
+                spans (Frans et al. 2024, section 3), such as 250 of 1000 for four steps.
             tap: reads or replaces activations.
 
         Raises:
@@ -136,6 +143,9 @@ class UNet(nn.Module):
         if self.guidance_embed is not None:
             scales = guidance_scale_embedding(extra["guidance"], self.guidance_embed.in_features)
             features = features + self.guidance_embed(scales.to(x.dtype))
+        if self.step_embed is not None:
+            sizes = sinusoidal_embedding(extra["step_size"], self.step_embed.in_features)
+            features = features + self.step_embed(sizes.to(x.dtype))
         embedding = self.time_embed(features, within(tap, "time_embed"))
         if self.add_embed is None:
             return embedding

@@ -115,4 +115,7 @@ def _per_image(components: Components, plan: Plan, states: Conditioning, sizes: 
         extra["sizes"] = torch.tensor(sizes).expand(plan.images, -1)
     if components.config.unet.guidance_dim is not None:
         extra["guidance"] = torch.full((plan.images,), plan.preset.guidance_scale)
+    if components.config.unet.step_dim is not None:
+        step_size = components.config.schedule.train_steps / plan.preset.num_inference_steps
+        extra["step_size"] = torch.full((plan.images,), step_size)
     return UNetInputs(states.embeddings.to(device).repeat_interleave(count, dim=0), extra)
