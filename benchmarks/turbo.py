@@ -1,55 +1,58 @@
-"""Distil `emoji` into four steps, and measure the student against its teacher on held-out scenes.
+"""Distil `emoji` into few steps, and measure the student against its teacher on held-out scenes.
 
     python benchmarks/turbo.py scenes --corpus corpus.jsonl.xz --feature-net F --out SCENES
-    torchrun --standalone --nproc-per-node 2 benchmarks/turbo.py train --scenes SCENES --out RUN
-    torchrun --standalone --nproc-per-node 2 benchmarks/turbo.py sample --scenes SCENES --out RUN \
-        --settings teacher-50 teacher-4 teacher-2 student-4
-    python benchmarks/turbo.py decode --corpus corpus.jsonl.xz --feature-net F --latents RUN/*-0.latents
+    python benchmarks/turbo.py record --scenes SCENES --out RUN
+    python benchmarks/turbo.py train --out RUN
+    python benchmarks/turbo.py sample --scenes SCENES --out RUN --settings teacher-50 student-4 difference-4
+    python benchmarks/turbo.py decode --scenes SCENES --feature-net F --classifier C --latents RUN/*-0.latents
     python benchmarks/turbo.py compare --scenes SCENES --teacher RUN/teacher-50.features --others RUN/*.features
 
-`scenes` writes captions and the features of real scenes, `train` runs `recipes.turbo`, `sample` writes latents of the
-held-out captions, `decode` turns these into features, and `compare` writes the numbers as JSON. With `train --is-tiny`
-the networks are tiny and random, and there are 20 steps.
+`scenes` writes captions and the features of real scenes, `record` and `train` run `recipes.turbo`, `sample` writes
+latents of the held-out captions, `decode` turns these into features, and `compare` writes the numbers as JSON.
+`record`, `train` and `sample` also run under torchrun. A setting is MODEL-STEPS or MODEL-STEPS-wSCALE: the DDIM of the
+teacher with guidance (2.5 unless stated), of the student, or of the student as it is shipped, a packed `difference`.
+With `--is-tiny` the networks are tiny and random, and there are 20 steps.
 """
 
 import copy
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 import tyro
 from torch import Tensor
 
 from diffuscope.config import EMOJI, TextEncoderConfig, UNetConfig
-from diffuscope.data.corpus import Corpus
-from diffuscope.data.split import split
 from diffuscope.data.sprites import sprite_sampler
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.distill.objectives import sample as run
 from diffuscope.distill.task import Field, encode_texts
+from diffuscope.distill.trajectories import Trajectories, student_inputs
+from diffuscope.errors import InputError
 from diffuscope.evaluate import scenes as measures
-from diffuscope.evaluate.classifier import load_classifier, predict
+from diffuscope.evaluate.classifier import predict, read_classifier
 from diffuscope.evaluate.retrieval import features
 from diffuscope.evaluate.scores import device_name
 from diffuscope.feature_net import load_efficientnet
-from diffuscope.loading import choose_device, load_components
+from diffuscope.loading import choose_device, load_network, shipped_models
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.recipes import stages
-from diffuscope.recipes.turbo import STUDENT, TurboRecipe, train_turbo, turbo
+from diffuscope.recipes.turbo import STUDENT, TurboRecipe, record_trajectories, student_of, train_turbo, turbo
 from diffuscope.training import distributed
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import difference, files, packing
 
 PROMPTS, SEEDS = 125, 8  # for diversity
-SETTINGS = {"teacher-50": (50, 2.5), "student-4": (4, 1.0), "teacher-4": (4, 2.5), "teacher-2": (2, 2.5)}
-"""Name -> steps of DDIM and guidance scale; a student has learned guidance."""
+SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+))?")
+DIFFERENCE = "difference.safetensors"
+EMOJI_FOLDER = shipped_models()["emoji"]
 
 
 def scenes(
@@ -97,45 +100,71 @@ def scenes(
     files.write_text(out / "captions.json", json.dumps(captions, ensure_ascii=False))
 
 
-def train(
+def record(
     *,
     scenes: Path,
     out: Path,
-    record_seconds: float = 40.0,
-    seconds: float = 90.0,
+    seconds: float = 100.0,
+    count: int = 0,
     is_tiny: bool = False,
     device: str = "auto",
 ) -> None:
-    """Distil.
+    """Run the guided teacher for the training captions.
 
     Args:
         scenes: folder that `scenes` wrote.
-        out: folder of the run.
-        record_seconds: of recording trajectories.
+        out: folder of the run, created if it does not exist.
+        seconds: of recording.
+        count: most trajectories; 0 is no limit.
+        is_tiny: tiny networks.
+        device: auto, cpu, cuda.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    fast()
+    captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))
+    with distributed.process_group(choose_device(device)) as place:
+        recipe, teacher, text_encoder = networks(place, is_tiny=is_tiny)
+        tokenizer = Tokenizer()
+        own = captions["train"][distributed.rank() :: distributed.world_size()]  # a part, so that encoding is short
+        parts = own[: count or None], captions["asked"][:256]
+        texts = tokenizer.encode(parts[0]), tokenizer.encode(parts[1]), tokenizer.encode("")[0]
+        kinds = zip(
+            ("learned", "held_out"), record_trajectories(recipe, teacher, text_encoder, texts, seconds), strict=True
+        )
+        tensors = {f"{kind}.{name}": value.cpu() for kind, part in kinds for name, value in vars(part).items()}
+        files.write(out / f"trajectories-{distributed.rank()}.safetensors", tensors)
+        print(f"{len(tensors['learned.ids'])} trajectories", flush=True)
+
+
+def train(*, out: Path, seconds: float = 320.0, is_tiny: bool = False, device: str = "auto") -> None:
+    """Distil the recorded trajectories, and pack the student's difference from its teacher.
+
+    Args:
+        out: folder of the run, in which `record` left trajectories.
         seconds: of training.
         is_tiny: tiny networks, 20 steps.
         device: auto, cpu, cuda.
     """
     fast()
-    captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))
     with distributed.process_group(choose_device(device)) as place:
-        recipe = turbo(record_seconds, seconds)
-        recipe, teacher, text_encoder = tiny(recipe) if is_tiny else (recipe, *shipped())
-        teacher, text_encoder = stages.to_device(teacher, place), text_encoder.to(place)
-        tokenizer = Tokenizer()
-        texts = (
-            tokenizer.encode(captions["train"]),
-            tokenizer.encode(captions["asked"][:256]),
-            tokenizer.encode("")[0],
+        recipe, teacher, text_encoder = networks(place, is_tiny=is_tiny)
+        if not is_tiny:
+            recipe = replace(recipe, loop=replace(recipe.loop, seconds=seconds))
+        tensors = files.read(out / f"trajectories-{distributed.rank()}.safetensors")
+        learned, held_out = (
+            Trajectories(*(tensors[f"{kind}.{name}"].to(place) for name in ("states", "scales", "ids")))
+            for kind in ("learned", "held_out")
         )
-        train_turbo(recipe, teacher, text_encoder, texts, out)
+        student = train_turbo(recipe, teacher, text_encoder, (learned, held_out), out)
+        if distributed.rank() == 0:
+            difference.write(out / DIFFERENCE, student.state_dict(), teacher.state_dict())
 
 
 def sample(
     *,
     scenes: Path,
     out: Path,
-    settings: tuple[Literal["teacher-50", "teacher-4", "teacher-2", "student-4"], ...],
+    settings: tuple[str, ...],
     count: int | None = None,
     device: str = "auto",
 ) -> None:
@@ -144,18 +173,22 @@ def sample(
     Args:
         scenes: folder that `scenes` wrote.
         out: folder of the run.
-        settings: steps of DDIM with guidance 2.5, or within the student.
+        settings: such as teacher-50, student-4, difference-12-w4.
         count: fewer captions, only to try things.
         device: auto, cpu, cuda.
     """
     fast()
     captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))["asked"][:count]
     with distributed.process_group(choose_device(device)) as place:
-        unet, text_encoder = shipped()
+        teacher, text_encoder = shipped()
         text_encoder = text_encoder.to(place)
         for name in settings:
+            unet = teacher if name.startswith("teacher") else student_of(teacher)
             if name.startswith("student"):
                 unet.load_state_dict(packing.read(out / STUDENT))
+            elif name.startswith("difference"):
+                metadata = files.read_header(out / DIFFERENCE).metadata
+                unet.load_state_dict(difference.restore(files.read(out / DIFFERENCE), metadata, teacher.state_dict()))
             write_latents(out, name, stages.to_device(unet, place), text_encoder, Tokenizer().encode(captions))
 
 
@@ -167,8 +200,17 @@ def fast() -> None:
 
 def shipped() -> tuple[UNet, TextEncoder]:
     """The shipped networks, float32, on the CPU."""
-    components = load_components("emoji", "cpu", "float32")
-    return components.unet, components.text_encoder
+    unet = load_network(EMOJI_FOLDER / "unet.safetensors", EMOJI.unet, "cpu", "float32")
+    text_encoder = load_network(EMOJI_FOLDER / "text_encoder.safetensors", EMOJI.text_encoder, "cpu", "float32")
+    assert isinstance(unet, UNet)
+    assert isinstance(text_encoder, TextEncoder)
+    return unet, text_encoder
+
+
+def networks(place: torch.device, *, is_tiny: bool) -> tuple[TurboRecipe, UNet, TextEncoder]:
+    """Recipe, teacher and text encoder, on the device."""
+    recipe, teacher, text_encoder = tiny(turbo()) if is_tiny else (turbo(), *shipped())
+    return recipe, stages.to_device(teacher, place), text_encoder.to(place)
 
 
 def tiny(recipe: TurboRecipe) -> tuple[TurboRecipe, UNet, TextEncoder]:
@@ -178,14 +220,17 @@ def tiny(recipe: TurboRecipe) -> tuple[TurboRecipe, UNet, TextEncoder]:
     torch.manual_seed(0)
     loop = replace(recipe.loop, seconds=None, steps=20)
     recipe = replace(recipe, model=replace(EMOJI, unet=unet, text_encoder=text), batch_size=32, loop=loop)
-    recipe = replace(recipe, recording=replace(recipe.recording, chunk=32), record_seconds=3.0)
+    recipe = replace(recipe, recording=replace(recipe.recording, chunk=32))
     return recipe, UNet(unet), TextEncoder(text)
 
 
 @torch.no_grad()
 def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder, ids: Tensor) -> None:
     """This process's share of the latents of all texts, and of the first ones with several seeds, as int8."""
-    steps, scale = SETTINGS[name]
+    match = SETTING.fullmatch(name)
+    if match is None:
+        raise InputError("settings", name, "teacher-50, student-4, difference-12-w4 ...")
+    steps, scale, is_teacher = int(match[2]), float(match[3] or 2.5), match[1] == "teacher"
     place = unet.conv_in.weight.device
     network = copy.deepcopy(unet).bfloat16() if place.type == "cuda" else unet
     velocity = Field(Schedule(EMOJI.schedule), place)
@@ -198,14 +243,19 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
     phis = list(velocity.phis(steps))
     parts = []
     for part, start in zip(every[rows].split(1024), noise[rows].split(1024), strict=True):
-        both = encode_texts(text_encoder, part), texts
-        parts.append(run(partial(velocity.guided, network, texts=both, scale=scale), start, phis)[-1].cpu())
+        text = encode_texts(text_encoder, part)
+        if is_teacher:
+            step = partial(velocity.guided, network, texts=(text, texts), scale=scale)
+        else:
+            numbers = torch.full((len(part),), scale, device=place), torch.full((len(part),), steps, device=place)
+            step = partial(velocity, network, text=text, extra=student_inputs(velocity, *numbers))
+        parts.append(run(step, start, phis)[-1].cpu())
     latents = torch.cat(parts)
     unit = latents.abs().max() / 127
     setting: dict[str, object] = {
         "steps": steps,
         "guidance_scale": scale,
-        "calls": steps * (1 if scale == 1 else 2),
+        "calls": steps * (2 if is_teacher and scale != 1 else 1),
         "texts": len(ids),
     }
     setting |= {"world": distributed.world_size(), "machine": device_name(place)}
@@ -215,29 +265,30 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
 
 def decode(
     *,
-    corpus: Path,
+    scenes: Path,
     feature_net: Path,
     classifier: Path,
     latents: tuple[Path, ...],
-    model: str = "emoji",
     device: str = "auto",
 ) -> None:
     """From `NAME-0.latents`, `NAME-1.latents`, ... to `NAME.features`, beside them.
 
     Args:
-        corpus: the file that `diffuscope data build` wrote.
+        scenes: folder that `scenes` wrote.
         feature_net: EfficientNet-Lite0's weights.
-        classifier: judge whose answers are kept.
+        classifier: whose answers are kept; of the same split.
         latents: the first file of each setting, `NAME-0.latents`.
-        model: whose VAE decodes.
         device: auto, cpu, cuda.
     """
     place = choose_device(device)
-    vae = load_components(model, place, "float32").vae
-    network, judge = (
-        load_efficientnet(feature_net).to(place),
-        load_classifier(classifier, split(Corpus.load(corpus)), place),
-    )
+    fast()
+    vae = load_network(EMOJI_FOLDER / "vae.safetensors", EMOJI.vae, place, "float32")
+    assert isinstance(vae, VAE)
+    network = load_efficientnet(feature_net).to(place)
+    judge, split_hash, _ = read_classifier(classifier)
+    if (asked := json.loads((scenes / "captions.json").read_text(encoding="utf-8"))["split"]) != split_hash:
+        raise InputError("classifier", split_hash, f"one of the split {asked}")
+    judge = judge.to(place)
     for path in latents:
         setting = json.loads(files.read_header(path).metadata["setting"])
         world = setting["world"]
@@ -318,5 +369,5 @@ def compare(
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"scenes": scenes, "train": train, "sample": sample, "decode": decode, "compare": compare}
+        {"scenes": scenes, "record": record, "train": train, "sample": sample, "decode": decode, "compare": compare}
     )

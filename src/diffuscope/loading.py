@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files as resources
 from os import PathLike
 from pathlib import Path
@@ -24,8 +24,9 @@ from diffuscope.weights.identify import families, one_network
 from diffuscope.weights.layout import diffusers_folder, single_file
 from diffuscope.weights.layout.diffusers import from_diffusers
 from diffuscope.weights.layout.fields import Description
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import difference, files, packing
 from diffuscope.weights.store.assign import blank, load_into
+from diffuscope.weights.store.old_names import current_names
 from diffuscope.weights.store.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
@@ -117,7 +118,11 @@ def load_components(
         else:
             tensors = {}
             for shard in paths[part]:
-                tensors |= _read(open_store(shard, allow_pickle=allow_pickle), target, device)
+                opened = open_store(shard, allow_pickle=allow_pickle)
+                if difference.is_difference(opened.header):
+                    tensors |= difference.restore(opened.read(), opened.header.metadata, _base_tensors(config, part))
+                else:
+                    tensors |= _read(opened, target, device)
             tensors = tensors if is_own(path) else from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part][0] if store is None else path))
         _ready(network, device, target)
@@ -126,6 +131,7 @@ def load_components(
         for part in networks
         if part.startswith("text_encoder")
     }
+    config = replace(config, base=None)  # the components are whole
     return Components(config=config, notes=description.notes, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
 
 
@@ -294,10 +300,28 @@ def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = Fals
             for part, subfolder in subfolders.items()
         }
     paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
+    if config.base is not None:
+        paths |= {part: base_folder(config) / path.name for part, path in paths.items() if not path.is_file()}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
     return {part: (path,) for part, path in paths.items()}
+
+
+def base_folder(config: ModelConfig) -> Path:
+    """The folder of the shipped model that completes a model's folder."""
+    shipped = shipped_models()
+    if config.base not in shipped:
+        known = ", ".join(map(repr, shipped))
+        raise ModelNotFoundError(f"the model is a change of {config.base!r}, expected one of the shipped ones: {known}")
+    return shipped[config.base]
+
+
+def _base_tensors(config: ModelConfig, part: str) -> dict[str, Tensor]:
+    """The tensors that a packed difference is added to."""
+    if config.base is None:
+        raise WeightsError(f"the file of {part} is a difference, and {CONFIG} names no base; save the model again")
+    return current_names(packing.read(base_folder(config) / f"{part}.safetensors"))
 
 
 def read_config(folder: Path) -> ModelConfig:

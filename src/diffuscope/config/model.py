@@ -76,6 +76,7 @@ class ModelConfig:
     vae: VAEConfig = field(default_factory=VAEConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     preset: Preset = field(default_factory=Preset)
+    base: str | None = None  # shipped model whose files complete this one's folder
     zero_negative: bool = False  # no negative prompt means zeros, not the states of an empty text (SDXL base)
 
     def __post_init__(self) -> None:

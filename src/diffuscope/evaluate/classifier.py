@@ -30,6 +30,17 @@ def save_classifier(path: Path, classifier: Classifier, split: Split) -> None:
 
 def load_classifier(path: Path, split: Split, device: torch.device) -> Classifier:
     """The classifier of ``save_classifier``, float32; WeightsError if its classes are not the concepts of ``split``."""
+    classifier, trained_on, concepts = read_classifier(path)
+    if trained_on != split.hash or concepts != split.concepts:
+        raise WeightsError(
+            f"{path} was trained on the split {trained_on}, the corpus has {split.hash}, so held-out images may have "
+            "been in its training set; train one on this corpus with `diffuscope eval classifier`"
+        )
+    return classifier.to(device)
+
+
+def read_classifier(path: Path) -> tuple[Classifier, str, tuple[str, ...]]:
+    """A classifier on the CPU, ready to run, with the hash of its split and its concepts."""
     header = files.read_header(path).metadata
     try:
         fields = json.loads(header["config"])
@@ -39,11 +50,6 @@ def load_classifier(path: Path, split: Split, device: torch.device) -> Classifie
         raise WeightsError(
             f"{path} is not a classifier ({error!r}); train one with `diffuscope eval classifier`"
         ) from error
-    if trained_on != split.hash or concepts != split.concepts:
-        raise WeightsError(
-            f"{path} was trained on the split {trained_on}, the corpus has {split.hash}, so held-out images may have "
-            "been in its training set; train one on this corpus with `diffuscope eval classifier`"
-        )
     classifier = Classifier(config)
     load_into(classifier, {name: value.float() for name, value in files.read(path).items()}, source=str(path))
-    return classifier.to(device).eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False), trained_on, concepts
