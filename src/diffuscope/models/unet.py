@@ -1,6 +1,7 @@
 """The denoising network of latent diffusion: down through the resolutions, through the middle, and up again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +154,28 @@ class UNet(nn.Module):
         sizes = sinusoidal_embedding(numbers.flatten(), self.config.size_dim).unflatten(0, numbers.shape).flatten(1)
         features = torch.cat([extra["pooled"], sizes.to(extra["pooled"].dtype)], dim=-1)
         return embedding + self.add_embed(features.to(x.dtype), within(tap, "add_embed"))
+
+    @torch.no_grad()
+    def fixed(self, *, guidance: float, step_size: float) -> "UNet":
+        """The network at one guidance scale and one step size, which it then no longer reads.
+
+        Both only add a vector before the first linear layer of the time embedding, so its bias takes them up: the
+        result is a U-Net that every program runs.
+        """
+        vector = torch.zeros_like(self.time_embed.linear_1.weight[0])
+        numbers = torch.tensor([guidance, step_size], device=vector.device)
+        if self.guidance_embed is not None:
+            features = guidance_scale_embedding(numbers[:1], self.guidance_embed.in_features)
+            vector += self.guidance_embed(features.to(vector.dtype))[0]
+        if self.step_embed is not None:
+            vector += self.step_embed(sinusoidal_embedding(numbers[1:], self.step_embed.in_features).to(vector.dtype))[
+                0
+            ]
+        with torch.device(vector.device):
+            plain = UNet(replace(self.config, guidance_dim=None, step_dim=None)).to(vector.dtype)
+        plain.load_state_dict({name: value for name, value in self.state_dict().items() if name in plain.state_dict()})
+        plain.time_embed.linear_1.bias.add_(self.time_embed.linear_1.weight @ vector)
+        return plain.eval().requires_grad_(False)
 
     def _descend(self, x: Tensor, embedding: Tensor, context: Tensor, tap: Tap | None) -> tuple[Tensor, list[Tensor]]:
         skips = [x]

@@ -90,6 +90,9 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     pairs, sizes, negative_sizes = _sizes(config, call, preset)
     negative = _negative_prompts(call, len(prompts))
     given = None if call.negative_prompt is None else negative
+    if any(negative) and config.unet.guidance_dim is not None:
+        hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
+        raise InputError("negative_prompt", call.negative_prompt, "none", hint)
     request = Request(
         **{option.name: getattr(call, option.name) for option in options(Request)}
         | {field.name: getattr(preset, field.name) for field in fields(Preset)}

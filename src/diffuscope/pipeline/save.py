@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def save(components: Components, folder: Path, layout: str) -> Path:
     """Write the model into a new folder, or a new file; see ``Pipeline.save``."""
     if layout not in LAYOUTS:
         raise InputError("layout", layout, f"one of {', '.join(LAYOUTS)}")
+    if layout != "own":
+        components = plain(components)
     if layout == "single":
         return _single(components, folder)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -42,6 +45,18 @@ def save(components: Components, folder: Path, layout: str) -> Path:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def plain(components: Components) -> Components:
+    """A few-step model as others run it: at its preset's number of steps and guidance scale, without guidance."""
+    config = components.config
+    if config.unet.step_dim is None:
+        return components
+    preset = config.preset
+    step_size = config.schedule.train_steps / preset.num_inference_steps
+    unet = components.unet.fixed(guidance=preset.guidance_scale, step_size=step_size)
+    config = replace(config, unet=unet.config, preset=replace(preset, guidance_scale=1.0))
+    return replace(components, unet=unet, config=config)
 
 
 def _single(components: Components, path: Path) -> Path:
