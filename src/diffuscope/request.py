@@ -113,6 +113,8 @@ class Request(Options):
     """static or dynamic thresholding of x0: a Thresholding, or a dict of its fields"""
     guidance_scale: Annotated[float | None, Group("guidance")] = None
     """classifier-free guidance scale; 1 turns guidance off and halves the cost"""
+    image_guidance_scale: float | None = None
+    """InstructPix2Pix: guidance scale of the image, beside that of the text; 1 turns it off, 1.2 to 1.8 is usual"""
     guidance_options: GuidanceOptions = GuidanceOptions()
     """guidance beyond the scale: a GuidanceOptions, or a dict of its fields"""
     height: Annotated[Side | None, Group("size")] = None

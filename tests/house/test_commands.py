@@ -11,7 +11,8 @@ from diffuscope.cli import COMMANDS, main
 from house.places import assert_none
 
 GUIDANCE = (
-    "guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape guidance-interval guidance-colour "
+    "guidance-scale image-guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape guidance-interval "
+    "guidance-colour "
     "guidance-colour-scale guidance-colour-low guidance-similarity guidance-similarity-scale guidance-similarity-low "
     "guidance-exact"
 )

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 import diffuscope as ds
+from diffuscope.config import PRESETS
 from diffuscope.pipeline import Pipeline
-from narrow import made
+from narrow import made, random_model
 
 TOLERANCE = 1e-4
 """Latents after ten guided steps in float32, largest absolute difference."""
@@ -178,6 +179,37 @@ def test_inpainting(saved: Any, family: str, sampler: str, strength: float) -> N
     other = theirs(PROMPT, generator=drawn(), **call, **size, output_type="latent").images
     result = ours(PROMPT, seed=3, **call, sampler=sampler)
     assert off(result.latents, other) < TOLERANCE
+
+
+@pytest.mark.parametrize(("scale", "image_scale"), [(7.5, 1.5), (3.0, 1.0), (1.5, 2.5)])
+@pytest.mark.parametrize("sampler", ["ddim", "euler"])
+def test_an_image_is_edited_as_a_prompt_says(saved: Any, sampler: str, scale: float, image_scale: float) -> None:
+    ours, folder = saved("sd15-instruct-pix2pix")
+    theirs = opened(folder, sampler)
+    assert type(theirs) is diffusers.StableDiffusionInstructPix2PixPipeline
+    call = {"num_inference_steps": 4, "guidance_scale": scale, "image_guidance_scale": image_scale}
+    call |= {"negative_prompt": NEGATIVE, "image": picture(), "num_images_per_prompt": 2, "latents": noise(2)}
+    other = theirs(PROMPT, **call, output_type="latent").images
+    assert off(ours(PROMPT, **call, sampler=sampler).latents, other) < TOLERANCE
+
+
+def test_the_defaults_of_editing_are_theirs(saved: Any) -> None:
+    _, folder = saved("sd15-instruct-pix2pix")
+    call = {"image": picture(), "num_inference_steps": 3}
+    other = opened(folder, "euler")(PROMPT, generator=drawn(), **call, output_type="latent").images
+    again = ds.load(folder, device="cpu")
+    assert off(again(PROMPT, seed=3, **call, sampler="euler").latents, other) < TOLERANCE
+
+
+def test_sdxl_edits_an_image_too(tmp_path: Path) -> None:
+    config = PRESETS["tiny-sdxl"]
+    preset = replace(config.preset, image_guidance_scale=1.5)
+    ours = random_model(replace(config, unet=replace(config.unet, in_channels=8), preset=preset))
+    theirs = opened(ours.save(tmp_path / "model"), "euler")
+    assert type(theirs) is diffusers.StableDiffusionXLInstructPix2PixPipeline
+    call = {"num_inference_steps": 4, "image": picture(), "latents": noise(1)}
+    other = theirs(PROMPT, height=32, width=32, **call, output_type="latent").images
+    assert off(ours(PROMPT, **call, sampler="euler").latents, other) < TOLERANCE
 
 
 @pytest.mark.parametrize("steps", [1, 4])

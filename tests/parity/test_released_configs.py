@@ -63,6 +63,7 @@ REFINER = SDXL | {
 UNETS = {
     "sd15": SD15,
     "sd15-inpaint": SD15 | {"in_channels": 9},
+    "sd15-instruct-pix2pix": SD15 | {"in_channels": 8},
     "sd15-lcm": SD15 | {"time_cond_proj_dim": 256},
     "sd21": SD21,
     "sd21-v": SD21 | {"sample_size": 96},
@@ -101,7 +102,7 @@ OPENCLIP_G = {
     "projection_dim": 1280,
 }
 TOWERS = {
-    **dict.fromkeys(("sd15", "sd15-inpaint", "sd15-lcm"), (CLIP_L,)),
+    **dict.fromkeys(("sd15", "sd15-inpaint", "sd15-instruct-pix2pix", "sd15-lcm"), (CLIP_L,)),
     **dict.fromkeys(("sd21", "sd21-v", "sd21-inpaint", "sd-turbo"), (OPENCLIP_H,)),
     **dict.fromkeys(("sdxl", "sdxl-inpaint", "sdxl-turbo"), (CLIP_L, OPENCLIP_G)),
     "sdxl-refiner": (OPENCLIP_G,),

@@ -279,7 +279,7 @@ def test_another_validator_refuses_by_the_schema_what_a_request_refuses() -> Non
 
 def test_the_calls_below_set_every_option_but_those_of_an_image() -> None:
     unset = [name for name in OPTIONS if all(getattr(each, name) == OPTIONS[name].default for each in CALLS)]
-    assert unset == ["strength", "denoising_start"]
+    assert unset == ["image_guidance_scale", "strength", "denoising_start"]
 
 
 @pytest.mark.parametrize(("request_", "family"), [(CALLS[0], "tiny"), (CALLS[1], "sdxl")])

@@ -50,6 +50,12 @@ def narrow(model: ModelConfig) -> ModelConfig:
 
 SD15 = ModelConfig(name="sd15", schedule=ScheduleConfig(ddim_ends_at_zero=False))
 SD15_INPAINT = replace(SD15, name="sd15-inpaint", unet=UNetConfig(in_channels=9))
+SD15_EDIT = replace(
+    SD15,
+    name="sd15-instruct-pix2pix",
+    unet=UNetConfig(in_channels=8),
+    preset=Preset(num_inference_steps=100, image_guidance_scale=1.5),
+)
 SD15_LCM = replace(
     SD15,
     name="sd15-lcm",
@@ -123,6 +129,7 @@ FAMILIES: dict[str, ModelConfig] = {
     for model in (
         SD15,
         SD15_INPAINT,
+        SD15_EDIT,
         SD15_LCM,
         SD21,
         SD21_V,

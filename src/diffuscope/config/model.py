@@ -17,7 +17,7 @@ FinalSigma = Literal["zero", "sigma_min"]  # where a run ends: without noise, or
 
 MOST_TRAIN_STEPS = 100_000
 SDXL_SIZES, REFINER_SIZES = 6, 5  # how many sizes and scores stand beside the pooled text
-INPUTS = {5: "depth2img", 7: "an upscaler", 8: "a model that edits or measures an image", 9: "an inpainting model"}
+INPUTS = {5: "depth2img", 7: "an upscaler"}
 """Input channels of a U-Net for latents of 4 -> the models that have them."""
 
 
@@ -52,6 +52,7 @@ class Preset:
 
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
+    image_guidance_scale: float | None = None  # of a model that edits an image
     sampler: str = "ddim"
     sampler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)  # of this sampler alone
     sigmas: str | tuple[float, ...] = "model"
@@ -81,6 +82,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         typed(self)
+        for encoder in self.text_encoders:
+            if encoder.pad >= encoder.vocabulary:
+                raise ValueError(f"pad is {encoder.pad}; it must be the id of one of {encoder.vocabulary} tokens")
         width = sum(encoder.width for encoder in self.text_encoders)
         if self.unet.context_dim != width:
             raise ValueError(f"the U-Net reads text of width {self.unet.context_dim}, the encoder writes {width}")
@@ -91,11 +95,11 @@ class ModelConfig:
                 f"{self.pooled_dim} it must be {widths[0]}, or for a refiner {widths[1]}"
             )
         latent, (read, written) = self.vae.latent_channels, (self.unet.in_channels, self.unet.out_channels)
-        if read not in (latent, 2 * latent + 1) or written != latent:
+        if read not in (latent, 2 * latent, 2 * latent + 1) or written != latent:
             kind = INPUTS.get(read, "another kind of model")
             raise ValueError(
                 f"the U-Net reads {read} channels, like {kind}, and writes {written}; with latents of {latent} it must "
-                f"read {latent}, or {2 * latent + 1} for inpainting, and write {latent}"
+                f"read {latent}, {2 * latent} to edit an image, or {2 * latent + 1} for inpainting, and write {latent}"
             )
 
     @property
@@ -118,3 +122,8 @@ class ModelConfig:
     def inpaints(self) -> bool:
         """Whether the U-Net reads a mask and what lies outside of it, beside the latents (Rombach et al. 2022, 4.5)."""
         return self.unet.in_channels == 2 * self.vae.latent_channels + 1
+
+    @property
+    def edits(self) -> bool:
+        """Whether the U-Net reads an image, which it edits as the prompt says (InstructPix2Pix: Brooks et al. 2023)."""
+        return self.unet.in_channels == 2 * self.vae.latent_channels

@@ -32,8 +32,8 @@ class TextEncoderConfig:
         positive(vocabulary=self.vocabulary, positions=self.positions, layers=self.layers, hidden=self.hidden)
         positive(heads=self.heads, width=self.width, projection=1 if self.projection is None else self.projection)
         few(1, self.layers)
-        if not 0 <= self.pad < self.vocabulary:
-            raise ValueError(f"pad is {reprlib.repr(self.pad)}; it must be the id of one of {self.vocabulary} tokens")
+        if self.pad < 0:
+            raise ValueError(f"pad is {reprlib.repr(self.pad)}; it must be the id of a token")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not split into {self.heads} heads")
 

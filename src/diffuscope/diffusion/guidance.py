@@ -60,6 +60,40 @@ def guided_in_one(both: Denoiser, rule: float | Rule) -> Denoiser:
     return denoise
 
 
+def image_guided(three: Denoiser, rule: float | Rule, image_scale: float) -> Denoiser:
+    """Guidance by a text and by an image that is edited: Brooks et al. 2023, equation 3.
+
+    ``rule`` combines the estimates with the image alone and with both; then ``image_scale - 1`` times what the image
+    changes is added.
+
+    Args:
+        three: takes and returns 3B rows, [without both, with the image, with image and text].
+        rule: of the text, or its scale.
+        image_scale: of the image; 1 adds nothing.
+
+    Raises:
+        InputError: a scale is not finite.
+    """
+    combine = _rule(rule)
+    _check_finite("image_scale", image_scale)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        bare, image, text = three(torch.cat((x, x, x)), sigma).chunk(3)
+        return combine(image, text, x, sigma) + (image_scale - 1) * (image - bare)
+
+    return denoise
+
+
+def in_turn(*parts: Denoiser) -> Denoiser:
+    """Denoisers of equal shares of the rows of a batch, called one after the other."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        rows = zip(parts, x.chunk(len(parts)), strict=True)
+        return torch.cat([part(own, sigma) for part, own in rows])
+
+    return denoise
+
+
 def guided_by(cond: Denoiser, uncond: Denoiser, scale: Scale) -> Denoiser:
     """Classifier-free guidance whose scale depends on the noise level; where it is 1, one call.
 

@@ -43,7 +43,7 @@ def shapes(
             continue
         rows, size = (texts if isinstance(part, TextEncoder) else images), (height, width)
         if isinstance(part, UNet):
-            rows = images * (2 if plan is not None and plan.guided else 1)
+            rows = images * (1 if plan is None else plan.passes)
             size = height // factor, width // factor
         for name, row in _row_shapes(part.config, str(part.component), size).items():
             sizes[name] = torch.Size([rows, *row])

@@ -58,7 +58,7 @@ def denoisers_of(
     config: ModelConfig,
     plan: Plan,
     inputs: tuple[UNetInputs, UNetInputs | None],
-    mask_latents: Tensor | None,
+    channels: Tensor | None,
     tap: Tap | None,
 ) -> tuple[Denoiser, Denoiser]:
     """The U-Net as a Denoiser, with classifier-free guidance where the run is guided; and without.
@@ -68,18 +68,18 @@ def denoisers_of(
         config: of the model.
         plan: of the call.
         inputs: for the prompts, and for the negative prompts.
-        mask_latents: [N,C,h,w] further input channels of an inpainting model.
+        channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
         tap: reads or replaces activations.
     """
     weight = unet.conv_in.weight
 
-    def one(row: UNetInputs) -> Denoiser:
+    def one(row: UNetInputs, channels: Tensor | None = channels) -> Denoiser:
         context = row.context.to(weight.device, weight.dtype)
         extra = {name: value.to(weight.device) for name, value in row.extra.items()} or None
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            if mask_latents is not None:
-                x = torch.cat([x, mask_latents.repeat(len(x) // len(mask_latents), 1, 1, 1)], dim=1)
+            if channels is not None:
+                x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
             return unet(x.to(weight.dtype), time, context, extra=extra, tap=tap)
 
         return denoiser(predict, plan.levels, config.schedule.prediction)
@@ -88,10 +88,16 @@ def denoisers_of(
     alone = one(cond)
     if uncond is None:
         return alone, alone
-    both = one(uncond + cond) if uncond.context.shape == cond.context.shape else None
-    estimates = CondUncond(alone, one(uncond), both, always_both=tap is not None)
-    options, scale = plan.request.guidance_options, plan.preset.guidance_scale
-    return guidance.denoiser_of(estimates, options, scale, plan.levels.sigmas, config.schedule.prediction), alone
+    same = uncond.context.shape == cond.context.shape
+    if config.edits:  # without the text, and without text and image
+        assert channels is not None
+        none = torch.zeros_like(channels)
+        rows = one(uncond + uncond + cond, torch.cat([none, channels, channels])) if same else None
+        estimates = CondUncond(alone, one(uncond), rows, one(uncond, none), always_all=tap is not None)
+    else:
+        both = one(uncond + cond) if same else None
+        estimates = CondUncond(alone, one(uncond), both, always_all=tap is not None)
+    return guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction), alone
 
 
 def _rows(states: Conditioning, rows: slice) -> Conditioning:

@@ -13,6 +13,8 @@ from diffuscope.diffusion.guidance import (
     falling,
     guided,
     guided_in_one,
+    image_guided,
+    in_turn,
     interval,
     norm_rescale,
     rescaled,
@@ -20,7 +22,7 @@ from diffuscope.diffusion.guidance import (
 from diffuscope.diffusion.loss_guidance import HIGHEST, Decode, Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError
 from diffuscope.prompt.lora_tags import parse_lora_tags
-from diffuscope.request import GuidanceOptions
+from diffuscope.request import GuidanceOptions, Request
 from diffuscope.types import Denoiser
 
 COMBINING = ("rescale", "norm", "end", "shape", "interval")
@@ -38,14 +40,18 @@ EXACT_FACTOR = 3.0
 
 @dataclass(frozen=True)
 class CondUncond:
-    """The two estimates that guidance combines."""
+    """The estimates that guidance combines."""
 
     cond: Denoiser
     uncond: Denoiser
-    both: Denoiser | None
-    """Both in one call of 2B rows, [unconditional, conditional]; None where their texts differ in length."""
-    always_both: bool = False
-    """Run both at a scale of 1 too, so that a tap gets the same rows in every call."""
+    """Without the text; in a model that edits an image, with the image."""
+    rows: Denoiser | None
+    """All in one call of 2B rows, [unconditional, conditional]; of 3B with ``bare`` first; None where they differ in
+    length."""
+    bare: Denoiser | None = None
+    """Of a model that edits an image: without text and image."""
+    always_all: bool = False
+    """Run all at a scale of 1 too, so that a tap gets the same rows in every call."""
 
 
 def check(options: GuidanceOptions, scale: float, sigmas: Sequence[float], *, guided: bool) -> None:
@@ -74,27 +80,30 @@ def check(options: GuidanceOptions, scale: float, sigmas: Sequence[float], *, gu
             )
 
 
-def denoiser_of(
-    estimates: CondUncond, options: GuidanceOptions, scale: float, sigmas: Sequence[float], prediction: Prediction
-) -> Denoiser:
-    """The guided Denoiser; where the scale is 1 it is one call of the conditional one.
+def denoiser_of(estimates: CondUncond, request: Request, sigmas: Sequence[float], prediction: Prediction) -> Denoiser:
+    """The guided Denoiser; where all scales are 1 it is one call of the conditional one.
 
     Args:
         estimates: what is combined.
-        options: of the call.
-        scale: guidance scale.
+        request: options of the call, filled in.
         sigmas: noise levels of the run.
         prediction: of the network.
     """
+    options, scale = request.guidance_options, request.guidance_scale
+    assert scale is not None
+    image_scale = 1.0 if request.image_guidance_scale is None else request.image_guidance_scale
     scale_at = _scale(options, scale, sigmas)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         now = scale_at(sigma)
-        if now == 1.0 and not estimates.always_both:
+        if now == image_scale == 1.0 and not estimates.always_all:
             return estimates.cond(x, sigma)
         rule = cfg(now) if now == 1.0 else _rule(options, now, prediction)
-        if estimates.both is not None:
-            return guided_in_one(estimates.both, rule)(x, sigma)
+        if estimates.bare is not None:
+            three = estimates.rows or in_turn(estimates.bare, estimates.uncond, estimates.cond)
+            return image_guided(three, rule, image_scale)(x, sigma)
+        if estimates.rows is not None:
+            return guided_in_one(estimates.rows, rule)(x, sigma)
         return guided(estimates.cond, estimates.uncond, rule)(x, sigma)
 
     return denoise

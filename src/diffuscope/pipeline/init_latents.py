@@ -37,21 +37,22 @@ class InitImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inpainting:
-    """A run's mask: ``mask_latents`` for an inpainting model, ``clean`` and ``noise`` for any other."""
+class FromImage:
+    """What a run keeps of its image: ``channels`` for a U-Net that reads it, or what is masked back after each step."""
 
-    mask: Tensor
+    mask: Tensor | None = None
     """[N,1,h,w], 1 in the masked area, 0 elsewhere."""
     clean: Tensor | None = None
     """[N,C,h,w] the image's latents."""
     noise: Tensor | None = None
     """[N,C,h,w] of unit variance, the start noise."""
-    mask_latents: Tensor | None = None
-    """[N,1+C,h,w] the mask, and the latents of the image with the masked area grey."""
+    channels: Tensor | None = None
+    """Further input channels: [N,1+C,h,w] the mask, and the latents of the image with the masked area grey; or
+    [N,C,h,w] the unscaled mean latents of an image to edit."""
 
     def blended(self, steps: Iterator[Step], levels: Levels) -> Iterator[Step]:
         """The steps, with the image outside the masked area put back."""
-        if self.clean is None or self.noise is None:
+        if self.mask is None or self.clean is None or self.noise is None:
             return steps
         return blend_known(steps, self.clean, self.noise, self.mask, levels)
 
@@ -70,12 +71,12 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
     if call.image is None:
         return InitImages(noise=noise)
     if isinstance(call.image, Tensor):
-        return InitImages(latents=_latents(call.image, plan, shape))
+        return InitImages(latents=_latents(call.image, plan, shape), noise=noise)
     sources = _one_per_prompt(call.image, plan, "image")
     images = [open_image(source) for source in sources]
     fitted = plan.per_image([fit_to_size(image, width, height) for image in images])
     if call.mask_image is None:
-        return InitImages(images=fitted)
+        return InitImages(images=fitted, noise=noise)
     masks = [open_image(source, "mask_image") for source in _one_per_prompt(call.mask_image, plan, "mask_image")]
     pairs = [(masks[k % len(masks)], images[k % len(images)]) for k in range(max(len(masks), len(images)))]
     return InitImages(
@@ -86,8 +87,8 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
 
 def init_latents(
     init: InitImages, components: Components, plan: Plan, noise: PerImageNoise, tap: Tap | None, notes: list[str]
-) -> tuple[Tensor, Inpainting | None]:
-    """[N,C,h,w] float32 latents at the run's first noise level, and what inpainting needs.
+) -> tuple[Tensor, FromImage]:
+    """[N,C,h,w] float32 latents at the run's first noise level, and what the run keeps of its image.
 
     Noise is drawn in this order, where it is needed: the encoder's sample, the start noise, the encoder's sample of
     the image without the masked area.
@@ -95,15 +96,18 @@ def init_latents(
     vae, device = components.vae, components.unet.conv_in.weight.device
     factor, scale = vae.config.factor, plan.levels.start_scale
     shape = (vae.config.latent_channels, plan.preset.height // factor, plan.preset.width // factor)
+    if components.config.edits:
+        start = noise.draw(shape) if init.noise is None else init.noise
+        return start.to(device, torch.float32) * scale, _to_edit(init, components, tap, notes)
     if init.noise is not None:
-        return init.noise.to(device, torch.float32) * scale, None
+        return init.noise.to(device, torch.float32) * scale, FromImage()
     if init.latents is not None:
         latents = init.latents.to(device, torch.float32)
         if plan.request.denoising_start is not None:
-            return latents * scale, None
-        return latents + noise.draw(shape).to(device) * scale, None
+            return latents * scale, FromImage()
+        return latents + noise.draw(shape).to(device) * scale, FromImage()
     if init.images is None:
-        return noise.draw(shape).to(device) * scale, None
+        return noise.draw(shape).to(device) * scale, FromImage()
 
     def encoded(pixels: Tensor) -> Tensor:
         return codec.encode(vae, pixels, noise.draw(shape), tap, notes)
@@ -114,13 +118,22 @@ def init_latents(
     start_noise = noise.draw(shape).to(device)
     x = start_noise * scale if clean is None or from_noise else clean + start_noise * scale
     if init.masks is None:
-        return x, None
+        return x, FromImage()
     mask = _mask_pixels(init.masks)
     small = mask[:, :, ::factor, ::factor].to(device)
     if not components.config.inpaints:
-        return x, Inpainting(mask=small, clean=clean, noise=start_noise)
+        return x, FromImage(mask=small, clean=clean, noise=start_noise)
     masked = encoded(pixels * (1 - mask))
-    return x, Inpainting(mask=small, mask_latents=torch.cat([small, masked], dim=1))
+    return x, FromImage(channels=torch.cat([small, masked], dim=1))
+
+
+def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: list[str]) -> FromImage:
+    """The image that InstructPix2Pix edits, as its U-Net reads it: mean latents, unscaled (Brooks et al. 2023)."""
+    latents = init.latents
+    if latents is None:
+        assert init.images is not None  # the plan asks for one
+        latents = codec.encode(components.vae, to_pixels(init.images), None, tap, notes)
+    return FromImage(channels=latents.to(components.unet.conv_in.weight.device) / components.config.vae.scale)
 
 
 def _checked(latents: Tensor, argument: str, shape: list[int]) -> Tensor:

@@ -48,8 +48,6 @@ class Call(Inputs, Request):
             raise InputError("image", self.image, "the latents of the base model's result with denoising_start")
         if self.mask_image is not None and self.denoising_end is not None:
             raise InputError("denoising_end", self.denoising_end, "None with mask_image")
-        if self.latents is not None and self.image is not None:
-            raise InputError("latents", self.latents, "None with image")
         for function in self.functions:
             if not callable(function):
                 raise InputError("guidance", function, "functions from Denoiser to Denoiser")

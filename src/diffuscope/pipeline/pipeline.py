@@ -223,13 +223,10 @@ class Pipeline:
             loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
             with self.adapters.in_text_encoders(loras):
                 inputs = conditioning.encoded(components, planned, call.conditioning, tap)
-            x, inpainting = init_latents(init, components, planned, noise, tap, receipt["notes"])
-            mask_latents = None if inpainting is None else inpainting.mask_latents
-            denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, mask_latents, tap)
+            x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
+            denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, kept.channels, tap)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
-        steps = self.adapters.rest_after(sampler_steps(planned, denoise, x, noise))
-        if inpainting is not None:
-            steps = inpainting.blended(steps, planned.levels)
+        steps = kept.blended(self.adapters.rest_after(sampler_steps(planned, denoise, x, noise)), planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
 
     def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:

@@ -50,6 +50,8 @@ class Plan:
     """What the sampler gets: those of ``levels``, and with ``denoising_end`` the rest of the schedule."""
     guided: bool
     """Whether the U-Net runs for the negative prompts too."""
+    passes: int
+    """Rows of the U-Net for an image: 1, 2 in a guided run, 3 in one that is guided by an image too."""
     sizes: tuple[float, ...]
     """SDXL's size conditioning; empty where the model has none."""
     negative_sizes: tuple[float, ...]
@@ -70,8 +72,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     Raises:
         InputError: an option is not possible with this model.
     """
-    if config.inpaints and call.mask_image is None:
-        raise InputError("mask_image", None, f"an image and a mask, since {config.name!r} is an inpainting model")
+    _check_image(config, call)
     written = texts_of(call.prompt) if call.conditioning is None else ("",) * _rows(config, call.conditioning)
     prompts, loras = untagged(written)
     seeds = seeds_of(call.seed, _images(call, len(prompts)))
@@ -81,7 +82,9 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
     levels, planned = _visited(levels, config, call, TABLE[preset.sampler].variance_preserving)
-    guided = preset.guidance_scale != 1.0 and config.unet.guidance_dim is None
+    guided = (
+        not preset.guidance_scale == (preset.image_guidance_scale or 1.0) == 1.0 and config.unet.guidance_dim is None
+    )
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
     if call.tap is not None and call.guidance_options.exact:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
@@ -110,9 +113,30 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         levels=levels,
         planned_sigmas=planned,
         guided=guided,
+        passes=1 + guided + (guided and config.edits),
         sizes=sizes,
         negative_sizes=negative_sizes,
     )
+
+
+def _check_image(config: ModelConfig, call: Call) -> None:
+    """The image inputs are those that the model reads."""
+    if config.inpaints and call.mask_image is None:
+        raise InputError("mask_image", None, f"an image and a mask, since {config.name!r} is an inpainting model")
+    if not config.edits:
+        if call.latents is not None and call.image is not None:
+            raise InputError("latents", call.latents, "None with image")
+        if call.image_guidance_scale is not None:
+            got = call.image_guidance_scale
+            raise InputError("image_guidance_scale", got, f"None, since {config.name!r} does not edit images")
+        return
+    if call.image is None:
+        raise InputError("image", None, f"the image to edit, since {config.name!r} is an InstructPix2Pix model")
+    for name in ("mask_image", "denoising_start"):
+        if getattr(call, name) is not None:
+            raise InputError(name, getattr(call, name), f"None, since {config.name!r} edits the whole of an image")
+    if call.strength != Request.strength:
+        raise InputError("strength", call.strength, "no strength", "image_guidance_scale keeps more of the image")
 
 
 def seeds_of(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
@@ -221,7 +245,7 @@ def _visited(
 ) -> tuple[Levels, tuple[float, ...]]:
     """The part of the schedule that the run visits, and the sigmas that the sampler plans with."""
     starts_from_noise = call.mask_image is not None and call.strength == 1  # inpainting all of the masked area
-    if call.image is not None and call.denoising_start is None and not starts_from_noise:
+    if call.image is not None and call.denoising_start is None and not starts_from_noise and not config.edits:
         levels = img2img_levels(levels, call.strength)
     if call.denoising_start is not None:
         levels = slice_levels(

@@ -37,6 +37,9 @@ FOREIGN = {
 }
 """Name in a file that is not supported -> what the file is."""
 
+INPUTS = {5: "depth2img does", 7: "an upscaler does", 8: "InstructPix2Pix does", 9: "for inpainting"}
+"""Input channels of a U-Net -> the models that have them."""
+
 TEXT_ENCODERS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
 """Width of a released text encoder -> its name."""
 
@@ -165,7 +168,8 @@ def judged(unet: Signature | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if unet is None:
         return (), ("its U-Net lacks tensors that every Stable Diffusion has",)
     evidence = [f"its U-Net takes {unet.context}-dim text embeddings"]
-    evidence += [f"its U-Net takes {unet.in_channels} channels, as for inpainting"] if unet.in_channels == 9 else []
+    if unet.in_channels in INPUTS:
+        evidence += [f"its U-Net takes {unet.in_channels} channels, as {INPUTS[unet.in_channels]}"]
     evidence += [f"its U-Net takes {unet.extra}-dim added conditioning"] if unet.extra is not None else []
     evidence += ["its U-Net takes the guidance scale, as a distilled one does"] if unet.guidance is not None else []
     families = fitting(unet)

@@ -33,7 +33,9 @@ END_OF_TEXT = 49407  # id of the token
 SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Their default guidance scale is 5, not 7.5."""
 
+EDITING = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
 PIPELINES = (
+    *EDITING,
     "LatentConsistencyModelImg2ImgPipeline",
     "LatentConsistencyModelPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -93,6 +95,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
 
     index = read("model_index", "model_index.json")
     _check_classes(folder / "model_index.json", index)
+    network_config.check("model_index.json", index, {"is_cosxl_edit": (None, False)})
     unet_json = read("unet", "unet/config.json")
     unet = network_config.unet_from_json(unet_json)
     vae = network_config.vae_from_json(read("vae", "vae/config.json"))
@@ -120,6 +123,12 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
         )
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WeightsError(f"the configuration in {folder} makes no model: {error}; {ADVICE}") from error
+    name = index.get("_class_name")
+    if config.edits is not (name in EDITING):
+        raise WeightsError(
+            f"{folder} has _class_name = {shown(name)} and a U-Net of {unet.in_channels} input channels, expected "
+            f"{2 * vae.latent_channels} with {EDITING[0]} and only there; other models of so many are not supported"
+        )
     known = scheduler_config.FIELDS.union(fields.IRRELEVANT["scheduler"])
     unused = tuple(f"{SCHEDULER}: {entry}" for entry in scheduler.unused if entry.split()[0] in known)
     return fields.Description(config, tuple(notes), unused)
@@ -211,9 +220,11 @@ def pipeline_class(config: ModelConfig) -> str:
     """The diffusers class that runs the model as its preset does."""
     if config.unet.extra_dim is not None:
         image = "Img2Img" if config.sizes == REFINER_SIZES else ""
-        return f"StableDiffusionXL{'Inpaint' if config.inpaints else image}Pipeline"
+        return EDITING[1] if config.edits else f"StableDiffusionXL{'Inpaint' if config.inpaints else image}Pipeline"
     if config.unet.guidance_dim is not None:
         return "LatentConsistencyModelPipeline"
+    if config.edits:
+        return EDITING[0]
     return "StableDiffusionInpaintPipeline" if config.inpaints else "StableDiffusionPipeline"
 
 
@@ -248,6 +259,8 @@ def _check_classes(path: Path, index: Json) -> None:
 def _class_preset(index: Json) -> Json:
     """Steps and guidance scale where the defaults of the folder's class in diffusers differ from ours."""
     name = str(index.get("_class_name"))
+    if name in EDITING:
+        return {"num_inference_steps": 100, "guidance_scale": 5.0 if "XL" in name else 7.5, "image_guidance_scale": 1.5}
     if name.startswith("LatentConsistency"):
         return {"num_inference_steps": 4, "guidance_scale": 8.5}
     return {"guidance_scale": 5.0} if name in SDXL_CLASSES else {}

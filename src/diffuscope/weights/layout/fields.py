@@ -42,6 +42,7 @@ COMMON = {
 IRRELEVANT: dict[Kind, dict[str, str]] = {
     "model_index": {
         "add_watermarker": "images get no watermark here",
+        "is_cosxl_edit": "refused where it is true",
         "feature_extractor": "of the safety checker",
         "image_encoder": "of IP-Adapters",
         "requires_safety_checker": "no image is judged here",

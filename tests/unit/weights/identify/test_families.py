@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.cli import main
-from diffuscope.config import FAMILIES, PRESETS, ModelConfig
+from diffuscope.config import FAMILIES, PRESETS
 from diffuscope.errors import WeightsError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
@@ -25,6 +25,7 @@ from refusals import refused
 SHAPED = {
     "sd15": ("sd15",),
     "sd15-inpaint": ("sd15-inpaint",),
+    "sd15-instruct-pix2pix": ("sd15-instruct-pix2pix",),
     "sd15-lcm": ("sd15-lcm",),
     "sd21": ("sd21", "sd21-v", "sd-turbo"),
     "sd21-inpaint": ("sd21-inpaint",),
@@ -140,16 +141,16 @@ def test_a_network_alone_is_no_model() -> None:
         choose(header_of(unet), None, "a")
 
 
-def test_a_stranger_is_compared_with_the_nearest_family() -> None:
-    config: ModelConfig = replace(FAMILIES["sd15"], unet=replace(FAMILIES["sd15"].unet, in_channels=8))
+@pytest.mark.parametrize(("channels", "kind"), [(5, "depth2img"), (7, "an upscaler")])
+def test_a_stranger_is_named_and_compared_with_the_nearest_family(channels: int, kind: str) -> None:
+    config = replace(FAMILIES["sd15"].unet, in_channels=channels)
     with torch.device("meta"):
-        unet = UNet(config.unet).state_dict()
+        unet = UNet(config).state_dict()
     tensors = single("sd15") | {
-        f"model.diffusion_model.{name}": tensor for name, tensor in ldm.to_ldm(unet, config.unet).items()
+        f"model.diffusion_model.{name}": tensor for name, tensor in ldm.to_ldm(unet, config).items()
     }
-    with pytest.raises(
-        WeightsError, match="nearest family is sd15, from which it differs in in_channels 8 instead of 4"
-    ):
+    found = f"{kind} does.*nearest family is sd15, from which it differs in in_channels {channels} instead of 4"
+    with pytest.raises(WeightsError, match=found):
         choose(header_of(tensors), None, "a")
 
 
