@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+import stat
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 
 MAX_PIXELS = 1 << 26
 """Larger images (67 million pixels, 200 MB as RGB) are refused by their header, before decoding."""
+
+MAX_BYTES = 1 << 30
+"""Longer files are refused; an image of that many pixels has a third."""
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image
 """A path, a file's bytes, or an image."""
@@ -47,18 +51,31 @@ def open_image(source: ImageSource, argument: str = "image") -> Image.Image:
         raise InputError(argument, source, "a path, the bytes of a file, or a PIL image")
     name = "the image" if isinstance(source, bytes) else f"{Path(source)}"
     try:
+        if not isinstance(source, bytes):
+            check_file(source)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
             return _rgb(_limited(image, name))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "more pixels") from error
     except FileNotFoundError as error:
-        raise ImageError(f"{name} does not exist; give the path of a PNG, JPEG or WebP image") from error
+        raise ImageError(f"{name}: no such file; give the path of a PNG, JPEG or WebP image") from error
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ImageError(
             f"{name} cannot be read as an image ({error}); give a whole file in one of {', '.join(FORMATS)}"
         ) from error
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """ImageError for what is no file, such as a pipe, which would wait for ever, or is too long to be an image."""
+    status = Path(path).stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{Path(path)} is a folder; give the path of an image")
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{Path(path)} is no regular file; give the path of an image")
+    if status.st_size > MAX_BYTES:
+        raise ImageError(f"{Path(path)} has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read")
 
 
 def _limited(image: Image.Image, name: str) -> Image.Image:
@@ -73,14 +90,28 @@ def _too_large(name: str, size: str) -> ImageError:
 
 def _rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16-bit grey: PIL would clip, not scale
-        grey = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(grey.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if not image.has_transparency_data:
+    if not image.mode.startswith("I") and not image.has_transparency_data:
         return image.convert("RGB")
+    finished = Image.new("RGB", image.size)
+    for top in range(0, image.height, _ROWS):
+        part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
+        finished.paste(_eight_bits(part) if image.mode.startswith("I") else _over_white(part), (0, top))
+    return finished
+
+
+_ROWS = 256
+"""Rows that are converted at once, since the steps between take several times the memory of the result."""
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, where PIL would clip."""
+    grey = np.asarray(image).clip(0, 65535).astype(np.uint32)
+    return Image.fromarray(((2 * grey + 257) // 514).astype(np.uint8))  # grey / 257, to the nearest
+
+
+def _over_white(image: Image.Image) -> Image.Image:
     image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def fit_to_size(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -137,12 +168,3 @@ def write_png(
 
 _UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")
 """What no text chunk can hold: zero bytes, and the surrogates of file names that are not UTF-8."""
-
-
-def read_text_chunks(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The text chunks of an image file, by name; refuses a file that ``open_image`` refuses."""
-    path = Path(path)
-    open_image(path)  # the same limits and errors; text may stand after the pixels
-    with Image.open(path, formats=FORMATS) as image:
-        image.load()
-        return {key: str(value) for key, value in image.info.items() if isinstance(key, str) and isinstance(value, str)}

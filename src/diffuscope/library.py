@@ -1,5 +1,6 @@
 """The model folder of AUTOMATIC1111's web UI or ComfyUI, used in place."""
 
+import os
 import re
 from collections.abc import Iterable
 from os import PathLike
@@ -25,12 +26,13 @@ MODEL_FILES = ("model_index.json", "config.json")
 def folders(models_dir: str | PathLike[str], kind: Kind) -> tuple[Path, ...]:
     """The folders for ``kind`` in ``models_dir``, which is the program's own folder or its ``models``."""
     root = Path(models_dir)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112 (unlike Path's, it is False for impossible names)
         raise ModelNotFoundError(f"no folder {root}; give the other program's folder of models")
+    check_readable(root)
     bases = [root, root / "models"]
     if root.name == "models" and kind == "embedding":
         bases.append(root.parent)  # the web UI has its embeddings next to its models
-    return tuple(base / name for base in bases for name in FOLDERS[kind] if (base / name).is_dir())
+    return tuple(base / name for base in bases for name in FOLDERS[kind] if os.path.isdir(base / name))  # noqa: PTH112
 
 
 def entries(models_dir: str | PathLike[str], kind: Kind) -> dict[str, Path]:
@@ -38,9 +40,8 @@ def entries(models_dir: str | PathLike[str], kind: Kind) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for folder in folders(models_dir, kind):
         for path in sorted(folder.rglob("*")):
-            is_model = kind == "model" and path.is_dir() and any((path / name).is_file() for name in MODEL_FILES)
-            is_file = path.suffix.lower() in SUFFIXES and path.is_file()
-            if (is_model or is_file) and not _is_part(path, folder):
+            is_file = path.suffix.lower() in SUFFIXES and os.path.isfile(path)  # noqa: PTH113
+            if (is_file or (kind == "model" and is_model(path))) and not _is_part(path, folder):
                 paths.setdefault(path.relative_to(folder).as_posix(), path)
     return paths
 
@@ -73,4 +74,29 @@ def named_embeddings(models_dir: str | PathLike[str], texts: Iterable[str]) -> l
 def _is_part(path: Path, top: Path) -> bool:
     """Whether a path is within a model's folder, and no model itself."""
     above = [parent for parent in path.parents if parent.is_relative_to(top) and parent != top]
-    return any((parent / name).is_file() for parent in above for name in MODEL_FILES)
+    return any(is_model(parent) for parent in above)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder is one model, in our layout or that of diffusers."""
+    return any(os.path.isfile(folder / name) for name in MODEL_FILES)  # noqa: PTH113 (False for a locked folder)
+
+
+def check_readable(folder: Path) -> None:
+    """ModelNotFoundError for a folder that there is no right to read."""
+    try:
+        with os.scandir(folder):
+            (folder / os.curdir).stat()
+    except OSError as error:
+        reason = str(error.strerror).lower()
+        raise ModelNotFoundError(f"{folder} cannot be read: {reason}; give a folder that you may read") from error
+
+
+def weights_and_models(folder: Path) -> list[Path]:
+    """All weight files and model folders below a folder, without the parts of models."""
+    paths = (path for path in sorted(folder.rglob("*")) if not _is_part(path, folder))
+    return [
+        path
+        for path in paths
+        if is_model(path) or (path.suffix.lower() in SUFFIXES and os.path.isfile(path))  # noqa: PTH113
+    ]

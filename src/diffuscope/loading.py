@@ -170,6 +170,7 @@ def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | No
             f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({known}). "
             f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
         )
+    library.check_readable(path)
     if not any((path / name).is_file() for name in (CONFIG, INDEX)):
         raise ModelNotFoundError(f"{path} is no model: it has neither {CONFIG} (our layout) nor {INDEX} (diffusers)")
     return path

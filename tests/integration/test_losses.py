@@ -16,8 +16,9 @@ from diffuscope.cli import main
 from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
 from diffuscope.errors import ModelNotFoundError
-from diffuscope.images import read_text_chunks, write_png
+from diffuscope.images import write_png
 from diffuscope.lens.functions import decoder, denoiser
+from diffuscope.metadata import read_texts
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import JSON_KEY, read
 from narrow import made
@@ -183,7 +184,7 @@ def test_a_replay_wants_the_same_clip_score(tiny: Pipeline, tmp_path: Path) -> N
     (path,) = result.save(tmp_path / "led.png")
     receipt = read(path)
     receipt["weights"]["similarity"] = "0" * 64
-    write_png(path, result.images[0], read_text_chunks(path) | {JSON_KEY: json.dumps(receipt)})
+    write_png(path, result.images[0], read_texts(path).texts | {JSON_KEY: json.dumps(receipt)})
     with refused("model"):
         ds.replay(path, model=tiny)
 

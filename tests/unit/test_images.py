@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from diffuscope import images
 from diffuscope.errors import ImageError
-from diffuscope.images import fit_to_size, image_hash, open_image, read_text_chunks, to_images, to_pixels, write_png
+from diffuscope.images import fit_to_size, image_hash, open_image, to_images, to_pixels, write_png
+from diffuscope.metadata import read_texts
 from refusals import refused
 
 
@@ -30,6 +32,20 @@ def test_an_array_is_refused_under_the_name_of_its_argument(argument: str) -> No
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 128 * 257, 65535]], dtype=np.uint16)).save(tmp_path / "grey.png")
     assert np.asarray(open_image(tmp_path / "grey.png"))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_large_images_are_converted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every grey of 16 bits, every transparency, and palettes, as at once."""
+    grey = Image.fromarray(np.arange(65536, dtype=np.uint16).reshape(256, 256))
+    clear = Image.merge("RGBA", [Image.linear_gradient("L").rotate(90 * k) for k in range(4)])
+    palette = clear.quantize(64)
+    for picture in (grey, clear, palette, clear.convert("LA")):
+        monkeypatch.setattr(images, "_ROWS", 1000)
+        whole = open_image(picture)
+        monkeypatch.setattr(images, "_ROWS", 7)
+        assert open_image(picture).tobytes() == whole.tobytes()
+    rounded = (np.arange(65536) / 257).round().astype(np.uint8)
+    assert np.asarray(open_image(grey))[..., 0].ravel().tolist() == rounded.tolist()
 
 
 def test_transparent_parts_are_over_white() -> None:
@@ -89,7 +105,7 @@ def test_fitted_covers_and_cuts_the_middle() -> None:
 @pytest.mark.parametrize("text", ["plain", "lines\nand\ttabs", "狐 \N{FOX FACE}", "", "a\0b", "x" * 200_000])
 def test_texts_come_back(tmp_path: Path, text: str) -> None:
     path = write_png(tmp_path / "a.png", Image.new("RGB", (2, 2)), {"parameters": text})
-    assert read_text_chunks(path) == {"parameters": text.replace("\0", "\N{REPLACEMENT CHARACTER}")}
+    assert read_texts(path).texts == {"parameters": text.replace("\0", "\N{REPLACEMENT CHARACTER}")}
 
 
 def test_the_hash_is_of_what_is_seen(tmp_path: Path) -> None:

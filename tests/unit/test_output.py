@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from diffuscope.errors import OutputError
-from diffuscope.images import read_text_chunks, write_png
+from diffuscope.images import write_png
+from diffuscope.metadata import read_texts
 from diffuscope.output import check_output, numbered, part_of, permissions, replacing
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
@@ -94,4 +95,4 @@ def test_names_that_are_not_utf_8(tiny: Pipeline, tmp_path: Path) -> None:
     result.receipt["vae"] = "v\udcff.safetensors"
     assert result.save(path) == [path]
     assert read(path)["vae"] == "v\udcff.safetensors"
-    assert "VAE: v\N{REPLACEMENT CHARACTER}.safetensors" in read_text_chunks(path)["parameters"]
+    assert "VAE: v\N{REPLACEMENT CHARACTER}.safetensors" in read_texts(path).texts["parameters"]

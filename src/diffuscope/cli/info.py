@@ -1,6 +1,6 @@
 """``diffuscope info``: describe a model, a weight file or an image."""
 
-import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from diffuscope.cli.terminal import say
-from diffuscope.errors import DiffuscopeError, ImageError, ModelNotFoundError
+from diffuscope.errors import ImageError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from diffuscope.weights.store.files import Header
@@ -20,19 +20,28 @@ METADATA_LINES, METADATA_WIDTH = 16, 160
 
 
 def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
-    """Describe a model, a weight file or an image: parts, family and the evidence for it, receipt.
+    """Describe a model, a weight file, an image, or a folder of them: family and the evidence for it, preset, receipt.
 
-    Of a .safetensors file only the header is read, so the answer comes at once.
+    Of weights only the headers are read, and of an image its texts, so the answer comes at once. For an image that
+    another program made, the command is printed that makes it here.
 
     Args:
-        path: a shipped model's name, a model folder, a weight file, or an image.
+        path: a shipped model's name, a model folder, a weight file, an image, or a folder with any of these, such as
+            that of AUTOMATIC1111's web UI or ComfyUI.
         allow_pickle: also read pickled files (.ckpt, .pt, .bin), with a reader that builds tensors and runs no code.
     """
+    from diffuscope.cli import info_image, info_library
+
     file = Path(path)
-    if file.suffix.lower() in WEIGHTS:
+    is_folder = os.path.isdir(file)  # noqa: PTH112 (unlike Path's, it is False for impossible names)
+    if file.suffix.lower() in WEIGHTS and not is_folder:
         lines = _weight_file(file, allow_pickle)
-    elif file.is_file():
-        lines = _image(file)
+    elif os.path.exists(file) and not is_folder:  # noqa: PTH110
+        lines = info_image.describe(file)
+    elif not is_folder and file.suffix.lower() in info_image.SUFFIXES:
+        raise ImageError(f"{path}: no such file; give the path of an image")
+    elif is_folder and info_library.is_library(file):
+        lines = info_library.describe(file)
     else:
         lines = _model(path, allow_pickle)
     say("\n".join(lines))
@@ -42,7 +51,7 @@ def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
     from diffuscope.weights.identify.families import article, identify
     from diffuscope.weights.store.stores import open_store
 
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         raise ModelNotFoundError(f"no weight file {path}; give one that exists")
     header = open_store(path, allow_pickle=allow_pickle).header
     found = identify(header)
@@ -70,23 +79,6 @@ def _tensors(header: "Header", path: Path) -> list[str]:
         kinds[tensor.dtype] += prod(tensor.shape)
     numbers = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
     return [f"  {len(header.tensors)} tensors, {numbers}, {path.stat().st_size:,} bytes"]
-
-
-def _image(path: Path) -> list[str]:
-    from diffuscope.images import open_image, read_text_chunks
-    from diffuscope.pipeline.receipt import JSON_KEY, TEXT_KEY, read
-
-    try:
-        image = open_image(path)
-    except ImageError as error:
-        raise DiffuscopeError(f"{path} is neither a weight file nor an image: {error}") from error
-    lines = [f"{path}: an image of {image.width}x{image.height} pixels"]
-    texts = read_text_chunks(path)
-    if TEXT_KEY in texts:
-        lines += ["", texts[TEXT_KEY]]
-    if JSON_KEY in texts:
-        lines += ["", json.dumps(read(path), indent=2, ensure_ascii=False)]
-    return lines if texts else [*lines, "no receipt"]
 
 
 def _model(name: str, allow_pickle: bool) -> list[str]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffuscope.diffusion import samplers
 from diffuscope.errors import ImageError, InputError
-from diffuscope.images import read_text_chunks
+from diffuscope.metadata import read_texts
 from diffuscope.pipeline.plan import Plan
 from diffuscope.request import Request
 from diffuscope.schema import options
@@ -152,7 +152,7 @@ def read(path: str | PathLike[str]) -> Receipt:
     Raises:
         ImageError: the file is no image, has no receipt, or one of another format.
     """
-    texts = read_text_chunks(path)
+    texts = read_texts(path).texts
     if JSON_KEY not in texts:
         raise ImageError(
             f"{Path(path)} has no diffuscope receipt; it was made by another program, saved without metadata, or "

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from diffuscope.cli import COMMANDS, main
-from diffuscope.images import image_hash, open_image, read_text_chunks, write_png
+from diffuscope.images import image_hash, open_image, write_png
+from diffuscope.metadata import read_texts
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
 from lora_files import kohya, layers, trained, write
@@ -103,7 +104,7 @@ def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_
     assert main(["generate", "fox", *flags, "--preview", str(preview), "-o", str(out)]) == 0
     said = capsys.readouterr()
     assert said.out == said.err == ""
-    assert read_text_chunks(out) == {}
+    assert read_texts(out).texts == {}
     assert open_image(preview).size == open_image(out).size == (32, 32)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope.errors import ImageError
-from diffuscope.images import read_text_chunks
+from diffuscope.metadata import read_texts
 from diffuscope.pipeline import Pipeline
 from refusals import refused
 
@@ -116,7 +116,7 @@ def test_clip_skip_by_hand_and_in_a_call(tiny: Pipeline) -> None:
 def test_replay_with_picture_and_mask(tiny: Pipeline, tmp_path: Path, strength: float) -> None:
     call = {"image": PICTURE, "mask_image": LEFT, "strength": strength, "clip_skip": 1}
     (path,) = tiny("a fox", seed=2, **call).save(tmp_path / "out.png")
-    assert "Clip skip: 2" in read_text_chunks(path)["parameters"]
+    assert "Clip skip: 2" in read_texts(path).texts["parameters"]
     assert ds.replay(path, model=tiny, image=PICTURE, mask_image=LEFT).identical
     with refused("mask_image", None):
         ds.replay(path, model=tiny, image=PICTURE)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import diffuscope as ds
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError
-from diffuscope.images import read_text_chunks
+from diffuscope.metadata import read_texts
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.merging import merged
@@ -299,7 +299,7 @@ def test_replay_takes_the_same_files(pipe: Pipeline, folder: Path, tmp_path: Pat
     pipe.lora_dir = folder
     pipe.load_lora(folder / "wood.safetensors", 0.25)
     path = pipe("a fox <lora:ink:0.5>", seed=3).save(tmp_path / "out.png")[0]
-    assert 'Lora hashes: "ink: ' in read_text_chunks(path)["parameters"]
+    assert 'Lora hashes: "ink: ' in read_texts(path).texts["parameters"]
     bare = Pipeline(pipe.components)
     bare.unload_lora()
     pipe.unload_lora()

@@ -11,7 +11,7 @@ import diffuscope as ds
 from diffuscope.cli import main
 from diffuscope.config import TINY
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.images import read_text_chunks
+from diffuscope.metadata import read_texts
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.open import with_vae
@@ -67,7 +67,7 @@ def test_it_has_the_devices_and_dtype_of_the_model(tiny_folder: Path, vae_folder
 
 def test_receipt_and_replay(tiny: Pipeline, tiny_folder: Path, vae_file: Path, tmp_path: Path) -> None:
     (path,) = ds.load(tiny_folder, device="cpu", vae=vae_file)("a fox", seed=1).save(tmp_path / "out.png")
-    assert "VAE: better.safetensors, " in read_text_chunks(path)["parameters"]
+    assert "VAE: better.safetensors, " in read_texts(path).texts["parameters"]
     assert ds.replay(path, model=ds.ModelSource(tiny_folder, vae=vae_file)).identical
     with refused("model") as caught:
         ds.replay(path, model=tiny_folder)
@@ -152,4 +152,4 @@ def test_the_command_sets_the_schedule(tiny_folder: Path, tmp_path: Path) -> Non
     out = tmp_path / "fox.png"
     asked = ["generate", "a fox", "--model", str(tiny_folder), "--out", str(out), "--upscale", "1", "--steps", "2"]
     assert main([*asked, "--prediction", "v", "--zero-snr", "True", "--device", "cpu"]) == 0
-    assert json.loads(read_text_chunks(out)["diffuscope"])["schedule"] == {"prediction": "v", "zero_snr": True}
+    assert json.loads(read_texts(out).texts["diffuscope"])["schedule"] == {"prediction": "v", "zero_snr": True}

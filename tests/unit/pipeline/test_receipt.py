@@ -11,7 +11,8 @@ from sd_parsers import ParserManager
 
 import diffuscope as ds
 from diffuscope.errors import ImageError, ModelNotFoundError, OutputError
-from diffuscope.images import image_hash, open_image, read_text_chunks, write_png
+from diffuscope.images import image_hash, open_image, write_png
+from diffuscope.metadata import read_texts
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import checked_steps, infotext, read
 from refusals import refused
@@ -45,7 +46,7 @@ def test_each_file_of_a_call_tells_its_own_picture(tiny: Pipeline, tmp_path: Pat
     result = tiny(["fox", "cat"], seed=5, num_images_per_prompt=2, sigmas="karras", sampler="euler")
     paths = result.save(tmp_path / "out.png")
     assert [path.name for path in paths] == ["out-0.png", "out-1.png", "out-2.png", "out-3.png"]
-    text = read_text_chunks(paths[2])["parameters"]
+    text = read_texts(paths[2]).texts["parameters"]
     assert text.startswith("cat\nSteps: 4, Sampler: Euler, Schedule type: Karras, CFG scale: 7.5, Seed: 7,")
     assert read(paths[2]) == result.receipt | {"image_index": 2}
     assert [image_hash(open_image(path)) for path in paths] == [image_hash(image) for image in result.images]
@@ -53,15 +54,15 @@ def test_each_file_of_a_call_tells_its_own_picture(tiny: Pipeline, tmp_path: Pat
 
 def test_no_metadata(tiny: Pipeline, tmp_path: Path) -> None:
     (path,) = tiny("fox", seed=5).save(tmp_path / "out.png", metadata=False)
-    assert read_text_chunks(path) == {}
+    assert read_texts(path).texts == {}
     with pytest.raises(ImageError, match="no diffuscope receipt"):
         read(path)
 
 
 def test_the_receipt_names_no_folder(tiny_folder: Path, tmp_path: Path) -> None:
     (path,) = ds.load(tiny_folder)("fox", seed=1).save(tmp_path / "out.png")
-    assert str(tmp_path.parent) not in json.dumps(read_text_chunks(path))
-    assert str(tiny_folder.parent) not in json.dumps(read_text_chunks(path))
+    assert str(tmp_path.parent) not in json.dumps(read_texts(path).texts)
+    assert str(tiny_folder.parent) not in json.dumps(read_texts(path).texts)
 
 
 def test_the_spacing_has_its_name_in_the_web_ui(tiny: Pipeline) -> None:

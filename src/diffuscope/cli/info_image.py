@@ -1,0 +1,80 @@
+"""``diffuscope info`` of an image: what its texts say, which of them are used, and the command that makes it here."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffuscope.cli.flags import flag_of
+from diffuscope.errors import DiffuscopeError, ImageError
+
+if TYPE_CHECKING:
+    from diffuscope.metadata import Settings
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+FOLDER = "FOLDER"
+"""Stands in a command for the folder of models."""
+
+
+def describe(path: Path) -> list[str]:
+    """The lines of an image."""
+    from diffuscope.metadata import read_texts, settings_of
+    from diffuscope.pipeline.receipt import JSON_KEY, TEXT_KEY, read
+
+    try:
+        image = read_texts(path)
+    except ImageError as error:
+        raise DiffuscopeError(f"{path} is neither a weight file nor an image: {error}") from error
+    lines, texts = [f"{path}: an image of {image.width}x{image.height} pixels"], dict(image.texts)
+    if JSON_KEY in texts:
+        receipt = read(path)
+        lines += ["", texts.pop(TEXT_KEY)] if TEXT_KEY in texts else []
+        lines += ["", json.dumps(receipt, indent=2, ensure_ascii=False)]
+        del texts[JSON_KEY]
+    else:
+        settings, texts = settings_of(texts)
+        lines += ["no receipt"] if settings is None else _settings(settings, image.texts.get(TEXT_KEY, ""))
+    if texts:
+        lines += ["", "texts in the file that say nothing here:"]
+        lines += [f"  {key}: {_short(text)}" for key, text in texts.items()]
+    return lines
+
+
+def _settings(settings: "Settings", infotext: str) -> list[str]:
+    lines = [f"made by {settings.program}, without a receipt", ""]
+    if infotext and not infotext.lstrip().startswith("{"):
+        lines += [infotext, ""]
+    if settings.options.keys() - {"prompt"} or settings.options.get("prompt"):
+        lines += ["as nearly as it says, here:", f"  {command(settings.options)}", ""]
+    if "model" in settings.options:
+        lines.append(f"  {FOLDER} is where the model is; `diffuscope info {FOLDER}` lists what is there")
+    lines += [f"  {note}" for note in settings.notes]
+    lines += [f"  not used: {key}: {value}" for key, value in settings.unused.items()]
+    return lines if lines[-1] else lines[:-1]
+
+
+def command(options: dict[str, Any]) -> str:
+    """The command line with these options."""
+    prompt = options.get("prompt", "")
+    words = ["diffuscope", "generate", shlex.quote(f" {prompt}" if prompt.startswith("-") else prompt)]
+    for name, value in options.items():
+        if name in {"prompt", "strength"} or value in (None, "", {}):
+            continue
+        if isinstance(value, dict):
+            words += [_flag(f"{name}.{key}", part) for key, part in value.items()]
+        else:
+            words += [f"--models-dir {FOLDER}"] if name == "model" else []
+            words.append(_flag(name, value))
+    if "strength" in options:
+        words += ["--image IMAGE", _flag("strength", options["strength"])]
+    return " ".join(words)
+
+
+def _flag(argument: str, value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{flag_of(argument)}{'=' if text.startswith('-') else ' '}{shlex.quote(text)}"
+
+
+def _short(text: str) -> str:
+    shown = " ".join(text[:400].split())[:100]
+    return shown if len(text) <= 100 else f"{shown} ... ({len(text):,} characters)"

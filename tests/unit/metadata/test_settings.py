@@ -1,0 +1,417 @@
+"""Settings of other programs, in the very form in which each writes them: used, or named as not used."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from sd_parsers import ParserManager
+
+from diffuscope.cli.info_image import command
+from diffuscope.metadata import read_texts, settings_of
+from diffuscope.pipeline import Pipeline
+from diffuscope.request import Request
+
+WEBUI = (
+    "masterpiece, (red fox:1.2), snow\nNegative prompt: lowres, bad anatomy\nSteps: 28, Sampler: DPM++ 2M, "
+    "Schedule type: Automatic, CFG scale: 5.5, Seed: 4294967295, Size: 832x1216, Model hash: abcd1234ef, "
+    'Model: animagine-xl-4.0, VAE: sdxl_vae.safetensors, Clip skip: 2, Lora hashes: "detail: 1234abcd", '
+    "Version: v1.10.1"
+)
+GRAPH: dict[str, Any] = {
+    "3": {
+        "class_type": "KSampler",
+        "inputs": {
+            "seed": 156680208700286,
+            "steps": 20,
+            "cfg": 8.0,
+            "sampler_name": "dpmpp_2m_sde_gpu",
+            "scheduler": "karras",
+            "denoise": 1.0,
+            "model": ["10", 0],
+            "positive": ["6", 0],
+            "negative": ["7", 0],
+            "latent_image": ["5", 0],
+        },
+    },
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"}},
+    "5": {"class_type": "EmptyLatentImage", "inputs": {"width": 512, "height": 640, "batch_size": 1}},
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": ["12", 0], "clip": ["10", 1]}},
+    "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "text, watermark", "clip": ["10", 1]}},
+    "8": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0], "vae": ["4", 2]}},
+    "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "ComfyUI", "images": ["8", 0]}},
+    "10": {
+        "class_type": "LoraLoader",
+        "inputs": {
+            "lora_name": "ink.safetensors",
+            "strength_model": 0.7,
+            "strength_clip": 0.7,
+            "model": ["4", 0],
+            "clip": ["4", 1],
+        },
+    },
+    "12": {"class_type": "PrimitiveString", "inputs": {"value": "beautiful scenery, glass bottle"}},
+}
+NOVELAI = {
+    "prompt": "1girl, {red hair}",
+    "steps": 28,
+    "height": 1216,
+    "width": 832,
+    "scale": 5.0,
+    "uncond_scale": 0.0,
+    "cfg_rescale": 0.0,
+    "seed": 987654321,
+    "n_samples": 1,
+    "noise_schedule": "karras",
+    "sampler": "k_euler_ancestral",
+    "strength": 0.7,
+    "uc": "lowres",
+    "request_type": "PromptGenerateRequest",
+    "signed_hash": "x" * 200,
+}
+INVOKEAI = {
+    "generation_mode": "txt2img",
+    "positive_prompt": "a castle on a hill",
+    "negative_prompt": "blurry",
+    "width": 768,
+    "height": 512,
+    "seed": 42,
+    "rand_device": "cpu",
+    "cfg_scale": 7.5,
+    "steps": 30,
+    "scheduler": "dpmpp_2m_k",
+    "clip_skip": 0,
+    "model": {"key": "4f3d", "hash": "blake3:00", "name": "Dreamshaper 8", "base": "sd-1", "type": "main"},
+    "loras": [{"model": {"key": "77", "name": "ink"}, "weight": 0.75}],
+    "app_version": "4.2.7",
+}
+INVOKEAI_2 = {
+    "model": "stable diffusion",
+    "model_weights": "stable-diffusion-1.5",
+    "app_version": "2.3.5",
+    "image": {
+        "prompt": [{"prompt": "a castle", "weight": 1.0}],
+        "steps": 50,
+        "cfg_scale": 7.5,
+        "seed": 1,
+        "height": 512,
+        "width": 512,
+        "sampler": "k_lms",
+        "seamless": False,
+    },
+}
+SWARMUI = {
+    "sui_image_params": {
+        "prompt": "a photo of a cat",
+        "negativeprompt": "dog",
+        "model": "OfficialStableDiffusion/sd_xl_base_1.0",
+        "seed": 1,
+        "steps": 20,
+        "cfgscale": 7.0,
+        "width": 1024,
+        "height": 768,
+        "sampler": "dpmpp_2m",
+        "scheduler": "karras",
+        "loras": ["ink"],
+        "loraweights": ["0.5"],
+        "swarm_version": "0.9.3.1",
+    },
+    "sui_extra_data": {"date": "2025-01-25"},
+}
+FOOOCUS = {
+    "prompt": "a cat",
+    "negative_prompt": "dog",
+    "base_model": "juggernautXL_v8Rundiffusion",
+    "seed": "123",
+    "steps": 30,
+    "guidance_scale": 4.0,
+    "sampler": "dpmpp_2m_sde_gpu",
+    "scheduler": "karras",
+    "resolution": "(1152, 896)",
+    "loras": [["ink", 0.1, "hash"]],
+    "version": "Fooocus v2.5.5",
+    "sharpness": 2.0,
+}
+
+FORMS: dict[str, tuple[dict[str, str], dict[str, Any], set[str]]] = {
+    "web UI": (
+        {"parameters": WEBUI},
+        {
+            "prompt": "masterpiece, (red fox:1.2), snow",
+            "negative_prompt": "lowres, bad anatomy",
+            "num_inference_steps": 28,
+            "sampler": "dpmpp_2m",
+            "sigmas": "karras",
+            "guidance_scale": 5.5,
+            "seed": 4294967295,
+            "width": 832,
+            "height": 1216,
+            "model": "animagine-xl-4.0",
+            "vae": "sdxl_vae.safetensors",
+            "clip_skip": 1,
+        },
+        {"Model hash", "Lora hashes", "Version"},
+    ),
+    "ComfyUI": (
+        {"prompt": json.dumps(GRAPH), "workflow": json.dumps({"nodes": []})},
+        {
+            "prompt": "beautiful scenery, glass bottle <lora:ink:0.7>",
+            "negative_prompt": "text, watermark",
+            "seed": 156680208700286,
+            "num_inference_steps": 20,
+            "guidance_scale": 8.0,
+            "sampler": "dpmpp_2m_sde",
+            "sigmas": "karras",
+            "width": 512,
+            "height": 640,
+            "num_images_per_prompt": 1,
+            "model": "v1-5-pruned-emaonly.safetensors",
+        },
+        {"SaveImage 9 filename_prefix", "PrimitiveString 12 value"},
+    ),
+    "NovelAI": (
+        {
+            "Title": "NovelAI generated image",
+            "Description": NOVELAI["prompt"],
+            "Software": "NovelAI",
+            "Source": "NovelAI Diffusion V3 C1E1DE52",
+            "Comment": json.dumps(NOVELAI),
+        },
+        {
+            "prompt": "1girl, {red hair}",
+            "negative_prompt": "lowres",
+            "num_inference_steps": 28,
+            "sampler": "euler_ancestral",
+            "sigmas": "karras",
+            "guidance_scale": 5.0,
+            "seed": 987654321,
+            "width": 832,
+            "height": 1216,
+            "num_images_per_prompt": 1,
+        },
+        {"uncond_scale", "request_type", "signed_hash", "strength"},
+    ),
+    "InvokeAI": (
+        {"invokeai_metadata": json.dumps(INVOKEAI), "invokeai_graph": "{}"},
+        {
+            "prompt": "a castle on a hill <lora:ink:0.75>",
+            "negative_prompt": "blurry",
+            "num_inference_steps": 30,
+            "sampler": "dpmpp_2m",
+            "sigmas": "karras",
+            "guidance_scale": 7.5,
+            "seed": 42,
+            "width": 768,
+            "height": 512,
+            "clip_skip": 0,
+            "model": "Dreamshaper 8",
+        },
+        {"generation_mode", "rand_device", "app_version"},
+    ),
+    "InvokeAI 2": (
+        {"sd-metadata": json.dumps(INVOKEAI_2), "Dream": '"a castle" -s 50'},
+        {
+            "prompt": "a castle",
+            "num_inference_steps": 50,
+            "sampler": "lms",
+            "guidance_scale": 7.5,
+            "seed": 1,
+            "width": 512,
+            "height": 512,
+            "model": "stable-diffusion-1.5",
+        },
+        {"model", "app_version", "seamless"},
+    ),
+    "SwarmUI": (
+        {"parameters": json.dumps(SWARMUI)},
+        {
+            "prompt": "a photo of a cat <lora:ink:0.5>",
+            "negative_prompt": "dog",
+            "num_inference_steps": 20,
+            "sampler": "dpmpp_2m",
+            "sigmas": "karras",
+            "guidance_scale": 7.0,
+            "seed": 1,
+            "width": 1024,
+            "height": 768,
+            "model": "OfficialStableDiffusion/sd_xl_base_1.0",
+        },
+        {"swarm_version", "sui_extra_data"},
+    ),
+    "Fooocus": (
+        {"parameters": json.dumps(FOOOCUS), "fooocus_scheme": "fooocus"},
+        {
+            "prompt": "a cat <lora:ink:0.1>",
+            "negative_prompt": "dog",
+            "num_inference_steps": 30,
+            "sampler": "dpmpp_2m_sde",
+            "sigmas": "karras",
+            "guidance_scale": 4.0,
+            "seed": 123,
+            "width": 1152,
+            "height": 896,
+            "model": "juggernautXL_v8Rundiffusion",
+        },
+        {"version", "sharpness"},
+    ),
+}
+
+
+def png(path: Path, texts: dict[str, str]) -> Path:
+    chunks = PngInfo()
+    for key, text in texts.items():
+        chunks.add_text(key, text)
+    Image.new("RGB", (8, 8)).save(path, pnginfo=chunks)
+    return path
+
+
+@pytest.mark.parametrize(("texts", "options", "unused"), FORMS.values(), ids=FORMS)
+def test_each_program_s_settings_are_used_or_named(
+    tmp_path: Path, texts: dict[str, str], options: dict[str, Any], unused: set[str]
+) -> None:
+    found, others = settings_of(read_texts(png(tmp_path / "a.png", texts)).texts)
+    assert found is not None
+    assert found.options == options
+    assert found.unused.keys() == unused
+    assert len(others) == len(texts) - 1
+
+
+@pytest.mark.parametrize("form", ["web UI", "ComfyUI", "NovelAI"])
+def test_another_reader_finds_the_same(tmp_path: Path, form: str) -> None:
+    """sd-parsers, of the same file."""
+    texts, options, _ = FORMS[form]
+    if form == "ComfyUI":  # it does not follow links to texts
+        spelled = {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": GRAPH["12"]["inputs"]["value"]}}}
+        kinds = {"positive": "CONDITIONING", "negative": "CONDITIONING", "clip": "CLIP", "model": "MODEL"}
+        links = [
+            [0, value[0], value[1], name, 0, kinds.get(key, "LATENT")]
+            for name, node in (GRAPH | spelled).items()
+            for key, value in node["inputs"].items()
+            if isinstance(value, list)
+        ]
+        texts = {"prompt": json.dumps(GRAPH | spelled), "workflow": json.dumps({"links": links})}
+    theirs = ParserManager().parse(png(tmp_path / "a.png", texts))
+    assert theirs is not None
+    (sampler,) = theirs.samplers
+    assert str(sampler.parameters["seed"]) == str(options["seed"])
+    assert float(sampler.parameters["cfg_scale"]) == options["guidance_scale"]
+    assert options["prompt"].startswith(str(theirs.prompts[0].value))
+    assert options["negative_prompt"] == str(theirs.negative_prompts[0].value)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_the_web_ui_writes_exif_into_other_formats(tmp_path: Path, suffix: str) -> None:
+    """UTF-16 of the order that the web UI's library writes, and of the other one."""
+    for codec in ("utf-16-be", "utf-16-le"):
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + WEBUI.replace("fox", "狐").encode(codec)
+        path = tmp_path / f"a.{suffix}"
+        Image.new("RGB", (8, 8)).save(path, exif=exif)
+        found, others = settings_of(read_texts(path).texts)
+        assert found is not None
+        assert found.options == FORMS["web UI"][1] | {"prompt": "masterpiece, (red 狐:1.2), snow"}
+        assert others == {}
+
+
+def test_comfyui_writes_a_webp_s_camera(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = f"prompt:{json.dumps(GRAPH)}"
+    exif[0x010F] = f"workflow:{json.dumps({})}"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.webp", exif=exif)
+    found, others = settings_of(read_texts(tmp_path / "a.webp").texts)
+    assert found is not None
+    assert found.options == FORMS["ComfyUI"][1]
+    assert others == {"EXIF Make": "workflow:{}"}
+
+
+def test_what_we_write_is_read_back(tiny: Pipeline, tmp_path: Path) -> None:
+    """Also by those who drop our receipt."""
+    call = Request(
+        'a "red", fox\nin snow',
+        negative_prompt="blue, green",
+        seed=7,
+        sampler="dpmpp_2m",
+        sigmas="sgm_uniform",
+        clip_skip=1,
+        upscale=4,
+    )
+    (path,) = tiny(call).save(tmp_path / "out.png")
+    found, _ = settings_of({"parameters": read_texts(path).texts["parameters"]})
+    assert found is not None
+    assert found.program.startswith("diffuscope ")
+    for name in ("seed", "sampler", "sigmas", "clip_skip", "upscale"):
+        assert found.options[name] == getattr(call, name)
+    assert (found.options["prompt"], found.options["negative_prompt"]) == (call.prompt, call.negative_prompt)
+    assert found.unused.keys() == {"Model hash", "VAE hash"}
+    assert found.notes == []
+
+
+@pytest.mark.parametrize(
+    ("line", "options"),
+    [
+        ("Sampler: Euler a", {"sampler": "euler_ancestral"}),
+        ("Sampler: DPM++ 2M Karras", {"sampler": "dpmpp_2m", "sigmas": "karras"}),
+        ("Sampler: DPM++ 3M SDE", {"sampler": "dpmpp_3m_sde", "sigmas": "exponential"}),
+        ("Sampler: Euler, Schedule type: Uniform", {"sampler": "euler", "sigmas": "linspace"}),
+        ("Sampler: Nobody's, Schedule type: Align Your Steps", {}),
+        ("Sampler: Euler, Denoising strength: 0.4", {"sampler": "euler", "strength": 0.4}),
+        ("Sampler: Euler, Denoising strength: 0.4, Hires upscale: 2", {"sampler": "euler"}),
+    ],
+)
+def test_samplers_and_strengths_of_the_web_ui(line: str, options: dict[str, Any]) -> None:
+    found, _ = settings_of({"parameters": f"fox\nSteps: 5, {line}, Seed: 1"})
+    assert found is not None
+    assert found.options == {"prompt": "fox", "num_inference_steps": 5, "seed": 1, **options}
+    named = {part.split(":")[0] for part in line.split(", ")} - {"Schedule type"}
+    assert len(found.unused) == 2 * ("Nobody" in line) + 2 * ("Hires" in line)
+    assert found.unused.keys() <= named | {"Schedule type"}
+
+
+def test_a_command_survives_the_shell() -> None:
+    options = {"prompt": 'it\'s a "fox" $HOME `ls` \n狐', "negative_prompt": "-blue", "seed": 3, "guidance_scale": -1.0}
+    words = shlex.split(command(options))
+    assert words == [
+        "diffuscope", "generate", options["prompt"], "--negative-prompt=-blue", "--seed", "3", "--guidance-scale=-1",
+    ]  # fmt: skip
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+DOCUMENTS = {"invokeai_metadata": INVOKEAI, "sd-metadata": INVOKEAI_2, "Comment": NOVELAI, "prompt": GRAPH}
+
+
+@settings(max_examples=150, deadline=None)
+@given(key=st.sampled_from(sorted(DOCUMENTS)), data=st.data())
+def test_any_value_anywhere_is_used_or_named(key: str, data: st.DataObject) -> None:
+    """No shape of a stranger's JSON is an error; every value that is not null is an option or is named."""
+    document = json.loads(json.dumps(DOCUMENTS[key]))
+    owner = data.draw(st.sampled_from([each for each in _objects(document) if each]))
+    name = data.draw(st.sampled_from(sorted(owner)))
+    owner[name] = data.draw(VALUES)
+    found, others = settings_of({key: json.dumps(document), "x": "y"})
+    assert others.keys() - {key} == {"x"}
+    if found is not None:
+        command(found.options)
+        Request.from_dict({k: v for k, v in found.options.items() if k not in ("model", "vae")})
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [each for part in value for each in _objects(part)]
+    return [value, *(each for part in value.values() for each in _objects(part))] if isinstance(value, dict) else []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text() | st.from_regex(r"\A[ -~\n]*\nSteps: \d+, [A-Za-z ]+: [^\n]*\Z"))
+def test_any_text_is_a_prompt_or_settings(text: str) -> None:
+    found, _ = settings_of({"parameters": text})
+    assert found is not None
+    assert "prompt" in found.options or found.unused
