@@ -4,10 +4,15 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 import diffuscope as ds
 from diffuscope.config import EMOJI
+from diffuscope.diffusion.samplers import TABLE
 from diffuscope.evaluate.generation import Sampling
 from diffuscope.loading import shipped_models
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.latent_range import LARGEST_DEVIATION, STEADY
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -26,3 +31,27 @@ def test_the_scores_are_of_the_weights_and_the_preset_that_ship() -> None:
     assert scores["preset"] == asdict(Sampling.of(pipe.config.preset))
     heat = json.loads((RESULTS / "heat_maps.json").read_text(encoding="utf-8"))
     assert heat["unet"] == ds.load("emoji", device="cpu", dtype=heat["dtype"]).weights["unet"]
+
+
+DIVERGING = {"lms", "ipndm", "pndm", "f_pndm", "dpmpp_3m_sde"}
+"""Those of high order, whose region of stability is small: strong guidance in few steps leads them away."""
+
+
+@pytest.fixture(scope="module")
+def emoji() -> Pipeline:
+    return ds.load("emoji", device="cpu")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_guidance_of_lessons_keeps_the_range_or_says_so(emoji: Pipeline, name: str) -> None:
+    """The scale 7.5 of the course's lessons, in few steps: every sampler makes latents of an image, or has a note."""
+    call = {"num_inference_steps": 8, "guidance_scale": 7.5, "seed": 32, "height": 64, "width": 64, "upscale": 1}
+    result = emoji("An otter", sampler=name, **call)
+    left = result.latents.std().item() > LARGEST_DEVIATION
+    assert left is (name in DIVERGING)
+    notes = [note for note in result.notes if "left the range" in note]
+    assert len(notes) == left
+    for note in notes:
+        assert STEADY in note
+        assert "guidance_scale than 7.5" in note
+        assert "more steps than 8" in note

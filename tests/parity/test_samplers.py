@@ -114,6 +114,19 @@ def test_zero_terminal_snr_equals_the_reference(name):
         assert levels.sigmas[0] == pytest.approx(4096, rel=1e-6)
 
 
+@pytest.mark.parametrize("steps", STEPS)
+def test_lms_from_pure_noise_equals_the_reference(steps):
+    """Its class cannot rescale betas, but takes a table: that of a model with zero terminal SNR."""
+    config = sd("v", spacing="trailing", zero_snr=True)
+    schedule = Schedule(config)
+    scheduler = diffusers.LMSDiscreteScheduler(prediction_type="v_prediction", timestep_spacing="trailing")
+    scheduler.alphas_cumprod = schedule.alphas_cumprod.float()
+    scheduler.set_timesteps(steps)
+    levels = Schedule(config, scheduler.alphas_cumprod).levels(steps, sampler="lms")
+    start = draws(1)[0] * levels.start_scale
+    assert_same(our_run("lms", levels, config, start, []), their_run("lms", scheduler, start))
+
+
 @pytest.mark.parametrize("name", WITH_FINAL)
 def test_an_end_at_the_lowest_level_equals_the_reference(name):
     for prediction in predictions(name):

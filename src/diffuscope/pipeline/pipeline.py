@@ -20,7 +20,7 @@ from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
 from diffuscope.images import ImageSources, fit_to_size, image_hash, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.pipeline import codec, conditioning, guidance, save
+from diffuscope.pipeline import codec, conditioning, guidance, latent_range, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.embeddings import Embeddings
@@ -267,6 +267,7 @@ class Pipeline:
         }
 
     def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt) -> Result:
+        receipt["notes"] += latent_range.notes(latents, planned)
         pixels = codec.decode(self.vae, latents, tap, receipt["notes"])
         images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None)
         is_clip_guided = planned.request.guidance_options.similarity is not None

@@ -26,6 +26,11 @@ class Result:
     receipt: Receipt = field(repr=False)
     """JSON values: everything needed to make the same images; ``save`` writes it into each file."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What the call has to say: words that were cut off, files read otherwise, latents out of range ..."""
+        return list(self.receipt["notes"])
+
     def save(self, path: str | PathLike[str], *, metadata: bool = True, overwrite: bool = True) -> list[Path]:
         """Write the images as PNG and return their paths: ``out.png``, or ``out-0.png`` and so on for several.
 

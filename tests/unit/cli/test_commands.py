@@ -129,7 +129,7 @@ def test_a_prompt_that_is_too_long_is_said_and_drawn(tiny_folder: Path, tmp_path
     out = tmp_path / "out.png"
     prompt = "cat " * 75 + "Red hen"
     assert main(["generate", prompt, "--model", str(tiny_folder), "--quiet", "--out", str(out)]) == 0
-    assert capsys.readouterr().err == (
+    assert capsys.readouterr().err.startswith(
         "warning: the prompt has 77 tokens and 75 fit; the model does not see these words: 'Red hen'\n"
     )
     assert out.exists()

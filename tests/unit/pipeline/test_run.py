@@ -146,3 +146,26 @@ def test_an_estimate_changed_in_place_is_noted(tiny: Pipeline) -> None:
     result = run.result()
     assert result.receipt["edits"] == ["step.x0"]
     assert not torch.equal(result.latents, tiny("a fox", seed=1, sampler="dpmpp_2m").latents)
+
+
+def test_latents_that_are_no_image_are_noted(tiny: Pipeline) -> None:
+    """Which of the images, how far they are off, and what to change; a note, as the image is made all the same."""
+    run = tiny.steps(["a fox", "a cat"], seed=1, sampler="lms", guidance_scale=7.5)
+    for step in run:
+        scale = step.x.std(dim=(1, 2, 3), keepdim=True)
+        step.x = step.x / scale * torch.tensor([0.9, 2.5])[:, None, None, None]
+    result = run.result()
+    (note,) = result.notes
+    assert note == (
+        "the latents of image 1 left the range of the training images, so colours and shapes are wrong: their standard "
+        "deviation is 2.5, where images have about 1; use a lower guidance_scale than 7.5 or more steps than 4 or "
+        "sampler='dpmpp_2m' in place of 'lms'"
+    )
+    assert result.receipt["notes"] == [note]
+
+
+def test_noisy_latents_for_a_refiner_are_no_image_yet(tiny: Pipeline) -> None:
+    run = tiny.steps("a fox", seed=1, denoising_end=0.5)
+    for step in run:
+        step.x = step.x * 100
+    assert run.result().notes == []
