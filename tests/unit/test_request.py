@@ -236,6 +236,7 @@ CALLS = [
         ["a fox", "a hen"],
         negative_prompt="blue",
         clip_skip=1,
+        prompt_syntax="comfyui",
         num_images_per_prompt=2,
         seed=[5, 6, 7, 8],
         num_inference_steps=3,

@@ -23,6 +23,7 @@ from diffuscope.models.upscaler import Upscaler
 from diffuscope.pipeline import codec, conditioning, guidance, latent_range, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
+from diffuscope.pipeline.denoisers import Clock, denoisers_of
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call
@@ -34,6 +35,8 @@ from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run, sampler_steps
 from diffuscope.pipeline.taps import selected
 from diffuscope.prompt import encode_all, truncation_notice
+from diffuscope.prompt.parts import check_one_text
+from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Denoiser, Tap, TapArgument
 
 
@@ -139,17 +142,27 @@ class Pipeline:
 
     @torch.no_grad()
     def encode_prompt(
-        self, prompt: str | Sequence[str], *, clip_skip: int = 0, tap: TapArgument | None = None
+        self,
+        prompt: str | Sequence[str],
+        *,
+        clip_skip: int = 0,
+        prompt_syntax: Syntax = "plain",
+        tap: TapArgument | None = None,
     ) -> Conditioning:
-        """Conditioning of one text or several: ``ids`` [B,77], ``embeddings`` [B,77,D] and ``pooled``.
+        """Conditioning of one text or several: ``ids`` [B,T], ``embeddings`` [B,T,D] and ``pooled``.
+
+        T is 77, and in another syntax than "plain" 77 for each 75 tokens that the texts need.
 
         Raises:
-            InputError: no text, an empty list, or more layers to skip than there are.
+            InputError: no text, an empty list, more layers to skip than there are, texts that need different T, or one
+                that changes during a run or is joined by AND.
         """
         texts, loras = untagged(texts_of(prompt))
+        check_one_text(texts, prompt_syntax)
         with self.adapters.in_text_encoders(self.adapters.of_call(loras)):
             towers = self.components.towers
-            return encode_all(texts, towers, selected(tap, [encoder for _, encoder in towers]), skip=clip_skip)
+            chosen = selected(tap, [encoder for _, encoder in towers])
+            return encode_all(texts, towers, chosen, skip=clip_skip, syntax=prompt_syntax)
 
     @torch.no_grad()
     def encode_image(
@@ -222,11 +235,13 @@ class Pipeline:
         with torch.inference_mode(False), torch.no_grad():
             loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
             with self.adapters.in_text_encoders(loras):
-                inputs = conditioning.encoded(components, planned, call.conditioning, tap)
+                texts = conditioning.encoded(components, planned, call.conditioning, tap)
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
-            denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, kept.channels, tap)
+            clock = Clock()
+            denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
-        steps = kept.blended(self.adapters.rest_after(sampler_steps(planned, denoise, x, noise)), planned.levels)
+        steps = clock.counted(sampler_steps(planned, denoise, x, noise))
+        steps = kept.blended(self.adapters.rest_after(steps), planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
 
     def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
@@ -247,7 +262,7 @@ class Pipeline:
 
     def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
         texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
-        cut = (truncation_notice(text, self.tokenizer) for text in texts)
+        cut = (truncation_notice(text, self.tokenizer) for text in texts if planned.request.prompt_syntax == "plain")
         schedule = self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
         return receipts.of_plan(planned) | {

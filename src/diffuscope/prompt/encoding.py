@@ -8,8 +8,12 @@ from torch import Tensor
 from diffuscope.errors import InputError, Unquoted, shown
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.prompt.windows import Layout, Syntax, Window, layout
+from diffuscope.prompt.windows import Layout, Window, layout
+from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Tap
+
+MAX_SCALE = 10.0
+"""Weights of a word from 0.1 on keep well below this in models whose states have a mean."""
 
 Tower = tuple[Tokenizer, TextEncoder]
 
@@ -136,9 +140,17 @@ def _factors(laid: Layout, most: int, length: int) -> Tensor:
 
 
 def _to_mean(states: Tensor, factors: Tensor) -> Tensor:
-    """[B,W,T,D] states times their weights, with the mean of each window, over all texts, kept: the web UI's rule."""
+    """[B,W,T,D] states times their weights, with the mean of each window, over all texts, kept: the web UI's rule.
+
+    Raises:
+        InputError: the states' mean is so near 0 that keeping it would turn or blow up all of them.
+    """
     weighted = states * factors
-    return weighted * (states.mean((0, 2, 3), keepdim=True) / weighted.mean((0, 2, 3), keepdim=True))
+    scale = states.mean((0, 2, 3), keepdim=True) / weighted.mean((0, 2, 3), keepdim=True)
+    if not bool(((scale > 0) & (scale <= MAX_SCALE)).all()):
+        hint = "These weights change the mean of the text states too much; use others, or comfyui, which keeps no mean"
+        raise InputError("prompt_syntax", "a1111", "plain or comfyui", hint)
+    return weighted * scale
 
 
 def _from_empty(states: Tensor, factors: Tensor, empty: Tensor) -> Tensor:

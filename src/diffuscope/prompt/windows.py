@@ -8,15 +8,12 @@ weight together.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.prompt import a1111, comfyui
 from diffuscope.prompt.a1111 import BREAK, Piece
-
-Syntax = Literal["plain", "a1111", "comfyui"]
-"""How brackets and long prompts are read: as text, or by a program's rules."""
+from diffuscope.request import Syntax
 
 MAX_WINDOWS = 64
 """The longest prompt: the U-Net's cross-attention grows with it."""
