@@ -66,10 +66,14 @@ def _built(kind: Callable[P, T], function: str, args: tuple[Any, ...], kwargs: d
     return kind(*args, **kwargs)
 
 
-@functools.cache
+_NAMES: dict[type[Any], tuple[str, ...]] = {}
+
+
 def _names(kind: type[Any]) -> tuple[str, ...]:
     """The keywords of a dataclass."""
-    return tuple(inspect.signature(kind).parameters)
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(inspect.signature(kind).parameters)
+    return _NAMES[kind]
 
 
 def _check_names(known: Iterable[str], function: str, kwargs: dict[str, Any]) -> None:
