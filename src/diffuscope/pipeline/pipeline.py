@@ -1,5 +1,6 @@
 """The Pipeline: a model's parts as attributes, and the calls that make images with them."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
 from os import PathLike
@@ -29,12 +30,13 @@ from diffuscope.pipeline.init_latents import InitImages, init_images, init_laten
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
+from diffuscope.pipeline.notes import notes_before, size_note
 from diffuscope.pipeline.plan import Plan, plan, seeds_of, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run, sampler_steps
 from diffuscope.pipeline.taps import selected
-from diffuscope.prompt import encode_all, truncation_notice
+from diffuscope.prompt import encode_all
 from diffuscope.prompt.parts import check_one_text
 from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Denoiser, Tap, TapArgument
@@ -175,7 +177,8 @@ class Pipeline:
     ) -> Tensor:
         """Latents [N,C,h,w] of one image or several, float32, in the U-Net's scale.
 
-        Sides that are no multiple of the VAE's factor are cropped to the next lower one, around the centre.
+        Sides that are no multiple of the VAE's factor are cropped to the next lower one, around the centre. A size far
+        from that of the preset is a ``UserWarning``: the U-Net was not trained on such latents.
 
         Args:
             image: images that share one size.
@@ -193,6 +196,8 @@ class Pipeline:
             sizes = Unquoted(", ".join(f"{each.width}x{each.height}" for each in images) or "no image")
             raise InputError("image", sizes, f"at least one image, each side at least {factor} pixels")
         images = [fit_to_size(each, *(side - side % factor for side in each.size)) for each in images]
+        if note := size_note(self.config, images[0].height, images[0].width):
+            warnings.warn(f"image: {note}", stacklevel=3)
         shape = (channels, images[0].height // factor, images[0].width // factor)
         noise = PerImageNoise(seeds_of(seed, len(images))).draw(shape) if sample else None
         return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [])
@@ -262,8 +267,7 @@ class Pipeline:
 
     def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
         texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
-        cut = (truncation_notice(text, self.tokenizer) for text in texts if planned.request.prompt_syntax == "plain")
-        schedule = self.config.schedule
+        components, schedule = self.components, self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
         return receipts.of_plan(planned) | {
             "loras": self.adapters.receipt_entries(loras),
@@ -278,7 +282,7 @@ class Pipeline:
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
             "edits": call.edits,
             "checks": [],
-            "notes": [*self.components.notes, *self.adapters.notes(loras), *(note for note in cut if note)],
+            "notes": [*components.notes, *self.adapters.notes(loras), *notes_before(call, planned, components)],
         }
 
     def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt) -> Result:

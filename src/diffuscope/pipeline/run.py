@@ -67,6 +67,11 @@ class Run(Iterator[Step]):
         self._last, self._seen = step, ((step.x, step.x._version), (step.x0, step.x0._version))
         return step
 
+    @property
+    def notes(self) -> list[str]:
+        """What the call has to say so far: words that the model never learned, sizes far from its own ..."""
+        return list(self._receipt["notes"])
+
     def cancel(self) -> None:
         """End the run after the current step. May be called from another thread."""
         self._cancelled = True
