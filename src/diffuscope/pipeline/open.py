@@ -10,6 +10,7 @@ from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource
 from diffuscope.models.vae import VAE
+from diffuscope.pipeline import memory
 from diffuscope.pipeline.keywords import takes
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
@@ -21,14 +22,15 @@ DEFAULT_MODEL = "emoji"
 def open_model(source: ModelSource) -> Pipeline:
     """The Pipeline of a ModelSource; see ``load``."""
     model = DEFAULT_MODEL if source.model is None else source.model
-    components = loading.load_components(
-        model,
-        source.device,
-        source.dtype,
-        source.family,
-        allow_pickle=source.allow_pickle,
-        models_dir=source.models_dir,
-    )
+    with memory.phase("loading the model", str(source.device)):
+        components = loading.load_components(
+            model,
+            source.device,
+            source.dtype,
+            source.family,
+            allow_pickle=source.allow_pickle,
+            models_dir=source.models_dir,
+        )
     if source.vae is not None:
         path = source.vae
         if source.models_dir is not None and not Path(path).exists():

@@ -17,11 +17,11 @@ from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.diffusion.thresholding import thresholded
-from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
+from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
 from diffuscope.images import ImageSources, fit_to_size, image_hash, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.pipeline import codec, conditioning, guidance, latent_range, save
+from diffuscope.pipeline import codec, conditioning, guidance, latent_range, memory, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.denoisers import Clock, denoisers_of
@@ -139,6 +139,8 @@ class Pipeline:
         Raises:
             InputError: an argument is not possible; before any network runs.
             ImageError: ``image`` or ``mask_image`` cannot be read.
+            OutOfMemoryError: the size cannot fit into the memory that is left, or a prompt or image could not be
+                encoded.
         """
         return self._begin(call)
 
@@ -210,7 +212,7 @@ class Pipeline:
             InputError: the shape is not that of this model's latents.
             NonFiniteError: the pixels are not finite, in float32 neither.
         """
-        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), []), None)
+        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), []), None, [])
 
     def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own", "single"] = "diffusers") -> Path:
         """Write the model as a new folder or file and return its path; it appears whole or not at all.
@@ -232,14 +234,16 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         components = self.components
         planned = plan(self.config, self.schedule, call)
+        rows, preset = planned.images * (2 if planned.guided else 1), planned.preset
+        memory.check(self.config, preset.width, preset.height, planned.images, rows, self.unet.conv_in.weight)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
         loras = self.adapters.of_call(planned.loras)
         receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
-            loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
-            with self.adapters.in_text_encoders(loras):
+            with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
+                loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
                 texts = conditioning.encoded(components, planned, call.conditioning, tap)
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
             clock = Clock()
@@ -285,10 +289,11 @@ class Pipeline:
             "notes": [*components.notes, *self.adapters.notes(loras), *notes_before(call, planned, components)],
         }
 
-    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt) -> Result:
+    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt, check: codec.Check) -> Result:
         receipt["notes"] += latent_range.notes(latents, planned)
-        pixels = codec.decode(self.vae, latents, tap, receipt["notes"])
-        images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None)
+        pixels = codec.decode(self.vae, latents, tap, receipt["notes"], check)
+        images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None, receipt["notes"], check)
         is_clip_guided = planned.request.guidance_options.similarity is not None
+        receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
         return Result(images, latents.cpu(), list(planned.seeds), receipt)

@@ -13,6 +13,7 @@ from diffuscope.diffusion import samplers
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
+from diffuscope.images import MAX_PIXELS
 from diffuscope.pipeline import guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
@@ -241,6 +242,11 @@ def _filled(config: ModelConfig, call: Call) -> Preset:
         if (pixels := getattr(preset, name)) % factor:
             below = max(pixels - pixels % factor, factor)
             raise InputError(name, pixels, f"a multiple of {factor}, such as {below} or {below + factor}")
+    pixels = preset.height * preset.width * preset.upscale**2
+    if pixels > MAX_PIXELS:  # no program of ours would read it again
+        sides = f"{preset.width * preset.upscale}x{preset.height * preset.upscale}"
+        got, want = Unquoted(f"{preset.upscale}, so {sides}"), f"an image of at most {MAX_PIXELS:,} pixels"
+        raise InputError("upscale", got, want, "Use upscale=1 or a smaller size")
     if preset.num_inference_steps > config.schedule.train_steps:
         steps = config.schedule.train_steps
         raise InputError("num_inference_steps", preset.num_inference_steps, f"a whole number from 1 to {steps}")
