@@ -12,6 +12,7 @@ from diffuscope.errors import InputError, NonFiniteError
 from diffuscope.images import to_images
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
+from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import memory
 from diffuscope.types import Tap
 
@@ -55,7 +56,9 @@ def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
     return vae.decode(latents.to(vae.quant_conv.weight) / vae.config.scale).float() / 2 + 0.5
 
 
-def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str], check: Check = lambda: None) -> Tensor:
+def decode(
+    vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str], engine: Engine, check: Check = lambda: None
+) -> Tensor:
     """[N,3,H,W] float32 pixels in about [-1,1] of latents [N,C,h,w].
 
     Where memory does not suffice, the images are decoded one at a time, and then on the CPU.
@@ -63,11 +66,15 @@ def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str], check: 
     channels, factor = vae.config.latent_channels, vae.config.factor
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise InputError("latents", latents, f"latents of shape [N,{channels},h,w]")
-    device = vae.quant_conv.weight.device
+    device, own = vae.quant_conv.weight.device, vae
 
     def run(piece: Tensor, vae: VAE = vae) -> Tensor:
-        def once(vae: VAE) -> Tensor:
-            return vae.decode(piece.to(vae.quant_conv.weight) / vae.config.scale, _Watched(tap, check))
+        def once(network: VAE) -> Tensor:
+            scaled = piece.to(network.quant_conv.weight) / network.config.scale
+            if network is own and engine.runs(network, tap):
+                check()
+                return engine.decode(network, scaled)
+            return network.decode(scaled, _Watched(tap, check))
 
         return _finite(once, vae, "decoder", notes).float()
 

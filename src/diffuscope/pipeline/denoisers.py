@@ -1,15 +1,16 @@
 """The U-Net as a Denoiser of the run's texts, with classifier-free guidance; the texts may change between steps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffuscope.config import ModelConfig
-from diffuscope.diffusion.prediction import denoiser
+from diffuscope.diffusion.prediction import Predict, denoiser
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.models.unet import UNet
+from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import guidance
 from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
 from diffuscope.pipeline.guidance import CondUncond
@@ -44,6 +45,7 @@ def denoisers_of(
     channels: Tensor | None,
     tap: Tap | None,
     clock: Clock,
+    engine: Engine,
 ) -> Estimates:
     """The U-Net as Denoisers of the texts.
 
@@ -55,6 +57,7 @@ def denoisers_of(
         channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
         tap: reads or replaces activations.
         clock: counts the run's steps.
+        engine: runs the U-Net where it has a fast twin.
 
     Raises:
         InputError: a tap, where one call of the U-Net is not enough for a step.
@@ -63,7 +66,7 @@ def denoisers_of(
     entries = [entries_at(plan, step) for step in range(len(plan.levels.sigmas) - 1)]
     first = {key: entries.index(key) for key in entries}  # equal steps share one stage
     stages = {
-        key: _estimates(unet, config, plan, stage_at(config, plan, texts, step, device), channels, tap)
+        key: _estimates(unet, config, plan, stage_at(config, plan, texts, step, device), channels, tap, engine)
         for key, step in first.items()
     }
     if len(stages) == 1:
@@ -76,10 +79,17 @@ def denoisers_of(
 
 
 def _estimates(
-    unet: UNet, config: ModelConfig, plan: Plan, stage: Stage, channels: Tensor | None, tap: Tap | None
+    unet: UNet, config: ModelConfig, plan: Plan, stage: Stage, channels: Tensor | None, tap: Tap | None, engine: Engine
 ) -> Estimates:
-    def one(rows: UNetInputs, channels: Tensor | None = channels) -> Denoiser:
-        return _denoiser(unet, config, plan, rows, channels, tap)
+    def one(rows: UNetInputs, channels: Tensor | None = channels, *, pairs: bool = False) -> Denoiser:
+        network = _network(unet, rows, tap, engine, pairs=pairs)
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            if channels is not None:
+                x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
+            return network(x.to(unet.conv_in.weight.dtype), time)
+
+        return denoiser(predict, plan.levels, config.schedule.prediction)
 
     cond, negative = one(stage.parts[0]), stage.negative
     if tap is not None and (len(stage.parts) > 1 or len((stage.parts[0] + (negative or stage.parts[0])).lengths()) > 1):
@@ -99,35 +109,38 @@ def _estimates(
         if same:
             rows = one(negative + negative + stage.parts[0], torch.cat([none, channels, channels]))
     elif same:
-        rows = one(negative + stage.parts[0])
+        rows = one(negative + stage.parts[0], pairs=True)
     estimates = CondUncond(cond, uncond, rows, bare, always_all=tap is not None)
     return Estimates(
         guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction), cond
     )
 
 
-def _denoiser(
-    unet: UNet, config: ModelConfig, plan: Plan, rows: UNetInputs, channels: Tensor | None, tap: Tap | None
-) -> Denoiser:
-    """The U-Net conditioned on one text for each image: one call for each length of a text."""
-    weight = unet.conv_in.weight
-    groups = []
-    for images in rows.lengths().values():
+def _network(unet: UNet, rows: UNetInputs, tap: Tap | None, engine: Engine, *, pairs: bool) -> Predict:
+    """The U-Net conditioned on one text for each row: one call for each length of a text.
+
+    With ``pairs`` the second half of the latents is always the same as the first.
+    """
+    weight, lengths = unet.conv_in.weight, rows.lengths().values()
+
+    def on(images: Sequence[int]) -> Predict:
         context, extra = rows.rows(images)
-        moved = None if extra is None else {name: value.to(weight.device) for name, value in extra.items()}
-        groups.append((images, context.to(weight.device, weight.dtype), moved))
+        context = context.to(weight.device, weight.dtype)
+        extra = None if extra is None else {name: value.to(weight.device) for name, value in extra.items()}
+        fast = engine.predictor(unet, context, extra, pairs=pairs and len(lengths) == 1)
 
-    def predict(x: Tensor, time: Tensor) -> Tensor:
-        if channels is not None:
-            x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
-        x = x.to(weight.dtype)
-        if len(groups) == 1:
-            return unet(x, time, groups[0][1], extra=groups[0][2], tap=tap)
-        outputs = [unet(x[images], time, context, extra=extra) for images, context, extra in groups]
-        order = torch.tensor([image for images, _, _ in groups for image in images], device=x.device)
-        return torch.cat(outputs)[order.argsort()]
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            if engine.runs(unet, tap) and not torch.is_grad_enabled():
+                return fast(x, time)
+            return unet(x, time, context, extra=extra, tap=tap)
 
-    return denoiser(predict, plan.levels, config.schedule.prediction)
+        return predict
+
+    groups = [(images, on(images)) for images in lengths]
+    if len(groups) == 1:
+        return groups[0][1]
+    order = torch.tensor([image for images in lengths for image in images], device=weight.device).argsort()
+    return lambda x, time: torch.cat([predict(x[images], time) for images, predict in groups])[order]
 
 
 def _composed(parts: list[Denoiser], weights: Tensor, uncond: Denoiser) -> Denoiser:

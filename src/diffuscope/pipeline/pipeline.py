@@ -21,6 +21,7 @@ from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortene
 from diffuscope.images import ImageSources, fit_to_size, image_hash, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
+from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec, conditioning, guidance, latent_range, memory, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
@@ -56,10 +57,11 @@ class Pipeline:
         schedule: the noise levels that the U-Net was trained on.
         adapters: the LoRAs that are loaded.
         embeddings: the textual-inversion embeddings that are loaded.
+        engine: the fast twins of the U-Net and the VAE, and when they run.
     """
 
-    def __init__(self, components: Components) -> None:
-        """Take the parts as they are: their device and dtype are the pipeline's."""
+    def __init__(self, components: Components, *, fast: bool | None = None) -> None:
+        """Take the parts as they are: their device and dtype are the pipeline's. ``fast`` as in ``ModelSource``."""
         self.components = components
         self.config = components.config
         self.tokenizer = components.tokenizer
@@ -71,6 +73,7 @@ class Pipeline:
         self.schedule = Schedule(components.config.schedule)
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
+        self.engine = Engine(fast)
 
     load_lora = forwarded("adapters", Adapters.load)
     set_lora = forwarded("adapters", Adapters.set_one)
@@ -212,7 +215,7 @@ class Pipeline:
             InputError: the shape is not that of this model's latents.
             NonFiniteError: the pixels are not finite, in float32 neither.
         """
-        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), []), None, [])
+        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), [], self.engine), None, [])
 
     def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own", "single"] = "diffusers") -> Path:
         """Write the model as a new folder or file and return its path; it appears whole or not at all.
@@ -247,7 +250,7 @@ class Pipeline:
                 texts = conditioning.encoded(components, planned, call.conditioning, tap)
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
             clock = Clock()
-            denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock)
+            denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
         steps = clock.counted(sampler_steps(planned, denoise, x, noise))
         steps = kept.blended(self.adapters.rest_after(steps), planned.levels)
@@ -291,8 +294,9 @@ class Pipeline:
 
     def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt, check: codec.Check) -> Result:
         receipt["notes"] += latent_range.notes(latents, planned)
-        pixels = codec.decode(self.vae, latents, tap, receipt["notes"], check)
+        pixels = codec.decode(self.vae, latents, tap, receipt["notes"], self.engine, check)
         images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None, receipt["notes"], check)
+        receipt["notes"] += self.engine.notes
         is_clip_guided = planned.request.guidance_options.similarity is not None
         receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
