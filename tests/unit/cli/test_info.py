@@ -124,8 +124,10 @@ def test_folders_without_the_right_to_read(tiny_folder: Path, tmp_path: Path, ca
             main(["info", str(locked)]),
             main(["info", str(locked / "a.png")]),
             main(["info", str(locked / "a.safetensors")]),
-            main(["generate", "fox", "--model", str(locked), "--out", "/tmp/never.png"]),
-            main(["generate", "fox", "--model", "fox", "--models-dir", str(locked), "--out", "/tmp/never.png"]),
+            main(["generate", "fox", "--model", str(locked), "--out", str(tmp_path / "never.png")]),
+            main(
+                ["generate", "fox", "--model", "fox", "--models-dir", str(locked), "--out", str(tmp_path / "never.png")]
+            ),
         ]
     finally:
         os.seteuid(0)
