@@ -1,9 +1,12 @@
-"""Write the generated pages of the reference: modules, samplers, tap names, command line."""
+"""Write the generated pages of the reference: public names, modules, samplers, tap names, command line."""
 
 import contextlib
 import importlib
+import inspect
 import io
 import pkgutil
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +24,39 @@ from diffuscope.nn.taps import tap_points
 BESIDES = ("cli", "__main__")
 """Not in the reference as modules: the command line has a page of its own."""
 
+PUBLIC = {
+    "Open a model and make images": ["Pipeline", "load", "Run", "Step", "Result"],
+    "The options of a call": [
+        "Request",
+        "GuidanceOptions",
+        "Thresholding",
+        "ModelSource",
+        "samplers",
+    ],
+    "Repeat an image": ["replay", "Replay"],
+    "See inside": ["tap_points", "Tap", "Tokenizer"],
+    "What the parts share": [],
+}
+"""The page of public names: heading -> names, the most used first; the last section has all others."""
+
+
+def repository() -> str | None:
+    """The web address of the repository that these pages were cloned from, if it has one."""
+    command = ["git", "config", "--get", "remote.origin.url"]
+    told = subprocess.run(
+        command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    found = re.fullmatch(
+        r"(?:https://|ssh://git@|git@)([\w.-]+\.\w+)[:/](.+?)(?:\.git)?/?",
+        told.stdout.strip(),
+    )
+    return f"https://{found[1]}/{found[2]}" if found else None
+
 
 def write(folder: Path) -> None:
     """Write every generated page into ``folder``, and nothing where nothing changed."""
     pages = {
+        "public": public(),
         "samplers": samplers(),
         "taps": taps(),
         "command-line": command_line(),
@@ -52,6 +84,52 @@ def below(name: str) -> Iterator[str]:
     yield name
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
         yield module.name
+
+
+def public() -> str:
+    """All that ``import diffuscope as ds`` offers."""
+    named = {name for names in PUBLIC.values() for name in names}
+    rest = [name for name in diffuscope.__all__ if name not in named and name[0] != "_"]
+    lines = [
+        "# Public names",
+        "",
+        "All that `import diffuscope as ds` offers. Each name is fetched when it is first used, so that the import",
+        "loads no torch.",
+        "",
+    ]
+    packages = []
+    for title, names in PUBLIC.items():
+        lines += [f"## {title}", ""]
+        for name in names or rest:
+            value = getattr(diffuscope, name)
+            if inspect.ismodule(value):
+                packages.append(name)
+                continue
+            kind = (
+                "class"
+                if inspect.isclass(value)
+                else "function"
+                if inspect.isfunction(value)
+                else "data"
+            )
+            special = ["   :special-members: __call__"] * (name == "Pipeline")
+            directive = f".. auto{kind}:: diffuscope.{name}"
+            lines += [
+                f"### ds.{name}",
+                "",
+                "```{eval-rst}",
+                directive,
+                *special,
+                "```",
+                "",
+            ]
+    listed = ", ".join(
+        f"[`ds.{name}`](api-{name}.md)"
+        for name in packages
+        if name not in ("errors", "images")
+    )
+    shared = "[`ds.errors` and `ds.images`](api-shared.md)"
+    return "\n".join([*lines, "## Packages", "", f"{listed}, and {shared}.", ""])
 
 
 def modules(title: str, names: list[str]) -> str:
