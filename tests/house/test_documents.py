@@ -2,16 +2,22 @@
 
 import ast
 import re
+import shlex
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+import diffuscope as ds
+from diffuscope import pipeline
+from diffuscope.cli import main
+from diffuscope.config import EMOJI
 from diffuscope.evaluate import report
 from house.places import ROOT, SOURCE, assert_none, documents, name_of, tracked
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```(?:\{code-cell\} )?([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -82,7 +88,8 @@ def test_scores_are_those_that_were_measured():
 
 
 def test_every_row_of_what_opens_names_its_test():
-    rows = README[README.index("| what opens | tested by |") :].split("\n\n")[0].splitlines()[2:]
+    text = (ROOT / "docs/how-to/open-a-model.md").read_text(encoding="utf-8")
+    rows = text[text.index("| what opens | tested by |") :].split("\n\n")[0].splitlines()[2:]
     assert len(rows) >= 8
     tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     named = {row: re.findall(r"`([\w/]+\.py)`", row.rpartition("|")[0].rpartition("|")[2]) for row in rows}
@@ -132,29 +139,50 @@ def test_code_in_pages_can_be_read_without_scrolling():
     )
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-picture.md"])
-def test_python_in_documents_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    """With the shipped model, in three steps at 64 pixels so that it is fast, and otherwise as it stands."""
-    from dataclasses import replace
+@pytest.fixture
+def fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, where the shipped model makes three steps at 64 pixels by default."""
+    preset = replace(EMOJI.preset, num_inference_steps=3, height=64, width=64, upscale=1)
+    load, open_model = ds.load, pipeline.open_model
 
-    import diffuscope as ds
-
-    load = ds.load
-
-    def load_fast(*arguments, **settings):
-        pipe = load(*arguments, **settings)
-        fast = {"num_inference_steps": 3, "height": 64, "width": 64, "upscale": 1}
-        pipe.config = replace(pipe.config, preset=replace(pipe.config.preset, **fast))
+    def faster(pipe: ds.Pipeline) -> ds.Pipeline:
+        pipe.config = replace(pipe.config, preset=preset)
         return pipe
 
-    monkeypatch.setattr(ds, "load", load_fast)
+    monkeypatch.setattr(ds, "load", lambda *given, **options: faster(load(*given, **options)))
+    monkeypatch.setattr(pipeline, "open_model", lambda source: faster(open_model(source)))
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BEGINNERS = pytest.mark.parametrize("name", ["README.md", "docs/tutorial/first-picture.md"])
+
+
+@BEGINNERS
+def test_python_in_documents_runs(name: str, fast: Path, capsys):
     blocks = python_blocks(ROOT / name)
     assert blocks
     names: dict[str, object] = {}
     for code in blocks:
         exec(compile(code, name, "exec"), names)
-    assert list(tmp_path.glob("*.png"))
+    assert list(fast.glob("*.png"))
+
+
+@BEGINNERS
+def test_commands_in_documents_run(name: str, fast: Path, capsys):
+    """Each line of ours in their order; those of make are there; what installs is run by CI, from an empty checkout."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    lines = [line for language, code in CODE.findall(text) if language == "sh" for line in code.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert [words[0] for words in commands].count("diffuscope") > 2
+    for words in commands:
+        if words[0] == "diffuscope":
+            assert main(words[1:]) == 0, words
+        elif words[0] == "make":
+            subprocess.run([*words, "--dry-run"], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert words == ["source", ".venv/bin/activate"]
+    assert "identical: every pixel is the same" in capsys.readouterr().out
 
 
 def test_the_sampler_that_the_how_to_writes_works():

@@ -58,22 +58,12 @@ def forwarded(part: str, method: Callable[Concatenate[Any, P], R]) -> Callable[C
 def _built(kind: Callable[P, T], function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     """``kind`` of these fields; those of a first argument of this kind, or of a base of it, are defaults."""
     assert isinstance(kind, type)
-    _check_names(_names(kind), function, kwargs)
+    _check_names(inspect.signature(kind).parameters, function, kwargs)
     if args and isinstance(args[0], kind.__mro__[:-1]):
         first, *rest = args
-        fields = {name: getattr(first, name) for name in _names(type(first))}
+        fields = {name: getattr(first, name) for name in inspect.signature(type(first)).parameters}
         return kind(*rest, **(fields | kwargs))
     return kind(*args, **kwargs)
-
-
-_NAMES: dict[type[Any], tuple[str, ...]] = {}
-
-
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    """The keywords of a dataclass."""
-    if kind not in _NAMES:
-        _NAMES[kind] = tuple(inspect.signature(kind).parameters)
-    return _NAMES[kind]
 
 
 def _check_names(known: Iterable[str], function: str, kwargs: dict[str, Any]) -> None:

@@ -10,8 +10,6 @@ from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource
 from diffuscope.models.vae import VAE
-from diffuscope.perf import ops
-from diffuscope.pipeline import memory
 from diffuscope.pipeline.keywords import takes
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
@@ -23,19 +21,14 @@ DEFAULT_MODEL = "emoji"
 def open_model(source: ModelSource) -> Pipeline:
     """The Pipeline of a ModelSource; see ``load``."""
     model = DEFAULT_MODEL if source.model is None else source.model
-    device = loading.choose_device(source.device)
-    dtype = loading.choose_dtype(source.dtype, device)
-    if source.fast is not False:
-        ops.warm(device, dtype)  # while the weights are read
-    with memory.phase("loading the model", str(device)):
-        components = loading.load_components(
-            model,
-            device,
-            dtype,
-            source.family,
-            allow_pickle=source.allow_pickle,
-            models_dir=source.models_dir,
-        )
+    components = loading.load_components(
+        model,
+        source.device,
+        source.dtype,
+        source.family,
+        allow_pickle=source.allow_pickle,
+        models_dir=source.models_dir,
+    )
     if source.vae is not None:
         path = source.vae
         if source.models_dir is not None and not Path(path).exists():
@@ -46,8 +39,7 @@ def open_model(source: ModelSource) -> Pipeline:
         schedule = replace(schedule, prediction=conformed(source.prediction, Prediction, "prediction"))
     if source.zero_snr is not None:
         schedule = replace(schedule, zero_snr=conformed(source.zero_snr, bool, "zero_snr"))
-    components = replace(components, config=replace(components.config, schedule=schedule))
-    pipe = Pipeline(components, fast=source.fast)
+    pipe = Pipeline(replace(components, config=replace(components.config, schedule=schedule)))
     if source.models_dir is not None:
         pipe.adapters.folders = library.folders(source.models_dir, "lora")
     return pipe

@@ -1,6 +1,5 @@
 """The Pipeline: a model's parts as attributes, and the calls that make images with them."""
 
-import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
 from os import PathLike
@@ -17,29 +16,24 @@ from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.diffusion.thresholding import thresholded
-from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
+from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
 from diffuscope.images import ImageSources, fit_to_size, image_hash, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import codec, conditioning, guidance, latent_range, memory, save
+from diffuscope.pipeline import codec, conditioning, guidance, latent_range, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
-from diffuscope.pipeline.denoisers import Clock, denoisers_of
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
-from diffuscope.pipeline.notes import notes_before, size_note
 from diffuscope.pipeline.plan import Plan, plan, seeds_of, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run, sampler_steps
 from diffuscope.pipeline.taps import selected
-from diffuscope.prompt import encode_all
-from diffuscope.prompt.parts import check_one_text
-from diffuscope.request import Syntax
+from diffuscope.prompt import encode_all, truncation_notice
 from diffuscope.types import Conditioning, Denoiser, Tap, TapArgument
 
 
@@ -57,11 +51,10 @@ class Pipeline:
         schedule: the noise levels that the U-Net was trained on.
         adapters: the LoRAs that are loaded.
         embeddings: the textual-inversion embeddings that are loaded.
-        engine: the fast twins of the U-Net and the VAE, and when they run.
     """
 
-    def __init__(self, components: Components, *, fast: bool | None = None) -> None:
-        """Take the parts as they are: their device and dtype are the pipeline's. ``fast`` as in ``ModelSource``."""
+    def __init__(self, components: Components) -> None:
+        """Take the parts as they are: their device and dtype are the pipeline's."""
         self.components = components
         self.config = components.config
         self.tokenizer = components.tokenizer
@@ -73,7 +66,6 @@ class Pipeline:
         self.schedule = Schedule(components.config.schedule)
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
-        self.engine = Engine(fast)
 
     load_lora = forwarded("adapters", Adapters.load)
     set_lora = forwarded("adapters", Adapters.set_one)
@@ -142,34 +134,22 @@ class Pipeline:
         Raises:
             InputError: an argument is not possible; before any network runs.
             ImageError: ``image`` or ``mask_image`` cannot be read.
-            OutOfMemoryError: the size cannot fit into the memory that is left, or a prompt or image could not be
-                encoded.
         """
         return self._begin(call)
 
     @torch.no_grad()
     def encode_prompt(
-        self,
-        prompt: str | Sequence[str],
-        *,
-        clip_skip: int = 0,
-        prompt_syntax: Syntax = "plain",
-        tap: TapArgument | None = None,
+        self, prompt: str | Sequence[str], *, clip_skip: int = 0, tap: TapArgument | None = None
     ) -> Conditioning:
-        """Conditioning of one text or several: ``ids`` [B,T], ``embeddings`` [B,T,D] and ``pooled``.
-
-        T is 77, and in another syntax than "plain" 77 for each 75 tokens that the texts need.
+        """Conditioning of one text or several: ``ids`` [B,77], ``embeddings`` [B,77,D] and ``pooled``.
 
         Raises:
-            InputError: no text, an empty list, more layers to skip than there are, texts that need different T, or one
-                that changes during a run or is joined by AND.
+            InputError: no text, an empty list, or more layers to skip than there are.
         """
         texts, loras = untagged(texts_of(prompt))
-        check_one_text(texts, prompt_syntax)
         with self.adapters.in_text_encoders(self.adapters.of_call(loras)):
             towers = self.components.towers
-            chosen = selected(tap, [encoder for _, encoder in towers])
-            return encode_all(texts, towers, chosen, skip=clip_skip, syntax=prompt_syntax)
+            return encode_all(texts, towers, selected(tap, [encoder for _, encoder in towers]), skip=clip_skip)
 
     @torch.no_grad()
     def encode_image(
@@ -182,8 +162,7 @@ class Pipeline:
     ) -> Tensor:
         """Latents [N,C,h,w] of one image or several, float32, in the U-Net's scale.
 
-        Sides that are no multiple of the VAE's factor are cropped to the next lower one, around the centre. A size far
-        from that of the preset is a ``UserWarning``: the U-Net was not trained on such latents.
+        Sides that are no multiple of the VAE's factor are cropped to the next lower one, around the centre.
 
         Args:
             image: images that share one size.
@@ -201,8 +180,6 @@ class Pipeline:
             sizes = Unquoted(", ".join(f"{each.width}x{each.height}" for each in images) or "no image")
             raise InputError("image", sizes, f"at least one image, each side at least {factor} pixels")
         images = [fit_to_size(each, *(side - side % factor for side in each.size)) for each in images]
-        if note := size_note(self.config, images[0].height, images[0].width):
-            warnings.warn(f"image: {note}", stacklevel=3)
         shape = (channels, images[0].height // factor, images[0].width // factor)
         noise = PerImageNoise(seeds_of(seed, len(images))).draw(shape) if sample else None
         return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [])
@@ -215,7 +192,7 @@ class Pipeline:
             InputError: the shape is not that of this model's latents.
             NonFiniteError: the pixels are not finite, in float32 neither.
         """
-        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), [], self.engine), None, [])
+        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), []), None)
 
     def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own", "single"] = "diffusers") -> Path:
         """Write the model as a new folder or file and return its path; it appears whole or not at all.
@@ -237,23 +214,19 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         components = self.components
         planned = plan(self.config, self.schedule, call)
-        rows, preset = planned.images * (2 if planned.guided else 1), planned.preset
-        memory.check(self.config, preset.width, preset.height, planned.images, rows, self.unet.conv_in.weight)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
         loras = self.adapters.of_call(planned.loras)
         receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
-            with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
-                loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
-                texts = conditioning.encoded(components, planned, call.conditioning, tap)
+            loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
+            with self.adapters.in_text_encoders(loras):
+                inputs = conditioning.encoded(components, planned, call.conditioning, tap)
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
-            clock = Clock()
-            denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
+            denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, kept.channels, tap)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
-        steps = clock.counted(sampler_steps(planned, denoise, x, noise))
-        steps = kept.blended(self.adapters.rest_after(steps), planned.levels)
+        steps = kept.blended(self.adapters.rest_after(sampler_steps(planned, denoise, x, noise)), planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
 
     def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
@@ -274,7 +247,8 @@ class Pipeline:
 
     def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
         texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
-        components, schedule = self.components, self.config.schedule
+        cut = (truncation_notice(text, self.tokenizer) for text in texts)
+        schedule = self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
         return receipts.of_plan(planned) | {
             "loras": self.adapters.receipt_entries(loras),
@@ -289,15 +263,13 @@ class Pipeline:
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
             "edits": call.edits,
             "checks": [],
-            "notes": [*components.notes, *self.adapters.notes(loras), *notes_before(call, planned, components)],
+            "notes": [*self.components.notes, *self.adapters.notes(loras), *(note for note in cut if note)],
         }
 
-    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt, check: codec.Check) -> Result:
+    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt) -> Result:
         receipt["notes"] += latent_range.notes(latents, planned)
-        pixels = codec.decode(self.vae, latents, tap, receipt["notes"], self.engine, check)
-        images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None, receipt["notes"], check)
-        receipt["notes"] += self.engine.notes
+        pixels = codec.decode(self.vae, latents, tap, receipt["notes"])
+        images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None)
         is_clip_guided = planned.request.guidance_options.similarity is not None
-        receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
         return Result(images, latents.cpu(), list(planned.seeds), receipt)

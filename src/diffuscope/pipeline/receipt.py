@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -58,7 +57,7 @@ def of_plan(plan: Plan) -> Receipt:
     return {
         "format": FORMAT,
         "versions": {
-            "diffuscope": _version(),
+            "diffuscope": version("diffuscope"),
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
@@ -66,11 +65,6 @@ def of_plan(plan: Plan) -> Receipt:
         "noise_levels": list(plan.levels.sigmas),
         "timesteps": list(plan.levels.timesteps),
     }
-
-
-@cache
-def _version() -> str:
-    return version("diffuscope")  # reads files
 
 
 def request_of(receipt: Receipt) -> Request:
