@@ -39,7 +39,11 @@ class TurboRecipe:
 
 
 def turbo(seconds: float = 320.0) -> TurboRecipe:
-    """One network for 1 to 24 steps and guidance scales 1 to 8, from 24 guided DDIM steps of the teacher."""
+    """One network for 1 to 24 steps and guidance scales 1 to 8, from 24 guided DDIM steps of the teacher.
+
+    ``fd.scenes`` less floor over the teacher's with 50 guided steps, after 3,760 steps (300 s, one H200): 1.04 with 12
+    steps, 1.10 with 4, 1.22 with 2, 1.49 with one. It overfitted its 26,624 trajectories; record more.
+    """
     loop = LoopConfig(
         lr=6e-4, seconds=seconds, warmup_steps=50, hold=0.25, ema_decay=0.998, validate_every=60.0, save_every=120.0
     )
