@@ -8,9 +8,11 @@ import stat
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -27,28 +29,37 @@ MAX_PIXELS = 1 << 26
 MAX_BYTES = 1 << 30
 """Longer files are refused; an image of that many pixels has a third."""
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image
-"""A path, a file's bytes, or an image."""
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
+"""A path, a file's bytes, an image, or an array [H,W,3] of uint8 or of floats from 0 to 1."""
 
 ImageSources = ImageSource | list[ImageSource] | tuple[ImageSource, ...]
-"""One or several."""
+"""One or several; an array [N,H,W,3] is several."""
+
+
+def listed(sources: ImageSources) -> list[ImageSource]:
+    """One image or several as a list."""
+    if isinstance(sources, list | tuple) or (isinstance(sources, np.ndarray) and sources.ndim == 4):
+        return [*sources]
+    return [sources]
 
 
 def open_image(source: ImageSource, argument: str = "image") -> Image.Image:
     """A copy as RGB: turned as its EXIF orientation says, transparency over white.
 
     Args:
-        source: a path, the bytes of a file, or an image.
+        source: a path, the bytes of a file, an image, or an array.
         argument: its name in an InputError.
 
     Raises:
         ImageError: no such file, not a whole PNG, JPEG or WebP, or more than ``MAX_PIXELS`` pixels.
-        InputError: neither a path nor bytes nor an image, such as an array.
+        InputError: something else, or an array of another shape, type or range.
     """
+    if isinstance(source, np.ndarray):
+        source = _from_array(source, argument)
     if isinstance(source, Image.Image):
         return _rgb(_limited(source, "the image"))
     if not isinstance(source, str | bytes | os.PathLike):
-        raise InputError(argument, source, "a path, the bytes of a file, or a PIL image")
+        raise InputError(argument, source, "a path, the bytes of a file, a PIL image, or an array [H,W,3]")
     name = "the image" if isinstance(source, bytes) else f"{Path(source)}"
     try:
         if not isinstance(source, bytes):
@@ -65,6 +76,26 @@ def open_image(source: ImageSource, argument: str = "image") -> Image.Image:
         raise ImageError(
             f"{name} cannot be read as an image ({error}); give a whole file in one of {', '.join(FORMATS)}"
         ) from error
+
+
+def _from_array(array: NDArray[Any], argument: str) -> Image.Image:
+    """An image of an array: whole numbers from 0 to 255, or floats from 0 to 1, as other programs have them."""
+    want = "an array [H,W], [H,W,1], [H,W,3] or [H,W,4] of uint8, or of floats from 0 to 1"
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise InputError(argument, array, want)
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise _too_large("the array", f"{array.shape[0] * array.shape[1]:,} pixels")
+    if np.issubdtype(array.dtype, np.floating):
+        if not ((array >= 0) & (array <= 1)).all():
+            raise InputError(argument, Unquoted(f"an array from {array.min():g} to {array.max():g}"), want)
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * 255
+    if array.dtype != np.uint8:
+        raise InputError(argument, Unquoted(f"an array of {array.dtype}"), want)
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def check_file(path: str | os.PathLike[str]) -> None:

@@ -112,7 +112,7 @@ class Request(Options):
     thresholding: Thresholding = Thresholding()
     """static or dynamic thresholding of x0: a Thresholding, or a dict of its fields"""
     guidance_scale: Annotated[float | None, Group("guidance")] = None
-    """classifier-free guidance scale; 1 turns guidance off and halves the cost"""
+    """classifier-free guidance scale; 1 and 0 turn guidance off, which halves the cost"""
     image_guidance_scale: float | None = None
     """InstructPix2Pix: guidance scale of the image, beside that of the text; 1 turns it off, 1.2 to 1.8 is usual"""
     guidance_options: GuidanceOptions = GuidanceOptions()

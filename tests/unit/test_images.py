@@ -24,9 +24,35 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
 
 
 @pytest.mark.parametrize("argument", ["image", "mask_image"])
-def test_an_array_is_refused_under_the_name_of_its_argument(argument: str) -> None:
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((8, 8, 2), np.uint8),
+        np.zeros((3, 8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.full((8, 8, 3), 1.5),
+        np.full((8, 8, 3), np.nan),
+        np.zeros((8, 8, 3), np.int64),
+        np.zeros(8, np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype}{array.shape}",
+)
+def test_an_array_that_is_no_image_is_refused_under_the_name_of_its_argument(argument: str, array) -> None:
     with refused(argument):
-        open_image(np.zeros((8, 8, 3)), argument)  # type: ignore[arg-type]
+        open_image(array, argument)
+
+
+def test_an_array_is_the_image_that_it_was_made_from() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    wanted = Image.fromarray(pixels)
+    for array in (pixels, pixels / 255, (pixels / 255).astype(np.float32), pixels[::-1][::-1]):
+        assert open_image(array).tobytes() == wanted.tobytes()
+    grey = pixels[:, :, 0]
+    for array in (grey, grey[:, :, None], grey / 255):
+        assert open_image(array).tobytes() == Image.fromarray(grey).convert("RGB").tobytes()
+    assert open_image(grey > 127).getextrema() == ((0, 255),) * 3
+    clear = np.concatenate([pixels, np.zeros((6, 4, 1), np.uint8)], axis=2)
+    assert open_image(clear).getextrema() == ((255, 255),) * 3
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:

@@ -20,18 +20,23 @@ class PerImageNoise:
     the first step: the encoder's sample and the start noise.
     """
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        """Seed one generator per image.
+    def __init__(self, seeds: Sequence[int | torch.Generator]) -> None:
+        """Seed one generator per image, or take it. One that is given for several images draws for all at once.
 
         Raises:
             InputError: no seed, or one outside 0 to 2^64 - 1.
         """
         _check_seeds(seeds)
-        self._generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        self._generators = [
+            seed if isinstance(seed, torch.Generator) else torch.Generator("cpu").manual_seed(seed) for seed in seeds
+        ]
 
     def draw(self, shape: Sequence[int]) -> Tensor:
         """The next unit-variance noise of all images, float32 on the CPU. ``shape`` is that of one image."""
-        return torch.stack([torch.randn(*shape, generator=gen, dtype=torch.float32) for gen in self._generators])
+        first, count = self._generators[0], len(self._generators)
+        if count > 1 and all(generator is first for generator in self._generators):
+            return _normal((count, *shape), first)
+        return torch.stack([_normal(shape, generator) for generator in self._generators])
 
     def __call__(self, like: Tensor, sigma: float, sigma_next: float) -> Tensor:  # noqa: ARG002
         """The next noise [B,C,H,W] in the dtype and on the device of ``like``, whatever the noise levels.
@@ -104,8 +109,12 @@ class BrownianNoise:
         return torch.stack([torch.randn(*shape, generator=gen, dtype=torch.float32) for gen in generators]).double()
 
 
-def _check_seeds(seeds: Sequence[int]) -> None:
-    if not seeds or not all(0 <= seed < 2**64 for seed in seeds):
+def _normal(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float32, device=generator.device).cpu()
+
+
+def _check_seeds(seeds: Sequence[int | torch.Generator]) -> None:
+    if not seeds or not all(isinstance(seed, torch.Generator) or 0 <= seed < 2**64 for seed in seeds):
         raise InputError("seeds", list(seeds), "one seed per image, from 0 to 2^64 - 1")
 
 

@@ -1,7 +1,7 @@
 """Pixels to latents and back, scaled as the U-Net reads them, in bounded memory, and never a silent black image."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from PIL import Image
@@ -50,15 +50,23 @@ def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tens
 
 def images(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
     """Pixels [N,3,H,W] in [-1,1] as images, upscaled if there is an upscaler."""
+    return [image for piece in _finished(pixels, upscaler) for image in to_images(piece)]
+
+
+def shares(pixels: Tensor, upscaler: Upscaler | None) -> Tensor:
+    """The same as float32 [N,3,H,W] on the CPU, from 0 to 1."""
+    return torch.cat([(piece / 2 + 0.5).clamp(0, 1).float().cpu() for piece in _finished(pixels, upscaler)])
+
+
+def _finished(pixels: Tensor, upscaler: Upscaler | None) -> Iterator[Tensor]:
     if upscaler is None:
-        return to_images(pixels)
-    finished: list[Image.Image] = []
+        yield pixels
+        return
     for piece in _pieces(pixels, 4):
         large = upscaler(piece.clamp(-1, 1) / 2 + 0.5)  # the upscaler's pixels are in [0,1]
         if not large.isfinite().all():
             raise NonFiniteError("the upscaled pixels are not finite; use upscale=1")
-        finished += to_images(large * 2 - 1)
-    return finished
+        yield large * 2 - 1
 
 
 def _pieces(x: Tensor, factor: int) -> Sequence[Tensor]:

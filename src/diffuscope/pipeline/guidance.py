@@ -54,6 +54,14 @@ class CondUncond:
     """Run all at a scale of 1 too, so that a tap gets the same rows in every call."""
 
 
+def is_on(options: GuidanceOptions, scale: float) -> bool:
+    """Whether the U-Net runs for the negative prompts too: not at 1, nor at 0, as turbo models are called elsewhere.
+
+    0 is a scale like others for options that combine the two estimates.
+    """
+    return scale != 1.0 and (scale != 0.0 or any(getattr(options, name) is not None for name in COMBINING))
+
+
 def check(options: GuidanceOptions, scale: float, sigmas: Sequence[float], *, guided: bool) -> None:
     """Refuse options that would have no effect in this run.
 

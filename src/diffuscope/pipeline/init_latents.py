@@ -11,7 +11,7 @@ from torch import Tensor
 from diffuscope.diffusion.inpaint import blend_known
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.images import ImageSource, ImageSources, fit_to_size, open_image, to_pixels
+from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import Call
@@ -151,7 +151,7 @@ def _latents(image: Tensor, plan: Plan, shape: list[int]) -> Tensor:
 
 
 def _one_per_prompt(sources: ImageSources, plan: Plan, argument: str) -> list[ImageSource]:
-    images = [*sources] if isinstance(sources, list | tuple) else [sources]
+    images = listed(sources)
     if len(images) not in {1, len(plan.prompts)}:
         raise InputError(argument, Unquoted(f"{len(images)} images"), f"one, or one per prompt ({len(plan.prompts)})")
     return images

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import ImageSources
@@ -11,6 +12,7 @@ from diffuscope.request import Request
 from diffuscope.types import Conditioning, Denoiser, TapArgument
 
 Guidance = Callable[[Denoiser], Denoiser]
+OutputType = Literal["pil", "np", "pt", "latent"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,10 @@ class Inputs:
     """instead of a prompt: what ``encode_prompt`` returns, edited; one row per prompt"""
     guidance: Guidance | Sequence[Guidance] = ()
     """further functions from Denoiser to Denoiser, applied in turn"""
+    generator: Generator | Sequence[Generator] | None = None
+    """instead of a seed: one torch.Generator, or one per image, which draws the noise as in diffusers"""
+    output_type: OutputType = "pil"
+    """form of the result's images: "pil", "np" [N,H,W,3] or "pt" [N,3,H,W] from 0 to 1, or "latent", not decoded"""
     tap: TapArgument | None = None
     """reads or replaces activations, by the names of ``tap_points``; rows of a guided batch are [negative, prompt]"""
 
@@ -48,6 +54,10 @@ class Call(Inputs, Request):
             raise InputError("image", self.image, "the latents of the base model's result with denoising_start")
         if self.mask_image is not None and self.denoising_end is not None:
             raise InputError("denoising_end", self.denoising_end, "None with mask_image")
+        if self.generator is not None and self.seed is not None:
+            raise InputError("seed", self.seed, "None with generator")
+        if self.output_type not in get_args(OutputType):
+            raise InputError("output_type", self.output_type, f"one of {', '.join(get_args(OutputType))}")
         for function in self.functions:
             if not callable(function):
                 raise InputError("guidance", function, "functions from Denoiser to Denoiser")

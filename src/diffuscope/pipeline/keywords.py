@@ -6,7 +6,7 @@ Each argument is stated once, as a field. Type checkers, ``help``, ``inspect.sig
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
@@ -19,12 +19,21 @@ Owner = TypeVar("Owner")
 R = TypeVar("R")
 
 
-def takes(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
-    """Make a function of one ``kind`` a function of its fields. A ``kind`` may also be its first argument."""
+NONE: Mapping[str, str] = {}
+
+
+def takes(kind: Callable[P, T], counterparts: Mapping[str, str] = NONE) -> Callable[[Callable[[T], R]], Callable[P, R]]:
+    """Make a function of one ``kind`` a function of its fields. A ``kind`` may also be its first argument.
+
+    Args:
+        kind: a dataclass.
+        counterparts: names of arguments in other programs, and what to use here.
+    """
 
     def decorate(function: Callable[[T], R]) -> Callable[P, R]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return function(_built(kind, function.__qualname__, args, kwargs))
+            _check_names(kind, function.__qualname__, kwargs, counterparts)
+            return function(_built(kind, args, kwargs))
 
         _describe(call, function, kind)
         return call
@@ -32,12 +41,15 @@ def takes(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
     return decorate
 
 
-def method_takes(kind: Callable[P, T]) -> Callable[[Callable[[Owner, T], R]], Callable[Concatenate[Owner, P], R]]:
+def method_takes(
+    kind: Callable[P, T], counterparts: Mapping[str, str] = NONE
+) -> Callable[[Callable[[Owner, T], R]], Callable[Concatenate[Owner, P], R]]:
     """The same for a method."""
 
     def decorate(method: Callable[[Owner, T], R]) -> Callable[Concatenate[Owner, P], R]:
         def call(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            return method(self, _built(kind, method.__qualname__, args, kwargs))
+            _check_names(kind, method.__qualname__, kwargs, counterparts)
+            return method(self, _built(kind, args, kwargs))
 
         _describe(call, method, kind, inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD))
         return call
@@ -55,10 +67,9 @@ def forwarded(part: str, method: Callable[Concatenate[Any, P], R]) -> Callable[C
     return call
 
 
-def _built(kind: Callable[P, T], function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+def _built(kind: Callable[P, T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
     """``kind`` of these fields; those of a first argument of this kind, or of a base of it, are defaults."""
     assert isinstance(kind, type)
-    _check_names(inspect.signature(kind).parameters, function, kwargs)
     if args and isinstance(args[0], kind.__mro__[:-1]):
         first, *rest = args
         fields = {name: getattr(first, name) for name in inspect.signature(type(first)).parameters}
@@ -66,10 +77,15 @@ def _built(kind: Callable[P, T], function: str, args: tuple[Any, ...], kwargs: d
     return kind(*args, **kwargs)
 
 
-def _check_names(known: Iterable[str], function: str, kwargs: dict[str, Any]) -> None:
-    """TypeError for an argument that does not exist, as Python raises it, with the most similar name."""
-    for name in kwargs:
+def _check_names(
+    kind: Callable[..., Any], function: str, given: Iterable[str], counterparts: Mapping[str, str]
+) -> None:
+    """TypeError for an argument that does not exist, as Python raises it, with its counterpart or a similar name."""
+    known = inspect.signature(kind).parameters
+    for name in given:
         if name not in known:
+            if name in counterparts:
+                raise TypeError(f"{function}() has no argument {name!r}: {counterparts[name]}")
             longer = next((f" Did you mean {full!r}?" for full in known if name in full), "")
             hint = f" {nearest(name, known)}".rstrip() or longer
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}.{hint}")

@@ -10,6 +10,7 @@ from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource
 from diffuscope.models.vae import VAE
+from diffuscope.pipeline import counterparts
 from diffuscope.pipeline.keywords import takes
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
@@ -45,7 +46,7 @@ def open_model(source: ModelSource) -> Pipeline:
     return pipe
 
 
-@takes(ModelSource)
+@takes(ModelSource, counterparts.LOAD)
 def load(source: ModelSource) -> Pipeline:
     """Open a model: the shipped one ("emoji"), a folder in our layout or that of diffusers, or a single file.
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL import Image
@@ -17,20 +17,20 @@ from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
-from diffuscope.images import ImageSources, fit_to_size, image_hash, open_image, to_pixels
+from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.pipeline import codec, conditioning, guidance, latent_range, save
+from diffuscope.pipeline import codec, conditioning, counterparts, guidance, latent_range, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
-from diffuscope.pipeline.inputs import Call
+from diffuscope.pipeline.inputs import Call, OutputType
 from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.plan import Plan, plan, seeds_of, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
-from diffuscope.pipeline.result import Result
+from diffuscope.pipeline.result import ArrayResult, Result
 from diffuscope.pipeline.run import Run, sampler_steps
 from diffuscope.pipeline.taps import selected
 from diffuscope.prompt import encode_all, truncation_notice
@@ -66,6 +66,13 @@ class Pipeline:
         self.schedule = Schedule(components.config.schedule)
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
+
+    if not TYPE_CHECKING:  # for a type checker there are no further attributes
+
+        def __getattr__(self, name: str) -> object:
+            """AttributeError with the counterpart of a name in diffusers."""
+            hint = f": {counterparts.METHODS[name]}" if name in counterparts.METHODS else ""
+            raise AttributeError(f"a Pipeline has no attribute {name!r}{hint}")
 
     load_lora = forwarded("adapters", Adapters.load)
     set_lora = forwarded("adapters", Adapters.set_one)
@@ -115,7 +122,7 @@ class Pipeline:
         """SHA-256 of each network's tensors without any LoRA, in hex; computed once."""
         return {name: receipts.weights_hash(self.adapters.unchanged(name)) for name in self.components.networks}
 
-    @method_takes(Call)
+    @method_takes(Call, counterparts.CALL)
     def __call__(self, call: Call) -> Result:
         """Make images: ``steps(...)`` with the same arguments, run to its end.
 
@@ -124,7 +131,7 @@ class Pipeline:
         """
         return self._begin(call).result()
 
-    @method_takes(Call)
+    @method_takes(Call, counterparts.CALL)
     def steps(self, call: Call) -> Run:
         """Start a run whose loop is yours: iterate over its Steps, then call ``result()``.
 
@@ -174,7 +181,7 @@ class Pipeline:
             ImageError: an image cannot be read.
             InputError: the sizes differ, or a side is shorter than the VAE's factor.
         """
-        images = [open_image(source) for source in (image if isinstance(image, list | tuple) else [image])]
+        images = [open_image(source) for source in listed(image)]
         factor, channels = self.config.vae.factor, self.config.vae.latent_channels
         if not images or min(min(each.size) for each in images) < factor:
             sizes = Unquoted(", ".join(f"{each.width}x{each.height}" for each in images) or "no image")
@@ -217,8 +224,8 @@ class Pipeline:
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
         loras = self.adapters.of_call(planned.loras)
-        receipt = self._receipt(call, planned, init, loras)
-        noise = PerImageNoise(planned.seeds)
+        receipt = self._receipt(planned, init, loras)
+        noise = PerImageNoise(planned.generators or planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
             loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
             with self.adapters.in_text_encoders(loras):
@@ -227,7 +234,7 @@ class Pipeline:
             denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, kept.channels, tap)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
         steps = kept.blended(self.adapters.rest_after(sampler_steps(planned, denoise, x, noise)), planned.levels)
-        return Run(steps, planned.levels, receipt, partial(self._finish, planned, tap))
+        return Run(steps, planned.levels, receipt, partial(self._finish, planned, call.output_type, tap))
 
     def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
         if text is None:
@@ -245,7 +252,7 @@ class Pipeline:
                 raise InputError("guidance", denoise, "functions that return a Denoiser")
         return thresholded(denoise, **vars(call.thresholding))
 
-    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
+    def _receipt(self, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
         texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
         cut = (truncation_notice(text, self.tokenizer) for text in texts)
         schedule = self.config.schedule
@@ -261,15 +268,23 @@ class Pipeline:
             "threads": torch.get_num_threads(),
             "image": image if init.latents is None else receipts.checksums(init.latents),
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
-            "edits": call.edits,
+            "edits": list(planned.edits),
             "checks": [],
             "notes": [*self.components.notes, *self.adapters.notes(loras), *(note for note in cut if note)],
         }
 
-    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt) -> Result:
+    def _finish(
+        self, planned: Plan, output_type: OutputType, tap: Tap | None, latents: Tensor, receipt: Receipt
+    ) -> Result:
         receipt["notes"] += latent_range.notes(latents, planned)
-        pixels = codec.decode(self.vae, latents, tap, receipt["notes"])
-        images = codec.images(pixels, self.upscaler if planned.preset.upscale > 1 else None)
         is_clip_guided = planned.request.guidance_options.similarity is not None
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
-        return Result(images, latents.cpu(), list(planned.seeds), receipt)
+        kept, seeds = latents.cpu(), list(planned.seeds)
+        if output_type == "latent":
+            return ArrayResult(kept, kept, seeds, receipt)
+        pixels = codec.decode(self.vae, latents, tap, receipt["notes"])
+        upscaler = self.upscaler if planned.preset.upscale > 1 else None
+        if output_type == "pil":
+            return Result(codec.images(pixels, upscaler), kept, seeds, receipt)
+        shares = codec.shares(pixels, upscaler)
+        return ArrayResult(shares if output_type == "pt" else shares.permute(0, 2, 3, 1).numpy(), kept, seeds, receipt)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import MinLen
-from torch import Tensor
+from torch import Generator, Tensor
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
-from diffuscope.pipeline import guidance
+from diffuscope.pipeline import generators, guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.request import Request
@@ -41,6 +41,8 @@ class Plan:
     """One per prompt; empty where there are none."""
     seeds: tuple[int, ...]
     """One per image."""
+    generators: tuple[Generator, ...]
+    """One per image, where the call has generators; they draw the noise."""
     loras: Mapping[str, float]
     """Name -> weight of those that the prompts name."""
     sampler_options: Mapping[str, bool | float | str]
@@ -55,6 +57,8 @@ class Plan:
     sizes: tuple[float, ...]
     """SDXL's size conditioning; empty where the model has none."""
     negative_sizes: tuple[float, ...]
+    edits: tuple[str, ...]
+    """The names of the inputs that no receipt can hold."""
 
     @property
     def images(self) -> int:
@@ -75,15 +79,19 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     _check_image(config, call)
     written = texts_of(call.prompt) if call.conditioning is None else ("",) * _rows(config, call.conditioning)
     prompts, loras = untagged(written)
-    seeds = seeds_of(call.seed, _images(call, len(prompts)))
+    images = _images(call, len(prompts))
+    drawing = generators.per_image(call.generator, images)
+    replayable = generators.are_seeds(drawing)
+    seeds = generators.seeds(drawing) if drawing else seeds_of(call.seed, images)
     preset = _filled(config, call)
     levels = schedule.levels(
         preset.num_inference_steps, sampler=preset.sampler, sigmas=preset.sigmas, final_sigma=preset.final_sigma
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
     levels, planned = _visited(levels, config, call, TABLE[preset.sampler].variance_preserving)
-    guided = (
-        not preset.guidance_scale == (preset.image_guidance_scale or 1.0) == 1.0 and config.unet.guidance_dim is None
+    by_image = (preset.image_guidance_scale or 1.0) != 1.0
+    guided = config.unet.guidance_dim is None and (
+        by_image or guidance.is_on(call.guidance_options, preset.guidance_scale)
     )
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
     if call.tap is not None and call.guidance_options.exact:
@@ -108,6 +116,8 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         prompts=prompts,
         negative_prompts=negative,
         seeds=seeds,
+        generators=drawing,
+        edits=(*call.edits, *(() if replayable else ("generator",))),
         loras=loras,
         sampler_options=preset.sampler_options,
         levels=levels,

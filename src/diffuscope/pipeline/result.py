@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import write_png
 from diffuscope.output import check_output, numbered
 from diffuscope.pipeline import receipt as receipts
@@ -45,10 +48,19 @@ class Result:
         return write_images(self, range(len(self.images)), Path(path), metadata=metadata, overwrite=overwrite)
 
 
+@dataclass(frozen=True)
+class ArrayResult(Result):
+    """The result of a call with another ``output_type``: ``images`` is an array, a tensor or the latents, not saved."""
+
+    images: NDArray[np.float32] | Tensor = field(repr=False)  # type: ignore[assignment]
+
+
 def write_images(
     result: Result, indices: Sequence[int], path: Path, *, metadata: bool = True, overwrite: bool = True
 ) -> list[Path]:
     """Write these images of a result; see ``Result.save``."""
+    if isinstance(result, ArrayResult):
+        raise InputError("output_type", Unquoted("arrays"), "'pil', for images that can be saved")
     check_output(path, count=len(indices), overwrite=overwrite)
     names = numbered(path, len(indices), overwrite=overwrite)
     for k, index in enumerate(indices):
