@@ -39,6 +39,7 @@ THINGS = {
 
 def pytest_configure() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network, nor wait for one; read when the hub is imported
+    os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Python, on the CPU; read when triton is imported
     torch.set_num_threads(1)  # tests run side by side; and results must not depend on how many cores there are
 
 

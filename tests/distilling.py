@@ -7,9 +7,11 @@ import torch
 from diffuscope.config import EMOJI, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.distill.task import Distillation, DistillTask
+from diffuscope.distill.trajectories import Recording
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.training.examples import Examples
+from diffuscope.training.loop import StepContext
 
 MODEL = replace(
     EMOJI,
@@ -18,6 +20,26 @@ MODEL = replace(
     vae=VAEConfig(channels=(8, 8, 8, 8), blocks=1, norm_groups=4, scale=1.0),
     preset=replace(EMOJI.preset, height=32, width=32, upscale=1),
 )
+
+
+RECORDING = Recording(steps=6, guidance_scale=2.0, size=8, chunk=5)
+COUNTS = {1: 0.25, 3: 0.5, 6: 0.25}
+"""Parts of a batch by the student's number of steps."""
+EMPTY = torch.full((8,), 49407)
+
+
+def context(seed=0):
+    return StepContext(torch.Generator().manual_seed(seed), seed, 0, 0.0)
+
+
+def ids(count):
+    return torch.randint(49406, (count, 8), generator=torch.Generator().manual_seed(0))
+
+
+def text_encoder():
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return TextEncoder(MODEL.text_encoder)
 
 
 def examples(count, seed):
@@ -34,13 +56,10 @@ def unet(seed=0):
 
 
 def task(distillation=None, student=None):
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        text_encoder = TextEncoder(MODEL.text_encoder)
     return DistillTask(
         unet() if student is None else student,
         unet(),
-        text_encoder,
+        text_encoder(),
         (examples(64, 0), examples(8, 1)),
         Schedule(MODEL.schedule),
         torch.full((8,), 49407),

@@ -119,5 +119,21 @@ class OutputError(DiffuscopeError, OSError):
     """A result cannot be written: no folder, no permission, no space."""
 
 
+class OutOfMemoryError(DiffuscopeError, MemoryError):
+    """Memory of the device or the machine does not suffice.
+
+    Attributes:
+        phase: what was being done: "sampling", "decoding" ...
+        device: where: "cpu", "cuda" ...
+        hint: what to change.
+    """
+
+    def __init__(self, phase: str, device: str, hint: str) -> None:
+        super().__init__(f"out of memory on {device} while {phase}. {hint}")
+        self.phase = phase
+        self.device = device
+        self.hint = hint
+
+
 class NonFiniteError(DiffuscopeError, ArithmeticError):
     """A network's output overflowed or is not a number, so there is no image."""

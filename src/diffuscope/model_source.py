@@ -38,6 +38,8 @@ class ModelSource:
     """prediction type, if the model's files do not state it"""
     zero_snr: bool | None = None
     """whether it was trained with zero terminal SNR (Lin et al. 2024), if the model's files do not state it"""
+    fast: bool | None = None
+    """run the networks' fast twins, whose numbers differ by rounding; by default on a CUDA device alone"""
     models_dir: Source | None = None
     """folder of AUTOMATIC1111's web UI or ComfyUI, used in place: models, VAEs, LoRAs and embeddings by name"""
     allow_pickle: bool = False

@@ -10,6 +10,9 @@ from diffuscope.config import FinalSigma, Spacing
 from diffuscope.errors import InputError
 from diffuscope.schema import Group, Options
 
+Syntax = Literal["plain", "a1111", "comfyui"]
+"""How brackets and long prompts are read: as text, or by a program's rules."""
+
 Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
 Side = Annotated[int, Interval(ge=1, le=8192)]
 Coordinate = Annotated[int, Interval(ge=0, le=65536)]
@@ -93,6 +96,8 @@ class Request(Options):
     _: KW_ONLY
     negative_prompt: str | Annotated[Sequence[str], MinLen(1)] | None = None
     """text to guide away from; one, or one per prompt; None is the empty text, and zeros in SDXL"""
+    prompt_syntax: Syntax = "plain"
+    """how prompts are read: plain, every letter is text; or with the weights and long prompts of a1111 or comfyui"""
     clip_skip: Annotated[int, Ge(0)] = 0
     """layers of the text encoder to skip, counted from its end; AUTOMATIC1111's number minus 1"""
     num_images_per_prompt: Annotated[int, Interval(ge=1, le=1024)] = 1

@@ -45,8 +45,9 @@ class Options:
 
     def __post_init__(self) -> None:
         for option in options(type(self)):
-            value = conformed(getattr(self, option.name), option.annotation, option.name)
-            object.__setattr__(self, option.name, value)
+            given = getattr(self, option.name)
+            if given is not option.default:  # a default fits: most options of a call have theirs
+                object.__setattr__(self, option.name, conformed(given, option.annotation, option.name))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values by name. Of nested options only those that differ from their defaults."""

@@ -1,6 +1,7 @@
 """Files and functions stay small enough to be read at once; nothing that is unfinished stays."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,12 @@ LONG = {("pipeline/pipeline.py", "__call__"), ("pipeline/pipeline.py", "steps")}
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+    return (node for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def test_there_is_something_to_check():
@@ -47,7 +51,8 @@ def excess(path: Path) -> Iterator[str]:
             yield f"{function.name} has {length} lines"
         count = sum(map(len, (function.args.posonlyargs, function.args.args, function.args.kwonlyargs)))
         taken = count - (bool(function.args.args) and function.args.args[0].arg in {"self", "cls"})
-        if taken > ARGUMENTS and not command:
+        kernel = inside == "perf/kernels.py"  # Triton has no structures: each tensor and size is an argument
+        if taken > ARGUMENTS and not command and not kernel:
             yield f"{function.name} takes {taken} arguments"
 
 
@@ -59,12 +64,15 @@ def leftovers(path: Path) -> Iterator[str]:
     """What a module leaves unfinished or hides."""
     text = path.read_text(encoding="utf-8")
     yield from re.findall(r"\b(TODO|FIXME|XXX|HACK|NotImplementedError)\b", text)
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes(path):
         if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
+            called = node.func.id if isinstance(node.func, ast.Name) else ""
             if called in {"print", "breakpoint", "eval", "exec"}:
                 yield f"{called} in line {node.lineno}"
-            lax = any(word.arg == "strict" and ast.unparse(word.value) == "False" for word in node.keywords)
+            lax = any(
+                word.arg == "strict" and isinstance(word.value, ast.Constant) and word.value.value is False
+                for word in node.keywords
+            )
             if lax and called != "zip":
                 yield f"strict=False in line {node.lineno}"
         if isinstance(node, ast.ExceptHandler) and node.type is None:

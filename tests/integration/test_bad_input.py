@@ -132,6 +132,12 @@ CALLS: dict[str, Bad] = {
     "guidance function": Bad({"guidance": [5.0]}, "guidance"),
     "guidance makes no Denoiser": Bad({"guidance": lambda _: None}, "guidance"),
     "upscale": Bad({"upscale": 3}, "upscale", "3", flags=("--upscale", "3")),
+    "upscaled beyond what is read": Bad(
+        {"height": 2304, "width": 2304, "upscale": 4},
+        "upscale",
+        "9216x9216",
+        flags=("--width", "2304", "--height", "2304", "--upscale", "4"),
+    ),
     "upscale is a fraction": Bad({"upscale": 4.0}, "upscale", "4.0"),
     "seed is two numbers": Bad({"seed": torch.tensor([1, 2])}, "seed"),
 }

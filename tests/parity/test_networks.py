@@ -43,6 +43,29 @@ UNETS = {
         extra_dim=20 + 6 * 256,
         norm_groups=8,
     ),
+    "ssd-1b": UNetConfig(
+        channels=(16, 32, 32),
+        depth=(0, 1, 2),
+        up_depth=((2, 1, 3), (2, 1, 1), 0),
+        mid_resnets=1,
+        mid_depth=0,
+        heads=(5, 2, 2),  # no level without attention has to split into its heads
+        context_dim=24,
+        linear_projection=True,
+        extra_dim=20 + 6 * 32,
+        size_dim=32,
+        norm_groups=8,
+    ),
+    "bk-sdm-small": UNetConfig(
+        channels=(16, 32, 32),
+        blocks=1,
+        depth=(1, 1, 1),
+        mid_resnets=0,
+        mid_depth=0,
+        heads=(2, 2, 2),
+        context_dim=24,
+        norm_groups=8,
+    ),
     "emoji": replace(EMOJI.unet, channels=(48, 64, 64), context_dim=32, norm_groups=8),
 }
 VAES = {

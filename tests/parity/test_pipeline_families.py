@@ -95,6 +95,7 @@ def drawn() -> list[torch.Generator]:
         ("sdxl", "euler"),
         ("sdxl", "dpmpp_2m"),
         ("sdxl-turbo", "euler"),
+        ("ssd-1b", "euler"),
     ],
 )
 def test_text_to_image(saved: Any, family: str, sampler: str) -> None:

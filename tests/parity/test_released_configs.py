@@ -60,6 +60,16 @@ REFINER = SDXL | {
     "projection_class_embeddings_input_dim": 2560,
     "transformer_layers_per_block": 4,
 }
+SSD_1B = SDXL | {
+    "mid_block_type": "UNetMidBlock2D",
+    "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+}
+VEGA = SDXL | {
+    "mid_block_type": "UNetMidBlock2D",
+    "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1],
+    "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+}
 UNETS = {
     "sd15": SD15,
     "sd15-inpaint": SD15 | {"in_channels": 9},
@@ -73,7 +83,24 @@ UNETS = {
     "sdxl-inpaint": SDXL | {"in_channels": 9},
     "sdxl-refiner": REFINER,
     "sdxl-turbo": SDXL,
+    "ssd-1b": SSD_1B,
+    "segmind-vega": VEGA,
 }
+BK_BASE = SD15 | {"layers_per_block": 1}
+BK_SMALL = BK_BASE | {"mid_block_type": None}
+BK_TINY = BK_SMALL | {
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 3,
+}
+OTHERS = {
+    "BK-SDM-Base": BK_BASE,
+    "BK-SDM-Small, small-sd": BK_SMALL,
+    "BK-SDM-Tiny, tiny-sd": BK_TINY,
+    "sizes of another width": SDXL | {"addition_time_embed_dim": 128, "projection_class_embeddings_input_dim": 2048},
+}
+"""U-Nets of no family, which their folders describe."""
+
 CLIP_L = {
     "architectures": ["CLIPTextModel"],
     "hidden_act": "quick_gelu",
@@ -104,7 +131,7 @@ OPENCLIP_G = {
 TOWERS = {
     **dict.fromkeys(("sd15", "sd15-inpaint", "sd15-instruct-pix2pix", "sd15-lcm"), (CLIP_L,)),
     **dict.fromkeys(("sd21", "sd21-v", "sd21-inpaint", "sd-turbo"), (OPENCLIP_H,)),
-    **dict.fromkeys(("sdxl", "sdxl-inpaint", "sdxl-turbo"), (CLIP_L, OPENCLIP_G)),
+    **dict.fromkeys(("sdxl", "sdxl-inpaint", "sdxl-turbo", "ssd-1b", "segmind-vega"), (CLIP_L, OPENCLIP_G)),
     "sdxl-refiner": (OPENCLIP_G,),
 }
 
@@ -123,12 +150,21 @@ def test_the_published_unet_is_the_family(family: ModelConfig) -> None:
     assert network_config.unet_from_json(UNETS[family.name]) == family.unet
 
 
-@pytest.mark.parametrize("family", ["sd15-inpaint", "sd15-lcm", "sd21", "sdxl", "sdxl-refiner"])
+@pytest.mark.parametrize("family", ["sd15-inpaint", "sd15-lcm", "sd21", "sdxl", "sdxl-refiner", "ssd-1b"])
 def test_the_full_size_unet_has_every_tensor(family: str) -> None:
     with torch.device("meta"):
         theirs = diffusers.UNet2DConditionModel.from_config(UNETS[family])
         ours = UNet(FAMILIES[family].unet)
     assert theirs_under_our_names(theirs, ours.config) == shapes(ours)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_full_size_unet_of_no_family_has_every_tensor(name: str) -> None:
+    config = network_config.unet_from_json(OTHERS[name])
+    with torch.device("meta"):
+        theirs, ours = diffusers.UNet2DConditionModel.from_config(OTHERS[name]), UNet(config)
+    assert theirs_under_our_names(theirs, config) == shapes(ours)
+    assert network_config.unet_from_json(network_config.unet_to_json(config)) == config
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

@@ -22,7 +22,7 @@ from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read, request_of
 from diffuscope.request import GuidanceOptions, Request, Thresholding
-from diffuscope.schema import Option, Options, is_mapping, options, schema, split_annotated
+from diffuscope.schema import Option, Options, conformed, is_mapping, options, schema, split_annotated
 from narrow import made
 from refusals import refused
 
@@ -126,6 +126,15 @@ def test_python_and_json_refuse_the_same_values(name: str, value: object) -> Non
     assert error.argument.partition(".")[0] == name
     assert str(error).startswith(f"{error.argument}: got ")
     assert in_json.argument == error.argument
+
+
+@pytest.mark.parametrize("kind", [Request, *NESTED.values()])
+def test_every_default_fits_as_it_is(kind: type[Options]) -> None:
+    """So it is not checked again in each call."""
+    for option in options(kind):
+        fit = conformed(option.default, option.annotation, option.name)
+        assert fit == option.default
+        assert type(fit) is type(option.default)
 
 
 def outside(option: Option) -> list[float]:
@@ -236,6 +245,7 @@ CALLS = [
         ["a fox", "a hen"],
         negative_prompt="blue",
         clip_skip=1,
+        prompt_syntax="comfyui",
         num_images_per_prompt=2,
         seed=[5, 6, 7, 8],
         num_inference_steps=3,

@@ -57,10 +57,21 @@ def _guarded(arguments: list[str]) -> int:
         return 128 + stop.number if isinstance(stop, Terminated) else INTERRUPTED
     except BrokenPipeError:  # the reader of our output left, as `head` does
         return OK
-    except Exception:
+    except Exception as error:
+        if _is_out_of_memory(error):
+            tell("error: out of memory. Use a smaller size, fewer images in one call, or a device with more memory")
+            return MISTAKE
         tell_all(traceback.format_exc().rstrip())
         tell("this is a bug in diffuscope, not your mistake; please report it with the lines above")
         return OUR_FAULT
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from diffuscope.pipeline.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _answer(arguments: list[str]) -> int:

@@ -86,6 +86,9 @@ def generate(
         if not output.quiet:
             say(str(report))
     steps = pipe.steps(request, image=images.image, mask_image=images.mask_image)
+    told = steps.notes
+    for note in told:
+        tell(f"warning: {note}")
     if request.guidance_options.exact and not output.quiet:
         tell(_memory(pipe, request))
     seen = []
@@ -98,7 +101,7 @@ def generate(
     paths = result.save(output.out, metadata=not output.no_metadata, overwrite=output.overwrite)
     if output.film is not None:
         save_film(frames(pipe, seen), output.film, fps=FPS)
-    for note in result.receipt["notes"]:
+    for note in result.notes[len(told) :]:
         tell(f"warning: {note}")
     if not output.quiet:
         for report in pipe.adapters.reports(result.receipt["loras"]):

@@ -7,7 +7,9 @@ from diffuscope.config.networks import Depth, TextEncoderConfig, UNetConfig, VAE
 
 
 def _shallow(depth: Depth) -> Depth:
-    return min(depth, 2) if isinstance(depth, int) else tuple(min(count, 2) for count in depth)
+    depths = (depth,) if isinstance(depth, int) else depth
+    shallow = tuple(min(count, 2) for count in depths)
+    return shallow[0] if len(set(shallow)) == 1 else shallow
 
 
 def narrow(model: ModelConfig) -> ModelConfig:
@@ -124,6 +126,14 @@ SDXL_TURBO = replace(
     preset=Preset(num_inference_steps=1, guidance_scale=1.0, sampler="euler_ancestral"),
 )
 
+# SDXL without some transformer layers, and with one residual block for a middle (Gupta et al. 2024).
+SSD_1B = replace(
+    SDXL,
+    name="ssd-1b",
+    unet=replace(SDXL.unet, depth=(0, 2, 4), up_depth=((4, 4, 10), (2, 1, 1), 0), mid_resnets=1, mid_depth=0),
+)
+VEGA = replace(SDXL, name="segmind-vega", unet=replace(SDXL.unet, depth=(0, 1, 2), mid_resnets=1, mid_depth=0))
+
 FAMILIES: dict[str, ModelConfig] = {
     model.name: model
     for model in (
@@ -139,12 +149,15 @@ FAMILIES: dict[str, ModelConfig] = {
         SDXL_INPAINT,
         SDXL_REFINER,
         SDXL_TURBO,
+        SSD_1B,
+        VEGA,
     )
 }
 """What a file of released weights may be."""
 
 EMOJI = ModelConfig(
     name="emoji",
+    draws="pictures like emoji: one or two things, with a colour, a background and a style",
     text_encoder=TextEncoderConfig(width=320, layers=5, heads=5, hidden=1280, projection=320),
     unet=UNetConfig(channels=(192, 256, 256), depth=(1, 1, 0), heads=(3, 4, 4), context_dim=320),
     # Eight norm groups: with one channel a group the norm erases each channel's mean, and the decoder buys the

@@ -102,6 +102,11 @@ class UNetConfig:
         return tuple(_per_block(depth, self.blocks + 1) for depth in up_depth)
 
     @property
+    def layers(self) -> int:
+        """Transformer layers in all."""
+        return sum(map(sum, (*self.down_depths, *self.up_depths))) + (self.mid_depth if self.mid_resnets == 2 else 0)
+
+    @property
     def time_dim(self) -> int:
         """Width of the time embedding after its two linear layers."""
         return 4 * self.channels[0]

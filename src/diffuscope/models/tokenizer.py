@@ -170,6 +170,11 @@ class Tokenizer:
         """
         return [token for chunk in _CHUNK.findall(text) for token in self._chunk_ids(chunk)]
 
+    def words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+        """The words of a text in order, lower-cased, each with its token ids; punctuation marks count as words."""
+        pieces = (word for chunk in _CHUNK.findall(text) for word in self._pieces(chunk))
+        return [(word.word if isinstance(word, _AddedToken) else word, tuple(self._ids(word))) for word in pieces]
+
     def cut(self, text: str) -> str:
         """The end of ``text`` that ``encode`` drops, from the first word that is not kept whole; "" if all fits."""
         used = 0

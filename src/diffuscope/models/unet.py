@@ -135,25 +135,39 @@ class UNet(nn.Module):
         self, x: Tensor, time: Tensor | float, extra: Mapping[str, Tensor] | None, tap: Tap | None
     ) -> Tensor:
         """[B,time_dim]: the time step, and whatever else is added to its embedding."""
+        parts, added = self.conditioning(extra, x.dtype, tap)
+        times = torch.as_tensor(time, device=x.device).expand(len(x))
+        features = sinusoidal_embedding(times, self.config.channels[0]).to(x.dtype)
+        for part in parts:
+            features = features + part
+        embedding = self.time_embed(features, within(tap, "time_embed"))
+        return embedding if added is None else embedding + added
+
+    def conditioning(
+        self, extra: Mapping[str, Tensor] | None, dtype: torch.dtype, tap: Tap | None = None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """What ``extra`` adds to the timestep's features, [B,channels[0]] each, and to its embedding, [B,time_dim].
+
+        Raises:
+            InputError: ``extra`` has other keys than ``reads``.
+        """
         extra = {} if extra is None else extra
         if extra.keys() != self.reads:
             got, wanted = (", ".join(sorted(keys)) or "nothing" for keys in (extra.keys(), self.reads))
             raise InputError("extra", Unquoted(got), wanted, "The U-Net's config decides what it reads")
-        times = torch.as_tensor(time, device=x.device).expand(len(x))
-        features = sinusoidal_embedding(times, self.config.channels[0]).to(x.dtype)
+        parts = []
         if self.guidance_embed is not None:
             scales = guidance_scale_embedding(extra["guidance"], self.guidance_embed.in_features)
-            features = features + self.guidance_embed(scales.to(x.dtype))
+            parts.append(self.guidance_embed(scales.to(dtype)))
         if self.step_embed is not None:
             sizes = sinusoidal_embedding(extra["step_size"], self.step_embed.in_features)
-            features = features + self.step_embed(sizes.to(x.dtype))
-        embedding = self.time_embed(features, within(tap, "time_embed"))
+            parts.append(self.step_embed(sizes.to(dtype)))
         if self.add_embed is None:
-            return embedding
+            return parts, None
         numbers = extra["sizes"]
         sizes = sinusoidal_embedding(numbers.flatten(), self.config.size_dim).unflatten(0, numbers.shape).flatten(1)
         features = torch.cat([extra["pooled"], sizes.to(extra["pooled"].dtype)], dim=-1)
-        return embedding + self.add_embed(features.to(x.dtype), within(tap, "add_embed"))
+        return parts, self.add_embed(features.to(dtype), within(tap, "add_embed"))
 
     @torch.no_grad()
     def fixed(self, *, guidance: float, step_size: float) -> "UNet":

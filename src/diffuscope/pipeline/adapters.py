@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffuscope.errors import InputError, Unquoted, nearest
+from diffuscope.errors import InputError, Unquoted, nearest, shortened, visible
 from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
@@ -40,6 +40,8 @@ class LoraReport:
     """Number of changed layers in each network."""
     unmatched: tuple[str, ...]
     """Layers of the file that this model does not have, under the file's names."""
+    unused: tuple[str, ...] = ()
+    """Further tensors and settings of the file that change nothing, such as the embeddings that OneTrainer adds."""
 
     @property
     def matched(self) -> int:
@@ -53,9 +55,10 @@ class LoraReport:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{part} {count}" for part, count in self.parts.items())
-        lost = f"; not used: {', '.join(self.unmatched[:3])}{', ...' * (len(self.unmatched) > 3)}"
+        lost = [shortened(name, 100) for name in (*self.unmatched, *self.unused)]
+        what = f"; not used: {', '.join(lost[:3])}{f' and {len(lost) - 3} more' * (len(lost) > 3)}" if lost else ""
         text = f"LoRA {self.name!r} ({self.layout}): {self.matched} of {self.total} layers matched ({parts})"
-        return f"{text}, weight {self.weight:g}{lost if self.unmatched else ''}"
+        return visible(f"{text}, weight {self.weight:g}{what}")
 
 
 class Adapters:
@@ -169,8 +172,8 @@ class Adapters:
         return [_report(entry["name"], entry["weight"], self._loaded[entry["name"]].lora) for entry in entries]
 
     def notes(self, loras: Loras) -> list[str]:
-        """A sentence on each of these that has unmatched layers."""
-        return [str(_report(*each)) for each in loras if each.lora.unmatched]
+        """A sentence on each of these that is not used in full."""
+        return [str(_report(*each)) for each in loras if each.lora.unmatched or each.lora.unused]
 
     def unchanged(self, part: str) -> dict[str, Tensor]:
         """A network's tensors without any LoRA."""
@@ -320,4 +323,11 @@ def _active(loaded: Iterable[Weighted]) -> Loras:
 
 
 def _report(name: str, weight: float, loaded: Lora) -> LoraReport:
-    return LoraReport(name=name, weight=weight, layout=loaded.layout, parts=loaded.parts, unmatched=loaded.unmatched)
+    return LoraReport(
+        name=name,
+        weight=weight,
+        layout=loaded.layout,
+        parts=loaded.parts,
+        unmatched=loaded.unmatched,
+        unused=loaded.unused,
+    )

@@ -1,7 +1,9 @@
 """Pixels to latents and back, scaled as the U-Net reads them, in bounded memory, and never a silent black image."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -11,10 +13,33 @@ from diffuscope.errors import InputError, NonFiniteError
 from diffuscope.images import to_images
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
+from diffuscope.perf.engine import Engine
+from diffuscope.pipeline import memory
 from diffuscope.types import Tap
+
+T = TypeVar("T")
 
 PIXELS_AT_ONCE = 1 << 20
 """Output pixels that are decoded at once, four images of 512x512. Peak memory grows with it."""
+
+
+Check = Callable[[], None]
+"""Called often; what it raises ends the work, such as that of a cancelled run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A tap, or none, that calls a check at every activation."""
+
+    tap: Tap | None
+    check: Check
+
+    def wants(self, name: str) -> bool:
+        self.check()
+        return self.tap is not None and self.tap.wants(name)
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        return value if self.tap is None else self.tap(name, value)
 
 
 def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, notes: list[str]) -> Tensor:
@@ -25,7 +50,8 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
         latents = vae.encode(pixels.to(weight), tap)
         return latents.mean if noise is None else latents.sample(noise.to(weight))
 
-    return _finite(run, vae, "encoder", notes).float() * vae.config.scale
+    with memory.phase("encoding the image", vae.quant_conv.weight.device.type):
+        return _finite(run, vae, "encoder", notes).float() * vae.config.scale
 
 
 def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
@@ -33,40 +59,94 @@ def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
     return vae.decode(latents.to(vae.quant_conv.weight) / vae.config.scale).float() / 2 + 0.5
 
 
-def decode(vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str]) -> Tensor:
-    """[N,3,H,W] float32 pixels in about [-1,1] of latents [N,C,h,w]."""
+def decode(
+    vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str], engine: Engine, check: Check = lambda: None
+) -> Tensor:
+    """[N,3,H,W] float32 pixels in about [-1,1] of latents [N,C,h,w].
+
+    Where memory does not suffice, the images are decoded one at a time, and then on the CPU.
+    """
     channels, factor = vae.config.latent_channels, vae.config.factor
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise InputError("latents", latents, f"latents of shape [N,{channels},h,w]")
+    device, own = vae.quant_conv.weight.device, vae
 
-    def run(piece: Tensor) -> Tensor:
-        def once(vae: VAE) -> Tensor:
-            return vae.decode(piece.to(vae.quant_conv.weight) / vae.config.scale, tap)
+    def run(piece: Tensor, vae: VAE = vae) -> Tensor:
+        def once(network: VAE) -> Tensor:
+            scaled = piece.to(network.quant_conv.weight) / network.config.scale
+            if network is own and engine.runs(network, tap):
+                check()
+                return engine.decode(network, scaled)
+            return network.decode(scaled, _Watched(tap, check))
 
         return _finite(once, vae, "decoder", notes).float()
 
-    return torch.cat([run(piece) for piece in _pieces(latents, factor)])
+    def on_cpu(piece: Tensor) -> Tensor:
+        notes.append(f"an image was decoded on the CPU in float32, since the memory of {device.type} did not suffice")
+        return run(piece, copy.deepcopy(vae).to("cpu", torch.float32)).to(device)
+
+    with memory.phase("decoding", device.type):
+        otherwise = None if device.type == "cpu" else on_cpu
+        parts = [memory.smaller(run, piece, notes, otherwise=otherwise) for piece in _pieces(latents, factor)]
+        return torch.cat([pixels for part in parts for pixels in part])
 
 
-def images(pixels: Tensor, upscaler: Upscaler | None) -> list[Image.Image]:
-    """Pixels [N,3,H,W] in [-1,1] as images, upscaled if there is an upscaler."""
-    return [image for piece in _finished(pixels, upscaler) for image in to_images(piece)]
+def images(
+    pixels: Tensor, upscaler: Upscaler | None, notes: list[str], check: Check = lambda: None
+) -> list[Image.Image]:
+    """Pixels [N,3,H,W] in [-1,1] as images, upscaled if there is an upscaler.
+
+    Where memory does not suffice, they are upscaled one at a time, and then in strips.
+    """
+    return _finished(pixels, upscaler, notes, check, to_images, _stacked)
 
 
-def shares(pixels: Tensor, upscaler: Upscaler | None) -> Tensor:
+def shares(pixels: Tensor, upscaler: Upscaler | None, notes: list[str], check: Check = lambda: None) -> Tensor:
     """The same as float32 [N,3,H,W] on the CPU, from 0 to 1."""
-    return torch.cat([(piece / 2 + 0.5).clamp(0, 1).float().cpu() for piece in _finished(pixels, upscaler)])
+
+    def convert(large: Tensor) -> list[Tensor]:
+        return [*(large / 2 + 0.5).clamp(0, 1).float().cpu()]
+
+    return torch.stack(_finished(pixels, upscaler, notes, check, convert, lambda strips: torch.cat(strips, dim=1)))
 
 
-def _finished(pixels: Tensor, upscaler: Upscaler | None) -> Iterator[Tensor]:
+def _finished(
+    pixels: Tensor,
+    upscaler: Upscaler | None,
+    notes: list[str],
+    check: Check,
+    convert: Callable[[Tensor], list[T]],
+    stack: Callable[[list[T]], T],
+) -> list[T]:
+    """Pixels, upscaled and converted image by image; ``stack`` joins the strips of one."""
     if upscaler is None:
-        yield pixels
-        return
-    for piece in _pieces(pixels, 4):
-        large = upscaler(piece.clamp(-1, 1) / 2 + 0.5)  # the upscaler's pixels are in [0,1]
+        return convert(pixels)
+    watched = _Watched(None, check)
+
+    def checked(large: Tensor) -> list[T]:
         if not large.isfinite().all():
             raise NonFiniteError("the upscaled pixels are not finite; use upscale=1")
-        yield large * 2 - 1
+        return convert(large * 2 - 1)
+
+    def run(piece: Tensor) -> list[T]:
+        return checked(upscaler(piece.clamp(-1, 1) / 2 + 0.5, watched))  # the upscaler's pixels are in [0,1]
+
+    def in_strips(piece: Tensor) -> list[T]:
+        strips = upscaler.strips(piece.clamp(-1, 1) / 2 + 0.5, PIXELS_AT_ONCE >> 6, watched)
+        return [stack([checked(strip)[0] for strip in strips])]
+
+    with memory.phase("upscaling", pixels.device.type):
+        parts = [memory.smaller(run, piece, notes, otherwise=in_strips) for piece in _pieces(pixels, 4)]
+        return [image for part in parts for piece in part for image in piece]
+
+
+def _stacked(strips: list[Image.Image]) -> Image.Image:
+    whole = Image.new("RGB", (strips[0].width, sum(strip.height for strip in strips)))
+    top = 0
+    for strip in strips:
+        whole.paste(strip, (0, top))
+        top += strip.height
+    return whole
 
 
 def _pieces(x: Tensor, factor: int) -> Sequence[Tensor]:

@@ -1,4 +1,4 @@
-"""What the U-Net reads beside the latents: text states, pooled text, sizes, guidance scale; and the Denoisers of it."""
+"""What the U-Net reads beside the latents: text states, pooled text, sizes, guidance scale; at each step of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,101 +8,120 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import ModelConfig
-from diffuscope.diffusion.prediction import denoiser
 from diffuscope.loading import Components
-from diffuscope.models.unet import UNet
-from diffuscope.pipeline import guidance
-from diffuscope.pipeline.guidance import CondUncond
 from diffuscope.pipeline.plan import Plan
-from diffuscope.prompt import encode_all
-from diffuscope.types import Conditioning, Denoiser, Tap
+from diffuscope.prompt.encoding import encode_groups
+from diffuscope.types import Conditioning, Tap
 
 
 @dataclass(frozen=True)
 class UNetInputs:
     """One row per image."""
 
-    context: Tensor
-    """[N,T,D] text states."""
+    contexts: tuple[Tensor, ...]
+    """[T,D] text states of each image; T may differ."""
     extra: Mapping[str, Tensor]
     """What ``UNet.forward`` takes as ``extra``, [N,...] each."""
 
     def __add__(self, other: Self) -> "UNetInputs":
         """The rows of both."""
         extra = {name: torch.cat([value, other.extra[name]]) for name, value in self.extra.items()}
-        return UNetInputs(torch.cat([self.context, other.context]), extra)
+        return UNetInputs((*self.contexts, *other.contexts), extra)
+
+    def lengths(self) -> dict[int, list[int]]:
+        """Each T, and the images that have it."""
+        found: dict[int, list[int]] = {}
+        for image, context in enumerate(self.contexts):
+            found.setdefault(len(context), []).append(image)
+        return found
+
+    def rows(self, images: Sequence[int]) -> tuple[Tensor, Mapping[str, Tensor] | None]:
+        """[n,T,D] text states of images that share one T, and their ``extra``."""
+        extra = {name: value[list(images)] for name, value in self.extra.items()}
+        return torch.stack([self.contexts[image] for image in images]), extra or None
 
 
-def encoded(
-    components: Components, plan: Plan, conditioning: Conditioning | None, tap: Tap | None
-) -> tuple[UNetInputs, UNetInputs | None]:
-    """Inputs for the prompts, or for conditioning in their place, and for the negative prompts if the run is guided."""
-    negative = plan.negative_prompts if plan.guided else ()
-    prompts = plan.prompts if conditioning is None else ()
-    uncond = None
-    if negative or prompts:
-        states = encode_all([*negative, *prompts], components.towers, tap, skip=plan.request.clip_skip)
-        if negative:
-            uncond = _rows(states, slice(len(negative)))
-        if conditioning is None:
-            conditioning = _rows(states, slice(len(negative), None))
-    assert conditioning is not None
-    if uncond is not None and components.config.zero_negative and plan.request.negative_prompt is None:
-        uncond = _zeroed(uncond)
-    cond = _per_image(components, plan, conditioning, plan.sizes)
-    return cond, None if uncond is None else _per_image(components, plan, uncond, plan.negative_sizes)
+@dataclass(frozen=True)
+class Encoded:
+    """The encoded texts of a run."""
+
+    prompts: tuple[tuple[Conditioning, ...], ...]
+    """For each prompt its parts, joined by AND; the rows of each are the entries of its schedule."""
+    negatives: tuple[Conditioning, ...] | None
+    """For each prompt its negative prompt, likewise; None where the run is not guided."""
 
 
-def denoisers_of(
-    unet: UNet,
-    config: ModelConfig,
-    plan: Plan,
-    inputs: tuple[UNetInputs, UNetInputs | None],
-    channels: Tensor | None,
-    tap: Tap | None,
-) -> tuple[Denoiser, Denoiser]:
-    """The U-Net as a Denoiser, with classifier-free guidance where the run is guided; and without.
+@dataclass(frozen=True)
+class Stage:
+    """What the U-Net reads in some steps of a run."""
 
-    Args:
-        unet: the network.
-        config: of the model.
-        plan: of the call.
-        inputs: for the prompts, and for the negative prompts.
-        channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
-        tap: reads or replaces activations.
-    """
-    weight = unet.conv_in.weight
-
-    def one(row: UNetInputs, channels: Tensor | None = channels) -> Denoiser:
-        context = row.context.to(weight.device, weight.dtype)
-        extra = {name: value.to(weight.device) for name, value in row.extra.items()} or None
-
-        def predict(x: Tensor, time: Tensor) -> Tensor:
-            if channels is not None:
-                x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
-            return unet(x.to(weight.dtype), time, context, extra=extra, tap=tap)
-
-        return denoiser(predict, plan.levels, config.schedule.prediction)
-
-    cond, uncond = inputs
-    alone = one(cond)
-    if uncond is None:
-        return alone, alone
-    same = uncond.context.shape == cond.context.shape
-    if config.edits:  # without the text, and without text and image
-        assert channels is not None
-        none = torch.zeros_like(channels)
-        rows = one(uncond + uncond + cond, torch.cat([none, channels, channels])) if same else None
-        estimates = CondUncond(alone, one(uncond), rows, one(uncond, none), always_all=tap is not None)
-    else:
-        both = one(uncond + cond) if same else None
-        estimates = CondUncond(alone, one(uncond), both, always_all=tap is not None)
-    return guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction), alone
+    parts: tuple[UNetInputs, ...]
+    """For the first prompt of each image that AND joins, the second, and so on; more than one only with AND."""
+    weights: Tensor
+    """[parts,N]; 0 where an image has fewer parts."""
+    negative: UNetInputs | None
 
 
-def _rows(states: Conditioning, rows: slice) -> Conditioning:
-    pooled = None if states.pooled is None else states.pooled[rows]
-    return Conditioning(states.embeddings[rows], pooled=pooled)
+def encoded(components: Components, plan: Plan, conditioning: Conditioning | None, tap: Tap | None) -> Encoded:
+    """The states of the prompts, or conditioning in their place, and of the negative prompts if the run is guided."""
+    negative = [part.texts for part in plan.negative_parts] if plan.guided else []
+    prompts = [part.texts for parts in plan.parts for part in parts] if conditioning is None else []
+    request = plan.request
+    states = iter(
+        encode_groups(
+            [*negative, *prompts], components.towers, tap, skip=request.clip_skip, syntax=request.prompt_syntax
+        )
+        if negative or prompts
+        else ()
+    )
+    negatives = tuple(next(states) for _ in negative) if plan.guided else None
+    if negatives is not None and components.config.zero_negative and request.negative_prompt is None:
+        negatives = tuple(map(_zeroed, negatives))
+    if conditioning is None:
+        return Encoded(tuple(tuple(next(states) for _ in parts) for parts in plan.parts), negatives)
+    rows = range(len(conditioning.embeddings))
+    return Encoded(tuple((_row(conditioning, row),) for row in rows), negatives)
+
+
+def entries_at(plan: Plan, step: int) -> tuple[int, ...]:
+    """Which entry of each schedule is read at a step; equal for steps that read the same."""
+    return tuple(part.at(step) for parts in (*plan.parts, plan.negative_parts) for part in parts)
+
+
+def stage_at(config: ModelConfig, plan: Plan, texts: Encoded, step: int, device: torch.device) -> Stage:
+    """What the U-Net reads at a step."""
+    most = max(map(len, plan.parts))
+    chosen = [
+        [_row(states, part.at(step)) for part, states in zip(parts, own, strict=True)]
+        for parts, own in zip(plan.parts, texts.prompts, strict=True)
+    ]
+    negative = None
+    if texts.negatives is not None:
+        rows = [_row(own, part.at(step)) for part, own in zip(plan.negative_parts, texts.negatives, strict=True)]
+        negative = _per_image(config, plan, rows, plan.negative_sizes, device)
+    weights = [[part.weight for part in parts] + [0.0] * (most - len(parts)) for parts in plan.parts]
+    each = [[*rows, *rows[:1] * (most - len(rows))] for rows in map(_of_one_length, chosen)]
+    return Stage(
+        parts=tuple(_per_image(config, plan, [rows[k] for rows in each], plan.sizes, device) for k in range(most)),
+        weights=torch.tensor(plan.per_image(weights), device=device).T,
+        negative=negative,
+    )
+
+
+def _row(states: Conditioning, row: int) -> Conditioning:
+    """One text, with an axis of 1."""
+    pooled = None if states.pooled is None else states.pooled[row : row + 1]
+    return Conditioning(states.embeddings[row : row + 1], pooled=pooled)
+
+
+def _of_one_length(rows: list[Conditioning]) -> list[Conditioning]:
+    """Prompts that AND joins: the last state of a shorter one is repeated, as the web UI does."""
+    longest = max(row.embeddings.shape[1] for row in rows)
+    return [
+        replace(row, embeddings=torch.cat([x, x[:, -1:].expand(-1, longest - x.shape[1], -1)], dim=1))
+        for row in rows
+        for x in [row.embeddings]
+    ]
 
 
 def _zeroed(states: Conditioning) -> Conditioning:
@@ -111,17 +130,19 @@ def _zeroed(states: Conditioning) -> Conditioning:
     return replace(states, embeddings=torch.zeros_like(states.embeddings), pooled=pooled)
 
 
-def _per_image(components: Components, plan: Plan, states: Conditioning, sizes: Sequence[float]) -> UNetInputs:
+def _per_image(
+    config: ModelConfig, plan: Plan, rows: Sequence[Conditioning], sizes: Sequence[float], device: torch.device
+) -> UNetInputs:
     """The states of prompts as inputs of images, with size and scale conditioning."""
-    count, device = plan.request.num_images_per_prompt, components.unet.conv_in.weight.device
+    images = plan.per_image(rows)
     extra: dict[str, Tensor] = {}
-    if components.config.unet.extra_dim is not None:
-        assert states.pooled is not None
-        extra["pooled"] = states.pooled.to(device).repeat_interleave(count, dim=0)
+    if config.unet.extra_dim is not None:
+        pools = [row.pooled for row in images if row.pooled is not None]
+        extra["pooled"] = torch.cat(pools).to(device)
         extra["sizes"] = torch.tensor(sizes).expand(plan.images, -1)
-    if components.config.unet.guidance_dim is not None:
+    if config.unet.guidance_dim is not None:
         extra["guidance"] = torch.full((plan.images,), plan.preset.guidance_scale)
-    if components.config.unet.step_dim is not None:
-        step_size = components.config.schedule.train_steps / plan.preset.num_inference_steps
+    if config.unet.step_dim is not None:
+        step_size = config.schedule.train_steps / plan.preset.num_inference_steps
         extra["step_size"] = torch.full((plan.images,), step_size)
-    return UNetInputs(states.embeddings.to(device).repeat_interleave(count, dim=0), extra)
+    return UNetInputs(tuple(row.embeddings[0].to(device) for row in images), extra)

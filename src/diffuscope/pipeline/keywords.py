@@ -72,16 +72,26 @@ def _built(kind: Callable[P, T], args: tuple[Any, ...], kwargs: dict[str, Any]) 
     assert isinstance(kind, type)
     if args and isinstance(args[0], kind.__mro__[:-1]):
         first, *rest = args
-        fields = {name: getattr(first, name) for name in inspect.signature(type(first)).parameters}
+        fields = {name: getattr(first, name) for name in _names(type(first))}
         return kind(*rest, **(fields | kwargs))
     return kind(*args, **kwargs)
+
+
+_NAMES: dict[Callable[..., Any], tuple[str, ...]] = {}
+
+
+def _names(kind: Callable[..., Any]) -> tuple[str, ...]:
+    """The keywords of a dataclass."""
+    if kind not in _NAMES:
+        _NAMES[kind] = tuple(inspect.signature(kind).parameters)
+    return _NAMES[kind]
 
 
 def _check_names(
     kind: Callable[..., Any], function: str, given: Iterable[str], counterparts: Mapping[str, str]
 ) -> None:
     """TypeError for an argument that does not exist, as Python raises it, with its counterpart or a similar name."""
-    known = inspect.signature(kind).parameters
+    known = _names(kind)
     for name in given:
         if name not in known:
             if name in counterparts:

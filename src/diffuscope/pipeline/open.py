@@ -10,7 +10,8 @@ from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline import counterparts
+from diffuscope.perf import ops
+from diffuscope.pipeline import counterparts, memory
 from diffuscope.pipeline.keywords import takes
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
@@ -22,14 +23,19 @@ DEFAULT_MODEL = "emoji"
 def open_model(source: ModelSource) -> Pipeline:
     """The Pipeline of a ModelSource; see ``load``."""
     model = DEFAULT_MODEL if source.model is None else source.model
-    components = loading.load_components(
-        model,
-        source.device,
-        source.dtype,
-        source.family,
-        allow_pickle=source.allow_pickle,
-        models_dir=source.models_dir,
-    )
+    device = loading.choose_device(source.device)
+    dtype = loading.choose_dtype(source.dtype, device)
+    if source.fast is not False:
+        ops.warm(device, dtype)  # while the weights are read
+    with memory.phase("loading the model", str(device)):
+        components = loading.load_components(
+            model,
+            device,
+            dtype,
+            source.family,
+            allow_pickle=source.allow_pickle,
+            models_dir=source.models_dir,
+        )
     if source.vae is not None:
         path = source.vae
         if source.models_dir is not None and not Path(path).exists():
@@ -40,7 +46,8 @@ def open_model(source: ModelSource) -> Pipeline:
         schedule = replace(schedule, prediction=conformed(source.prediction, Prediction, "prediction"))
     if source.zero_snr is not None:
         schedule = replace(schedule, zero_snr=conformed(source.zero_snr, bool, "zero_snr"))
-    pipe = Pipeline(replace(components, config=replace(components.config, schedule=schedule)))
+    components = replace(components, config=replace(components.config, schedule=schedule))
+    pipe = Pipeline(components, fast=source.fast)
     if source.models_dir is not None:
         pipe.adapters.folders = library.folders(source.models_dir, "lora")
     return pipe

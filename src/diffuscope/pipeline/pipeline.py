@@ -1,5 +1,6 @@
 """The Pipeline: a model's parts as attributes, and the calls that make images with them."""
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
 from os import PathLike
@@ -16,24 +17,29 @@ from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.diffusion.thresholding import thresholded
-from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
+from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
 from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.pipeline import codec, conditioning, counterparts, guidance, latent_range, save
+from diffuscope.perf.engine import Engine
+from diffuscope.pipeline import codec, conditioning, counterparts, guidance, latent_range, memory, save
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
+from diffuscope.pipeline.denoisers import Clock, denoisers_of
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call, OutputType
 from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
+from diffuscope.pipeline.notes import notes_before, size_note
 from diffuscope.pipeline.plan import Plan, plan, seeds_of, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import ArrayResult, Result
 from diffuscope.pipeline.run import Run, sampler_steps
 from diffuscope.pipeline.taps import selected
-from diffuscope.prompt import encode_all, truncation_notice
+from diffuscope.prompt import encode_all
+from diffuscope.prompt.parts import check_one_text
+from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Denoiser, Tap, TapArgument
 
 
@@ -51,10 +57,11 @@ class Pipeline:
         schedule: the noise levels that the U-Net was trained on.
         adapters: the LoRAs that are loaded.
         embeddings: the textual-inversion embeddings that are loaded.
+        engine: the fast twins of the U-Net and the VAE, and when they run.
     """
 
-    def __init__(self, components: Components) -> None:
-        """Take the parts as they are: their device and dtype are the pipeline's."""
+    def __init__(self, components: Components, *, fast: bool | None = None) -> None:
+        """Take the parts as they are: their device and dtype are the pipeline's. ``fast`` as in ``ModelSource``."""
         self.components = components
         self.config = components.config
         self.tokenizer = components.tokenizer
@@ -66,6 +73,7 @@ class Pipeline:
         self.schedule = Schedule(components.config.schedule)
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
+        self.engine = Engine(fast)
 
     if not TYPE_CHECKING:  # for a type checker there are no further attributes
 
@@ -141,22 +149,34 @@ class Pipeline:
         Raises:
             InputError: an argument is not possible; before any network runs.
             ImageError: ``image`` or ``mask_image`` cannot be read.
+            OutOfMemoryError: the size cannot fit into the memory that is left, or a prompt or image could not be
+                encoded.
         """
         return self._begin(call)
 
     @torch.no_grad()
     def encode_prompt(
-        self, prompt: str | Sequence[str], *, clip_skip: int = 0, tap: TapArgument | None = None
+        self,
+        prompt: str | Sequence[str],
+        *,
+        clip_skip: int = 0,
+        prompt_syntax: Syntax = "plain",
+        tap: TapArgument | None = None,
     ) -> Conditioning:
-        """Conditioning of one text or several: ``ids`` [B,77], ``embeddings`` [B,77,D] and ``pooled``.
+        """Conditioning of one text or several: ``ids`` [B,T], ``embeddings`` [B,T,D] and ``pooled``.
+
+        T is 77, and in another syntax than "plain" 77 for each 75 tokens that the texts need.
 
         Raises:
-            InputError: no text, an empty list, or more layers to skip than there are.
+            InputError: no text, an empty list, more layers to skip than there are, texts that need different T, or one
+                that changes during a run or is joined by AND.
         """
         texts, loras = untagged(texts_of(prompt))
+        check_one_text(texts, prompt_syntax)
         with self.adapters.in_text_encoders(self.adapters.of_call(loras)):
             towers = self.components.towers
-            return encode_all(texts, towers, selected(tap, [encoder for _, encoder in towers]), skip=clip_skip)
+            chosen = selected(tap, [encoder for _, encoder in towers])
+            return encode_all(texts, towers, chosen, skip=clip_skip, syntax=prompt_syntax)
 
     @torch.no_grad()
     def encode_image(
@@ -169,7 +189,8 @@ class Pipeline:
     ) -> Tensor:
         """Latents [N,C,h,w] of one image or several, float32, in the U-Net's scale.
 
-        Sides that are no multiple of the VAE's factor are cropped to the next lower one, around the centre.
+        Sides that are no multiple of the VAE's factor are cropped to the next lower one, around the centre. A size far
+        from that of the preset is a ``UserWarning``: the U-Net was not trained on such latents.
 
         Args:
             image: images that share one size.
@@ -187,6 +208,8 @@ class Pipeline:
             sizes = Unquoted(", ".join(f"{each.width}x{each.height}" for each in images) or "no image")
             raise InputError("image", sizes, f"at least one image, each side at least {factor} pixels")
         images = [fit_to_size(each, *(side - side % factor for side in each.size)) for each in images]
+        if note := size_note(self.config, images[0].height, images[0].width):
+            warnings.warn(f"image: {note}", stacklevel=3)
         shape = (channels, images[0].height // factor, images[0].width // factor)
         noise = PerImageNoise(seeds_of(seed, len(images))).draw(shape) if sample else None
         return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [])
@@ -199,7 +222,7 @@ class Pipeline:
             InputError: the shape is not that of this model's latents.
             NonFiniteError: the pixels are not finite, in float32 neither.
         """
-        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), []), None)
+        return codec.images(codec.decode(self.vae, latents, selected(tap, (self.vae,)), [], self.engine), None, [])
 
     def save(self, folder: str | PathLike[str], layout: Literal["diffusers", "own", "single"] = "diffusers") -> Path:
         """Write the model as a new folder or file and return its path; it appears whole or not at all.
@@ -221,19 +244,23 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         components = self.components
         planned = plan(self.config, self.schedule, call)
+        rows, preset = planned.images * (2 if planned.guided else 1), planned.preset
+        memory.check(self.config, preset.width, preset.height, planned.images, rows, self.unet.conv_in.weight)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
         loras = self.adapters.of_call(planned.loras)
-        receipt = self._receipt(planned, init, loras)
+        receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.generators or planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
-            loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
-            with self.adapters.in_text_encoders(loras):
-                inputs = conditioning.encoded(components, planned, call.conditioning, tap)
+            with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
+                loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
+                texts = conditioning.encoded(components, planned, call.conditioning, tap)
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
-            denoise, cond = conditioning.denoisers_of(self.unet, self.config, planned, inputs, kept.channels, tap)
+            clock = Clock()
+            denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
-        steps = kept.blended(self.adapters.rest_after(sampler_steps(planned, denoise, x, noise)), planned.levels)
+        steps = clock.counted(sampler_steps(planned, denoise, x, noise))
+        steps = kept.blended(self.adapters.rest_after(steps), planned.levels)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, call.output_type, tap))
 
     def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
@@ -252,10 +279,9 @@ class Pipeline:
                 raise InputError("guidance", denoise, "functions that return a Denoiser")
         return thresholded(denoise, **vars(call.thresholding))
 
-    def _receipt(self, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
+    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
         texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
-        cut = (truncation_notice(text, self.tokenizer) for text in texts)
-        schedule = self.config.schedule
+        components, schedule = self.components, self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
         return receipts.of_plan(planned) | {
             "loras": self.adapters.receipt_entries(loras),
@@ -270,21 +296,31 @@ class Pipeline:
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
             "edits": list(planned.edits),
             "checks": [],
-            "notes": [*self.components.notes, *self.adapters.notes(loras), *(note for note in cut if note)],
+            "notes": [*components.notes, *self.adapters.notes(loras), *notes_before(call, planned, components)],
         }
 
     def _finish(
-        self, planned: Plan, output_type: OutputType, tap: Tap | None, latents: Tensor, receipt: Receipt
+        self,
+        planned: Plan,
+        output_type: OutputType,
+        tap: Tap | None,
+        latents: Tensor,
+        receipt: Receipt,
+        check: codec.Check,
     ) -> Result:
-        receipt["notes"] += latent_range.notes(latents, planned)
+        kept, seeds, notes = latents.cpu(), list(planned.seeds), receipt["notes"]
+        notes += latent_range.notes(latents, planned)
+        output: Tensor | list[Image.Image] = kept
+        if output_type != "latent":
+            pixels = codec.decode(self.vae, latents, tap, notes, self.engine, check)
+            upscaler = self.upscaler if planned.preset.upscale > 1 else None
+            finished = codec.images if output_type == "pil" else codec.shares
+            output = finished(pixels, upscaler, notes, check)
+        notes += self.engine.notes
         is_clip_guided = planned.request.guidance_options.similarity is not None
+        receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
-        kept, seeds = latents.cpu(), list(planned.seeds)
-        if output_type == "latent":
-            return ArrayResult(kept, kept, seeds, receipt)
-        pixels = codec.decode(self.vae, latents, tap, receipt["notes"])
-        upscaler = self.upscaler if planned.preset.upscale > 1 else None
-        if output_type == "pil":
-            return Result(codec.images(pixels, upscaler), kept, seeds, receipt)
-        shares = codec.shares(pixels, upscaler)
-        return ArrayResult(shares if output_type == "pt" else shares.permute(0, 2, 3, 1).numpy(), kept, seeds, receipt)
+        if isinstance(output, list):
+            return Result(output, kept, seeds, receipt)
+        array = output if output_type != "np" else output.permute(0, 2, 3, 1).numpy()
+        return ArrayResult(array, kept, seeds, receipt)

@@ -13,9 +13,11 @@ from diffuscope.diffusion import samplers
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
+from diffuscope.images import MAX_PIXELS
 from diffuscope.pipeline import generators, guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
+from diffuscope.prompt.parts import Part, parts_of
 from diffuscope.request import Request
 from diffuscope.schema import conformed, options
 from diffuscope.types import Conditioning, Levels
@@ -37,6 +39,10 @@ class Plan:
     """The preset with the call's options filled in."""
     prompts: tuple[str, ...]
     """Without LoRA tags; empty texts in the place of conditioning."""
+    parts: tuple[tuple[Part, ...], ...]
+    """For each prompt those that AND joins; one without AND."""
+    negative_parts: tuple[Part, ...]
+    """One per prompt."""
     negative_prompts: tuple[str, ...]
     """One per prompt; empty where there are none."""
     seeds: tuple[int, ...]
@@ -89,17 +95,18 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
     levels, planned = _visited(levels, config, call, TABLE[preset.sampler].variance_preserving)
+    negative = _negative_prompts(call, len(prompts))
+    parts, negative_parts = _parts(config, call, prompts, negative, preset.num_inference_steps)
+    composed = any([part.weight for part in own] != [1.0] for own in parts)
     by_image = (preset.image_guidance_scale or 1.0) != 1.0
-    guided = config.unet.guidance_dim is None and (
-        by_image or guidance.is_on(call.guidance_options, preset.guidance_scale)
-    )
+    on = by_image or composed or guidance.is_on(call.guidance_options, preset.guidance_scale)
+    guided = on and config.unet.guidance_dim is None
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
     if call.tap is not None and call.guidance_options.exact:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
     if call.clip_skip > (most := _skippable(config)):
         raise InputError("clip_skip", call.clip_skip, f"a whole number from 0 to {most}")
     pairs, sizes, negative_sizes = _sizes(config, call, preset)
-    negative = _negative_prompts(call, len(prompts))
     given = None if call.negative_prompt is None else negative
     if any(negative) and config.unet.guidance_dim is not None:
         hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
@@ -114,6 +121,8 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         request=request,
         preset=preset,
         prompts=prompts,
+        parts=parts,
+        negative_parts=negative_parts,
         negative_prompts=negative,
         seeds=seeds,
         generators=drawing,
@@ -147,6 +156,18 @@ def _check_image(config: ModelConfig, call: Call) -> None:
             raise InputError(name, getattr(call, name), f"None, since {config.name!r} edits the whole of an image")
     if call.strength != Request.strength:
         raise InputError("strength", call.strength, "no strength", "image_guidance_scale keeps more of the image")
+
+
+def _parts(
+    config: ModelConfig, call: Call, prompts: Sequence[str], negative: Sequence[str], steps: int
+) -> tuple[tuple[tuple[Part, ...], ...], tuple[Part, ...]]:
+    """The texts of the prompts and of the negative prompts, which may change during the run."""
+    parts = tuple(parts_of(prompt, call.prompt_syntax, steps) for prompt in prompts)
+    alone = config.edits or config.unet.guidance_dim is not None
+    if alone and any([part.weight for part in own] != [1.0] for own in parts):
+        got = Unquoted("prompts joined by AND, or with a weight after a colon")
+        raise InputError("prompt", got, f"one without, since {config.name!r} compares no prompt with the negative one")
+    return parts, tuple(parts_of(text, call.prompt_syntax, steps, negative=True)[0] for text in negative)
 
 
 def seeds_of(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
@@ -231,6 +252,11 @@ def _filled(config: ModelConfig, call: Call) -> Preset:
         if (pixels := getattr(preset, name)) % factor:
             below = max(pixels - pixels % factor, factor)
             raise InputError(name, pixels, f"a multiple of {factor}, such as {below} or {below + factor}")
+    pixels = preset.height * preset.width * preset.upscale**2
+    if pixels > MAX_PIXELS:  # no program of ours would read it again
+        sides = f"{preset.width * preset.upscale}x{preset.height * preset.upscale}"
+        got, want = Unquoted(f"{preset.upscale}, so {sides}"), f"an image of at most {MAX_PIXELS:,} pixels"
+        raise InputError("upscale", got, want, "Use upscale=1 or a smaller size")
     if preset.num_inference_steps > config.schedule.train_steps:
         steps = config.schedule.train_steps
         raise InputError("num_inference_steps", preset.num_inference_steps, f"a whole number from 1 to {steps}")

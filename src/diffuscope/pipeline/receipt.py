@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -57,7 +58,7 @@ def of_plan(plan: Plan) -> Receipt:
     return {
         "format": FORMAT,
         "versions": {
-            "diffuscope": version("diffuscope"),
+            "diffuscope": _version(),
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
@@ -65,6 +66,11 @@ def of_plan(plan: Plan) -> Receipt:
         "noise_levels": list(plan.levels.sigmas),
         "timesteps": list(plan.levels.timesteps),
     }
+
+
+@cache
+def _version() -> str:
+    return version("diffuscope")  # reads files
 
 
 def request_of(receipt: Receipt) -> Request:

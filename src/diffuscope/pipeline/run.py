@@ -11,6 +11,8 @@ from torch import Tensor
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.errors import InputError, NonFiniteError, Unquoted
+from diffuscope.pipeline import memory
+from diffuscope.pipeline.codec import Check
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.receipt import Receipt, checked_steps, checksums
 from diffuscope.pipeline.result import Result
@@ -37,9 +39,13 @@ class Run(Iterator[Step]):
     """
 
     def __init__(
-        self, steps: Iterator[Step], levels: Levels, receipt: Receipt, finish: Callable[[Tensor, Receipt], Result]
+        self,
+        steps: Iterator[Step],
+        levels: Levels,
+        receipt: Receipt,
+        finish: Callable[[Tensor, Receipt, Check], Result],
     ) -> None:
-        """Wrap a sampler's ``steps``; ``finish`` makes the result of the final latents and the receipt."""
+        """Wrap a sampler's ``steps``; ``finish`` makes the result, and calls a check that ends a cancelled run."""
         self.levels = levels
         self._steps = steps
         self._receipt = receipt
@@ -60,16 +66,26 @@ class Run(Iterator[Step]):
         self._notice_edit()
         if self._cancelled:
             raise StopIteration
-        with torch.inference_mode(False), torch.no_grad():  # inference tensors would hide the caller's edits
-            step = next(self._steps)
+        with memory.phase("sampling", self._receipt["device"]), torch.inference_mode(False), torch.no_grad():
+            step = next(self._steps)  # as inference tensors they would hide the caller's edits
         if step.index in self._checked:
             self._receipt["checks"].append({"step": step.index, "x0": checksums(step.x0)})
         self._last, self._seen = step, ((step.x, step.x._version), (step.x0, step.x0._version))
         return step
 
+    @property
+    def notes(self) -> list[str]:
+        """What the call has to say so far: words that the model never learned, sizes far from its own ..."""
+        return list(self._receipt["notes"])
+
     def cancel(self) -> None:
-        """End the run after the current step. May be called from another thread."""
+        """End the run after the current step, or while it decodes. May be called from another thread."""
         self._cancelled = True
+
+    def _check(self) -> None:
+        if self._cancelled:
+            got = Unquoted(f"{len(self)} of {len(self)} steps, then it was cancelled while decoding")
+            raise InputError("run", got, "all steps and the decoded images")
 
     def result(self) -> Result:
         """Run the remaining steps and decode the images.
@@ -77,6 +93,8 @@ class Run(Iterator[Step]):
         Raises:
             InputError: the run was cancelled before its end.
             NonFiniteError: the final latents or the pixels are not finite.
+            OutOfMemoryError: while sampling, decoding or upscaling; the first ends the run, after the others this may
+                be called again.
         """
         if self._result is None:
             for _ in self:
@@ -96,7 +114,7 @@ class Run(Iterator[Step]):
                 'dtype="float32", or lower guidance_scale'
             )
         with torch.no_grad():
-            return self._finish(latents, self._receipt)
+            return self._finish(latents, self._receipt, self._check)
 
     def _notice_edit(self) -> None:
         """Note in the receipt that the caller changed the latents, which no receipt can hold."""

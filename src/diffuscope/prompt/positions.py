@@ -31,7 +31,8 @@ def word_tokens(text: str, tokenizer: Tokenizer) -> list[WordTokens]:
 
 def untrained_words(text: str, tokenizer: Tokenizer, table: Tensor) -> tuple[str, ...]:
     """The words of ``text`` with a token whose row of the embedding ``table`` [V,D] is zero: it was never trained."""
-    return tuple(word.word for word in word_tokens(text, tokenizer) if bool((table[list(word.ids)] == 0).all(-1).any()))
+    words = ((word, [i for i in ids if i < len(table)]) for word, ids in tokenizer.words(text))  # without added tokens
+    return tuple(dict.fromkeys(word for word, ids in words if bool((table[ids] == 0).all(-1).any())))
 
 
 def token_positions(word: str, text: str, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -109,6 +109,7 @@ def test_a_film_shows_every_step(tiny: Pipeline, tiny_folder: Path, tmp_path: Pa
     assert main(["generate", "a fox", *STEPS, *model, "--count", "2", "--film", str(film)]) == 0
     with Image.open(film) as shown:
         assert (shown.n_frames, shown.size) == (2, (64, 32))
+    capsys.readouterr()
     assert "film" in refusal(capsys, "generate", "a fox", *model, "--film", str(tmp_path / "fox.avi"))
     assert "gone" in refusal(capsys, "generate", "a fox", *model, "--film", str(tmp_path / "gone" / "fox.gif"))
 

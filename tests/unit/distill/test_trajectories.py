@@ -1,32 +1,21 @@
 """Recorded runs of the teacher, and a student that learns to jump along them."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-from diffuscope.config import EMOJI
+import distilling
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.distill.objectives import rotate, sample
 from diffuscope.distill.task import Field, encode_texts
-from diffuscope.distill.trajectories import STEPS, Recording, TrajectoryTask, record, student_inputs
-from diffuscope.models.text_encoder import TextEncoder
-from diffuscope.recipes.turbo import STUDENT, record_trajectories, student_of, train_turbo, turbo
-from diffuscope.training.loop import LoopConfig, StepContext, train
-from diffuscope.weights.store import packing
-from distilling import MODEL, unet
+from diffuscope.distill.trajectories import Recording, TrajectoryTask, record, student_inputs
+from diffuscope.recipes.turbo import student_of
+from distilling import COUNTS, EMPTY, MODEL, RECORDING, context, ids, unet
 from refusals import refused
-
-RECORDING = Recording(steps=6, guidance_scale=2.0, size=8, chunk=5)
-COUNTS = {1: 0.25, 3: 0.5, 6: 0.25}
-EMPTY = torch.full((8,), 49407)
 
 
 @pytest.fixture(scope="module")
 def text_encoder():
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return TextEncoder(MODEL.text_encoder)
+    return distilling.text_encoder()
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +23,9 @@ def field():
     return Field(Schedule(MODEL.schedule), torch.device("cpu"))
 
 
-def ids(count):
-    return torch.randint(49406, (count, 8), generator=torch.Generator().manual_seed(0))
-
-
 @pytest.fixture(scope="module")
 def recorded(field, text_encoder):
     return record(RECORDING, field, unet(), lambda ids: encode_texts(text_encoder, ids), ids(40), EMPTY, seed=3)
-
-
-def context(seed=0):
-    return StepContext(torch.Generator().manual_seed(seed), seed, 0, 0.0)
 
 
 @pytest.mark.parametrize(("argument", "value"), [("steps", 0), ("chunk", 0), ("random_scales", 1.5)])
@@ -129,26 +110,3 @@ def test_steps_that_do_not_divide_the_recorded_ones_are_refused(recorded, field,
         TrajectoryTask(student_of(unet()), text_encoder, field, (recorded, recorded), 16, {1: 1, 4: 1})
     with refused("batch_size", 2):
         TrajectoryTask(student_of(unet()), text_encoder, field, (recorded, recorded), 2, COUNTS)
-
-
-def test_a_student_learns_them(recorded, field, text_encoder, tmp_path):
-    task = TrajectoryTask(student_of(unet()), text_encoder, field, (recorded, recorded), 16, COUNTS)
-    before = task.validate(task.student)
-    trained = train(task, LoopConfig(steps=12, warmup_steps=2, lr=3e-3, ema_decay=0.8, log_every=12), tmp_path)
-    after = task.validate(trained)
-    assert all(after[name] < 0.9 * before[name] for name in ("distance.1", "distance.3"))
-
-
-def test_the_recipe_leaves_a_packed_student(text_encoder, tmp_path):
-    recipe = turbo()
-    assert recipe.model is EMOJI
-    assert all(recipe.recording.steps % steps == 0 for steps in STEPS)
-    loop = replace(recipe.loop, seconds=None, steps=2)
-    recipe = replace(recipe, model=MODEL, recording=replace(RECORDING, steps=24), batch_size=20, loop=loop)
-    teacher = unet().requires_grad_(False)
-    recorded = record_trajectories(recipe, teacher, text_encoder, (ids(12), ids(4), EMPTY))
-    assert (recorded[1].scales == 2.0).all()
-    trained = train_turbo(recipe, teacher, text_encoder, recorded, tmp_path)
-    packed = packing.read(tmp_path / STUDENT)
-    assert packed.keys() == trained.state_dict().keys()
-    assert packed["step_embed.weight"].abs().max() > 0

@@ -15,7 +15,7 @@ def data(corpus_file: Path) -> EvalData:
     return EvalData.load(corpus_file, torch.device("cpu"), size=32, processes=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scorer(data: EvalData, feature_net: EfficientNet) -> Scorer:
     def letters(texts: list[str]) -> torch.Tensor:
         """Not a text encoder, but a function of the text: how often each letter stands in it."""

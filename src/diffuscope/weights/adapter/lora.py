@@ -9,16 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffuscope.config import TextEncoderConfig, UNetConfig
-from diffuscope.errors import WeightMismatchError, WeightsError
+from diffuscope.errors import WeightMismatchError, WeightsError, shown
 from diffuscope.weights.adapter import deltas, lora_scale
 from diffuscope.weights.adapter.deltas import ROLES, Adapter
-from diffuscope.weights.adapter.lora_names import BASE_MODELS, Role, other_adapter, parse, table, text_dims
+from diffuscope.weights.adapter.lora_names import BASE_MODELS, LEAVES, Role, other_adapter, parse, table, text_dims
+from diffuscope.weights.adapter.lora_scale import PeftSettings
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.ldm import to_ldm
 from diffuscope.weights.store import files
@@ -29,6 +30,16 @@ Layer = tuple[str, str]
 """A network's part and the name of its parameter."""
 Keys = dict[Role, str]
 """The names in a file of one layer's tensors, by role."""
+
+
+class Target(NamedTuple):
+    """What a file has for one parameter."""
+
+    names: Keys
+    """Of its tensors, by their role in its ``Adapter``."""
+    layer: Keys
+    """Of all tensors of its layer."""
+
 
 FILES = ("pytorch_lora_weights.safetensors", lora_scale.PEFT_FILE)
 """The file in a LoRA's folder, as diffusers and PEFT name it."""
@@ -60,13 +71,14 @@ class Lora:
     layout: str
     adapters: Mapping[Layer, Adapter]
     unmatched: tuple[str, ...]  # layers of the file that the model does not have, by the file's names
+    unused: tuple[str, ...]  # tensors and settings of the file that have no part in anything here
     sha256: str
     """Of the tensors' bytes, without the header, like AUTOMATIC1111's web UI and model sites; of a whole pickle."""
 
     @cached_property
     def parts(self) -> dict[str, int]:
         """How many layers of each network it changes."""
-        return dict(Counter(part for part, _ in self.adapters))
+        return dict(Counter(part for part, _ in dict.fromkeys((p, n.rpartition(".")[0]) for p, n in self.adapters)))
 
 
 def merged(weight: Tensor, adapters: Iterable[tuple[Adapter, float]]) -> Tensor:
@@ -89,93 +101,138 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
     path = files.find_file(Path(path), FILES, "LoRA")
     store = open_store(path, allow_pickle=allow_pickle)
     header = store.header
-    layers, layout = _layers(path, header)
+    layers, layout, unused = _layers(path, header)
     matched, unmatched = _match(layers, networks)
     base_models = _base_models(header, networks)
     if not matched:
         raise WeightMismatchError(
-            f"none of the {len(layers)} layers of {path} is one of this model's (the first is {min(layers)[1]!r})"
-            f"{base_models}; give a LoRA that was trained for this model's family"
+            f"none of the {len(layers)} layers of {path} is one of this model's (the first is "
+            f"{shown(min(layers)[1])}){base_models}; give a LoRA that was trained for this model's family"
         )
+    settings = PeftSettings.of(path, header)
     shapes = {layer: networks[layer[0]].shapes[layer[1]] for layer in matched}
-    for layer, keys in matched.items():
-        _check(path, header, layer, keys, shapes[layer], base_models)
-    tensors = store.read()
-    settings = lora_scale.settings_of(path, header)
+    for layer, target in matched.items():
+        unused += _check(path, header, layer, target.names, shapes[layer], base_models)
+    tensors = store.read(header.tensors.keys() - {*unused})
+    for name, tensor in tensors.items():
+        if not torch.stack(tensor.float().aminmax()).isfinite().all():
+            raise WeightsError(f"{path} is refused: {shown(name)} holds numbers that are not finite; fetch it again")
     return Lora(
         path=path,
         layout=layout,
-        adapters={layer: _adapter(keys, tensors, settings, shapes[layer]) for layer, keys in matched.items()},
+        adapters={layer: _adapter(target, tensors, settings, shapes[layer]) for layer, target in matched.items()},
         unmatched=unmatched,
+        unused=(*sorted(unused), *settings.unused),
         sha256=files.sha256(path, files.data_start(path) if store.tensors is None else 0),
     )
 
 
-def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], str]:
-    """(part or "", layer in the file's words) -> the names of its tensors; and the file's layout."""
+def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], str, list[str]]:
+    """(part or "", layer in the file's words) -> the names of its tensors; the file's layout; names without a role."""
     layers: dict[tuple[str, str], Keys] = {}
     layouts = Counter[str]()
+    unused = []
     for name in header.tensors:
         key = parse(name)
         if key is None:
+            unused.append(name)
             continue
-        layouts[key.layout] += key.role not in {"alpha", "magnitude"}  # which several layouts share
+        layouts[key.layout] += key.role in ROLES or key.role in ("bias_diff", "bias_up")  # others several layouts share
         keys = layers.setdefault((key.part or "", key.layer), {})
         if key.role in keys:
-            raise WeightsError(f"{path} is refused: {keys[key.role]!r} and {name!r} mean the same; keep one of them")
+            both = f"{shown(keys[key.role])} and {shown(name)}"
+            raise WeightsError(f"{path} is refused: {both} mean the same; keep one of them")
         keys[key.role] = name
-    if not any(ROLES.keys() & keys.keys() for keys in layers.values()):
-        kind = other_adapter(header.tensors)
+    kind = other_adapter(header.tensors)
+    if kind is not None or not any(ROLES.keys() & keys.keys() for keys in layers.values()):
         what = f"it holds {kind} adapters, which are not supported" if kind else "no tensor has the name of a LoRA's"
-        first = next(iter(header.tensors), "none at all")
-        raise WeightsError(f"{path} is no LoRA: {what} (the first is {first!r}); give a LoRA as safetensors")
+        first = shown(next(iter(header.tensors), "none at all"))
+        raise WeightsError(f"{path} is no LoRA: {what} (the first is {first}); give a LoRA as safetensors")
     for (_, layer), keys in layers.items():
-        lacks = deltas.missing(keys)
-        if lacks:
-            raise WeightsError(f"{path} is refused: layer {layer!r} has no {lacks}; fetch the file again")
-    return layers, layouts.most_common(1)[0][0]
+        lacks = deltas.missing(keys) if not keys.keys() <= LEAVES.keys() else None
+        if lacks or ("bias_up" in keys and "up" not in keys):
+            raise WeightsError(
+                f"{path} is refused: layer {shown(layer)} has no {lacks or 'lora_up'}; fetch the file again"
+            )
+    return layers, layouts.most_common(1)[0][0], unused
 
 
 def _match(
     layers: Mapping[tuple[str, str], Keys], networks: Mapping[str, Network]
-) -> tuple[dict[Layer, Keys], tuple[str, ...]]:
-    """Our layer -> the names of its tensors; and the layers that the model does not have."""
+) -> tuple[dict[Layer, Target], tuple[str, ...]]:
+    """Our parameter -> its tensors; and the layers, or biases of layers, that the model does not have."""
     tables = {part: table(network.names) for part, network in networks.items()}
-    matched: dict[Layer, Keys] = {}
+    matched: dict[Layer, Target] = {}
     unmatched: list[str] = []
     for (part, layer), keys in layers.items():
         parts = [part] if part else [*networks]  # without a prefix the first network that has the layer is meant
         ours = next(((p, tables[p][layer]) for p in parts if layer in tables.get(p, {})), None)
         if ours is None:
             unmatched.append(f"{part}.{layer}" if part else layer)
-        elif ours in matched:
-            both = [next(iter(names.values())) for names in (matched[ours], keys)]
-            raise WeightsError(f"{both[0]!r} and {both[1]!r} mean the same layer; keep one of them")
-        else:
-            matched[ours] = keys
+            continue
+        owner, weight = ours
+        for leaf, names in _by_leaf(keys).items():
+            parameter = owner, f"{weight.removesuffix('weight')}{leaf}"
+            if parameter in matched:
+                both = " and ".join(shown(next(iter(each.values()))) for each in (matched[parameter].names, names))
+                raise WeightsError(f"{both} mean the same layer; keep one of them")
+            if parameter[1] in networks[owner].shapes:
+                matched[parameter] = Target(names, keys)
+            else:
+                unmatched.append(f"{part}.{layer}.{leaf}" if part else f"{layer}.{leaf}")
     return matched, tuple(sorted(unmatched))
 
 
-def _check(path: Path, header: Header, layer: Layer, keys: Keys, shape: tuple[int, ...], base_models: str) -> None:
-    """Compare a layer with the weight by the header, through a delta of tensors on the meta device."""
-    shapes = {role: header.tensors[key].shape for role, key in keys.items()}
+def _by_leaf(keys: Keys) -> dict[str, Keys]:
+    """Parameter of the layer, "weight" or "bias" -> the names of its tensors by their role there."""
+    leaves: dict[str, Keys] = {}
+    for role, name in keys.items():
+        leaf, own = LEAVES.get(role, ("weight", role))
+        names = leaves.setdefault(leaf, {})
+        if own in names:
+            raise WeightsError(f"{shown(names[own])} and {shown(name)} mean the same; keep one of them")
+        names[own] = name
+    return leaves
+
+
+def _check(
+    path: Path, header: Header, layer: Layer, names: Keys, shape: tuple[int, ...], base_models: str
+) -> list[str]:
+    """Compare a parameter with its tensors by the header, on the meta device; the names of those without a part."""
+    shapes = {role: header.tensors[name].shape for role, name in names.items()}
     if "alpha" in shapes and math.prod(shapes["alpha"]) != 1:
-        raise WeightsError(f"{path} is refused: {keys['alpha']!r} is {list(shapes['alpha'])}, expected one number")
-    magnitude = shapes.get("magnitude")
-    if magnitude is not None and _magnitude_axis(keys["magnitude"], magnitude, shape) is None:
-        raise WeightMismatchError(
-            f"{keys['magnitude']!r} of {path} has shape {list(magnitude)}; expected {shape[0]} values, one per output"
+        raise WeightsError(
+            f"{path} is refused: {shown(names['alpha'])} is {list(shapes['alpha'])}, expected one number"
         )
-    tensors = {role: torch.empty(shapes[role], device="meta") for role in keys if role in ROLES}
-    kind = deltas.kind_of(tensors)
-    try:
-        Adapter(kind=kind, tensors=tensors).delta(torch.empty(shape, device="meta"))
-    except ValueError as error:
-        parts = ", ".join(f"{role} {list(tensor.shape)}" for role, tensor in tensors.items())
+    magnitude = shapes.get("magnitude")
+    if magnitude is not None and _magnitude_axis(names["magnitude"], magnitude, shape) is None:
         raise WeightMismatchError(
-            f"layer {keys[next(iter(tensors))]!r} of {path} is a {kind} of {parts}, which does not fit this model's "
-            f"{'.'.join(layer)} of {list(shape)} ({error}){base_models}; give one for this model's family"
+            f"{shown(names['magnitude'])} of {path} has shape {list(magnitude)}; expected {shape[0]} values, one per "
+            "output"
+        )
+    factors = {role: name for role, name in names.items() if role in ROLES}
+    kinds = {ROLES[role] for role in factors}
+    if len(kinds) > 1:
+        listed = " and ".join(shown(name) for name in factors.values())
+        raise WeightsError(f"{path} is refused: {listed} are of {' and '.join(sorted(kinds))} for one layer; keep one")
+    for role, name in factors.items():
+        if 0 in shapes[role] or not files.TORCH[header.tensors[name].dtype].is_floating_point:
+            what = f"{header.tensors[name].dtype} of shape {list(shapes[role])}"
+            raise WeightsError(f"{path} is refused: {shown(name)} is {what}, expected floats, at least one")
+    (kind,) = kinds
+    tensors = {role: torch.empty(shapes[role], device="meta") for role in factors}
+    try:
+        unread = Adapter(kind=kind, tensors=tensors).unread(shape)
+    except ValueError as error:
+        parts = ", ".join(f"{role} {list(shapes[role])}" for role in factors)
+        raise WeightMismatchError(
+            f"layer {shown(next(iter(factors.values())))} of {path} is a {kind} of {parts}, which does not fit this "
+            f"model's {'.'.join(layer)} of {list(shape)} ({error}){base_models}; give one for this model's family"
         ) from error
+    if unread:
+        extra = shown(factors[min(unread)])
+        raise WeightsError(f"{path} is refused: {extra} has no part beside the other tensors of its layer; remove it")
+    return [names["alpha"]] if "alpha" in names and (kind == "full" or "oft_R" in names) else []
 
 
 def _magnitude_axis(key: str, magnitude: tuple[int, ...], shape: Sequence[int]) -> int | None:
@@ -183,29 +240,43 @@ def _magnitude_axis(key: str, magnitude: tuple[int, ...], shape: Sequence[int]) 
 
     PEFT has one value per output, in any shape. LyCORIS and kohya have [out,1,1,1] or, in first versions, [1,in,1,1].
     """
+    if len(shape) < 2:
+        return None
     count, (outputs, inputs) = math.prod(magnitude), shape[:2]
     if count == outputs and (".lora_magnitude_vector" in key or magnitude[:1] == (outputs,)):
         return 0
     return 1 if count == inputs and magnitude[:2] == (1, inputs) and ".dora_scale" in key else None
 
 
-def _adapter(keys: Keys, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], shape: tuple[int, ...]) -> Adapter:
-    parts = {role: tensors[key] for role, key in keys.items() if role in ROLES}
-    kind, key = deltas.kind_of(parts), keys[next(iter(parts))]
-    if kind == "OFT":
-        scale = lora_scale.scale_of(key, keys, tensors, 1, {}) if "alpha" in keys else 0.0
-    else:
-        rank = deltas.rank({role: tuple(tensor.shape) for role, tensor in parts.items()})
-        scale = lora_scale.scale_of(key, keys, tensors, rank, settings)
-    magnitude = tensors[keys["magnitude"]] if "magnitude" in keys else None
+def _adapter(target: Target, tensors: Mapping[str, Tensor], settings: PeftSettings, shape: tuple[int, ...]) -> Adapter:
+    names = target.names
+    parts = {role: tensors[name] for role, name in names.items() if role in ROLES}
+    magnitude = tensors[names["magnitude"]] if "magnitude" in names else None
     return Adapter(
-        kind=kind,
+        kind=deltas.kind_of(parts),
         tensors=parts,
-        scale=scale,
-        terms=lora_scale.terms_of(settings) if "oft_R" in parts else None,
+        scale=_scale(target, tensors, settings),
+        terms=settings.terms(names["oft_R"]) if "oft_R" in parts else None,
         magnitude=magnitude,
-        per_input=magnitude is not None and _magnitude_axis(keys["magnitude"], tuple(magnitude.shape), shape) == 1,
+        per_input=magnitude is not None and _magnitude_axis(names["magnitude"], tuple(magnitude.shape), shape) == 1,
     )
+
+
+def _scale(target: Target, tensors: Mapping[str, Tensor], settings: PeftSettings) -> float:
+    """Alpha over rank; for OFT alpha, and 1 for whole tensors, but for the bias of a LoRA."""
+    names, layer = target
+    kind = deltas.kind_of(names)
+    if kind == "full" and names.get("diff") != layer.get("bias_up", ""):
+        return 1.0
+    role = next(role for role in layer if role in ROLES)
+    if kind == "OFT":
+        return lora_scale.alpha_over_rank(layer[role], tensors[layer["alpha"]], 1) if "alpha" in layer else 0.0
+    rank = deltas.rank({each: tuple(tensors[name].shape) for each, name in layer.items() if each in ROLES})
+    if "alpha" in layer:
+        return lora_scale.alpha_over_rank(layer[role], tensors[layer["alpha"]], rank)
+    if "singular" in layer and rank is not None:
+        return settings.adalora_scale(layer[role], rank)
+    return settings.scale(layer[role], rank)
 
 
 def _base_models(header: Header, networks: Mapping[str, Network]) -> str:

@@ -16,11 +16,25 @@ BASE_MODELS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 """Width of the text embeddings that a U-Net reads -> its family."""
 
 Role = str
-"""Of a tensor in its layer: "alpha", "magnitude", or one of ``ROLES``."""
+"""Of a tensor in its layer: "alpha", "magnitude", one of ``ROLES`` or of ``LEAVES``."""
+
+LEAVES: dict[Role, tuple[str, Role]] = {
+    "bias_diff": ("bias", "diff"),
+    "bias_up": ("bias", "diff"),  # scaled like the LoRA
+    "trained": ("weight", "set"),
+    "trained_bias": ("bias", "set"),
+}
+"""Role of a tensor that changes something else than a LoRA does -> the parameter of the layer, and its role there."""
 
 _SUFFIXES: dict[str, tuple[Role, str]] = {
-    **{f".{role}": (role, kind) for role, kind in ROLES.items() if kind != "LoRA"},
+    **{f".{role}": (role, kind) for role, kind in ROLES.items() if kind not in ("LoRA", "GLoRA", "full")},
+    **{f".{role}.weight": (role, kind) for role, kind in ROLES.items() if kind == "GLoRA"},
     ".oft_R.weight": ("oft_R", "OFT"),
+    ".diff": ("diff", "full"),
+    ".diff_b": ("bias_diff", "full"),
+    ".set_weight": ("set", "ComfyUI"),
+    ".w_norm": ("diff", "norm"),
+    ".b_norm": ("bias_diff", "norm"),
     ".lora_down.weight": ("down", "kohya"),
     ".lora_up.weight": ("up", "kohya"),
     ".lora_mid.weight": ("mid", "kohya"),
@@ -28,6 +42,10 @@ _SUFFIXES: dict[str, tuple[Role, str]] = {
     ".alpha": ("alpha", "kohya"),
     ".lora_A.weight": ("down", "PEFT"),
     ".lora_B.weight": ("up", "PEFT"),
+    ".lora_B.bias": ("bias_up", "PEFT"),
+    **{f".lora_{letter}": (role, "AdaLoRA") for letter, role in (("A", "down"), ("B", "up"), ("E", "singular"))},
+    ".weight": ("trained", "PEFT"),  # of PEFT's modules_to_save, under the model's own name
+    ".bias": ("trained_bias", "PEFT"),
     ".lora_magnitude_vector": ("magnitude", "PEFT"),
     ".lora_magnitude_vector.weight": ("magnitude", "PEFT"),
     ".lora.down.weight": ("down", "diffusers"),
@@ -43,6 +61,7 @@ _PREFIXES: dict[str, tuple[str, str]] = {
     "lora_te_": ("text_encoder", "kohya"),
     "lora_te1_": ("text_encoder", "kohya"),
     "lora_te2_": ("text_encoder_2", "kohya"),
+    "oft_unet_": ("unet", "kohya"),
     "unet.": ("unet", "diffusers"),
     "text_encoder.": ("text_encoder", "diffusers"),
     "text_encoder_2.": ("text_encoder_2", "diffusers"),
@@ -53,8 +72,18 @@ _PREFIXES: dict[str, tuple[str, str]] = {
 }
 
 _WRAPPERS = ("base_model.model.", "model.diffusion_model.", "transformer.", "text_model.", "text_model_")
-_OTHER_ADAPTERS = {"boft": "BOFT", "glora": "GLoRA", "ia3": "IA3"}
-_ADAPTER_NAME = re.compile(r"\.(lora_[AB]|lora_magnitude_vector)\.(?!weight$)[^.]+(?=\.weight$|$)")
+_OTHER_ADAPTERS = {
+    "boft_": "BOFT",
+    "ia3_l": "IA3",
+    "on_input": "IA3",
+    "glora": "GLoRA",
+    "lambda_layer": "T-LoRA",
+    "vera_lambda": "VeRA",
+    "lora_embedding_": "LoRA of embeddings",
+    "hypernet": "hypernetwork",
+}
+_ADAPTER_NAME = re.compile(r"\.(lora_[ABE]|lora_magnitude_vector)\.(?!(?:weight|bias)$)[^.]+(?=\.(?:weight|bias)$|$)")
+_INNER = re.compile(r"\.(?:base_layer|modules_to_save(?:\.[^.]+)?)$")  # PEFT's wrappers of a layer
 _OLD_PROCESSOR = re.compile(r"\.processor\.(?=to_(?:q|k|v|out)_lora\.)")
 _OLD_TEXT = {f"to_{letter}": f"{letter}_proj" for letter in ("q", "k", "v", "out")}
 
@@ -70,17 +99,17 @@ class Key:
 
 
 def parse(name: str) -> Key | None:
-    """The name of a tensor taken apart, or None if it is no LoRA's."""
+    """The name of a tensor taken apart, or None if it has no role in a LoRA."""
     name = _OLD_PROCESSOR.sub(".", _ADAPTER_NAME.sub(r".\1", name))
-    if not name.endswith(tuple(_SUFFIXES)):
+    suffix = _suffix(name)
+    if suffix is None:
         return None
-    suffix = max((suffix for suffix in _SUFFIXES if name.endswith(suffix)), key=len)
     role, layout = _SUFFIXES[suffix]
-    path = _unwrapped(name.removesuffix(suffix))
+    path = unwrapped(_INNER.sub("", name.removesuffix(suffix)))
     part = None
     for prefix, (network, whose) in _PREFIXES.items():
         if path.startswith(prefix):
-            part, path = network, _unwrapped(path.removeprefix(prefix))
+            part, path = network, unwrapped(path.removeprefix(prefix))
             layout = whose if whose == "ComfyUI" else layout
             break
     if suffix.startswith("_lora."):  # so old that the output's only linear layer has no number yet
@@ -88,9 +117,17 @@ def parse(name: str) -> Key | None:
     return Key(part, path.replace(".", "_"), role, layout)
 
 
+def _suffix(name: str) -> str | None:
+    """The longest suffix in ``_SUFFIXES`` that a name has."""
+    parts = name.rsplit(".", 3)
+    ends = ["." + ".".join(parts[k:]) for k in range(1, len(parts))]
+    old = next((f"_lora{end}" for end in ends if f"_lora{end}" in _SUFFIXES and name.endswith(f"_lora{end}")), None)
+    return old or next((end for end in ends if end in _SUFFIXES), None)
+
+
 def other_adapter(names: Iterable[str]) -> str | None:
     """The kind of adapter that is not supported, if there is one."""
-    return next((kind for name in names for mark, kind in _OTHER_ADAPTERS.items() if f".{mark}" in name), None)
+    return next((kind for name in names for mark, kind in _OTHER_ADAPTERS.items() if f".{mark}" in f".{name}"), None)
 
 
 def text_dims(tensors: Mapping[str, TensorInfo]) -> list[int]:
@@ -109,12 +146,13 @@ def table(names: Mapping[str, str]) -> dict[str, str]:
     weights: dict[str, str] = {}
     for theirs, ours in names.items():
         if theirs.endswith(".weight"):
-            layer = _unwrapped(theirs.removesuffix(".weight")).replace(".", "_")
+            layer = unwrapped(theirs.removesuffix(".weight")).replace(".", "_")
             assert weights.setdefault(layer, ours) == ours, f"{layer} would mean {weights[layer]} and {ours}"
     return weights
 
 
-def _unwrapped(path: str) -> str:
+def unwrapped(path: str) -> str:
+    """The path of a layer without what wraps the network."""
     while wrapper := next((wrapper for wrapper in _WRAPPERS if path.startswith(wrapper)), None):
         path = path.removeprefix(wrapper)
     return path

@@ -19,6 +19,7 @@ class Signature:
     deepest: int  # channels at the coarsest
     levels: int
     middle: int  # transformer layers in the middle
+    layers: int  # in all
     context: int
     linear: bool
     extra: int | None
@@ -32,7 +33,8 @@ class Signature:
             config.channels[0],
             config.channels[-1],
             len(config.channels),
-            config.mid_depth,
+            config.mid_depth if config.mid_resnets == 2 else 0,
+            config.layers,
             config.context_dim,
             config.linear_projection,
             config.extra_dim,
@@ -46,8 +48,9 @@ class UNetNames:
 
     stem: str
     middle: str  # a convolution of the middle's first residual block
-    project: str
-    context: str  # with {} for the index of the transformer layer in the middle
+    project: str  # a pattern; it matches one name per transformer
+    context: str  # a pattern; it matches one name per transformer layer
+    centre: str  # what names of the middle begin with
     level: str  # a pattern; it matches one name per downsampling
     extra: str
     guidance: str
@@ -57,8 +60,9 @@ UNETS = {
     "ldm": UNetNames(
         stem="input_blocks.0.0.weight",
         middle="middle_block.0.in_layers.2.weight",
-        project="middle_block.1.proj_in.weight",
-        context="middle_block.1.transformer_blocks.{}.attn2.to_k.weight",
+        project=r".+\.proj_in\.weight",
+        context=r".+\.transformer_blocks\.\d+\.attn2\.to_k\.weight",
+        centre="middle_block.",
         level=r"input_blocks\.(\d+)\.0\.op\.weight",
         extra="label_emb.0.0.weight",
         guidance="time_embed.cond_proj.weight",
@@ -66,8 +70,9 @@ UNETS = {
     "diffusers": UNetNames(
         stem="conv_in.weight",
         middle="mid_block.resnets.0.conv1.weight",
-        project="mid_block.attentions.0.proj_in.weight",
-        context="mid_block.attentions.0.transformer_blocks.{}.attn2.to_k.weight",
+        project=r".+\.proj_in\.weight",
+        context=r".+\.transformer_blocks\.\d+\.attn2\.to_k\.weight",
+        centre="mid_block.",
         level=r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.weight",
         extra="add_embedding.linear_1.weight",
         guidance="time_embedding.cond_proj.weight",
@@ -75,8 +80,9 @@ UNETS = {
     "own": UNetNames(
         stem="conv_in.weight",
         middle="mid.resnet.0.conv1.weight",
-        project="mid.attn.0.proj_in.weight",
-        context="mid.attn.0.block.{}.cross_attn.key.weight",
+        project=r".+\.proj_in\.weight",
+        context=r".+\.block\.\d+\.cross_attn\.key\.weight",
+        centre="mid.",
         level=r"down\.(\d+)\.downsample\.conv\.weight",
         extra="add_embed.linear_1.weight",
         guidance="guidance_embed.weight",
@@ -91,21 +97,25 @@ def signature(tensors: Shapes, prefix: str, names: UNetNames) -> Signature | Non
         info = tensors.get(prefix + name)
         return info.shape if info is not None and len(info.shape) in dimensions else None
 
-    stem, middle, project = shape(names.stem, (4,)), shape(names.middle, (4,)), shape(names.project, (2, 4))
-    context = shape(names.context.format(0), (2,))
+    def matching(pattern: str) -> list[str]:
+        compiled = re.compile(pattern)
+        return [name for name in bare if compiled.fullmatch(name)]
+
+    bare = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+    layers, projects = matching(names.context), matching(names.project)
+    stem, middle = shape(names.stem, (4,)), shape(names.middle, (4,))
+    project = shape(projects[0], (2, 4)) if projects else None
+    context = shape(layers[0], (2,)) if layers else None
     extra, guidance = shape(names.extra, (2,)), shape(names.guidance, (2,))
     if stem is None or middle is None or project is None or context is None:
         return None
-    depth = 0
-    while prefix + names.context.format(depth) in tensors:
-        depth += 1
-    level = re.compile(re.escape(prefix) + names.level)
     return Signature(
         in_channels=stem[1],
         width=stem[0],
         deepest=middle[0],
-        levels=1 + sum(level.fullmatch(name) is not None for name in tensors),
-        middle=depth,
+        levels=1 + len(matching(names.level)),
+        middle=sum(name.startswith(names.centre) for name in layers),
+        layers=len(layers),
         context=context[1],
         linear=len(project) == 2,
         extra=None if extra is None else extra[1],

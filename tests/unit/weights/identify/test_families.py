@@ -32,6 +32,8 @@ SHAPED = {
     "sdxl": ("sdxl", "sdxl-turbo"),
     "sdxl-inpaint": ("sdxl-inpaint",),
     "sdxl-refiner": ("sdxl-refiner",),
+    "ssd-1b": ("ssd-1b",),
+    "segmind-vega": ("segmind-vega",),
 }
 """Every family -> those of the same shapes."""
 

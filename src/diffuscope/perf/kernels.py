@@ -1,0 +1,212 @@
+"""Triton kernels for feature maps in channels-last order: [B,P,C], where P counts the pixels of an image.
+
+An image has less than 2^31 numbers. Each kernel reads its input once and computes in float32. ``ops`` launches them and
+has the same functions in plain torch. Flags are run-time numbers, and sizes are not specialised on, so that few
+variants have to be compiled.
+"""
+
+import triton
+import triton.language as tl
+
+COLS = tl.constexpr(64)
+"""Channels of one program."""
+ROWS = tl.constexpr(32)
+"""Pixels that one program reads at once."""
+LANES = tl.constexpr(2048)
+"""Partial sums that one program reads at once."""
+
+
+@triton.jit
+def _sums(total, squares, sums, part, parts, image, channels, column):
+    sums += (image * parts + part) * 2 * channels + column
+    tl.store(sums, tl.sum(total, 0), column < channels)
+    tl.store(sums + channels, tl.sum(squares, 0), column < channels)
+
+
+@triton.jit(do_not_specialize=["pixels", "chunk"])
+def channel_sums(x, sums, pixels, channels, chunk):
+    """``sums`` [B,parts,2,C]: the sum of each channel and of its square, over ``chunk`` pixels of ``x`` [B,P,C]."""
+    part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    column = block * COLS + tl.arange(0, COLS)
+    end = tl.minimum(part * chunk + chunk, pixels)
+    total = tl.zeros([ROWS, COLS], tl.float32)
+    squares = tl.zeros([ROWS, COLS], tl.float32)
+    x += image.to(tl.int64) * pixels * channels
+    for start in range(part * chunk, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        mask = (row < end)[:, None] & (column < channels)[None, :]
+        value = tl.load(x + row[:, None] * channels + column[None, :], mask, 0.0).to(tl.float32)
+        total += value
+        squares += value * value
+    _sums(total, squares, sums, part, tl.num_programs(0), image, channels, column)
+
+
+@triton.jit(do_not_specialize=["pixels", "chunk", "has_residual", "has_bias"])
+def added(x, residual, bias, y, sums, pixels, channels, chunk, has_residual, has_bias):
+    """``y = x + residual + bias`` for [B,P,C] and ``bias`` [C], either of which may be missing; and its ``sums``."""
+    part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    column = block * COLS + tl.arange(0, COLS)
+    inside = column < channels
+    end = tl.minimum(part * chunk + chunk, pixels)
+    start_of_image = image.to(tl.int64) * pixels * channels
+    x += start_of_image
+    residual += start_of_image
+    y += start_of_image
+    total = tl.zeros([ROWS, COLS], tl.float32)
+    squares = tl.zeros([ROWS, COLS], tl.float32)
+    constant = tl.load(bias + column, column < channels * has_bias, 0.0).to(tl.float32)
+    for start in range(part * chunk, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        mask = (row < end)[:, None] & inside[None, :]
+        at = row[:, None] * channels + column[None, :]
+        value = tl.load(x + at, mask, 0.0).to(tl.float32) + constant[None, :]
+        value += tl.load(residual + at, (row < end * has_residual)[:, None] & inside[None, :], 0.0).to(tl.float32)
+        value = tl.where(mask, value, 0.0).to(y.dtype.element_ty)
+        tl.store(y + at, value, mask)
+        value = value.to(tl.float32)
+        total += value
+        squares += value * value
+    _sums(total, squares, sums, part, tl.num_programs(0), image, channels, column)
+
+
+@triton.jit(do_not_specialize=["pixels", "chunk"])
+def joined(x, other, y, sums, pixels, first, channels, chunk):
+    """``y`` [B,P,channels]: ``x`` [B,P,first] and ``other`` side by side; and its ``sums``."""
+    part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    column = block * COLS + tl.arange(0, COLS)
+    inside = column < channels
+    is_first = column < first
+    end = tl.minimum(part * chunk + chunk, pixels)
+    pixel = image.to(tl.int64) * pixels
+    x += pixel * first
+    other += pixel * (channels - first)
+    y += pixel * channels
+    total = tl.zeros([ROWS, COLS], tl.float32)
+    squares = tl.zeros([ROWS, COLS], tl.float32)
+    for start in range(part * chunk, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        mask = (row < end)[:, None] & inside[None, :]
+        row = row[:, None]
+        value = tl.load(x + row * first + column[None, :], mask & is_first[None, :], 0.0)
+        rest = tl.load(other + row * (channels - first) + (column - first)[None, :], mask & ~is_first[None, :], 0.0)
+        value = tl.where(is_first[None, :], value, rest)
+        tl.store(y + row * channels + column[None, :], value, mask)
+        value = value.to(tl.float32)
+        total += value
+        squares += value * value
+    _sums(total, squares, sums, part, tl.num_programs(0), image, channels, column)
+
+
+@triton.jit(do_not_specialize=["pixels", "width", "parts", "time_stride", "shifted"])
+def group_factors(
+    sums, weight, bias, shift, time, factors, pixels, channels, width, parts, time_stride, eps, shifted,
+    GROUP: tl.constexpr,
+):  # fmt: skip
+    """``factors`` [B,2,C]: normalising ``x + shift + time`` in groups of ``width`` channels is ``x * f[0] + f[1]``.
+
+    ``shift`` is [C] and ``time`` [B,C], with a stride of its own; both count only if ``shifted``.
+    """
+    image, group = tl.program_id(0), tl.program_id(1)
+    rows: tl.constexpr = LANES // GROUP
+    lane = tl.arange(0, GROUP)
+    inside = lane < width
+    column = group * width + lane
+    total = tl.zeros([rows, GROUP], tl.float32)
+    squares = tl.zeros([rows, GROUP], tl.float32)
+    for start in range(0, parts, rows):
+        part = start + tl.arange(0, rows)
+        mask = (part < parts)[:, None] & inside[None, :]
+        at = sums + (image * parts + part)[:, None] * 2 * channels + column[None, :]
+        total += tl.load(at, mask, 0.0)
+        squares += tl.load(at + channels, mask, 0.0)
+    sum1 = tl.sum(total, 0)
+    sum2 = tl.sum(squares, 0)
+    added = tl.load(shift + column, lane < width * shifted, 0.0).to(tl.float32)
+    added += tl.load(time + image * time_stride + column, lane < width * shifted, 0.0).to(tl.float32)
+    sum2 += 2 * added * sum1 + pixels * added * added
+    sum1 += pixels * added
+    count = pixels * width
+    mean = tl.sum(sum1, 0) / count
+    variance = tl.maximum(tl.sum(sum2, 0) / count - mean * mean, 0.0)
+    factor = tl.load(weight + column, inside, 0.0).to(tl.float32) * tl.rsqrt(variance + eps)
+    offset = tl.load(bias + column, inside, 0.0).to(tl.float32) + (added - mean) * factor
+    factors += image * 2 * channels + column
+    tl.store(factors, factor, inside)
+    tl.store(factors + channels, offset, inside)
+
+
+@triton.jit(do_not_specialize=["pixels", "silu"])
+def scaled(x, factors, y, pixels, channels, silu):
+    """``y = x * factors[0] + factors[1]`` for [B,P,C], then SiLU or not."""
+    image, block = tl.program_id(1), tl.program_id(2)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = block * COLS + tl.arange(0, COLS)
+    inside = column < channels
+    mask = (row < pixels)[:, None] & inside[None, :]
+    factors += image * 2 * channels + column
+    factor = tl.load(factors, inside, 0.0)
+    offset = tl.load(factors + channels, inside, 0.0)
+    start_of_image = image.to(tl.int64) * pixels * channels
+    x += start_of_image
+    y += start_of_image
+    at = row[:, None] * channels + column[None, :]
+    value = tl.load(x + at, mask, 0.0).to(tl.float32) * factor[None, :] + offset[None, :]
+    if silu != 0:
+        value = value / (1 + tl.exp(-value))
+    tl.store(y + at, value.to(y.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["has_residual"])
+def layer_norm(x, residual, weight, bias, total, y, channels, eps, has_residual, BLOCK: tl.constexpr):
+    """``total = x + residual`` and ``y``, its layer norm, one row a program; without a residual ``x`` itself."""
+    row = tl.program_id(0).to(tl.int64) * channels
+    column = tl.arange(0, BLOCK)
+    inside = column < channels
+    value = tl.load(x + row + column, inside, 0.0).to(tl.float32)
+    if has_residual != 0:
+        value += tl.load(residual + row + column, inside, 0.0).to(tl.float32)
+        tl.store(total + row + column, value.to(total.dtype.element_ty), inside)
+    mean = tl.sum(value, 0) / channels
+    centred = tl.where(inside, value - mean, 0.0)
+    factor = tl.rsqrt(tl.sum(centred * centred, 0) / channels + eps)
+    value = centred * factor * tl.load(weight + column, inside, 0.0).to(tl.float32)
+    value += tl.load(bias + column, inside, 0.0).to(tl.float32)
+    tl.store(y + row + column, value.to(y.dtype.element_ty), inside)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gated(x, y, rows, width, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """``y`` [R,width]: the first half of ``x`` [R,2*width] times the GELU of the second (the exact one, with erf)."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = (tl.program_id(1) * COLS + tl.arange(0, COLS))[None, :]
+    mask = (row < rows) & (column < width)
+    row = row.to(tl.int64)
+    hidden = tl.load(x + row * 2 * width + column, mask, 0.0).to(tl.float32)
+    gate = tl.load(x + row * 2 * width + width + column, mask, 0.0).to(tl.float32)
+    value = hidden * gate * 0.5 * (1 + tl.erf(gate * 0.7071067811865476))
+    tl.store(y + row * width + column, value.to(y.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["rows", "width"])
+def doubled(x, y, rows, width, channels):
+    """``y`` [rows,2,width,2,C]: each pixel of ``x`` [rows,width,C] four times."""
+    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1) * COLS + tl.arange(0, COLS)
+    mask = (pixel < rows * width)[:, None] & (column < channels)[None, :]
+    value = tl.load(x + pixel[:, None].to(tl.int64) * channels + column[None, :], mask, 0.0)
+    corner = ((pixel // width) * 4 * width + (pixel % width) * 2)[:, None].to(tl.int64)
+    y += corner * channels + column[None, :]
+    tl.store(y, value, mask)
+    tl.store(y + channels, value, mask)
+    tl.store(y + 2 * width * channels, value, mask)
+    tl.store(y + (2 * width + 1) * channels, value, mask)
+
+
+@triton.jit(do_not_specialize=["columns"])
+def softmax(x, y, columns, scale, BLOCK: tl.constexpr):
+    """``y`` [R,S]: the softmax of each row of ``x * scale``."""
+    row = tl.program_id(0).to(tl.int64) * columns
+    column = tl.arange(0, BLOCK)
+    value = tl.load(x + row + column, column < columns, float("-inf")) * scale
+    value = tl.exp(value - tl.max(value, 0))
+    tl.store(y + row + column, (value / tl.sum(value, 0)).to(y.dtype.element_ty), column < columns)

@@ -1,0 +1,249 @@
+"""The steps that the fast twins fuse, each by a Triton kernel on a CUDA device, or else in plain torch.
+
+Feature maps are [B,C,H,W] in channels-last memory, so that their pixels are tokens [B,H*W,C] without a copy.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from threading import Thread
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PARTS, PROGRAMS = 512, 1024
+"""Most partial sums of an image; and about as many programs as fill a large GPU."""
+
+_warming: list[Thread] = []
+
+broken: str | None = None if find_spec("triton") else "it is not installed"
+"""Why no kernel runs any more."""
+
+
+class Map(NamedTuple):
+    """A feature map, and what is known of it already."""
+
+    x: Tensor
+    """[B,C,H,W], channels-last."""
+    sums: Tensor | None = None
+    """[B,parts,2,C] sums over pixels of each channel and of its square."""
+
+
+def disable(error: Exception) -> bool:
+    """Use plain torch from now on, because of this error; False if it was plain torch already."""
+    global broken
+    if broken is not None:
+        return False
+    broken = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return True
+
+
+def warm(device: torch.device, dtype: torch.dtype) -> None:
+    """Begin to load the kernels, and to compile those that no process has compiled before; ``wait`` ends it."""
+    if device.type != "cuda" or broken is not None or _warming:
+        return
+    x, y = (torch.zeros(1, channels, 8, 8, device=device, dtype=dtype) for channels in (320, 1280))
+    norm, wide = (nn.GroupNorm(32, each.shape[1], device=device, dtype=dtype) for each in (x, y))
+    layers = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
+    samples: list[Callable[[], object]] = [
+        lambda: group_norm(norm, Map(x), silu=True),
+        lambda: group_norm(wide, Map(y), silu=True),
+        lambda: (add(x, x, x[0, :, 0, 0]), upsample(x, (16, 16))),
+        lambda: (join(x, y), geglu(x[:, :, 0, 0])),
+        *(partial(layer_norm, layer, layer.weight[None], layer.weight[None]) for layer in layers),
+    ]
+
+    def run(sample: Callable[[], object]) -> None:
+        try:
+            with torch.no_grad():
+                sample()
+        except Exception as error:
+            disable(error)
+
+    _warming.extend(Thread(target=run, args=(sample,), daemon=True) for sample in samples)
+    for thread in _warming:
+        thread.start()
+
+
+def wait() -> None:
+    """Until ``warm`` has done its work."""
+    for thread in _warming:
+        thread.join()
+
+
+def fuses(x: Tensor) -> bool:
+    """Whether kernels run for this tensor."""
+    return x.is_cuda and broken is None
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """``x`` [B,C,H,W] in channels-last memory; itself if it is so already."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def tokens(x: Tensor) -> Tensor:
+    """[B,H*W,C] of a channels-last [B,C,H,W]. A view."""
+    return x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
+
+
+def image(x: Tensor, like: Tensor) -> Tensor:
+    """[B,C,H,W] in channels-last memory, the inverse of ``tokens``. A view."""
+    return x.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+
+
+def product(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution without its bias."""
+    return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+
+
+def conv(layer: nn.Conv2d, x: Tensor) -> Map:
+    """The convolution."""
+    return add(product(layer, x), None, layer.bias)
+
+
+def pointwise(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
+    """A 1x1 convolution, or a linear layer, of tokens [B,T,C]."""
+    return F.linear(x, layer.weight.flatten(1), layer.bias)
+
+
+def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
+    """``x + bias + residual`` for feature maps [B,C,H,W] and ``bias`` [C]; either may be missing."""
+    if not fuses(x):
+        x = x if bias is None else x + bias[:, None, None]
+        return Map(x if residual is None else x + residual)
+    from diffuscope.perf import kernels
+
+    x, residual = channels_last(x), None if residual is None else channels_last(residual)
+    y, (grid, sums, chunk) = torch.empty_like(x), _parts(x, x.shape[1])
+    kernels.added[grid](
+        x, x if residual is None else residual, x if bias is None else bias, y, sums, _pixels(x), x.shape[1], chunk,
+        int(residual is not None), int(bias is not None),
+    )  # fmt: skip
+    return Map(y, sums)
+
+
+def join(x: Tensor, other: Tensor) -> Map:
+    """The channels of both."""
+    if not fuses(x):
+        return Map(torch.cat([x, other], dim=1))
+    from diffuscope.perf import kernels
+
+    x, other = channels_last(x), channels_last(other)
+    channels = x.shape[1] + other.shape[1]
+    y = torch.empty(len(x), channels, *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    grid, sums, chunk = _parts(x, channels)
+    kernels.joined[grid](x, other, y, sums, _pixels(x), x.shape[1], channels, chunk)
+    return Map(y, sums)
+
+
+def group_norm(
+    norm: nn.GroupNorm, known: Map, *, silu: bool, shift: Tensor | None = None, time: Tensor | None = None
+) -> Tensor:
+    """Group norm of a map plus ``shift`` [C] and ``time`` [B,C] or [1,C], then SiLU or not."""
+    x = known.x
+    batch, channels, pixels, width = len(x), x.shape[1], _pixels(x), x.shape[1] // norm.num_groups
+    if not fuses(x) or width > 128:
+        if shift is not None:
+            x = x + shift[:, None, None]
+        if time is not None:
+            x = x + time[:, :, None, None]
+        x = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return F.silu(x) if silu else x
+    from diffuscope.perf import kernels
+
+    x = channels_last(x)
+    y, shifted = torch.empty_like(x), shift is not None
+    if shifted and time is None:
+        time = x.new_zeros(1, channels)
+    stride = time.stride(0) if time is not None and len(time) > 1 else 0
+    added = (shift, time) if shifted else (x, x)
+    grid, sums, chunk = _parts(x, channels, known.sums)
+    if known.sums is None:
+        kernels.channel_sums[grid](x, sums, pixels, channels, chunk)
+    factors = torch.empty(batch, 2, channels, device=x.device)
+    kernels.group_factors[batch, norm.num_groups](
+        sums, norm.weight, norm.bias, *added, factors, pixels, channels, width, grid[0], stride, norm.eps, int(shifted),
+        GROUP=16 if width <= 16 else 128,
+    )  # fmt: skip
+    kernels.scaled[-(-pixels // kernels.ROWS.value), *grid[1:]](x, factors, y, pixels, channels, int(silu))
+    return y
+
+
+def layer_norm(norm: nn.LayerNorm, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``x + residual``, or ``x``, and its layer norm, for tokens [B,T,C]."""
+    width = x.shape[-1]
+    if not fuses(x) or width > 8192:
+        total = x if residual is None else x + residual
+        return total, F.layer_norm(total, (width,), norm.weight, norm.bias, norm.eps)
+    from diffuscope.perf import kernels
+
+    x = x.contiguous()
+    y, other = torch.empty_like(x), x if residual is None else residual.contiguous()
+    total = x if residual is None else torch.empty_like(x)
+    kernels.layer_norm[x.numel() // width,](
+        x, other, norm.weight, norm.bias, total, y, width, norm.eps, int(residual is not None),
+        BLOCK=1 << (width - 1).bit_length(),
+    )  # fmt: skip
+    return total, y
+
+
+def geglu(x: Tensor) -> Tensor:
+    """[...,W]: the first half of ``x`` [...,2W] times the GELU of the second."""
+    if not fuses(x):
+        hidden, gate = x.chunk(2, dim=-1)
+        return hidden * F.gelu(gate)
+    from diffuscope.perf import kernels
+
+    x = x.contiguous()
+    width = x.shape[-1] // 2
+    y = x.new_empty(*x.shape[:-1], width)
+    rows = y.numel() // width
+    kernels.gated[-(-rows // 4), -(-width // 256)](x, y, rows, width, ROWS=4, COLS=256)
+    return y
+
+
+def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour upsampling of a map to height and width, about twice as large."""
+    batch, channels, height, width = x.shape
+    if not fuses(x) or size != (2 * height, 2 * width):
+        return F.interpolate(x, size=size, mode="nearest")
+    from diffuscope.perf import kernels
+
+    x = channels_last(x)
+    y = torch.empty(batch, channels, *size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    pixels, rows, cols = batch * height * width, kernels.ROWS.value, kernels.COLS.value
+    kernels.doubled[-(-pixels // rows), -(-channels // cols)](x, y, batch * height, width, channels)
+    return y
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[B,T,C] attention of one head from queries [B,T,C] to keys and values [B,S,C], through float32 scores."""
+    if not fuses(q) or q.dtype == torch.float32:
+        return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+    from diffuscope.perf import kernels
+
+    scores = torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32)
+    weights, columns = torch.empty_like(scores, dtype=q.dtype), scores.shape[-1]
+    kernels.softmax[scores.numel() // columns,](
+        scores, weights, columns, q.shape[-1] ** -0.5, BLOCK=1 << (columns - 1).bit_length(), num_warps=8
+    )
+    return weights @ v
+
+
+def _pixels(x: Tensor) -> int:
+    return x.shape[2] * x.shape[3]
+
+
+def _parts(x: Tensor, channels: int, sums: Tensor | None = None) -> tuple[tuple[int, int, int], Tensor, int]:
+    """The grid of programs over parts of the pixels, images and channels; room for their sums; pixels of a part."""
+    from diffuscope.perf import kernels
+
+    rows, blocks, pixels = kernels.ROWS.value, -(-channels // kernels.COLS.value), _pixels(x)
+    parts = max(1, min(PARTS, PROGRAMS // (len(x) * blocks), pixels // rows))
+    chunk = -(-pixels // parts // rows) * rows
+    parts = -(-pixels // chunk)
+    if sums is None:
+        sums = torch.empty(len(x), parts, 2, channels, device=x.device)
+    return (parts, len(x), blocks), sums, chunk

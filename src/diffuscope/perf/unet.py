@@ -1,0 +1,169 @@
+"""The U-Net's fast twin: channels-last, fused, with the text's keys and values computed once a prompt.
+
+If all rows of the input come twice, as in classifier-free guidance, the part before the first cross-attention is
+computed once for both. Only the order of roundings differs from ``models.unet.UNet``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diffuscope.models.unet import Stage, UNet
+from diffuscope.nn.attention import Attention
+from diffuscope.nn.blocks import ResidualBlock, Transformer, TransformerBlock
+from diffuscope.nn.embeddings import sinusoidal_embedding
+from diffuscope.perf import ops
+from diffuscope.perf.ops import Map
+from diffuscope.perf.weights import Joined, lay_channels_last, modules
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What the network reads of a prompt, computed once."""
+
+    rows: int
+    """N, the rows of the prediction."""
+    keys: tuple[Tensor, ...]
+    """[N,heads,T,H] of each cross-attention, in the order of their use; rows of a guided run are [negative, prompt]."""
+    values: tuple[Tensor, ...]
+    """[N,heads,T,H], likewise."""
+    features: tuple[Tensor, ...]
+    """[N,channels[0]] each, added to the features of the timestep."""
+    added: Tensor | None
+    """[N,time_dim] added to the time embedding."""
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of them, in one order."""
+        return [*self.keys, *self.values, *self.features, *([] if self.added is None else [self.added])]
+
+    def of(self, tensors: Sequence[Tensor]) -> "Prompt":
+        """The same with other ``tensors``, in that order."""
+        rest = iter(tensors)
+        keys, values, features = (tuple(islice(rest, len(each))) for each in (self.keys, self.values, self.features))
+        return Prompt(self.rows, keys, values, features, None if self.added is None else next(rest))
+
+
+class FastUNet:
+    """A U-Net's fast twin. It shares the network's weights, which it lays out anew in memory.
+
+    Attributes:
+        unet: the network.
+    """
+
+    def __init__(self, unet: UNet) -> None:
+        """Lay the weights out: channels-last, and those that are used together side by side."""
+        self.unet = unet
+        self.down, self.up = modules(unet.down, Stage), modules(unet.up, Stage)
+        stages = [*self.down, unet.mid, *self.up]
+        resnets = [each for stage in stages for each in modules(stage.resnet, ResidualBlock)]
+        blocks = [
+            block
+            for stage in stages
+            for each in modules(stage.attn, Transformer)
+            for block in modules(each.block, TransformerBlock)
+        ]
+        self.time = Joined([each.time_emb_proj for each in resnets if each.time_emb_proj is not None])
+        attentions = [block.self_attn for block in blocks]
+        self.qkv = {each: Joined([each.query, each.key, each.value]) for each in attentions}
+        self.kv = {each.cross_attn: Joined([each.cross_attn.key, each.cross_attn.value]) for each in blocks}
+        lay_channels_last(unet)
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows with the same latents are the same up to the first cross-attention."""
+        return bool(self.kv) and self.unet.reads.isdisjoint({"pooled", "guidance", "step_size"})
+
+    def read(self, context: Tensor, extra: Mapping[str, Tensor] | None) -> Prompt:
+        """The part of the network that depends on the prompt alone; ``context`` and ``extra`` as in ``UNet``."""
+        pairs = [_split(joined(context), 2, each.heads) for each, joined in self.kv.items()]
+        features, added = self.unet.conditioning(extra, context.dtype)
+        return Prompt(len(context), tuple(k for k, _ in pairs), tuple(v for _, v in pairs), tuple(features), added)
+
+    def __call__(self, x: Tensor, time: Tensor, prompt: Prompt) -> Tensor:
+        """[N,out_channels,H,W] prediction for latents [N,C,H,W], or for [N/2,C,H,W] that all N rows share."""
+        unet, rows = self.unet, prompt.rows
+        features = sinusoidal_embedding(time[None], unet.config.channels[0]).to(x.dtype)
+        for part in prompt.features:
+            features = features + part
+        embedding = unet.time_embed(features)
+        if prompt.added is not None:
+            embedding = embedding + prompt.added
+        times = iter(self.time.split(F.silu(embedding)))
+        texts = iter(zip(prompt.keys, prompt.values, strict=True))
+
+        def stage(network: Stage, j: int, x: Map) -> Map:
+            x = residual(modules(network.resnet, ResidualBlock)[j], x, next(times))
+            attn = modules(network.attn, Transformer)
+            return self._transformer(attn[j], x, texts) if j < len(attn) else x
+
+        h = ops.conv(unet.conv_in, ops.channels_last(x))
+        skips = [h.x]
+        for level in self.down:
+            for j in range(unet.config.blocks):
+                h = stage(level, j, h)
+                skips.append(h.x)
+            if level.downsample is not None:
+                h = ops.conv(level.downsample.conv, h.x)
+                skips.append(h.x)
+        for j in range(unet.config.mid_resnets):
+            h = stage(unet.mid, j, h)
+        for level in self.up:
+            for j in range(unet.config.blocks + 1):
+                h = stage(level, j, ops.join(_spread(h.x, rows), _spread(skips.pop(), rows)))
+            if level.upsample is not None:
+                height, width = skips[-1].shape[2:]
+                h = ops.conv(level.upsample.conv, ops.upsample(h.x, (height, width)))
+        return ops.conv(unet.conv_out, ops.group_norm(unet.norm_out, h, silu=True)).x
+
+    def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]]) -> Map:
+        h = ops.pointwise(network.proj_in, ops.tokens(ops.group_norm(network.norm, x, silu=False)))
+        last: Tensor | None = None
+        for block in modules(network.block, TransformerBlock):
+            h, last = self._block(block, h, last, next(texts))
+        h = ops.pointwise(network.proj_out, h if last is None else h + last)
+        return ops.add(ops.image(h, x.x), _spread(x.x, len(h)), None)
+
+    def _block(
+        self, block: TransformerBlock, h: Tensor, before: Tensor | None, text: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The block's input plus its attention, and its feed-forward part, which is still to be added."""
+        h, normed = ops.layer_norm(block.norm1, h, before)
+        q, k, v = _split(self.qkv[block.self_attn](normed), 3, block.self_attn.heads)
+        h, normed = ops.layer_norm(block.norm2, h, _attend(block.self_attn, q, k, v))
+        rows = len(text[0])
+        h, normed = _spread(h, rows), _spread(normed, rows)
+        (q,) = _split(F.linear(normed, block.cross_attn.query.weight), 1, block.cross_attn.heads)
+        h, normed = ops.layer_norm(block.norm3, h, _attend(block.cross_attn, q, *text))
+        fc1, fc2 = block.ff.fc1, block.ff.fc2
+        return h, F.linear(ops.geglu(F.linear(normed, fc1.weight, fc1.bias)), fc2.weight, fc2.bias)
+
+
+def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
+    """The residual block; ``time`` [B,C] or [1,C] is the projected time embedding."""
+    h = ops.product(block.conv1, ops.group_norm(block.norm1, x, silu=True))
+    h = ops.product(block.conv2, ops.group_norm(block.norm2, Map(h), silu=True, shift=block.conv1.bias, time=time))
+    shortcut = x.x
+    if block.conv_shortcut is not None:
+        shortcut = ops.image(ops.pointwise(block.conv_shortcut, ops.tokens(shortcut)), shortcut)
+    return ops.add(h, shortcut, block.conv2.bias)
+
+
+def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[N,T,C] from heads [N,heads,T,H]."""
+    y = F.scaled_dot_product_attention(q, k, v)
+    return F.linear(y.transpose(1, 2).flatten(2), attention.out.weight, attention.out.bias)
+
+
+def _split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
+    """``parts`` times [N,heads,T,H] of [N,T,parts*heads*H]. Views."""
+    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+
+def _spread(x: Tensor, rows: int) -> Tensor:
+    """``x`` [R,...] repeated to ``rows`` rows."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))  # repeat would lose the memory format

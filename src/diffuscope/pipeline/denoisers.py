@@ -1,0 +1,164 @@
+"""The U-Net as a Denoiser of the run's texts, with classifier-free guidance; the texts may change between steps."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffuscope.config import ModelConfig
+from diffuscope.diffusion.prediction import Predict, denoiser
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.models.unet import UNet
+from diffuscope.perf.engine import Engine
+from diffuscope.pipeline import guidance
+from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
+from diffuscope.pipeline.guidance import CondUncond
+from diffuscope.pipeline.plan import Plan
+from diffuscope.types import Denoiser, Step, Tap
+
+
+class Estimates(NamedTuple):
+    """The Denoiser of a run, and the conditional estimate in it."""
+
+    guided: Denoiser
+    cond: Denoiser
+
+
+class Clock:
+    """Counts the steps of a run for Denoisers, whose network calls do not tell which step makes them."""
+
+    step = 0
+
+    def counted(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """The steps; while one is computed, ``step`` is its index."""
+        for step in steps:
+            self.step = step.index + 1
+            yield step
+
+
+def denoisers_of(
+    unet: UNet,
+    config: ModelConfig,
+    plan: Plan,
+    texts: Encoded,
+    channels: Tensor | None,
+    tap: Tap | None,
+    clock: Clock,
+    engine: Engine,
+) -> Estimates:
+    """The U-Net as Denoisers of the texts.
+
+    Args:
+        unet: the network.
+        config: of the model.
+        plan: of the call.
+        texts: encoded.
+        channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
+        tap: reads or replaces activations.
+        clock: counts the run's steps.
+        engine: runs the U-Net where it has a fast twin.
+
+    Raises:
+        InputError: a tap, where one call of the U-Net is not enough for a step.
+    """
+    device = unet.conv_in.weight.device
+    entries = [entries_at(plan, step) for step in range(len(plan.levels.sigmas) - 1)]
+    first = {key: entries.index(key) for key in entries}  # equal steps share one stage
+    stages = {
+        key: _estimates(unet, config, plan, stage_at(config, plan, texts, step, device), channels, tap, engine)
+        for key, step in first.items()
+    }
+    if len(stages) == 1:
+        return stages[entries[0]]
+
+    def now() -> Estimates:
+        return stages[entries[min(clock.step, len(entries) - 1)]]
+
+    return Estimates(lambda x, sigma: now().guided(x, sigma), lambda x, sigma: now().cond(x, sigma))
+
+
+def _estimates(
+    unet: UNet, config: ModelConfig, plan: Plan, stage: Stage, channels: Tensor | None, tap: Tap | None, engine: Engine
+) -> Estimates:
+    def one(rows: UNetInputs, channels: Tensor | None = channels, *, pairs: bool = False) -> Denoiser:
+        network = _network(unet, rows, tap, engine, pairs=pairs)
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            if channels is not None:
+                x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
+            return network(x.to(unet.conv_in.weight.dtype), time)
+
+        return denoiser(predict, plan.levels, config.schedule.prediction)
+
+    cond, negative = one(stage.parts[0]), stage.negative
+    if tap is not None and (len(stage.parts) > 1 or len((stage.parts[0] + (negative or stage.parts[0])).lengths()) > 1):
+        got = Unquoted("a tap, and prompts joined by AND or of several lengths")
+        raise InputError("tap", got, "None with them, since they take several calls of the U-Net in a step")
+    if negative is None:
+        return Estimates(cond, cond)
+    uncond, bare, rows = one(negative), None, None
+    same = len((negative + stage.parts[0]).lengths()) == 1
+    if bool((stage.weights != 1).any()) or len(stage.parts) > 1:
+        rows = _composed([one(part) for part in stage.parts], stage.weights, uncond)
+        cond = _second_half(rows)
+    elif config.edits:  # without the text, and without text and image
+        assert channels is not None
+        none = torch.zeros_like(channels)
+        bare = one(negative, none)
+        if same:
+            rows = one(negative + negative + stage.parts[0], torch.cat([none, channels, channels]))
+    elif same:
+        rows = one(negative + stage.parts[0], pairs=True)
+    estimates = CondUncond(cond, uncond, rows, bare, always_all=tap is not None)
+    return Estimates(
+        guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction), cond
+    )
+
+
+def _network(unet: UNet, rows: UNetInputs, tap: Tap | None, engine: Engine, *, pairs: bool) -> Predict:
+    """The U-Net conditioned on one text for each row: one call for each length of a text.
+
+    With ``pairs`` the second half of the latents is always the same as the first.
+    """
+    weight, lengths = unet.conv_in.weight, rows.lengths().values()
+
+    def on(images: Sequence[int]) -> Predict:
+        context, extra = rows.rows(images)
+        context = context.to(weight.device, weight.dtype)
+        extra = None if extra is None else {name: value.to(weight.device) for name, value in extra.items()}
+        fast = engine.predictor(unet, context, extra, pairs=pairs and len(lengths) == 1)
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            if engine.runs(unet, tap) and not torch.is_grad_enabled():
+                return fast(x, time)
+            return unet(x, time, context, extra=extra, tap=tap)
+
+        return predict
+
+    groups = [(images, on(images)) for images in lengths]
+    if len(groups) == 1:
+        return groups[0][1]
+    order = torch.tensor([image for images in lengths for image in images], device=weight.device).argsort()
+    return lambda x, time: torch.cat([predict(x[images], time) for images, predict in groups])[order]
+
+
+def _composed(parts: list[Denoiser], weights: Tensor, uncond: Denoiser) -> Denoiser:
+    """Composable diffusion (Liu et al. 2022, equation 11): ``uncond + sum of weight * (part - uncond)``.
+
+    Takes and returns 2N rows, [unconditional, conditional], as guidance does.
+    """
+
+    def both(x: Tensor, sigma: float) -> Tensor:
+        x = x.chunk(2)[1]
+        without, each = uncond(x, sigma), [part(x, sigma) for part in parts]
+        factors = weights.to(x)[..., None, None, None]
+        total = without + sum(factor * (cond - without) for factor, cond in zip(factors, each, strict=True))
+        alone = (weights[0] == 1) & (weights[1:] == 0).all(0)  # an image whose prompt has one part, as without AND
+        return torch.cat([without, torch.where(alone[:, None, None, None], each[0], total)])
+
+    return both
+
+
+def _second_half(both: Denoiser) -> Denoiser:
+    return lambda x, sigma: both(torch.cat((x, x)), sigma).chunk(2)[1]

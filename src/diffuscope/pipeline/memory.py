@@ -1,0 +1,176 @@
+"""Memory: how much a run needs at least, how much there is, and an error that says what to change."""
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from diffuscope.config import ModelConfig
+from diffuscope.errors import OutOfMemoryError
+
+T = TypeVar("T")
+
+_WORDS = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
+"""Of RuntimeErrors by which torch says it: its CPU allocator, MPS, cuDNN and cuBLAS."""
+
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Limit and use of this process's container, in versions 2 and 1."""
+
+SHORT = "memory was short, so images were finished in smaller pieces, equal up to rounding"
+
+HINTS = {
+    "loading the model": 'Use dtype="float16" or device="cpu", or free memory',
+    "encoding the prompt": "Use a device with more memory, or free some",
+    "encoding the image": "Use a smaller size, or fewer images in one call",
+    "sampling": "Make fewer images in one call (num_images_per_prompt), use a smaller size, or free memory",
+    "decoding": "Use a smaller size; the latents are kept, so result() can be called again once memory is free",
+    "upscaling": "Use upscale=1 or a smaller size; the latents are kept, so result() can be called again",
+}
+"""Phase of a run -> what to change."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python or torch says that memory is exhausted."""
+    if isinstance(error, OutOfMemoryError):
+        return False
+    said = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in said for words in _WORDS)
+    )
+
+
+@contextmanager
+def phase(name: str, device: str) -> Iterator[None]:
+    """Within, running out of memory is an OutOfMemoryError with the hint of this phase."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        release(error)
+        raise OutOfMemoryError(name, device, HINTS[name]) from None
+
+
+def release(error: BaseException) -> None:
+    """Free what a failed computation holds: the frames of its traceback have its tensors."""
+    traceback.clear_frames(error.__traceback__)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def smaller(
+    run: Callable[[Tensor], T], batch: Tensor, notes: list[str], *, otherwise: Callable[[Tensor], T] | None = None
+) -> list[T]:
+    """``run`` on a batch or, where memory does not suffice, on its rows one at a time; ``otherwise`` on such a row.
+
+    Equal up to rounding, so ``notes`` says that it was done.
+
+    Raises:
+        MemoryError: not enough for one row either, or torch's own error.
+    """
+    try:
+        return [run(batch)]
+    except Exception as error:
+        if not is_out_of_memory(error) or (len(batch) == 1 and otherwise is None):
+            raise
+        release(error)
+    if SHORT not in notes:
+        notes.append(SHORT)
+    if len(batch) == 1 and otherwise is not None:
+        return [otherwise(batch)]
+    return [part for row in batch.split(1) for part in smaller(run, row, notes, otherwise=otherwise)]
+
+
+def available(device: torch.device) -> int | None:
+    """Bytes that a process may still take on a device; None where nobody says."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return None
+    found = [limit for limit in (_of_machine(), *(_of_group(*files) for files in _CGROUPS), _of_process()) if limit]
+    return min(found, default=None)
+
+
+def check(config: ModelConfig, width: int, height: int, images: int, rows: int, weight: Tensor) -> None:
+    """Refuse a run that cannot fit, before it begins.
+
+    Args:
+        config: of the model.
+        width: of the images, in pixels.
+        height: likewise.
+        images: how many in one call.
+        rows: of the U-Net's batch.
+        weight: of the U-Net, for device and dtype.
+
+    Raises:
+        OutOfMemoryError: its largest activations alone are larger than the memory that is left; the hint has the
+            largest size that fits.
+    """
+    size, least = (width, height), needed(config, width, height, rows) * weight.element_size()
+    if least < _CHECKED or (left := available(weight.device)) is None or least <= left:
+        return
+    factor = config.vae.factor
+    for share in range(255, 0, -1):
+        size = (width * share // 256 // factor * factor, height * share // 256 // factor * factor)
+        if _SLACK * needed(config, *size, rows) * weight.element_size() <= left:
+            break
+    fits = f"At most about {size[0]}x{size[1]} fits" if min(size) >= factor else "No size of this shape fits"
+    several = f", with {images} images in one call" if images > 1 else ""
+    raise OutOfMemoryError(
+        f"planning {width}x{height}",
+        weight.device.type,
+        f"It needs at least {least >> 20:,} MiB, and {left >> 20:,} MiB are left. {fits}{several}",
+    )
+
+
+_CHECKED = 1 << 28
+"""Bytes; smaller runs begin without asking what is left."""
+
+_SLACK = 2.0
+"""The peak of a run over the least that it needs."""
+
+
+def needed(config: ModelConfig, width: int, height: int, rows: int) -> int:
+    """Numbers in activations that are alive at once, at least: in the U-Net with ``rows``, or for one decoded image.
+
+    That is, the input and the output of the decoder's largest layer; in the U-Net the same, or all skip connections.
+    """
+    unet, vae, factor = config.unet, config.vae, config.vae.factor
+    cells = (width // factor) * (height // factor)
+    down = sum(channels * cells // 4 ** (level + 1) for level, channels in enumerate(unet.channels[:-1]))
+    skips = unet.channels[0] * cells + down
+    skips += sum(unet.blocks * channels * cells // 4**level for level, channels in enumerate(unet.channels))
+    return max(2 * max(vae.channels[:2]) * width * height, rows * max(skips, 4 * unet.channels[0] * cells))
+
+
+def _of_machine() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        return sizes["MemAvailable"] + sizes.get("SwapFree", 0) if "MemAvailable" in sizes else None
+    return None
+
+
+def _of_group(limit: str, used: str) -> int | None:
+    with suppress(OSError, ValueError):  # ValueError: "max"
+        return max(1, int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return None
+
+
+def _of_process() -> int | None:
+    with suppress(ImportError, OSError, ValueError, AttributeError):  # Windows has none
+        import resource
+
+        soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if soft != resource.RLIM_INFINITY:
+            pages: Sequence[str] = Path("/proc/self/statm").read_text().split()
+            return max(1, soft - int(pages[0]) * resource.getpagesize())
+    return None

@@ -1,0 +1,78 @@
+"""Each Triton kernel, by Triton's interpreter on the CPU, agrees with the same function in plain torch."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffuscope.perf import ops
+from diffuscope.perf.ops import Map
+
+pytest.importorskip("triton", reason="Triton has no build for this system")
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Asserts that a function gives the same with kernels and without."""
+
+    def check(function: Callable[[], Tensor | tuple[Tensor | None, ...]]) -> None:
+        results = []
+        for kernels in (False, True):
+            monkeypatch.setattr(ops, "fuses", lambda _, kernels=kernels: kernels)
+            found = function()
+            results.append((found,) if isinstance(found, Tensor) else found)
+        for plain, fast in zip(*results, strict=True):
+            if plain is not None:
+                torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+
+    return check
+
+
+def map_of(channels: int, side: int) -> Tensor:
+    x = torch.randn(2, channels, side, side + 1, generator=torch.Generator().manual_seed(channels))
+    return ops.channels_last(2 * x + 3)
+
+
+@pytest.mark.parametrize(("channels", "groups", "side"), [(24, 8, 9), (80, 2, 3), (130, 1, 2)])
+def test_group_norm(fused: Callable[..., None], channels: int, groups: int, side: int) -> None:
+    x, norm = map_of(channels, side), nn.GroupNorm(groups, channels)
+    nn.init.normal_(norm.weight)
+    shift, time = torch.randn(channels), torch.randn(2, channels + 3)[:, 3:]
+    for silu in (False, True):
+        fused(lambda silu=silu: ops.group_norm(norm, Map(x), silu=silu))
+    fused(lambda: ops.group_norm(norm, Map(x), silu=True, shift=shift))
+    fused(lambda: ops.group_norm(norm, Map(x), silu=True, shift=shift, time=time))
+    fused(lambda: ops.group_norm(norm, Map(x), silu=True, shift=shift, time=time[:1]))
+
+
+def test_sums_and_joins_know_their_sums(fused: Callable[..., None]) -> None:
+    x, other, bias = map_of(24, 9), map_of(72, 9), torch.randn(24)
+    norm, wide = nn.GroupNorm(8, 24), nn.GroupNorm(8, 96)
+    for residual, added in ((x.flip(0), bias), (None, bias), (x.flip(0), None)):
+        fused(lambda r=residual, a=added: ops.add(x, r, a).x)
+        fused(lambda r=residual, a=added: ops.group_norm(norm, ops.add(x, r, a), silu=False))
+    fused(lambda: ops.join(x, other).x)
+    fused(lambda: ops.group_norm(wide, ops.join(x, other), silu=False))
+
+
+def test_layer_norm(fused: Callable[..., None]) -> None:
+    norm, x = nn.LayerNorm(80), torch.randn(2, 3, 80)
+    nn.init.normal_(norm.weight)
+    fused(lambda: ops.layer_norm(norm, x, x.flip(1)))
+    fused(lambda: ops.layer_norm(norm, x, None))
+
+
+def test_geglu_and_upsampling(fused: Callable[..., None]) -> None:
+    fused(lambda: ops.geglu(torch.linspace(-4, 4, 2 * 3 * 600).reshape(2, 3, 600)))
+    x = map_of(72, 3)
+    fused(lambda: ops.upsample(x, (6, 8)))
+    fused(lambda: ops.upsample(x, (5, 7)))
+
+
+def test_softmax() -> None:
+    x, y = torch.randn(3, 70), torch.empty(3, 70)
+    from diffuscope.perf import kernels
+
+    kernels.softmax[3,](x, y, 70, 0.25, BLOCK=128)
+    torch.testing.assert_close(y, (x * 0.25).softmax(-1))

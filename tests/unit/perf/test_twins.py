@@ -1,0 +1,233 @@
+"""The fast twins agree with the plain networks, and notice every change of the weights."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import diffuscope as ds
+from diffuscope.models.unet import UNet
+from diffuscope.perf import graphs, ops
+from diffuscope.perf.engine import Engine
+from diffuscope.perf.unet import FastUNet
+from diffuscope.pipeline import Pipeline
+from narrow import made
+
+TOLERANCE = 1e-5
+"""Of the largest value, in float32: the twins add the same numbers in another order."""
+
+
+@pytest.fixture
+def model() -> Pipeline:
+    return made("sd15")
+
+
+def close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
+
+
+def inputs(unet: UNet, height: int = 9, width: int = 12) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor] | None]:
+    """Two latents twice, a time, texts and what else the network reads."""
+    config, generator = unet.config, torch.Generator().manual_seed(0)
+    x = torch.randn(2, config.in_channels, height, width, generator=generator)
+    extra = {}
+    if "pooled" in unet.reads:
+        assert unet.add_embed is not None
+        pooled = unet.add_embed.linear_1.in_features - 6 * unet.config.size_dim
+        extra |= {"pooled": torch.randn(4, pooled, generator=generator), "sizes": torch.full((4, 6), 64.0)}
+    if "guidance" in unet.reads:
+        extra["guidance"] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    context = torch.randn(4, 7, config.context_dim, generator=generator)
+    return torch.cat([x, x]), torch.tensor(501.5), context, extra or None
+
+
+@pytest.mark.parametrize("family", ["sd15", "sd21-v", "sdxl", "sd15-lcm", "sd15-inpaint"])
+@torch.no_grad()
+def test_both_networks_of_every_family(family: str) -> None:
+    pipe, engine = made(family), Engine(True)
+    for height, width in ((8, 8), (9, 12)):
+        x, time, context, extra = inputs(pipe.unet, height, width)
+        expected = pipe.unet(x, time, context, extra=extra)
+        for pairs in (False, True):
+            assert close(engine.predictor(pipe.unet, context, extra, pairs=pairs)(x, time), expected)
+    latents = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    assert close(engine.decode(pipe.vae, latents), pipe.vae.decode(latents))
+
+
+@torch.no_grad()
+def test_rows_that_come_twice_run_once_up_to_the_text(model: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, real = [], ops.product
+
+    def seen(layer: nn.Conv2d, x: Tensor) -> Tensor:
+        rows.append(len(x))
+        return real(layer, x)
+
+    monkeypatch.setattr(ops, "product", seen)
+    x, time, context, _ = inputs(model.unet)
+    Engine(True).predictor(model.unet, context, None, pairs=True)(x, time)
+    assert rows[:3] == [2, 2, 2]
+    assert set(rows[3:]) == {4}
+
+
+@torch.no_grad()
+def test_no_weight_is_stored_twice(model: Pipeline) -> None:
+    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    twin = FastUNet(model.unet)
+    after = model.unet.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    own = {each.untyped_storage().data_ptr() for each in model.unet.parameters()}
+    for joined in (twin.time, *twin.qkv.values(), *twin.kv.values()):
+        assert joined.weight.untyped_storage().data_ptr() in own
+
+
+@pytest.mark.parametrize("change", ["in place", "data", "parameter", "module"])
+@torch.no_grad()
+def test_a_change_of_the_weights_is_noticed(model: Pipeline, change: str) -> None:
+    unet, engine = model.unet, Engine(True)
+    x, time, context, _ = inputs(unet)
+    engine.predictor(unet, context, None, pairs=False)(x, time)
+    query = unet.mid.attn[0].block[0].self_attn.query  # type: ignore[union-attr,index]
+    other = torch.randn(query.weight.shape, generator=torch.Generator().manual_seed(1))
+    if change == "in place":
+        query.weight.mul_(0).add_(other)
+    elif change == "data":
+        query.weight.data = other
+    elif change == "parameter":
+        query.weight = nn.Parameter(other, requires_grad=False)
+    else:
+        unet.conv_out = nn.Conv2d(unet.conv_out.in_channels, unet.conv_out.out_channels, 3, padding=1)
+    expected = unet(x, time, context)
+    assert close(engine.predictor(unet, context, None, pairs=False)(x, time), expected)
+
+
+@torch.no_grad()
+def test_a_change_between_two_steps_is_noticed(model: Pipeline) -> None:
+    x, time, context, _ = inputs(model.unet)
+    predict = Engine(True).predictor(model.unet, context, None, pairs=False)
+    predict(x, time)
+    model.unet.conv_in.weight.data = model.unet.conv_in.weight.data * 2
+    assert close(predict(x, time), model.unet(x, time, context))
+
+
+def test_a_whole_call_and_its_files(model: Pipeline, tmp_path: Path) -> None:
+    options = {"num_inference_steps": 3, "seed": 5}
+    plain, weights = model("a red fox", **options), dict(model.weights)
+    model.engine.wanted = True
+    fast = model("a red fox", **options)
+    assert close(fast.latents, plain.latents)
+    assert not torch.equal(fast.latents, plain.latents)
+    again = ds.load(model.save(tmp_path / "saved", layout="own"), device="cpu", dtype="float32", fast=False)
+    assert again.weights == weights
+    assert again.engine.wanted is False
+    assert torch.equal(again("a red fox", **options).latents, plain.latents)
+
+
+def test_taps_and_exact_gradients_run_the_plain_networks(model: Pipeline) -> None:
+    calls: list[dict[str, object]] = [
+        {"tap": {"unet.mid.*": lambda value: value}},
+        {"guidance_options": {"colour": (0.1, 0.2, 0.9), "exact": True}},
+    ]
+    for options in calls:
+        model.engine.wanted = False
+        plain = model("a fox", num_inference_steps=2, seed=1, **options)
+        model.engine.wanted = True
+        fast = model("a fox", num_inference_steps=2, seed=1, **options)
+        assert close(fast.latents, plain.latents)
+        if "tap" in options:
+            assert torch.equal(fast.latents, plain.latents)
+
+
+def test_without_a_wish_the_device_decides(model: Pipeline) -> None:
+    assert not Engine().runs(model.unet, None)
+    assert Engine().runs(model.unet.to("meta"), None) is False
+    assert Engine(True).runs(model.unet, None)
+    assert not Engine(True).runs(model.unet, _Wanting())
+
+
+class _Wanting:
+    def wants(self, name: str) -> bool:  # noqa: ARG002
+        return True
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:  # noqa: ARG002
+        return value
+
+
+def test_a_kernel_that_fails_leaves_plain_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "broken", None)
+
+    def function() -> Tensor:
+        if ops.broken is None:
+            raise RuntimeError("no compiler\nand more")
+        return torch.ones(1)
+
+    assert graphs.proven(function).item() == 1
+    assert ops.broken == "RuntimeError: no compiler"
+    with pytest.raises(ZeroDivisionError):
+        graphs.proven(lambda: torch.ones(1) / (1 // 0))
+
+
+class Recorded(graphs.Graphs):
+    """Graphs without a GPU: a replay runs the function on the fixed inputs again, as the recorded kernels do."""
+
+    recorded = 0
+
+    def records(self, x: Tensor) -> bool:  # noqa: ARG002
+        return True
+
+    def record(
+        self, function: graphs.Function, changing: Sequence[Tensor], shared: Sequence[Tensor]
+    ) -> graphs.Recording:
+        self.recorded += 1
+        fixed = [each.clone() for each in changing], [each.clone() for each in shared]
+        output = function(*fixed)
+        return graphs.Recording(lambda: output.copy_(function(*fixed)), *fixed, output)
+
+
+def test_graphs_are_recorded_once_a_shape_and_bounded() -> None:
+    recorded = Recorded()
+
+    def run(rows: int, factor: list[Tensor]) -> Tensor:
+        x = torch.arange(float(rows))
+        found = recorded("sum", lambda new, kept: new[0] * kept[0], [x], factor)
+        assert torch.equal(found, x * factor[0])
+        return found
+
+    two, three = [torch.tensor(2.0)], [torch.tensor(3.0)]
+    first = run(3, two)
+    assert recorded.recorded == 0  # the first call compiles
+    second, third = run(3, two), run(3, three)
+    assert recorded.recorded == 1
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)  # not the same memory
+    for rows in range(10, 11 + graphs.GRAPHS):
+        run(rows, two)
+    run(3, two)
+    assert recorded.recorded == 1  # forgotten: the shape is new again
+    recorded.forget("sum")
+    run(3, two)
+    assert recorded.recorded == 1
+
+
+def test_a_graph_that_cannot_be_recorded_costs_speed_only() -> None:
+    class Failing(Recorded):
+        def record(self, *_: object) -> graphs.Recording:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    failing = Failing()
+    for _ in range(4):
+        assert failing("name", lambda new, _: new[0] + 1, [torch.zeros(1)], []).item() == 1
+    assert failing.failure == "CUDA out of memory."
+    engine = Engine(True)
+    engine.graphs = failing
+    assert engine.notes == ["no CUDA graph could be recorded (CUDA out of memory.); the networks run without"]
+
+
+def test_the_plain_default_on_a_cpu_is_the_same_to_the_bit(model: Pipeline) -> None:
+    wished = Pipeline(replace(model.components), fast=False)
+    pictures = [pipe("a fox", num_inference_steps=2, seed=3).latents for pipe in (model, wished)]
+    first, second = (hashlib.sha256(each.numpy().tobytes()).hexdigest() for each in pictures)
+    assert first == second

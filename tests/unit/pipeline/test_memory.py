@@ -1,0 +1,200 @@
+"""Out of memory: a typed error for each phase, smaller pieces where they help, and nothing begun that cannot fit."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffuscope.cli import main
+from diffuscope.config import FAMILIES
+from diffuscope.errors import DiffuscopeError, OutOfMemoryError
+from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.unet import UNet
+from diffuscope.models.upscaler import Upscaler
+from diffuscope.models.vae import VAE
+from diffuscope.pipeline import Pipeline, codec, memory
+from refusals import refused
+
+
+def exhaust(*args: object, **kwargs: object) -> Tensor:
+    """torch's own error: no machine has so much."""
+    return torch.empty(1 << 60)
+
+
+def python_s(*args: object, **kwargs: object) -> Tensor:
+    raise MemoryError
+
+
+def gpu_s(*args: object, **kwargs: object) -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+PHASES: dict[str, tuple[type, str, dict[str, object]]] = {
+    "encoding the prompt": (TextEncoder, "forward", {}),
+    "sampling": (UNet, "forward", {}),
+    "decoding": (VAE, "decode", {}),
+    "upscaling": (Upscaler, "forward", {"upscale": 4}),
+    "encoding the image": (VAE, "encode", {"image": "in.png"}),
+}
+
+
+@pytest.mark.parametrize("failure", [exhaust, python_s, gpu_s])
+@pytest.mark.parametrize("phase", PHASES)
+def test_each_phase_has_its_error(
+    tiny: Pipeline, tmp_path: Path, phase: str, failure: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, method, arguments = PHASES[phase]
+    if "image" in arguments:
+        (path,) = tiny("fox", seed=1).save(tmp_path / "in.png")
+        arguments = {"image": path}
+    plain = tiny("fox", seed=1, **arguments)
+    run = None
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, method, failure)
+        with pytest.raises(OutOfMemoryError, match="out of memory on cpu") as caught:  # noqa: PT012
+            run = tiny.steps("fox", seed=1, **arguments)
+            run.result()
+    assert caught.value.phase == phase
+    assert caught.value.hint
+    assert isinstance(caught.value, DiffuscopeError)
+    if phase in {"decoding", "upscaling"}:  # nothing is lost
+        assert run is not None
+        assert run.result().images == plain.images
+    assert tiny("fox", seed=1, **arguments).images == plain.images
+
+
+def test_the_command_line_says_what_to_change(
+    tiny_folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for owner, method in ((UNet, "forward"), (VAE, "decode")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, method, exhaust)
+            assert main(["generate", "fox", "--model", str(tiny_folder), "--quiet", "-o", str(tmp_path / "a.png")]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: out of memory on cpu while ")
+        assert "Traceback" not in err
+    monkeypatch.setattr("diffuscope.pipeline.open_model", exhaust)  # where no phase was named
+    assert main(["generate", "fox", "--model", str(tiny_folder), "--quiet", "-o", str(tmp_path / "a.png")]) == 2
+    assert capsys.readouterr().err.startswith("error: out of memory")
+
+
+def test_images_are_decoded_one_at_a_time_where_memory_is_short(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tiny("fox", seed=1, num_images_per_prompt=3, upscale=4)
+    rows: list[int] = []
+
+    def short(real: Callable[..., Tensor], *, most: int) -> Callable[..., Tensor]:
+        def limited(self: torch.nn.Module, x: Tensor, *rest: object) -> Tensor:
+            rows.append(len(x))
+            return exhaust() if len(x) > most else real(self, x, *rest)
+
+        return limited
+
+    monkeypatch.setattr(VAE, "decode", short(VAE.decode, most=1))
+    monkeypatch.setattr(Upscaler, "forward", short(Upscaler.forward, most=1))
+    again = tiny("fox", seed=1, num_images_per_prompt=3, upscale=4)
+    assert rows == [3, 1, 1, 1] * 2
+    for one, other in zip(plain.images, again.images, strict=True):
+        assert np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
+    assert torch.equal(plain.latents, again.latents)
+    assert again.receipt["notes"] == [*plain.receipt["notes"], memory.SHORT]
+
+
+def test_an_image_is_upscaled_in_strips_where_memory_is_short(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.rand(1, 3, 48, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    upscaler, real = tiny.upscaler, Upscaler.forward
+    with torch.no_grad():
+        whole = upscaler(pixels / 2 + 0.5)
+        strips = torch.cat(list(upscaler.strips(pixels / 2 + 0.5, 32 * 7)), dim=2)
+        assert strips.shape == whole.shape
+        assert torch.allclose(strips, whole, rtol=0, atol=3e-6)
+        (plain,) = codec.images(pixels, upscaler, [])
+        short = lambda self, x, tap: exhaust() if x.shape[2] > 46 else real(self, x, tap)  # noqa: E731
+        monkeypatch.setattr(Upscaler, "forward", short)
+        monkeypatch.setattr(codec, "PIXELS_AT_ONCE", 64 * 32 * 8)
+        (image,) = codec.images(pixels, upscaler, [])
+    differences = torch.tensor(list(plain.tobytes())).sub(torch.tensor(list(image.tobytes()))).abs()
+    assert differences.max() <= 1
+    assert differences.count_nonzero() <= 10
+
+
+def test_what_fails_on_an_accelerator_is_decoded_on_the_cpu() -> None:
+    notes: list[int] = []
+
+    def on_cpu(x: Tensor) -> int:
+        notes.append(len(x))
+        return 7
+
+    assert memory.smaller(gpu_s, torch.zeros(3, 1), [], otherwise=on_cpu) == [7, 7, 7]
+    assert notes == [1, 1, 1]
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.smaller(gpu_s, torch.zeros(3, 1), [])
+    with pytest.raises(ValueError, match="shape"):  # and nothing else is tried again
+        memory.smaller(_refuse, torch.zeros(3, 1), [], otherwise=on_cpu)
+
+
+def _refuse(_: Tensor) -> Tensor:
+    raise ValueError("shape")
+
+
+def test_a_size_that_cannot_fit_is_refused_before_anything_runs(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda _: 40 << 20)
+    monkeypatch.setattr(memory, "_CHECKED", 0)
+    monkeypatch.setattr(UNet, "forward", python_s)
+    with pytest.raises(OutOfMemoryError, match=r"At most about \d+x\d+ fits") as caught:
+        tiny.steps("fox", width=2048, height=1024)
+    assert caught.value.phase == "planning 2048x1024"
+    width, height = map(int, caught.value.hint.split("about ")[1].split(" ")[0].split("x"))
+    tiny.steps("fox", width=width, height=height)
+    assert abs(width / height - 2) < 0.1
+    with pytest.raises(OutOfMemoryError, match="with 600 images"):
+        tiny.steps("fox", num_images_per_prompt=600)
+    monkeypatch.setattr(memory, "available", lambda _: 1)
+    with pytest.raises(OutOfMemoryError, match="No size"):
+        tiny.steps("fox")
+    monkeypatch.setattr(memory, "available", lambda _: None)
+    tiny.steps("fox", width=2048, height=1024)
+
+
+def test_the_least_that_is_needed_grows_as_it_must() -> None:
+    config = FAMILIES["sd15"]
+    one = memory.needed(config, 512, 512, 2)
+    assert one == 2 * 256 * 512 * 512  # the decoder's finest layer
+    assert memory.needed(config, 1024, 1024, 2) == 4 * one
+    skips = 320 * 3 + (320 + 640 * 2) // 4 + (640 + 1280 * 2) // 16 + (1280 + 1280 * 2) // 64
+    assert memory.needed(config, 512, 512, 512) == 512 * skips * 64 * 64
+    assert memory.needed(replace(config, vae=replace(config.vae, channels=(32, 32, 32, 32))), 512, 512, 0) == one // 8
+
+
+def test_what_is_left_is_a_plausible_number() -> None:
+    left = memory.available(torch.device("cpu"))
+    assert left is None or 1 <= left < 1 << 50
+
+
+@pytest.mark.parametrize("upscale", [1, 4])
+def test_cancelling_is_heard_while_decoding_and_upscaling(
+    tiny: Pipeline, upscale: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another thread it would come anywhere: here after the first activation of the last network."""
+    run = tiny.steps("fox", seed=1, upscale=upscale)
+    network = Upscaler if upscale == 4 else VAE
+    seen: list[str] = []
+
+    def wants(self: codec._Watched, name: str) -> bool:
+        self.check()
+        if (network is Upscaler) is name.startswith("layers."):
+            seen.append(name)
+            run.cancel()
+        return False
+
+    monkeypatch.setattr(codec._Watched, "wants", wants)
+    with refused("run"):
+        run.result()
+    assert len(seen) == 1

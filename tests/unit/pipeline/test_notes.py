@@ -1,0 +1,90 @@
+"""What a call says before its first step: in the run, in the result and in the receipt."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from PIL import Image
+
+from diffuscope.config import EMOJI
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.notes import size_note
+
+
+@pytest.fixture(scope="module")
+def pipe(tiny: Pipeline) -> Pipeline:
+    """The tiny model, which never learned the tokens of "photograph" and "fuchs"."""
+    pipe = Pipeline(copy.deepcopy(tiny.components))
+    with torch.no_grad():
+        for word in ("photograph", "fuchs"):
+            pipe.text_encoder.token_embedding.weight[pipe.tokenizer.tokenize(word)[-1]] = 0
+    return pipe
+
+
+def test_words_that_the_model_never_learned(pipe: Pipeline) -> None:
+    run = pipe.steps(["a photograph of a horse", "ein roter Fuchs, a photograph"], seed=1)
+    assert run.notes == ["the model never learned 'photograph', 'fuchs'"]
+    assert run.result().notes == run.notes == run.result().receipt["notes"]
+    assert "'photograph'" in pipe.steps("a fox", negative_prompt="photograph").notes[0]
+    assert pipe.steps("a red fox").notes == []
+
+
+def test_many_words_are_not_all_named(tiny: Pipeline) -> None:
+    pipe = Pipeline(copy.deepcopy(tiny.components))
+    pipe.text_encoder.token_embedding.weight.zero_()
+    (note,) = pipe.steps("one two three four five six seven eight nine ten").notes
+    assert "'eight' and 2 other words" in note
+    assert len(pipe.steps("x" * 500).notes[0]) < 300
+
+
+def test_a_loaded_embedding_is_a_known_word(tiny: Pipeline) -> None:
+    pipe = Pipeline(copy.deepcopy(tiny.components))
+    pipe.tokenizer.set_added_tokens({"mystyle": 1})
+    pipe.text_encoder.added_embeddings = torch.ones(1, 32)
+    assert pipe.steps("a fox in mystyle").notes == []
+
+
+def test_the_shipped_model_says_what_it_draws() -> None:
+    assert EMOJI.draws.startswith("pictures like emoji")
+
+
+def test_an_empty_prompt(pipe: Pipeline) -> None:
+    for prompt in ("", " ", ["a fox", ""]):
+        assert "empty" in pipe.steps(prompt).notes[0]
+    assert pipe.steps("", image=Image.new("RGB", (32, 32))).notes == []
+    assert pipe.steps(conditioning=pipe.encode_prompt("a fox")).notes == []
+
+
+def test_sizes_far_from_the_preset() -> None:
+    for near in ((128, 128), (192, 128), (64, 192)):
+        assert size_note(EMOJI, *near) is None
+    for far in ((512, 512), (128, 256), (32, 128)):
+        note = size_note(EMOJI, *far)
+        assert note is not None
+        assert note.startswith(f"{far[1]}x{far[0]} is far from the model's preset, 128x128")
+        assert "512x512" in note
+
+
+def test_a_size_is_noted_in_a_call_and_when_an_image_is_encoded(pipe: Pipeline) -> None:
+    large = 2 * pipe.config.preset.width
+    assert f"{large}x32" in pipe.steps("a fox", width=large).notes[0]
+    with pytest.warns(UserWarning, match=f"image: {large}x{large} is far"):
+        pipe.encode_image(Image.new("RGB", (large, large)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe.encode_image(Image.new("RGB", (32, 32)))
+
+
+@pytest.mark.parametrize(
+    "text", ["(red:1.4) fox", "((cute)) fox", "[[ugly]]", "a BREAK b", "a AND b", "[a:b:0.5]", "[a|b]"]
+)
+def test_signs_that_are_read_as_text(pipe: Pipeline, text: str) -> None:
+    (note,) = pipe.steps(text).notes
+    assert "prompt_syntax" in note
+    assert pipe.steps(text, prompt_syntax="comfyui").notes == []
+
+
+def test_brackets_of_ordinary_writing_need_no_note(pipe: Pipeline) -> None:
+    for text in ("a button (blood type)", "a fox [smiling]", "a face :) and more (sic)", "time: 12:30"):
+        assert pipe.steps(text).notes == []
