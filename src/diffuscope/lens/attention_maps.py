@@ -123,8 +123,8 @@ class AttentionMaps:
     def peaks(self) -> dict[str, float]:
         """The largest value of each word's smoothed map, relative to the mean over all words.
 
-        A word whose map is large nowhere is neglected (Attend-and-Excite, Chefer et al. 2023): its peak is well
-        below 1.
+        A small peak does not mean that the image lacks the word: one word often collects the attention of all, and so
+        raises the mean. ``word_effects`` measures what a word does.
         """
         peaks = {word: float(gaussian_smooth(value[None, None]).max()) for word, value in self.words().items()}
         mean = sum(peaks.values()) / max(len(peaks), 1)

@@ -15,9 +15,11 @@ from diffuscope.errors import InputError
 from diffuscope.lens import figures
 from diffuscope.lens.attention_maps import AttentionCapture
 from diffuscope.lens.capture import Capture
+from diffuscope.lens.functions import other_inputs
 from diffuscope.lens.recording import Record, snapshots
 from diffuscope.lens.run_tap import compose
 from diffuscope.lens.text import PromptReport, debug
+from diffuscope.lens.word_effects import word_effects
 from diffuscope.pipeline import Pipeline
 from diffuscope.request import Request
 
@@ -61,8 +63,10 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
     steps = snapshots(run)
     result = run.result()
     image, maps = result.images[0], attention.maps(pipe.tokenizer)
+    is_plain = not other_inputs(pipe) and result.receipt["prompt_syntax"] == "plain"
+    effects = word_effects(pipe, text, record, run.levels) if is_plain else {}
     sections = {
-        "Tokens": _token_table(debug(pipe, text, peaks=maps.peaks())),
+        "Tokens": _token_table(debug(pipe, text, peaks=maps.peaks(), effects=effects)),
         "Schedule": _figure(figures.schedule(run.levels)),
         "Trajectory": _figure(figures.trajectory(pipe, steps)),
         "Attention": _figure(figures.attention(maps, image)),
@@ -87,7 +91,8 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
 
 _NOTES = {
     "Tokens": "The tokens of each word (</w> ends a word), their positions, and the peak of its attention map: 1 is "
-    "the mean over all words, and a word well below it is neglected.",
+    "the mean over all words. The effect of a word is what changes when it is left out of the text: 1 is as much as "
+    "without any text, and a word near 0 does nothing here.",
     "Schedule": "Each step takes the latents from one noise level to the next lower one.",
     "Trajectory": "Above, the noisy latents; below, the denoised image that the network predicts from them.",
     "Attention": "Where in the image each word gets attention, averaged over all steps, layers and heads.",
@@ -110,13 +115,14 @@ def _guidance(pipe: Pipeline, values: Tensor, record: Record) -> "Figure":
 
 
 def _token_table(report: PromptReport) -> str:
-    rows = ["<tr><th>word<th>pieces<th>ids<th>positions<th>attention peak"]
+    rows = ["<tr><th>word<th>pieces<th>ids<th>positions<th>effect<th>attention peak"]
     for word, tokens in zip(report.words, report.tokens, strict=True):
         cells = (
             word.word + (" (unknown to this model)" if word.word in report.unknown else ""),
             " + ".join(word.pieces),
             " ".join(map(str, tokens.ids)),
             " ".join(map(str, tokens.positions)) or "cut",
+            f"{report.effects[word.word]:.2f}" if word.word in report.effects else "",
             f"{report.peaks[word.word]:.2f}" if word.word in report.peaks else "",
         )
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells))

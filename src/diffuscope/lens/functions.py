@@ -38,10 +38,15 @@ def denoiser(
     return prediction.denoiser(predict, levels, pipe.config.schedule.prediction)
 
 
+def other_inputs(pipe: Pipeline) -> list[str]:
+    """What the U-Net reads beside latents, timestep and text states."""
+    images = {"mask": pipe.config.inpaints, "image": pipe.config.edits}
+    return [*sorted(pipe.unet.reads), *(name for name, is_read in images.items() if is_read)]
+
+
 def check_text_only(pipe: Pipeline) -> None:
     """Refuse a model whose U-Net has other inputs than text."""
-    others = [*sorted(pipe.unet.reads), *(["mask"] if pipe.config.inpaints else [])]
-    if others:
+    if others := other_inputs(pipe):
         got = Unquoted(f"a U-Net with the inputs {', '.join(others)}")
         raise InputError("pipe", got, "one that is conditioned on text alone", "Use pipe(...) or pipe.steps(...).")
 

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffuscope.errors import InputError, Unquoted
+from diffuscope.lens.word_effects import LITTLE
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer, WordTrace
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt import truncation_notice
+from diffuscope.prompt.embeddings import TextModel, text_parts
 from diffuscope.prompt.positions import WordTokens, untrained_words, word_tokens
 from diffuscope.types import Conditioning
 
@@ -55,7 +57,7 @@ class NearestToken:
 
 @torch.no_grad()
 def nearest_tokens(
-    vector: Tensor, tokenizer: Tokenizer, text_encoder: TextEncoder, count: int = 5
+    vector: Tensor, tokenizer: Tokenizer | TextModel, text_encoder: TextEncoder | None = None, count: int = 5
 ) -> list[NearestToken]:
     """The tokens whose embeddings have the largest cosine similarity with ``vector``, the nearest first.
 
@@ -63,13 +65,14 @@ def nearest_tokens(
 
     Args:
         vector: [D], not zero.
-        tokenizer: the text encoder's.
+        tokenizer: the text encoder's; or a Pipeline, in the place of both.
         text_encoder: has the embeddings.
         count: at most so many.
 
     Raises:
         InputError: the vector has another width, or is zero.
     """
+    tokenizer, text_encoder = text_parts(tokenizer, text_encoder)
     table = text_encoder.token_embedding.weight.float()
     if vector.shape != table.shape[1:] or not vector.norm() > 0:
         raise InputError("vector", vector, f"a vector [{table.shape[1]}] that is not zero")
@@ -102,10 +105,12 @@ class PromptReport:
     """Words with a token that was never trained: its embedding is zero."""
     peaks: Mapping[str, float] = field(default_factory=dict)
     """Word -> attention peak, 1 for the mean of all words; empty without an image."""
+    effects: Mapping[str, float] = field(default_factory=dict)
+    """Word -> what leaving it out changes, 1 for the whole prompt; empty without an image."""
 
-    def neglected(self, below: float = 0.5) -> list[str]:
-        """Words with an attention peak below ``below`` times the mean."""
-        return [word for word, peak in self.peaks.items() if peak < below]
+    def neglected(self, below: float = LITTLE) -> list[str]:
+        """Words that the run would hardly miss: those with an effect below ``below``."""
+        return [word for word, effect in self.effects.items() if effect < below]
 
     def __str__(self) -> str:
         used = sum(len(tokens.ids) for tokens in self.tokens)
@@ -115,6 +120,7 @@ class PromptReport:
             line = f"{positions:>8}  {word.word:<16} {' + '.join(word.pieces)}  {list(tokens.ids)}"
             factors = {self.weights.get(position, 1.0) for position in tokens.positions}
             line += "".join(f"  weight {factor:g}" for factor in sorted(factors) if factor != 1.0)
+            line += f"  effect {self.effects[word.word]:.2f}" if word.word in self.effects else ""
             line += f"  peak {self.peaks[word.word]:.2f}" if word.word in self.peaks else ""
             lines.append(line + ("  unknown to this model" if word.word in self.unknown else ""))
         return "\n".join([*lines, self.truncated] if self.truncated else lines)
@@ -127,6 +133,7 @@ def debug(
     *,
     weights: Mapping[int, float] | None = None,
     peaks: Mapping[str, float] | None = None,
+    effects: Mapping[str, float] | None = None,
 ) -> PromptReport:
     """Debug a prompt: its tokens, merges and positions, what is truncated, and what the model does not know.
 
@@ -135,6 +142,7 @@ def debug(
         prompt: one text.
         weights: token position -> weight, as for ``prompt.mixing.weight_tokens``.
         peaks: of an image of this prompt: ``AttentionMaps.peaks()``.
+        effects: of the words in a run of this prompt: ``word_effects(...)``.
     """
     return PromptReport(
         prompt=prompt,
@@ -145,4 +153,5 @@ def debug(
         weights=dict(weights or {}),
         unknown=untrained_words(prompt, pipe.tokenizer, pipe.text_encoder.token_embedding.weight),
         peaks=dict(peaks or {}),
+        effects=dict(effects or {}),
     )

@@ -5,11 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffuscope.lens.text import nearest_tokens
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt.embeddings import encode_embeddings, encode_with_embedding, replace_embeddings, word_embedding
 from diffuscope.prompt.mixing import batch, blend, interpolate, slerp, weight_tokens
 from diffuscope.prompt.positions import token_positions, word_tokens
 from diffuscope.types import Conditioning
+from narrow import made
 from refusals import refused
 
 PROMPT = "A picture of a puppy"
@@ -153,3 +155,22 @@ def test_a_batch_has_the_rows_of_all(tiny: Pipeline) -> None:
     for wrong in ([], [texts[1], bare], [bare, Conditioning(bare.embeddings[:, :5])]):
         with refused("texts"):
             batch(wrong)
+
+
+def test_a_pipeline_stands_for_tokenizer_and_text_encoder(tiny: Pipeline) -> None:
+    parts = (tiny.tokenizer, tiny.text_encoder)
+    cat = word_embedding("cat", tiny)
+    assert torch.equal(cat, word_embedding("cat", *parts))
+    by_pipe, by_parts = (encode_with_embedding(PROMPT, "puppy", cat, *given) for given in ((tiny,), parts))
+    assert torch.equal(by_pipe.embeddings, by_parts.embeddings)
+    embeddings = tiny.text_encoder.embed(ids := tiny.tokenizer.encode(PROMPT))
+    edited = replace_embeddings(embeddings, [2], cat, tiny)
+    assert torch.equal(edited, replace_embeddings(embeddings, [2], cat, tiny.text_encoder))
+    assert torch.equal(
+        encode_embeddings(edited, ids, tiny).embeddings, encode_embeddings(edited, ids, parts[1]).embeddings
+    )
+    assert nearest_tokens(cat, tiny)[0].token == "cat</w>"
+    with refused("text_encoder", None):
+        word_embedding("cat", tiny.tokenizer)
+    with refused("pipe"):
+        word_embedding("cat", made("sdxl"))
