@@ -122,7 +122,7 @@ class PeftSettings:
         """
         for pattern, value in patterns.items():
             if _LITERAL.fullmatch(pattern):  # the usual ones; there may be one for each layer
-                if layer == pattern or layer.endswith(f".{pattern}"):
+                if _ends_in(layer, pattern):
                     return value
                 continue
             start = time.monotonic()
@@ -135,6 +135,14 @@ class PeftSettings:
                 ) from error
             self._seconds -= time.monotonic() - start
         return default
+
+
+def _ends_in(layer: str, pattern: str) -> bool:
+    """Whether a pattern of letters, digits and dots is the layer's name, or the end of it; a dot is any character."""
+    start = len(layer) - len(pattern)
+    if start < 0 or (start > 0 and layer[start - 1] != "."):
+        return False
+    return all(sign in (own, ".") for sign, own in zip(pattern, layer[start:], strict=True))
 
 
 def _known(full: str, value: object) -> str | None:
