@@ -156,16 +156,14 @@ def scaled(x, factors, y, pixels, channels, silu):
     tl.store(y + at, value.to(y.dtype.element_ty), mask)
 
 
-@triton.jit(do_not_specialize=["has_residual"])
-def layer_norm(x, residual, weight, bias, total, y, channels, eps, has_residual, BLOCK: tl.constexpr):
-    """``total = x + residual`` and ``y``, its layer norm, one row a program; without a residual ``x`` itself."""
+@triton.jit
+def layer_norm(x, shift, weight, bias, y, channels, eps, BLOCK: tl.constexpr):
+    """``y``, the layer norm of ``x + shift``, for ``shift`` [C]; one row of ``channels`` a program."""
     row = tl.program_id(0).to(tl.int64) * channels
     column = tl.arange(0, BLOCK)
     inside = column < channels
     value = tl.load(x + row + column, inside, 0.0).to(tl.float32)
-    if has_residual != 0:
-        value += tl.load(residual + row + column, inside, 0.0).to(tl.float32)
-        tl.store(total + row + column, value.to(total.dtype.element_ty), inside)
+    value += tl.load(shift + column, inside, 0.0).to(tl.float32)
     mean = tl.sum(value, 0) / channels
     centred = tl.where(inside, value - mean, 0.0)
     factor = tl.rsqrt(tl.sum(centred * centred, 0) / channels + eps)

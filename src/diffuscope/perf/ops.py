@@ -18,6 +18,9 @@ PARTS, PROGRAMS = 512, 1024
 
 _warming: list[Thread] = []
 
+FEW_PIXELS, LARGE_WEIGHT = 128, 1 << 23
+"""Pixels of a batch, and numbers in a weight, where a convolution is computed as a matrix product."""
+
 broken: str | None = None if find_spec("triton") else "it is not installed"
 """Why no kernel runs any more."""
 
@@ -51,8 +54,9 @@ def warm(device: torch.device, dtype: torch.dtype) -> None:
         lambda: group_norm(norm, Map(x), silu=True),
         lambda: group_norm(wide, Map(y), silu=True),
         lambda: (add(x, x, x[0, :, 0, 0]), upsample(x, (16, 16))),
+        lambda: add(x[:, :4], None, x[0, :4, 0, 0]),
         lambda: (join(x, y), geglu(x[:, :, 0, 0])),
-        *(partial(layer_norm, layer, layer.weight[None], layer.weight[None]) for layer in layers),
+        *(partial(layer_norm, layer, layer.weight[None], layer.bias) for layer in layers),
     ]
 
     def run(sample: Callable[[], object]) -> None:
@@ -94,8 +98,19 @@ def image(x: Tensor, like: Tensor) -> Tensor:
 
 
 def product(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution without its bias."""
-    return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+    """The convolution without its bias.
+
+    Where few pixels meet a large weight, reading the weight is all the work, and a matrix product is quicker at that.
+    """
+    few = len(x) * _pixels(x) <= FEW_PIXELS and layer.weight.numel() >= LARGE_WEIGHT
+    if not (fuses(x) and few and layer.kernel_size == (3, 3) and layer.stride == (1, 1)):
+        return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    batch, channels, height, width = x.shape
+    image, row, pixel, _ = padded.stride()
+    windows = padded.as_strided((batch, height, width, 3, 3, channels), (image, row, pixel, row, pixel, 1))
+    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
+    return (windows.reshape(-1, 9 * channels) @ weight.T).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Map:
@@ -171,22 +186,17 @@ def group_norm(
     return y
 
 
-def layer_norm(norm: nn.LayerNorm, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-    """``x + residual``, or ``x``, and its layer norm, for tokens [B,T,C]."""
+def layer_norm(norm: nn.LayerNorm, x: Tensor, shift: Tensor) -> Tensor:
+    """Layer norm of ``x + shift`` for tokens [B,T,C] and ``shift`` [C]."""
     width = x.shape[-1]
     if not fuses(x) or width > 8192:
-        total = x if residual is None else x + residual
-        return total, F.layer_norm(total, (width,), norm.weight, norm.bias, norm.eps)
+        return F.layer_norm(x + shift, (width,), norm.weight, norm.bias, norm.eps)
     from diffuscope.perf import kernels
 
     x = x.contiguous()
-    y, other = torch.empty_like(x), x if residual is None else residual.contiguous()
-    total = x if residual is None else torch.empty_like(x)
-    kernels.layer_norm[x.numel() // width,](
-        x, other, norm.weight, norm.bias, total, y, width, norm.eps, int(residual is not None),
-        BLOCK=1 << (width - 1).bit_length(),
-    )  # fmt: skip
-    return total, y
+    y, block = torch.empty_like(x), 1 << (width - 1).bit_length()
+    kernels.layer_norm[x.numel() // width,](x, shift, norm.weight, norm.bias, y, width, norm.eps, BLOCK=block)
+    return y
 
 
 def geglu(x: Tensor) -> Tensor:

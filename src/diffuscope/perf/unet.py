@@ -10,10 +10,9 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffuscope.models.unet import Stage, UNet
-from diffuscope.nn.attention import Attention
 from diffuscope.nn.blocks import ResidualBlock, Transformer, TransformerBlock
 from diffuscope.nn.embeddings import sinusoidal_embedding
 from diffuscope.perf import ops
@@ -72,6 +71,8 @@ class FastUNet:
         self.qkv = {each: Joined([each.query, each.key, each.value]) for each in attentions}
         self.kv = {each.cross_attn: Joined([each.cross_attn.key, each.cross_attn.value]) for each in blocks}
         lay_channels_last(unet)
+        transformers = [each for stage in stages for each in modules(stage.attn, Transformer)]
+        self.shifts = {part: shifts for each in transformers for part, shifts in _shifts(each).items()}
 
     @property
     def shares(self) -> bool:
@@ -122,25 +123,42 @@ class FastUNet:
 
     def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]]) -> Map:
         h = ops.pointwise(network.proj_in, ops.tokens(ops.group_norm(network.norm, x, silu=False)))
-        last: Tensor | None = None
         for block in modules(network.block, TransformerBlock):
-            h, last = self._block(block, h, last, next(texts))
-        h = ops.pointwise(network.proj_out, h if last is None else h + last)
+            h = self._block(block, h, next(texts))
+        h = F.linear(h, network.proj_out.weight.flatten(1), self.shifts[network][0])
         return ops.add(ops.image(h, x.x), _spread(x.x, len(h)), None)
 
-    def _block(
-        self, block: TransformerBlock, h: Tensor, before: Tensor | None, text: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The block's input plus its attention, and its feed-forward part, which is still to be added."""
-        h, normed = ops.layer_norm(block.norm1, h, before)
+    def _block(self, block: TransformerBlock, h: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
+        """The block, for ``h`` [N,T,C] and its result without the biases that ``shifts`` has. May write to ``h``."""
+        first, second, third = self.shifts[block]
+        normed = ops.layer_norm(block.norm1, h, first)
         q, k, v = _split(self.qkv[block.self_attn](normed), 3, block.self_attn.heads)
-        h, normed = ops.layer_norm(block.norm2, h, _attend(block.self_attn, q, k, v))
-        rows = len(text[0])
-        h, normed = _spread(h, rows), _spread(normed, rows)
+        h = _added(h, _attend(q, k, v), block.self_attn.out)
+        h = _spread(h, len(text[0]))
+        normed = ops.layer_norm(block.norm2, h, second)
         (q,) = _split(F.linear(normed, block.cross_attn.query.weight), 1, block.cross_attn.heads)
-        h, normed = ops.layer_norm(block.norm3, h, _attend(block.cross_attn, q, *text))
-        fc1, fc2 = block.ff.fc1, block.ff.fc2
-        return h, F.linear(ops.geglu(F.linear(normed, fc1.weight, fc1.bias)), fc2.weight, fc2.bias)
+        h = _added(h, _attend(q, *text), block.cross_attn.out)
+        hidden = F.linear(ops.layer_norm(block.norm3, h, third), block.ff.fc1.weight, block.ff.fc1.bias)
+        return _added(h, ops.geglu(hidden), block.ff.fc2)
+
+
+def _shifts(network: Transformer) -> dict[nn.Module, tuple[Tensor, ...]]:
+    """Biases that are left out of the sums of a transformer: before each of a block's norms, and in ``proj_out``.
+
+    Without them a sum is part of the product before it.
+    """
+    weight = network.proj_out.weight
+    found: dict[nn.Module, tuple[Tensor, ...]] = {}
+    total = torch.zeros(weight.shape[1], device=weight.device)
+    for block in modules(network.block, TransformerBlock):
+        shifts = []
+        for layer in (block.self_attn.out, block.cross_attn.out, block.ff.fc2):
+            shifts.append(total.to(weight.dtype))
+            total = total + layer.bias.float()
+        found[block] = tuple(shifts)
+    assert network.proj_out.bias is not None
+    bias = network.proj_out.bias.float() + weight.flatten(1).float() @ total
+    return found | {network: (bias.to(weight.dtype),)}
 
 
 def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
@@ -153,10 +171,15 @@ def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
     return ops.add(h, shortcut, block.conv2.bias)
 
 
-def _attend(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[N,T,C] from heads [N,heads,T,H]."""
-    y = F.scaled_dot_product_attention(q, k, v)
-    return F.linear(y.transpose(1, 2).flatten(2), attention.out.weight, attention.out.bias)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _added(h: Tensor, x: Tensor, layer: nn.Linear) -> Tensor:
+    """``h`` plus the layer of ``x`` without its bias, in the memory of ``h``."""
+    h.flatten(0, 1).addmm_(x.flatten(0, 1), layer.weight.T)
+    return h
 
 
 def _split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """Weights that are used together, side by side in memory; and whether any has changed."""
 
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
@@ -59,16 +60,19 @@ class Watch:
 
     def __init__(self, network: nn.Module) -> None:
         """Take the weights as they are now for unchanged."""
-        modules = list(network.modules())
-        self._parts: list[tuple[Mapping[str, object], str, object]] = []
-        self._parts += [(each._modules, name, part) for each in modules for name, part in each._modules.items()]
-        self._parts += [(each._parameters, name, part) for each in modules for name, part in each._parameters.items()]
+        places = [
+            (owner, name, part)
+            for module in network.modules()
+            for owner in (module._modules, module._parameters)
+            for name, part in owner.items()
+        ]
+        self._owners, self._names, self._parts = zip(*places, strict=True)
         self._parameters = list(network.parameters())
         self._state = self._now()
 
     def is_same(self) -> bool:
         """Whether the network has the modules and parameters that it had."""
-        return all(owner.get(name) is part for owner, name, part in self._parts)
+        return all(map(operator.is_, map(dict.get, self._owners, self._names), self._parts))
 
     def is_unchanged(self) -> bool:
         """Whether these parameters have the same values in the same places."""
