@@ -34,8 +34,7 @@ _CHUNK = regex.compile(r"\S+")
 _SPECIAL = regex.compile(r"(<\|startoftext\|>|<\|endoftext\|>)")
 _WORD = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
 _FILE_LIMIT = 1 << 24  # bytes read of a table of merges, packed and unpacked; CLIP's has 3 million
-_CACHED_CHUNKS = 1 << 16
-_CACHED_LENGTH = 64
+_CACHED = 1 << 20  # characters of chunks whose tokens are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,8 @@ class Tokenizer:
         self._table = _clips_table() if path is None else _read_table(Path(path))
         self.start, self.end = len(self.tokens) - 2, len(self.tokens) - 1
         self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._cache: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
+        self._cached = 0  # characters
         self.added_tokens: dict[str, tuple[int, ...]] = {}
         self._added: dict[str, tuple[int, ...]] = {}  # by the word in lower case
         self._added_pattern: regex.Pattern[str] | None = None
@@ -172,8 +172,7 @@ class Tokenizer:
 
     def words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
         """The words of a text in order, lower-cased, each with its token ids; punctuation marks count as words."""
-        pieces = (word for chunk in _CHUNK.findall(text) for word in self._pieces(chunk))
-        return [(word.word if isinstance(word, _AddedToken) else word, tuple(self._ids(word))) for word in pieces]
+        return [word for chunk in _CHUNK.findall(text) for word in self._chunk_words(chunk)]
 
     def cut(self, text: str) -> str:
         """The end of ``text`` that ``encode`` drops, from the first word that is not kept whole; "" if all fits."""
@@ -230,13 +229,19 @@ class Tokenizer:
         return WordTrace(word, start, tuple(merges), tuple(ids))
 
     def _chunk_ids(self, chunk: str) -> tuple[int, ...]:
+        return tuple(i for _, ids in self._chunk_words(chunk) for i in ids)
+
+    def _chunk_words(self, chunk: str) -> list[tuple[str, tuple[int, ...]]]:
+        """The words of a chunk, each with its ids; a call asks several times."""
         known = self._cache.get(chunk)
         if known is None:
-            known = tuple(i for word in self._pieces(chunk) for i in self._ids(word))
-            if len(self._cache) >= _CACHED_CHUNKS:
+            pieces = self._pieces(chunk)
+            known = [(word.word if isinstance(word, _AddedToken) else word, tuple(self._ids(word))) for word in pieces]
+            self._cached += len(chunk)
+            if self._cached > _CACHED:
                 self._cache.clear()
-            if len(chunk) <= _CACHED_LENGTH:
-                self._cache[chunk] = known
+                self._cached = len(chunk)
+            self._cache[chunk] = known
         return known
 
     def _pieces(self, chunk: str) -> Iterator[str | _AddedToken]:
@@ -251,7 +256,11 @@ class Tokenizer:
                 yield from _words(part)
 
     def _ids(self, word: str | _AddedToken) -> Iterable[int]:
-        return word.ids if isinstance(word, _AddedToken) else self._merge(self._first_pieces(word))
+        if isinstance(word, _AddedToken):
+            return word.ids
+        if len(word) == 1 and word.isascii():
+            return (self._byte_ids[ord(word)] + 256,)
+        return self._merge(self._first_pieces(word))
 
     def _first_pieces(self, word: str) -> list[int]:
         if word in (START, END):

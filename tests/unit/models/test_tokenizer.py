@@ -10,6 +10,7 @@ import torch
 
 from diffuscope.errors import ModelNotFoundError, WeightsError
 from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.prompt import truncation_notice
 from refusals import refused
 
 ASSET = files("diffuscope") / "assets" / "bpe_simple_vocab_16e6.txt.gz"
@@ -112,11 +113,21 @@ def test_heap_merges_as_the_trace_does(tokenizer: Tokenizer, text: str) -> None:
 
 
 def test_the_cache_changes_nothing_and_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffuscope.models.tokenizer._CACHED_CHUNKS", 2)
+    monkeypatch.setattr("diffuscope.models.tokenizer._CACHED", 8)
     tokenizer = Tokenizer()
     texts = ["one two three four five", "five four three two one", "x" * 100]
     assert [tokenizer.tokenize(text) for text in texts * 2] == [Tokenizer().tokenize(text) for text in texts] * 2
-    assert len(tokenizer._cache) <= 2
+    assert sum(map(len, tokenizer._cache)) <= 100
+
+
+def test_a_long_word_is_encoded_once(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ids, its cut end, and the note on it, which a call asks for one after the other."""
+    text, merged, real = "abc" * 1000, [], Tokenizer._merge
+    monkeypatch.setattr(Tokenizer, "_merge", lambda self, ids: merged.append(len(ids)) or real(self, ids))
+    tokenizer.encode(text)
+    assert truncation_notice(text, tokenizer)
+    assert tokenizer.words(text)[0][0] == text
+    assert merged == [3000]
 
 
 def test_a_plain_table_of_merges_is_the_same_vocabulary(tokenizer: Tokenizer, tmp_path: Path) -> None:
