@@ -47,6 +47,10 @@ class DiffuscopeError(Exception):
         return visible(shortened(super().__str__()))
 
 
+LONGEST_NAME = 256
+"""Of a name that is compared with others."""
+
+
 class Unquoted(str):
     """Words that describe what an ``InputError`` got, shown without quotes."""
 
@@ -91,7 +95,9 @@ def shown(value: object) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: "Did you mean 'x'?" for the most similar of the known names, or "" where none is similar."""
-    close = difflib.get_close_matches(name, [*known], n=1)
+    if len(name) > LONGEST_NAME:  # difflib would compare millions of letters for hours
+        return ""
+    close = difflib.get_close_matches(name, [each for each in known if len(each) <= LONGEST_NAME], n=1)
     return f"Did you mean {close[0]!r}?" if close else ""
 
 

@@ -12,8 +12,11 @@ from diffuscope.errors import DiffuscopeError, InputError, ModelNotFoundError
 from diffuscope.weights.layout import diffusers_folder
 
 _ID = re.compile(
-    r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<file>(/\w[\w.-]*)+)?(@(?P<revision>[\w./-]+))?"
+    r"(?!.*\.\.)(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<file>(/\w[\w.-]*)+)?(@(?P<revision>\w[\w./-]*))?"
 )
+TIMEOUT = 10.0
+"""Seconds for the hub's first answer."""
+
 _SMALL = re.compile(
     r"model_index\.json|(unet|vae|text_encoder(_2)?)/config\.json|scheduler/scheduler_config\.json"
     r"|tokenizer(_2)?/(merges\.txt|special_tokens_map\.json|tokenizer_config\.json)"
@@ -116,7 +119,9 @@ def _download(repository: str, revision: str | None, file: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        names = HfApi().list_repo_files(repository, revision=revision)
+        # This asks once, where listing the files would ask a missing network six times, for half a minute.
+        siblings = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT).siblings
+        names = [each.rfilename for each in siblings or ()]
         if file is not None and file not in names:
             raise ModelNotFoundError(f"{repository} has no file {file!r}; it has {', '.join(names[:5])} ...")
         wanted = needed(repository, names) if file is None else [file]

@@ -49,6 +49,8 @@ class Components:
     text_encoder_2: TextEncoder | None = None
     vae_name: str | None = None
     """File or folder of a VAE that replaces the model's own."""
+    files: tuple[Path, ...] = ()
+    """Its weight files."""
     notes: tuple[str, ...] = ()
     """One sentence on each of its files with something that is not used."""
 
@@ -132,7 +134,9 @@ def load_components(
         if part.startswith("text_encoder")
     }
     config = replace(config, base=None)  # the components are whole
-    return Components(config=config, notes=description.notes, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
+    opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
+    found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
+    return replace(found, notes=description.notes, files=tuple(opened_files))
 
 
 def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:

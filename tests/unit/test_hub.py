@@ -2,6 +2,7 @@
 
 import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,23 @@ def test_a_folder_goes_before_an_id(cache: Path, tiny_folder: Path, tmp_path: Pa
         ds.load("owner/other")
 
 
-@pytest.mark.parametrize("name", ["model", "/a/b", "./a/b", "a//b", "../b", "a/..", "a/b/../c", "a\\b", "https://a/b"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model",
+        "/a/b",
+        "./a/b",
+        "a//b",
+        "../b",
+        "a/..",
+        "a/b/../c",
+        "a\\b",
+        "https://a/b",
+        "a/b@../c",
+        "a/b@c/../../d",
+        "a/b@/c",
+    ],
+)
 def test_what_is_no_id(cache: Path, name: str) -> None:
     assert not hub.is_id(name)
 
@@ -112,3 +129,32 @@ def test_a_sharded_network_is_fetched_with_its_index(variant: str) -> None:
 def test_a_repository_without_a_model_lists_its_files() -> None:
     with refused("name_or_path", "owner/name"):
         hub.needed("owner/name", ["README.md", "a.safetensors"])
+
+
+def test_without_a_network_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt folder looks like an id, and must not cost half a minute of retries."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                asked.append(connection.recv(65536).split(b" ")[1].decode())
+                connection.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ModelNotFoundError, match="no model 'models/sd15': there is no such folder") as caught:
+            ds.load("models/sd15")
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert asked.count("/api/models/models/sd15") == 1
+    assert len(str(caught.value).splitlines()) == 1

@@ -96,6 +96,43 @@ def test_a_pickle(tmp_path: Path, name: str, ending: str) -> None:
     assert not canary.exists()
 
 
+@pytest.mark.parametrize(("write", "says"), [(zipped, "'posix.system'"), (plain, "'posix.system'"), (legacy, "system")])
+def test_a_refusal_names_what_the_pickle_would_call_and_gives_no_advice(tmp_path: Path, write, says: str) -> None:
+    path = tmp_path / "model.ckpt"
+    write(path, {"a": Hostile(os.system, "true")})
+    with pytest.raises(WeightsError) as caught:
+        open_store(path, allow_pickle=True)
+    assert says in str(caught.value)
+    assert "torch.load" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def deflated(path: Path, content: object) -> None:
+    torch.save(content, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {each.filename: archive.read(each) for each in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+BOMBS = {
+    "buffers of a gigabyte": (zipped, {"a": Hostile(bytearray, 10**9)}),
+    "buffers of a gigabyte in a plain pickle": (plain, {"a": Hostile(bytearray, 10**9)}),
+    "a compressed archive": (deflated, {"a": torch.ones(2), "epochs": [0] * 10**5}),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_pickle_asks_for_no_large_memory(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, content = BOMBS[name]
+    write(tmp_path / "model.ckpt", content)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was read"))
+    with pytest.raises(WeightsError, match=r"bytearray|compressed"):
+        open_store(tmp_path / "model.ckpt", allow_pickle=True)
+
+
 BIN = {"model.safetensors": "pytorch_model.bin", "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin"}
 
 

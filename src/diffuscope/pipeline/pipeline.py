@@ -41,6 +41,7 @@ from diffuscope.prompt import encode_all
 from diffuscope.prompt.parts import check_one_text
 from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Denoiser, Tap, TapArgument
+from diffuscope.weights.store import stamps
 
 
 class Pipeline:
@@ -74,6 +75,8 @@ class Pipeline:
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
         self.engine = Engine(fast)
+        parameters = (each for network in components.networks.values() for each in network.parameters())
+        self._mapped = stamps.stamps(components.files, parameters)
 
     if not TYPE_CHECKING:  # for a type checker there are no further attributes
 
@@ -148,6 +151,7 @@ class Pipeline:
 
         Raises:
             InputError: an argument is not possible; before any network runs.
+            WeightsError: a file of the model was changed in place.
             ImageError: ``image`` or ``mask_image`` cannot be read.
             OutOfMemoryError: the size cannot fit into the memory that is left, or a prompt or image could not be
                 encoded.
@@ -237,14 +241,16 @@ class Pipeline:
             InputError: no such layout, or the file's name does not end in .safetensors.
             OutputError: the folder is not empty, the file exists, or it cannot be written.
         """
+        stamps.check(self._mapped)
         with self.adapters.using():
             return save.save(self.components, Path(folder), layout)
 
     def _begin(self, call: Call) -> Run:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         components = self.components
+        stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
-        rows, preset = planned.images * (2 if planned.guided else 1), planned.preset
+        rows, preset = planned.images * planned.passes, planned.preset
         memory.check(self.config, preset.width, preset.height, planned.images, rows, self.unet.conv_in.weight)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)

@@ -28,7 +28,7 @@ from diffuscope.diffusion.samplers.lms import lms
 from diffuscope.diffusion.samplers.pndm import f_pndm, ipndm, pndm
 from diffuscope.diffusion.samplers.restart import restart
 from diffuscope.diffusion.samplers.unipc import unipc
-from diffuscope.errors import InputError
+from diffuscope.errors import LONGEST_NAME, InputError
 
 Timesteps = Literal["fractional", "whole", "drop_last", "distilled"]
 """Which training timesteps a reference visits: fractional ones; whole ones; the whole ones of a grid with one more
@@ -187,7 +187,7 @@ def find(name: str) -> SamplerMatch:
     Raises:
         InputError: no sampler has that name; the message lists all and suggests the nearest.
     """
-    plain = _plain(name)
+    plain = _plain(name[:LONGEST_NAME])  # no name is longer, and difflib would take minutes
     if info := _BY_PLAIN_NAME.get(plain):
         return SamplerMatch(info, None)
     for spacing in SPACINGS[1:]:

@@ -132,7 +132,7 @@ def _foreign(tensors: Shapes) -> Identity | None:
         compiled = re.compile(pattern)
         name = next((name for name in tensors if compiled.fullmatch(name)), None)
         if name is not None:
-            return Identity(kind=kind, evidence=(f"it has {name}",))
+            return Identity(kind=kind, evidence=(f"it has {name[:100]}",))
     return None
 
 
@@ -245,5 +245,5 @@ def _embedding(tensors: Shapes) -> Identity | None:
         return None
     dims = {name: info.shape[-1] for name, info in tensors.items()}
     families = tuple(name for name, widths in _text_widths().items() if sorted(widths) == sorted(dims.values()))
-    evidence = tuple(f"{name} has {dim}-dim vectors" for name, dim in dims.items())
+    evidence = tuple(f"{name[:100]} has {dim}-dim vectors" for name, dim in dims.items())
     return Identity(kind="embedding", families=families, evidence=evidence)

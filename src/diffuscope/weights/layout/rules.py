@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from diffuscope.errors import WeightMismatchError
+from diffuscope.errors import WeightMismatchError, shown
 
 HOLE = re.compile(r"\{(\w+)\}")
 
@@ -65,11 +65,14 @@ def rename(
         if len(names) != 1:
             matches = f"{len(names)} rules ({', '.join(names)})" if names else "no rule"
             raise WeightMismatchError(
-                f"tensor {key!r} is matched by {matches}, expected exactly one; the file is of another kind of network"
+                f"tensor {shown(key)} is matched by {matches[:300]}, expected exactly one; "
+                "the file is of another kind of network"
             )
         (name,) = names
         if name in renamed:
-            raise WeightMismatchError(f"tensors {origin[name]!r} and {key!r} both mean {name!r}; keep one of them")
+            raise WeightMismatchError(
+                f"tensors {shown(origin[name])} and {shown(key)} both mean {shown(name)}; keep one of them"
+            )
         renamed[name], origin[name] = tensor, key
     return renamed
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from diffuscope.errors import WeightMismatchError
+from diffuscope.errors import WeightMismatchError, shown
 from diffuscope.weights.store.old_names import current_names
 
 
@@ -49,15 +49,15 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str =
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise WeightMismatchError(
-                f"tensor {name!r} of {source} has shape {list(tensor.shape)}, expected {list(wanted[name].shape)}; "
-                "give the file and the configuration of the same network"
+                f"tensor {shown(name)} of {source} has shape {list(tensor.shape)}, expected "
+                f"{list(wanted[name].shape)}; give the file and the configuration of the same network"
             )
         if not tensor.is_floating_point():
             raise WeightMismatchError(
-                f"tensor {name!r} of {source} has dtype {tensor.dtype}, expected floats; save it again"
+                f"tensor {shown(name)} of {source} has dtype {tensor.dtype}, expected floats; save it again"
             )
     module.load_state_dict(tensors, strict=True, assign=True)
 
 
 def _some(names: Iterable[str]) -> str:
-    return ", ".join(islice(sorted(names), 3)) + ", ..." * (len(list(names)) > 3)
+    return ", ".join(name[:100] for name in islice(sorted(names), 3)) + ", ..." * (len(list(names)) > 3)

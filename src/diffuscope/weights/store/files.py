@@ -279,7 +279,7 @@ def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in TORCH:
         _refuse(path, f"tensor {shown(name)} has the unknown dtype {shown(dtype)}")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2 or len(shape) > DIMENSIONS_LIMIT:
+    if not is_shape(shape) or not _naturals(offsets) or len(offsets) != 2:
         numbers = f"shape {str(shape)[:99]} and offsets {str(offsets)[:99]}"
         _refuse(path, f"tensor {shown(name)} has {numbers}, which are not natural numbers, a few each")
     start, end = offsets
@@ -290,6 +290,11 @@ def _tensor_info(path: Path, name: str, entry: Any) -> TensorInfo:
             f"tensor {shown(name)} takes {end - start} bytes, but {dtype} of shape {str(shape)[:99]} takes {wanted}",
         )
     return TensorInfo(dtype, tuple(shape), start, end)
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a JSON value is the shape of a tensor: a few natural numbers."""
+    return isinstance(value, list) and len(value) <= DIMENSIONS_LIMIT and _naturals(value)
 
 
 def _naturals(numbers: Any) -> bool:

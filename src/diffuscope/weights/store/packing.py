@@ -8,19 +8,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffuscope.errors import InputError, Unquoted, WeightMismatchError, WeightsError
+from diffuscope.errors import InputError, Unquoted, WeightMismatchError, WeightsError, shown
 from diffuscope.weights.store import files
 
 FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
 
 TABLE_LIMIT = 1 << 28
-"""Most values (1 GiB as float32) of a tensor stored by rows, whose size only the metadata states."""
+"""Most values (1 GiB as float32) of the tensors stored by rows together, whose sizes only the metadata state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,9 @@ def unpack(packed: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[st
     pieces = dict(packed)
     tensors = {name: _unpack_one(name, entry, pieces) for name, entry in entries.items()}
     if pieces:
-        raise WeightMismatchError(f"packed file: its metadata does not describe {sorted(pieces)[:3]}; save it again")
+        raise WeightMismatchError(
+            f"packed file: its metadata does not describe {shown(sorted(pieces)[:3])}; save it again"
+        )
     return tensors
 
 
@@ -105,18 +106,26 @@ def _column(scale: Tensor, like: Tensor) -> Tensor:
 
 def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
     if metadata.get("format") != FORMAT:
-        raise WeightsError(f"packed file: its format is {metadata.get('format')!r}, expected {FORMAT!r}")
-    try:
-        table: dict[str, dict[str, Any]] = json.loads(metadata["packing"])
-        entries = {k: Entry(tuple(map(int, v["shape"])), bool(v["int8"]), bool(v["rows"])) for k, v in table.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise WeightsError(f"packed file: its metadata does not describe the packing ({error!r})") from error
-    for name, entry in entries.items():
-        if entry.rows and not (entry.shape and min(entry.shape) >= 0 and prod(entry.shape) <= TABLE_LIMIT):
-            raise WeightsError(
-                f"packed file: {name!r} would have shape {list(entry.shape)}, expected at most {TABLE_LIMIT} values"
-            )
+        raise WeightsError(f"packed file: its format is {shown(metadata.get('format'))}, expected {FORMAT!r}")
+    table = files.parse_json(metadata.get("packing", ""), "packed file: the packing in its metadata", "save it again")
+    entries = {name: _entry(name, value) for name, value in table.items()}
+    by_rows = {name: prod(entry.shape) for name, entry in entries.items() if entry.rows}
+    if sum(by_rows.values()) > TABLE_LIMIT:
+        largest = max(by_rows, key=lambda name: by_rows[name])
+        raise WeightsError(
+            f"packed file: its tables would have {sum(by_rows.values())} values, {shown(largest)} the most, expected "
+            f"at most {TABLE_LIMIT}"
+        )
     return entries
+
+
+def _entry(name: str, value: object) -> Entry:
+    """One entry of the metadata, checked: its shape may ask for memory that the file does not have."""
+    if isinstance(value, dict) and value.keys() == {"shape", "int8", "rows"}:
+        shape, int8, rows = value["shape"], value["int8"], value["rows"]
+        if files.is_shape(shape) and isinstance(int8, bool) and isinstance(rows, bool) and (shape or not rows):
+            return Entry(tuple(shape), int8, rows)
+    raise WeightsError(f"packed file: its metadata does not describe how {shown(name)} is packed: {shown(value)}")
 
 
 def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
@@ -124,24 +133,26 @@ def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
     rows = _take(pieces, name + ROWS, torch.int32) if entry.rows else None
     stored = entry.shape if rows is None else (len(rows), *entry.shape[1:])
     if tuple(values.shape) != stored:
-        raise WeightMismatchError(f"packed tensor {name!r} has shape {list(values.shape)}, expected {list(stored)}")
+        raise WeightMismatchError(
+            f"packed tensor {shown(name)} has shape {list(values.shape)}, expected {list(stored)}"
+        )
     whole = values.float()
     if entry.int8:
         scale = _take(pieces, name + SCALE, torch.float32)
         if tuple(scale.shape) != stored[:1] or not scale.isfinite().all():
-            raise WeightMismatchError(f"packed tensor {name!r} needs a finite scale per row, {stored[0]} in all")
+            raise WeightMismatchError(f"packed tensor {shown(name)} needs a finite scale per row, {stored[0]} in all")
         whole = whole * _column(scale, whole)
     if rows is None:
         return whole
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < entry.shape[0]:
-        raise WeightMismatchError(f"packed tensor {name!r} names rows outside 0 to {entry.shape[0] - 1}")
+        raise WeightMismatchError(f"packed tensor {shown(name)} names rows outside 0 to {entry.shape[0] - 1}")
     return torch.zeros(entry.shape).index_copy(0, rows.long(), whole)
 
 
 def _take(pieces: dict[str, Tensor], name: str, dtype: torch.dtype | None) -> Tensor:
     piece = pieces.pop(name, None)
     if piece is None:
-        raise WeightMismatchError(f"packed file: {name!r} is missing; save it again")
+        raise WeightMismatchError(f"packed file: {shown(name)} is missing; save it again")
     if dtype is not None and piece.dtype != dtype:
-        raise WeightMismatchError(f"packed file: {name!r} is {piece.dtype}, expected {dtype}; save it again")
+        raise WeightMismatchError(f"packed file: {shown(name)} is {piece.dtype}, expected {dtype}; save it again")
     return piece

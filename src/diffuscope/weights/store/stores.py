@@ -1,6 +1,9 @@
 """Weight files opened without reading their tensors: safetensors, or a pickle where that is allowed."""
 
+import mmap
 import pickle
+import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuscope.errors import WeightsError
+from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.store import files
 from diffuscope.weights.store.files import Header, TensorInfo
 
@@ -23,6 +26,15 @@ DAMAGE = (
     *(IndexError, ImportError, MemoryError, OverflowError, AssertionError),
 )
 """What torch's reader raises on a damaged pickle, or one with more than tensors."""
+
+GLOBAL = re.compile(r"GLOBAL ([\w.]+)|([\w.]+) was not an allowed global")
+"""Where torch's refusal names what a pickle would call."""
+
+BUFFER = b"bytearray"
+"""What torch's reader lets a pickle call with any length."""
+
+PICKLE_LIMIT = 1 << 26
+"""Bytes of the pickle in an archive; that of a checkpoint with an optimiser is a hundredth of it."""
 
 FORMATS = {dtype: name for name, dtype in files.TORCH.items()}
 
@@ -74,14 +86,13 @@ def is_pickle(path: Path) -> bool:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    _check_sizes(path)
     try:
         content = _unpickled(path)
     except DAMAGE as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise WeightsError(
-            f"{path} is refused: it is a pickle that holds more than tensors, or is damaged ({first}); "
-            "nothing of it was run. Give the model as safetensors"
-        ) from error
+            f"{path} is refused: {_why(error)}; nothing of it was run. Give the model as safetensors"
+        ) from None
     for key in NESTS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -92,10 +103,41 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no tensor; give another file")
     for name, tensor in tensors.items():  # what no header can describe
         if tensor.dtype not in FORMATS or tensor.layout != torch.strided or tensor.is_quantized:
-            raise WeightsError(f"{path} is refused: tensor {name!r} is {tensor.dtype} of layout {tensor.layout}")
+            raise WeightsError(f"{path} is refused: tensor {shown(name)} is {tensor.dtype} of layout {tensor.layout}")
         if tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise WeightsError(f"{path} is refused: tensor {name!r} of shape {list(tensor.shape)} repeats few numbers")
+            raise WeightsError(
+                f"{path} is refused: tensor {shown(name)} of shape {list(tensor.shape)} repeats few numbers"
+            )
     return tensors
+
+
+def _why(error: BaseException) -> str:
+    """What is wrong with a pickle, without torch's advice to read it all the same."""
+    named = GLOBAL.search(str(error))
+    if named is not None:
+        return f"it is a pickle that holds more than tensors, {shown(named[1])}"
+    return f"it is a pickle that holds more than tensors, or is damaged ({type(error).__name__})"
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse what takes memory that the file does not have: compressed members, long pickles, buffers of zeros."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+                pickles = [member for member in members if member.filename.endswith(".pkl")]
+                if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                    raise WeightsError(f"{path} is refused: it is a compressed archive, which torch does not write")
+                if sum(member.file_size for member in pickles) > PICKLE_LIMIT:
+                    raise WeightsError(f"{path} is refused: its pickle is longer than {PICKLE_LIMIT} bytes")
+                asks = any(BUFFER in archive.read(member) for member in pickles)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise WeightsError(f"{path} is refused: it is a damaged archive; download it again") from error
+    else:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            asks = content.find(BUFFER) >= 0
+    if asks:
+        raise WeightsError(f"{path} is refused: it asks for a bytearray, which no tensor needs")
 
 
 def _unpickled(path: Path) -> Any:

@@ -139,3 +139,28 @@ def test_a_damaged_packed_file_is_an_error(damage, error):
     damage(packed, metadata)
     with pytest.raises(error, match="packed"):
         packing.unpack(packed, metadata)
+
+
+def table(**entry: object) -> dict[str, object]:
+    return {"shape": [4, 4], "int8": False, "rows": True} | entry
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({f"t{i}": table(shape=[1 << 20, 1 << 8]) for i in range(64)}, "would have 17179869184 values"),
+        ({"t": table(shape=[1 << 62] * 300_000)}, "does not describe how 't'"),
+        ({"t": table(shape=["9" * 4000] * 1000)}, "does not describe how 't'"),
+        ({"t": table(shape=[1 << 62] * 16)}, "values"),
+        ({"t": table(shape=[])}, "does not describe how 't'"),
+        ({"t": table(shape=[-1, 4])}, "does not describe how 't'"),
+        ({"t": table(shape=[True, 4])}, "does not describe how 't'"),
+        ({"t": table(rows=1)}, "does not describe how 't'"),
+        ({"t": table(more=1)}, "does not describe how 't'"),
+        ({"t" * 10**6: 3}, "does not describe how 'ttt"),
+    ],
+)
+def test_metadata_ask_for_no_memory_that_the_file_does_not_have(entries: dict[str, object], words: str) -> None:
+    with pytest.raises(WeightsError, match=words) as caught:
+        packing.unpack({}, {"format": packing.FORMAT, "packing": json.dumps(entries)})
+    assert len(str(caught.value)) < 1000

@@ -1,0 +1,49 @@
+"""What an error's sentence is made of stays short, whatever a stranger's file says."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import diffuscope as ds
+from diffuscope.errors import DiffuscopeError, nearest
+from refusals import refused
+
+
+def test_a_name_of_five_megabytes_is_compared_with_none() -> None:
+    assert nearest("euller", ["euler", "heun"]) == "Did you mean 'euler'?"
+    assert nearest("e" * 5_000_000, ["euler"]) == ""
+    assert nearest("euler", ["e" * 5_000_000]) == ""
+
+
+def test_a_sampler_of_five_megabytes_is_refused_in_a_line(tiny: ds.Pipeline) -> None:
+    with refused("sampler") as caught:
+        tiny.steps("a fox", sampler="x" * 5_000_000)
+    assert len(str(caught.value)) < 2000
+
+
+LONG = "x" * 1_000_000
+FILES = {
+    "a name of no kind": {LONG: torch.ones(1)},
+    "a name in the U-Net": {f"model.diffusion_model.{LONG}.weight": torch.ones(1)},
+    "a ControlNet of a long name": {f"control_model.{LONG}": torch.ones(1)},
+    "vectors of a long name": {LONG: torch.ones(2, 768)},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_tensor_of_a_long_name_is_refused_on_one_screen(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(FILES[name], path)
+    with pytest.raises(DiffuscopeError) as caught:
+        ds.load(path)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_network_with_a_tensor_of_a_long_name(folder: Path) -> None:
+    path = folder / "vae/diffusion_pytorch_model.safetensors"
+    save_file(load_file(path) | {f"{LONG}.weight": torch.ones(1)}, path)
+    with pytest.raises(DiffuscopeError) as caught:
+        ds.load(folder)
+    assert len(str(caught.value)) < 2000
