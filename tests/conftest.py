@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from diffuscope.config import TINY
 from diffuscope.data.corpus import Corpus, Picture
 from diffuscope.data.names import slug
+from diffuscope.diffusion import samplers
 from diffuscope.loading import Components
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
@@ -55,6 +57,17 @@ def tiny() -> Pipeline:
     for network in networks.values():
         network.eval().requires_grad_(False)
     return Pipeline(Components(config=TINY, tokenizer=Tokenizer(), **networks))
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """What a test registers as a sampler is gone after it."""
+    tables = (samplers.TABLE, samplers.SAMPLERS, samplers.table._BY_PLAIN_NAME)
+    kept = [dict(table) for table in tables]
+    yield
+    for table, before in zip(tables, kept, strict=True):
+        table.clear()
+        table.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ class Request(Options):
     num_inference_steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
     """denoising steps"""
     sampler: str | None = None
-    """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler"""
+    """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler; a function in Python"""
     sampler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """options of the sampler, such as eta=0.5 or s_churn=10"""
     sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None

@@ -185,11 +185,13 @@ def test_commands_in_documents_run(name: str, fast: Path, capsys):
     assert "identical: every pixel is the same" in capsys.readouterr().out
 
 
-def test_the_sampler_that_the_how_to_writes_works():
+@pytest.mark.usefixtures("registry")
+def test_the_sampler_that_the_how_to_writes_works(fast: Path):
     names: dict[str, object] = {}
     for code in python_blocks(ROOT / "docs/how-to/write-a-sampler.md"):
         exec(compile(code, "write-a-sampler.md", "exec"), names)
     assert {"midpoint", "end", "exact"} <= names.keys()  # the page itself compares the last two
+    assert (fast / "fox.png").exists()
 
 
 def test_decisions_are_short_and_numbered_without_a_gap():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
+from diffuscope.diffusion.samplers.contract import Sampler
 from diffuscope.diffusion.samplers.table import SamplerInfo, Timesteps, find
 from diffuscope.diffusion.timesteps import sigma_to_t, t_to_log_sigma
 from diffuscope.errors import InputError
@@ -81,7 +82,7 @@ class Schedule:
         self,
         num_inference_steps: int | None,
         *,
-        sampler: str = "euler",
+        sampler: str | Sampler = "euler",
         sigmas: str | Sequence[float] = "model",
         final_sigma: FinalSigma | None = None,
     ) -> Levels:
@@ -89,7 +90,8 @@ class Schedule:
 
         Args:
             num_inference_steps: 1 to the number of training timesteps. None where ``sigmas`` is a list.
-            sampler: any name that ``samplers.find`` knows. A fused one ("DPM++ 2M Karras") sets the spacing too.
+            sampler: any name that ``samplers.find`` knows, or a function. A fused name ("DPM++ 2M Karras") sets the
+                spacing too.
             sigmas: a spacing: "model" (as the config says), or "linspace", "leading" or "trailing" timesteps (Lin et
                 al. 2024, Table 2), "karras" (Karras et al. 2022, equation 5, rho 7), "exponential" (even in log
                 sigma), "beta" (quantiles of the beta distribution: Lee et al. 2024), "sgm_uniform" (even timesteps

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from diffuscope.diffusion.samplers import SAMPLERS, network_calls
+from diffuscope.diffusion.samplers import network_calls
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import matching
 from diffuscope.types import Tap
@@ -41,7 +41,7 @@ class RunTap(ABC):
         self.call, self.calls, self.images = -1, 1, 1
         if plan is not None:
             steps = len(plan.levels.sigmas) - 1  # of those planned: a run may hand over to another model
-            calls = network_calls(SAMPLERS[plan.preset.sampler], plan.planned_sigmas, **plan.sampler_options)
+            calls = network_calls(plan.sampler.function, plan.planned_sigmas, **plan.sampler_options)
             self.calls, self.images = sum(calls[:steps]), plan.images
 
     def wants(self, name: str) -> bool:

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 from torch import Generator, Tensor
 
+from diffuscope.diffusion import samplers
+from diffuscope.diffusion.samplers import Sampler
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import ImageSources
 from diffuscope.request import Request
@@ -42,9 +44,14 @@ class Call(Inputs, Request):
     """A whole call. ``Pipeline.__call__`` and ``Pipeline.steps`` take its fields as keywords."""
 
     prompt: str | Sequence[str] | Request | None = None  # type: ignore[assignment]  # in its place, a Request
+    sampler: str | Sampler | None = None  # type: ignore[assignment]  # or a function, which JSON cannot hold
 
     def __post_init__(self) -> None:
+        sampler = self.sampler
+        if callable(sampler):
+            object.__setattr__(self, "sampler", samplers.find(sampler).info.name)
         super().__post_init__()
+        object.__setattr__(self, "sampler", sampler)
         if (self.prompt is None) is (self.conditioning is None):
             got = Unquoted("neither") if self.prompt is None else Unquoted("both")
             raise InputError("prompt", got, "either a prompt or conditioning")

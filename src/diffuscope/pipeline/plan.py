@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from inspect import Parameter
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import MinLen
@@ -10,7 +11,7 @@ from torch import Generator, Tensor
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset
 from diffuscope.diffusion import samplers
-from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.images import MAX_PIXELS
@@ -51,6 +52,7 @@ class Plan:
     """One per image, where the call has generators; they draw the noise."""
     loras: Mapping[str, float]
     """Name -> weight of those that the prompts name."""
+    sampler: SamplerInfo
     sampler_options: Mapping[str, bool | float | str]
     levels: Levels
     """What the run visits: for img2img the last part of the schedule."""
@@ -89,12 +91,13 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     drawing = generators.per_image(call.generator, images)
     replayable = generators.are_seeds(drawing)
     seeds = generators.seeds(drawing) if drawing else seeds_of(call.seed, images)
-    preset = _filled(config, call)
+    sampler = samplers.find(config.preset.sampler if call.sampler is None else call.sampler)
+    preset = _filled(config, call, sampler)
     levels = schedule.levels(
-        preset.num_inference_steps, sampler=preset.sampler, sigmas=preset.sigmas, final_sigma=preset.final_sigma
+        preset.num_inference_steps, sampler=sampler.info.function, sigmas=preset.sigmas, final_sigma=preset.final_sigma
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
-    levels, planned = _visited(levels, config, call, TABLE[preset.sampler].variance_preserving)
+    levels, planned = _visited(levels, config, call, sampler.info.variance_preserving)
     negative = _negative_prompts(call, len(prompts))
     parts, negative_parts = _parts(config, call, prompts, negative, preset.num_inference_steps)
     composed = any([part.weight for part in own] != [1.0] for own in parts)
@@ -128,6 +131,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         generators=drawing,
         edits=(*call.edits, *(() if replayable else ("generator",))),
         loras=loras,
+        sampler=sampler.info,
         sampler_options=preset.sampler_options,
         levels=levels,
         planned_sigmas=planned,
@@ -228,7 +232,7 @@ def _images(call: Call, prompts: int) -> int:
     return images
 
 
-def _filled(config: ModelConfig, call: Call) -> Preset:
+def _filled(config: ModelConfig, call: Call, found: SamplerMatch) -> Preset:
     """The model's preset with the call's options filled in."""
     preset, factor = config.preset, config.vae.factor
     given: dict[str, Any] = {field.name: getattr(call, field.name) for field in fields(Preset)}
@@ -236,11 +240,10 @@ def _filled(config: ModelConfig, call: Call) -> Preset:
     if latents is not None and latents.ndim == 4:
         size = {"height": latents.shape[2] * factor, "width": latents.shape[3] * factor}
         given |= {name: pixels for name, pixels in size.items() if given[name] is None}
-    found = samplers.find(preset.sampler if call.sampler is None else call.sampler)
     given["sampler"] = found.info.name
     own = found.info.name == preset.sampler  # the preset's options and end are those of its sampler
     chosen = {**preset.sampler_options, **call.sampler_options} if own else call.sampler_options
-    given["sampler_options"] = _sampler_options(chosen, found.info.name)
+    given["sampler_options"] = _sampler_options(chosen, found.info)
     if call.sigmas is None:  # a fused name ("DPM++ 2M Karras") sets the schedule
         given["sigmas"] = found.spacing
     elif not isinstance(call.sigmas, str) and call.num_inference_steps is None:
@@ -263,16 +266,21 @@ def _filled(config: ModelConfig, call: Call) -> Preset:
     return preset
 
 
-def _sampler_options(given: Mapping[str, bool | float | str], sampler: str) -> dict[str, bool | float | str]:
+def _sampler_options(given: Mapping[str, bool | float | str], sampler: SamplerInfo) -> dict[str, bool | float | str]:
     """Options of a sampler, each of the type that it has there."""
-    known = samplers.options(TABLE[sampler].function)
+    known = samplers.options(sampler.function)
     found: dict[str, bool | float | str] = {}
     for name, value in given.items():
         argument = f"sampler_options.{name}"
         if name not in known:
             listed = ", ".join(f"{key}={parameter.default!r}" for key, parameter in known.items()) or "none"
-            raise InputError(argument, value, f"an option of {sampler}, which has {listed}", nearest(name, known))
-        found[name] = conformed(value, known[name].annotation, argument)
+            raise InputError(argument, value, f"an option of {sampler.name}, which has {listed}", nearest(name, known))
+        annotation = known[name].annotation  # of a stranger's function it may be missing, or a string
+        found[name] = (
+            value
+            if annotation is Parameter.empty or isinstance(annotation, str)
+            else conformed(value, annotation, argument)
+        )
     return found
 
 

@@ -122,7 +122,7 @@ def infotext(receipt: Receipt, index: int) -> str:
     is_img2img = receipt["image"] is not None and receipt["denoising_start"] is None
     settings: dict[str, object] = {
         "Steps": receipt["num_inference_steps"],
-        "Sampler": samplers.TABLE[receipt["sampler"]].label,
+        "Sampler": _label(receipt["sampler"]),
         "Schedule type": None if spacing == "model" else _SCHEDULE_TYPES.get(spacing, spacing.capitalize()),
         "CFG scale": f"{receipt['guidance_scale']:g}",
         "Seed": receipt["seed"][index],
@@ -145,6 +145,11 @@ def infotext(receipt: Receipt, index: int) -> str:
         lines.append(f"Negative prompt: {negative[prompt]}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items() if value is not None))
     return "\n".join(lines)
+
+
+def _label(sampler: str) -> str:
+    """Its name in user interfaces; of one's own function its name."""
+    return samplers.TABLE[sampler].label if sampler in samplers.TABLE else sampler
 
 
 def _quoted(value: object) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope import library
+from diffuscope.diffusion.samplers import TABLE
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
 from diffuscope.images import ImageSources, image_hash, open_image
 from diffuscope.loading import shipped_models
@@ -94,6 +95,9 @@ def replay(
         if (old[key] is None) is not (given[key] is None):
             wanted = "None, since the receipt has none" if old[key] is None else "the one whose hash is in the receipt"
             raise InputError(key, given[key], wanted)
+    if old["sampler"] not in TABLE:
+        hint = f"The image was made with a function of this name: samplers.register({old['sampler']})"
+        raise InputError("sampler", old["sampler"], "a sampler that is registered", hint)
     if lora_dir is not None:
         pipe.lora_dir = lora_dir
     with pipe.adapters.as_in_receipt(old["loras"]):

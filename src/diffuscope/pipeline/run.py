@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
-from diffuscope.diffusion.samplers import SAMPLERS, TABLE
 from diffuscope.errors import InputError, NonFiniteError, Unquoted
 from diffuscope.pipeline import memory
 from diffuscope.pipeline.codec import Check
@@ -21,13 +20,12 @@ from diffuscope.types import Denoiser, Levels, Noise, Step
 
 def sampler_steps(plan: Plan, denoise: Denoiser, x: Tensor, noise: PerImageNoise) -> Iterator[Step]:
     """The steps of the plan's sampler, with the noise and the options of its kind."""
-    info, levels = TABLE[plan.preset.sampler], plan.levels
+    info, levels = plan.sampler, plan.levels
     sampler_noise: Noise = noise
     if info.noise == "brownian":  # up to the model's highest level, so that a seed's path is the same in every run
         sampler_noise = BrownianNoise(plan.seeds, max(levels.sigmas[0], math.exp(levels.log_sigmas[-1])))
     extra = {"log_sigmas": levels.log_sigmas} if info.takes_log_sigmas else {}
-    sampler = SAMPLERS[info.name]
-    steps = sampler(denoise, x, plan.planned_sigmas, noise=sampler_noise, **extra, **plan.sampler_options)
+    steps = info.function(denoise, x, plan.planned_sigmas, noise=sampler_noise, **extra, **plan.sampler_options)
     return islice(steps, len(levels.sigmas) - 1)
 
 

@@ -1,16 +1,20 @@
 """Every sampler in a call: it is found by its names, gets the noise of its kind, and its seed is its picture."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 import diffuscope as ds
-from diffuscope.diffusion.samplers import TABLE
+from diffuscope.diffusion import samplers
+from diffuscope.diffusion.samplers import SAMPLERS, TABLE, SamplerInfo
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.pipeline import Pipeline
+from diffuscope.types import Step
 from refusals import refused
 
 SIZE = {"height": 32, "width": 32, "guidance_scale": 1.0}
@@ -113,3 +117,78 @@ def test_options_and_end_of_the_preset_are_those_of_its_sampler(tiny: Pipeline, 
         assert torch.equal(again(**call).latents, usual.latents)
     (path,) = usual.save(tmp_path / "fox.png")
     assert ds.replay(path, model=pipe).identical
+
+
+def half_euler(denoise, x, sigmas, *, noise=None, share=0.5) -> Iterator[Step]:
+    """Euler's method that goes only a share of the way to the clean estimate."""
+    for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        x0 = denoise(x, sigma)
+        step = Step(i, sigma_next, x + (x0 - x) * share * (1 - sigma_next / sigma), x0)
+        yield step
+        x = step.x
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_function_is_a_sampler(tiny: Pipeline, tmp_path: Path) -> None:
+    call = {"prompt": "a red fox", "seed": 3, "num_inference_steps": 4, **SIZE}
+    result = tiny(sampler=half_euler, sampler_options={"share": 1.0}, **call)
+    euler = tiny(sampler="euler", **call)
+    torch.testing.assert_close(result.latents, euler.latents, rtol=1e-4, atol=1e-4)
+    assert result.receipt["noise_levels"] == euler.receipt["noise_levels"]
+    assert result.receipt["sampler"] == "half_euler"
+    assert result.receipt["sampler_options"] == {"share": 1.0}
+    assert not torch.equal(tiny(sampler=half_euler, **call).latents, result.latents)
+    (path,) = result.save(tmp_path / "fox.png")
+    with refused("sampler", "half_euler") as caught:
+        ds.replay(path, model=tiny)
+    assert "samplers.register(half_euler)" in caught.value.hint
+    samplers.register(half_euler)
+    assert ds.replay(path, model=tiny).identical
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_registered_sampler_is_found_by_its_names(tiny: Pipeline) -> None:
+    row = SamplerInfo(half_euler, "Half Euler", aliases=("k_half",), noise="brownian", timesteps="drop_last")
+    for _ in range(2):  # as when a notebook's cell runs again
+        assert samplers.register(row) is row
+    call = {"prompt": "a red fox", "seed": 3, "num_inference_steps": 4, **SIZE}
+    wanted = tiny(sampler=half_euler, **call)
+    assert wanted.receipt["noise_levels"] == tiny(sampler="dpmpp_2m", **call).receipt["noise_levels"]
+    for name in ("half_euler", "Half Euler", "K-HALF", "Half Euler Karras"):
+        assert tiny(sampler=name, **call).receipt["sampler"] == "half_euler"
+    assert torch.equal(tiny(sampler="half_euler", **call).latents, wanted.latents)
+    assert ds.samplers()["half_euler"] is row
+    samplers.register(half_euler)
+    with refused("sampler", "k_half"):
+        tiny("a red fox", sampler="k_half")
+
+
+def euler(denoise, x, sigmas, *, noise=None) -> Iterator[Step]:
+    yield from half_euler(denoise, x, sigmas)
+
+
+def test_names_of_ours_are_not_given_away(tiny: Pipeline) -> None:
+    with refused("sampler", "euler"):
+        tiny("a red fox", sampler=euler, **SIZE)
+    with refused("sampler", "euler"):
+        samplers.register(euler)
+    with refused("sampler", "half_euler"):
+        samplers.register(SamplerInfo(half_euler, "DPM++ 2M"))
+    assert "half_euler" not in TABLE
+    assert tiny("a red fox", seed=1, sampler=SAMPLERS["euler"], **SIZE).receipt["sampler"] == "euler"
+
+
+def without_noise(denoise, x, sigmas) -> Iterator[Step]:
+    yield from half_euler(denoise, x, sigmas)
+
+
+@pytest.mark.parametrize("function", [without_noise, print, lambda *args, **options: iter((args, options)), str])
+def test_functions_that_are_no_samplers(tiny: Pipeline, function) -> None:
+    with refused("sampler"):
+        tiny("a red fox", sampler=function, **SIZE)
+
+
+def test_an_unknown_name_is_not_among_those_that_are_offered(tiny: Pipeline) -> None:
+    with refused("sampler", "half_euler") as caught:
+        tiny("a red fox", sampler="half_euler", **SIZE)
+    assert "half_euler" not in caught.value.want

@@ -23,7 +23,7 @@ A sampler keeps no state outside its generator, and works with any batch: image 
 """
 
 from diffuscope.diffusion.samplers.contract import Sampler, checked, final, network_calls, options
-from diffuscope.diffusion.samplers.table import SAMPLERS, TABLE, SamplerInfo, SamplerMatch, find
+from diffuscope.diffusion.samplers.table import SAMPLERS, TABLE, SamplerInfo, SamplerMatch, find, register
 
 __all__ = [
     "SAMPLERS",
@@ -36,4 +36,5 @@ __all__ = [
     "find",
     "network_calls",
     "options",
+    "register",
 ]

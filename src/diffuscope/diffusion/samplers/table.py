@@ -28,7 +28,7 @@ from diffuscope.diffusion.samplers.lms import lms
 from diffuscope.diffusion.samplers.pndm import f_pndm, ipndm, pndm
 from diffuscope.diffusion.samplers.restart import restart
 from diffuscope.diffusion.samplers.unipc import unipc
-from diffuscope.errors import LONGEST_NAME, InputError
+from diffuscope.errors import LONGEST_NAME, InputError, Unquoted
 
 Timesteps = Literal["fractional", "whole", "drop_last", "distilled"]
 """Which training timesteps a reference visits: fractional ones; whole ones; the whole ones of a grid with one more
@@ -42,7 +42,7 @@ class SamplerInfo:
     function: Sampler
     label: str
     """The name in user interfaces (AUTOMATIC1111's, where it has one)."""
-    order: int
+    order: int = 1
     """Global order of convergence of the deterministic part."""
     aliases: tuple[str, ...] = ()
     """Names elsewhere: the class in diffusers, the function in k-diffusion, further spellings."""
@@ -174,19 +174,71 @@ def _plain(name: str) -> str:
 
 _LIKE = 0.4
 
-_BY_PLAIN_NAME = {
-    _plain(spelling): info for info in TABLE.values() for spelling in (info.name, info.label, *info.aliases)
-}
+
+def _spellings(info: SamplerInfo) -> set[str]:
+    return {_plain(spelling) for spelling in (info.name, info.label, *info.aliases)}
 
 
-def find(name: str) -> SamplerMatch:
-    """The sampler of that name in any spelling, and the spacing in a fused name.
+_BY_PLAIN_NAME = {spelling: info for info in TABLE.values() for spelling in _spellings(info)}
+_OURS = frozenset(TABLE)
 
-    Upper and lower case, spaces and punctuation do not matter; ``+`` is ``p``.
+
+def register(info: SamplerInfo | Sampler) -> SamplerInfo:
+    """Make a sampler of one's own known by its function's name, by its label and by its aliases, in this process.
+
+    A name that was registered before is replaced, as when a notebook's cell runs again.
+
+    Args:
+        info: a row of the table; or the function alone, whose levels are then those of ``euler``.
 
     Raises:
-        InputError: no sampler has that name; the message lists all and suggests the nearest.
+        InputError: it is no sampler, or one of its names is that of another.
     """
+    info = info if isinstance(info, SamplerInfo) else _row_of(info)
+    _check_function(info.function)
+    old = TABLE.get(info.name)
+    for spelling in _spellings(info):
+        taken = _BY_PLAIN_NAME.get(spelling)
+        if info.name in _OURS or (taken is not None and taken is not old):
+            raise InputError("sampler", info.name, "names that no other sampler has", "Give the function another name")
+    for spelling in [known for known, row in _BY_PLAIN_NAME.items() if row is old]:
+        del _BY_PLAIN_NAME[spelling]
+    TABLE[info.name], SAMPLERS[info.name] = info, info.function
+    _BY_PLAIN_NAME.update(dict.fromkeys(_spellings(info), info))
+    return info
+
+
+def _row_of(function: Sampler) -> SamplerInfo:
+    return SamplerInfo(function, getattr(function, "__name__", "").replace("_", " "), noise="fresh")
+
+
+def _check_function(function: Sampler) -> None:
+    """Refuse what cannot be called as a sampler, or has no name for a receipt."""
+    name = getattr(function, "__name__", "")
+    try:
+        inspect.signature(function).bind(None, None, (), noise=None)
+    except (TypeError, ValueError):
+        want = "a generator function (denoise, x, sigmas, *, noise=None, **options)"
+        raise InputError("sampler", Unquoted(name or "no function"), want) from None
+    if not name.isidentifier():
+        raise InputError("sampler", Unquoted("a function without a name"), "one made by `def`: receipts name it")
+
+
+def find(name: str | Sampler) -> SamplerMatch:
+    """The sampler of that name in any spelling, and the spacing in a fused name; or the row of a function.
+
+    Upper and lower case, spaces and punctuation do not matter; ``+`` is ``p``. A function need not be registered.
+
+    Raises:
+        InputError: no sampler has that name; the message lists all and suggests the nearest. A function is no sampler,
+            or has the name of another.
+    """
+    if not isinstance(name, str):
+        _check_function(name)
+        known = TABLE.get(name.__name__)
+        if known is not None and known.function is not name and known.name in _OURS:
+            raise InputError("sampler", name.__name__, "a function whose name no other sampler has")
+        return SamplerMatch(known if known is not None and known.function is name else _row_of(name), None)
     plain = _plain(name[:LONGEST_NAME])  # no name is longer, and difflib would take minutes
     if info := _BY_PLAIN_NAME.get(plain):
         return SamplerMatch(info, None)
