@@ -51,6 +51,8 @@ class Components:
     """File or folder of a VAE that replaces the model's own."""
     files: tuple[Path, ...] = ()
     """Its weight files."""
+    file_name: str | None = None
+    """Of the single file or folder that they were read from, or the hub id; None of a shipped model."""
     notes: tuple[str, ...] = ()
     """One sentence on each of its files with something that is not used."""
 
@@ -135,8 +137,15 @@ def load_components(
     }
     config = replace(config, base=None)  # the components are whole
     opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
+    name = None if str(name_or_path) in shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
-    return replace(found, notes=description.notes, files=tuple(opened_files))
+    return replace(found, notes=description.notes, files=tuple(opened_files), file_name=name)
+
+
+def _file_name(name_or_path: str | PathLike[str], path: Path) -> str:
+    """The name of a model's file or folder, without the folders above it; a hub id as it is."""
+    is_path = os.path.exists(name_or_path) or path.is_file()  # noqa: PTH110
+    return path.absolute().name if is_path else str(name_or_path)
 
 
 def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:

@@ -28,7 +28,7 @@ def replay(flags: ReplayFlags, images: ImageFlags, source: ModelSource, adapters
     """Generate an image again from its receipt; report whether it is identical, or the first step that differs.
 
     A receipt has only the hashes of start images, masks, LoRAs and embeddings, so pass these files again. A model that
-    is not shipped needs --model.
+    is not shipped needs --model, or --models-dir with the file that the receipt names.
     """
     from diffuscope.output import check_output
 

@@ -293,6 +293,7 @@ class Pipeline:
             "loras": self.adapters.receipt_entries(loras),
             "embeddings": self.embeddings.receipt_entries(texts),
             "model": self.config.name,
+            "model_file": components.file_name,
             "vae": self.components.vae_name,
             "schedule": {"prediction": schedule.prediction, "zero_snr": schedule.zero_snr},
             "device": self.device.type,

@@ -41,7 +41,7 @@ _PROVENANCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "embeddings"), (list,)),
     **dict.fromkeys(("model", "device", "dtype"), (str,)),
     **dict.fromkeys(("threads", "image_index"), (int,)),
-    "vae": (str, type(None)),
+    **dict.fromkeys(("vae", "model_file"), (str, type(None))),
     **dict.fromkeys(("image", "mask_image"), (list, type(None))),
 }
 """Keys beside the options and ``format``, and the types of their values. Anybody can write a receipt."""
@@ -128,7 +128,7 @@ def infotext(receipt: Receipt, index: int) -> str:
         "Seed": receipt["seed"][index],
         "Size": f"{receipt['width']}x{receipt['height']}",
         "Model hash": receipt["weights"]["unet"][:10],
-        "Model": receipt["model"],
+        "Model": receipt["model"] if receipt["model_file"] is None else Path(receipt["model_file"]).stem,
         "VAE": receipt["vae"],
         "VAE hash": receipt["weights"]["vae"][:10],
         "Denoising strength": f"{receipt['strength']:g}" if is_img2img else None,
@@ -176,6 +176,7 @@ def read(path: str | PathLike[str]) -> Receipt:
     if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
         known = receipt.get("format") if isinstance(receipt, Mapping) else None
         raise ImageError(f"the receipt in {Path(path)} has format {known}; this version reads format {FORMAT}")
+    receipt = {"model_file": None, **receipt}  # older ones have none
     wrong = _flaw(receipt)
     if wrong is not None:
         raise ImageError(f"the receipt in {Path(path)} is damaged: its {wrong!r} is not possible")

@@ -70,7 +70,8 @@ def replay(
 
     Args:
         path: a PNG with our receipt.
-        model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names.
+        model: a Pipeline, or what ``load`` takes; None is the shipped model that the receipt names, or with
+            ``models_dir`` the file of the receipt's name there.
         image: the start image or images, or latents, if there were any: a receipt has only their hash.
         mask_image: the mask or masks, likewise.
         lora_dir: the folder of the LoRAs that the receipt names and ``model`` has not loaded.
@@ -139,18 +140,35 @@ def _pipeline(
 
 def _source(old: Receipt, source: ModelSource) -> ModelSource:
     """``source`` with what the receipt says of the model."""
-    if source.model is None and old["model"] not in shipped_models():  # a stranger's receipt must not choose a folder
-        raise ModelNotFoundError(
-            f"the receipt names the model {old['model']!r}, which is not shipped; pass its folder or file as model"
-        )
+    if source.model is None:
+        source = replace(source, model=_named_model(old, source), vae=source.vae or _named_vae(old, source))
     return replace(
         source,
-        model=old["model"] if source.model is None else source.model,
         device=old["device"] if source.device == "auto" and _is_here(old["device"]) else source.device,
         dtype=old["dtype"] if source.dtype == "auto" else source.dtype,
         prediction=old["schedule"]["prediction"],
         zero_snr=old["schedule"]["zero_snr"],
     )
+
+
+def _named_model(old: Receipt, source: ModelSource) -> str | Path:
+    """The shipped model of a receipt, or the one in ``models_dir``: a stranger must not choose any other file."""
+    if old["model"] in shipped_models() and (old["model_file"] is None or source.models_dir is None):
+        return str(old["model"])
+    name = old["model_file"] or old["model"]
+    if source.models_dir is not None:
+        return library.find(source.models_dir, name)
+    raise ModelNotFoundError(
+        f"the receipt names the model {name!r}, which is not shipped; pass its folder or file as model, or the folder "
+        "of all models as models_dir"
+    )
+
+
+def _named_vae(old: Receipt, source: ModelSource) -> Path | None:
+    """The VAE of a receipt in ``models_dir``, if it names one."""
+    if old["vae"] is None or source.models_dir is None:
+        return None
+    return library.find(source.models_dir, old["vae"], "vae")
 
 
 def _check_weights(old: Receipt, pipe: Pipeline) -> None:

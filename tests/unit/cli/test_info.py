@@ -73,6 +73,32 @@ def test_the_command_of_another_program_s_image_makes_one(library: Path, tmp_pat
     assert {name: made[name] for name in wanted} == wanted
 
 
+def test_replay_finds_model_and_vae_by_the_names_in_the_receipt(library: Path, tmp_path: Path, capsys) -> None:
+    out, flags = tmp_path / "out.png", ["--models-dir", str(library)]
+    call = ["generate", "fox <lora:ink:0.5>", *flags, "--model", "fox", "--vae", "better", "--seed", "1", "--quiet"]
+    assert main([*call, "--out", str(out)]) == 0
+    assert read(out)["model_file"] == "fox.safetensors"
+    assert main(["replay", str(out), *flags]) == 0
+    assert "identical: every pixel is the same" in capsys.readouterr().out
+    assert main(["info", str(out)]) == 0
+    assert ", Model: fox, VAE: better.safetensors, " in capsys.readouterr().out
+    assert main(["replay", str(out)]) == 2
+    assert "'fox.safetensors'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["{outside}/fox.safetensors", "../fox.safetensors", "owner/name", "\0", "x" * 5000])
+def test_a_stranger_s_receipt_opens_no_file_but_those_in_the_folder(
+    library: Path, tiny: Pipeline, tmp_path: Path, name: str, capsys
+) -> None:
+    outside = tmp_path / "fox.safetensors"
+    outside.write_bytes(b"must not be opened")
+    result = tiny("fox", seed=1)
+    result.receipt["model_file"] = name.format(outside=tmp_path)
+    (path,) = result.save(tmp_path / "out.png")
+    assert main(["replay", str(path), "--models-dir", str(library)]) == 2
+    assert "error: no model " in capsys.readouterr().err
+
+
 def test_every_text_of_an_image_is_shown_or_named(tiny: Pipeline, tmp_path: Path, capsys) -> None:
     """Beside a receipt too."""
     result = tiny("a fox", seed=1)
