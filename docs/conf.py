@@ -47,6 +47,7 @@ html_title = "diffuscope"
 html_static_path = ["_static"]
 html_extra_path = ["_extra"]  # written by write_generated
 html_css_files = ["pages.css"]
+html_js_files = ["pages.js"]
 html_theme_options = {"navigation_with_keys": True}
 if repository := generate.repository():
     html_theme_options["source_repository"] = repository
