@@ -7,6 +7,7 @@ import io
 import pkgutil
 import re
 import subprocess
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,10 +68,12 @@ def write(folder: Path) -> None:
         if module.name not in BESIDES
     ]
     pages["api-shared"] = modules(
-        "shared modules", [f"diffuscope.{part.name}" for part in here if not part.ispkg]
+        "Shared modules", [f"diffuscope.{part.name}" for part in here if not part.ispkg]
     )
     for part in (module.name for module in here if module.ispkg):
-        pages[f"api-{part}"] = modules(part, list(below(f"diffuscope.{part}")))
+        pages[f"api-{part}"] = modules(
+            f"diffuscope.{part}", list(below(f"diffuscope.{part}"))
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         path = folder / f"{name}.md"
@@ -190,12 +193,18 @@ def taps() -> str:
     return "\n".join(lines)
 
 
+def wrapped(line: str) -> str:
+    """A line of prose in lines of 80 columns; a line within a box is one already."""
+    return line if len(line) <= 80 or line[0] in "╭│╰" else textwrap.fill(line, 80)
+
+
 def command_line() -> str:
     lines = ["# Command line", ""]
     for command in ("", *COMMANDS):
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
             main([*command.split(), "--help"])
+        pages = "\n".join(map(wrapped, said.getvalue().rstrip().splitlines()))
         title = f"diffuscope {command}".strip()
-        lines += [f"## {title}", "", "```text", said.getvalue().rstrip(), "```", ""]
+        lines += [f"## {title}", "", "```text", pages, "```", ""]
     return "\n".join(lines)

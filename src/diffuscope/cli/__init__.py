@@ -137,7 +137,7 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            'Begin with: diffuscope generate "a red fox"',
+            "Begin with: diffuscope generate a red fox",
             "A command's options: diffuscope COMMAND --help",
         ]
     )
