@@ -16,6 +16,7 @@ from diffuscope import loading
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchError
 from diffuscope.feature_net import load_efficientnet, shipped_path
+from diffuscope.images import ImageSources, open_image, to_pixels
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -51,14 +52,21 @@ class ClipScore:
         pooled = self.text_encoder(ids.to(self.projection.device)).pooled
         return F.normalize(pooled.float(), dim=1)
 
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """[B,P] unit vectors of images [B,3,H,W] in [0,1], differentiable."""
+    def encode_images(self, images: Tensor | ImageSources) -> Tensor:
+        """[B,P] unit vectors of images [B,3,H,W] in [0,1], differentiable; or of PIL images or files, of any sizes."""
+        if not isinstance(images, Tensor):
+            sources = images if isinstance(images, list | tuple) else [images]
+            each = [to_pixels([open_image(source)]) / 2 + 0.5 for source in sources]
+            if not each:
+                raise InputError("images", images, "at least one image")
+            return torch.cat([self.encode_images(pixels) for pixels in each])
+        pixels = images
         features = self.feature_net.features(pixels.to(self.projection)).pooled
         return F.normalize(features @ self.projection.T, dim=1)
 
-    def __call__(self, pixels: Tensor, texts: str | Sequence[str]) -> Tensor:
-        """[B,K] cosine of each image [B,3,H,W] in [0,1] with each text."""
-        return self.encode_images(pixels) @ self.encode_texts(texts).T
+    def __call__(self, images: Tensor | ImageSources, texts: str | Sequence[str]) -> Tensor:
+        """[B,K] cosine of each image with each text: [B,3,H,W] in [0,1], PIL images or files."""
+        return self.encode_images(images) @ self.encode_texts(texts).T
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that a score depends on, by name."""

@@ -174,6 +174,18 @@ def image_hash(image: Image.Image) -> str:
     return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
 
 
+def tiled(images: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Images of one size in rows, on white; a single one as it is."""
+    if len(images) == 1:
+        return images[0]
+    width, height = images[0].size
+    columns = min(columns, len(images))
+    sheet = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
+    for k, image in enumerate(images):
+        sheet.paste(image, (k % columns * width, k // columns * height))
+    return sheet
+
+
 def write_png(
     path: str | os.PathLike[str],
     image: Image.Image,

@@ -4,7 +4,7 @@ Shape letters: B images in a batch, C latent channels, H W latent height and wid
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from torch import Tensor
@@ -37,13 +37,31 @@ def tapped(tap: Tap | None, name: str, value: Tensor) -> Tensor:
     return tap(name, value)
 
 
-@dataclass(slots=True)
-class Step:
+class Brief:
+    """A dataclass whose repr shows tensors by their shapes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        parts = [f"{each.name}={_brief(getattr(self, each.name))}" for each in fields(self) if each.repr]  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, Tensor):
+        return str(list(value.shape))
+    if isinstance(value, tuple | list) and value and isinstance(value[0], Tensor):
+        return f"{len(value)} x {list(value[0].shape)}"
+    return f"{value:.4g}" if isinstance(value, float) else repr(value)
+
+
+@dataclass(slots=True, repr=False)
+class Step(Brief):
     """One finished sampler step, for progress bars, previews and cancelling. The sampler continues from ``x``."""
 
     index: int
     sigma: float
-    """Noise level of ``x``, after this step."""
+    """Noise level of ``x``, so after this step; the step began at ``run.levels.sigmas[index]``."""
     x: Tensor
     """[B,C,H,W] latents at that noise level. May be assigned: the sampler continues from it."""
     x0: Tensor
@@ -68,8 +86,8 @@ class Levels:
     """log sigma of every training timestep, increasing: for the timesteps of levels between ``sigmas``."""
 
 
-@dataclass(frozen=True)
-class Conditioning:
+@dataclass(frozen=True, repr=False)
+class Conditioning(Brief):
     """The encoded prompt, as the U-Net reads it. Edit with ``dataclasses.replace``."""
 
     embeddings: Tensor

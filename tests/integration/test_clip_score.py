@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffuscope.clip_score import PROJECTION, TOWERS, ClipScore, great_circle, load_clip_score
 from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.images import to_pixels
+from diffuscope.images import to_images, to_pixels
 from diffuscope.lens.gradient_memory import gradient_memory
 from diffuscope.loading import shipped_models
 from diffuscope.pipeline import Pipeline
@@ -45,6 +45,17 @@ def test_vectors_are_unit_vectors_and_one_text_is_one_row(similarity: ClipScore)
         for vectors in (similarity.encode_texts("a cat"), similarity.encode_images(painted("red", "ellipse"))):
             assert vectors.shape == (1, 320)
             assert float(vectors.norm()) == pytest.approx(1)
+
+
+def test_images_may_be_pil_or_files_of_any_sizes(similarity: ClipScore, tmp_path: Path) -> None:
+    red, blue = (to_images(2 * painted(*kind) - 1)[0] for kind in (("red", "ellipse"), ("blue", "rectangle")))
+    blue.resize((64, 96)).save(tmp_path / "blue.png")
+    with torch.no_grad():
+        cosines = similarity([red, tmp_path / "blue.png"], ["a red circle", "a blue square"])
+        assert torch.equal(similarity(red, "a red circle"), similarity(to_pixels([red]) / 2 + 0.5, "a red circle"))
+    assert cosines.argmax(1).tolist() == [0, 1]
+    with refused("images", []):
+        similarity([], "a cat")
 
 
 def test_a_step_down_the_gradient_comes_nearer(similarity: ClipScore) -> None:

@@ -5,7 +5,7 @@ scaled up to the size of the finest.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -19,6 +19,7 @@ from diffuscope.lens.capture import Capture
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt.positions import token_positions, word_tokens
+from diffuscope.types import Brief
 
 CROSS_ATTENTION = "unet.*.cross_attn.weights"
 
@@ -98,14 +99,14 @@ def token_grid(count: int, image_size: tuple[int, int]) -> tuple[int, int]:
     return best
 
 
-@dataclass(frozen=True)
-class AttentionMaps:
+@dataclass(frozen=True, repr=False)
+class AttentionMaps(Brief):
     """The attention that each token of a prompt gets. At every position the maps of all tokens sum to 1."""
 
     tokens: Tensor
     """[S,h,w] one map per token position, at least 0."""
     prompt: str
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer = field(repr=False)
 
     def word(self, word: str) -> Tensor:
         """[h,w] the map of a word: the mean over its tokens and occurrences.

@@ -16,13 +16,13 @@ from diffuscope.errors import InputError
 from diffuscope.images import ImageSource, open_image
 from diffuscope.lens.functions import check_text_only, denoiser
 from diffuscope.pipeline import Pipeline
-from diffuscope.types import Conditioning, Denoiser, Levels
+from diffuscope.types import Brief, Conditioning, Denoiser, Levels
 
 Prompt = str | Conditioning
 
 
-@dataclass(frozen=True)
-class Inversion:
+@dataclass(frozen=True, repr=False)
+class Inversion(Brief):
     """The latents of an image at rising noise levels."""
 
     path: tuple[Tensor, ...]
@@ -30,8 +30,8 @@ class Inversion:
     levels: Levels
 
 
-@dataclass(frozen=True)
-class Edit:
+@dataclass(frozen=True, repr=False)
+class Edit(Brief):
     """The result of an edit."""
 
     images: list[Image.Image]

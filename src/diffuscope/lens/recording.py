@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from diffuscope.types import Denoiser, Step
+from diffuscope.types import Brief, Denoiser, Step
 
 
-@dataclass
-class Record:
+@dataclass(repr=False)
+class Record(Brief):
     """Keeps every estimate of a run: ``pipe(..., guidance=record)``. Values are copies, float32 on the CPU.
 
     ``guidance=(record, change)`` records the guided network; ``(change, record)`` what ``change`` makes of it.

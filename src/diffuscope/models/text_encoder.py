@@ -10,13 +10,13 @@ from diffuscope.config import TextEncoderConfig
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.nn.attention import Attention
 from diffuscope.nn.taps import within
-from diffuscope.types import Tap, tapped
+from diffuscope.types import Brief, Tap, tapped
 
 END_OF_TEXT = 49407
 
 
-@dataclass(frozen=True, slots=True)
-class TextStates:
+@dataclass(frozen=True, slots=True, repr=False)
+class TextStates(Brief):
     """The text encoder's output for a batch of texts."""
 
     last_hidden_state: Tensor

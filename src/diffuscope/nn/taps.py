@@ -27,13 +27,20 @@ class Scope:
         """The tap's replacement for the value; an InputError unless it is a tensor of the same shape."""
         full_name = _join(self.path, name)
         replacement = self.tap(full_name, value)
-        if not isinstance(replacement, Tensor) or replacement.shape != value.shape:
-            if isinstance(replacement, Tensor):
-                got = f"a tensor of shape {list(replacement.shape)} for {full_name!r}"
-            else:
-                got = f"{type(replacement).__name__} for {full_name!r}"
-            raise InputError("tap", Unquoted(got), f"the value itself or a tensor of shape {list(value.shape)}")
-        return replacement
+        if not isinstance(replacement, Tensor):
+            got = f"{type(replacement).__name__} for {full_name!r}"
+        elif replacement.shape != value.shape:
+            got = f"a tensor of shape {list(replacement.shape)} for {full_name!r}"
+        elif (replacement.dtype, replacement.device) != (value.dtype, value.device):
+            got = f"a tensor of {_kind(replacement)} for {full_name!r}"
+        else:
+            return replacement
+        wanted = f"the value itself or a tensor of shape {list(value.shape)} and {_kind(value)}"
+        raise InputError("tap", Unquoted(got), wanted, "replacement.to(value) has its dtype and device")
+
+
+def _kind(value: Tensor) -> str:
+    return f"{str(value.dtype).removeprefix('torch.')} on {value.device}"
 
 
 def within(tap: Tap | None, *path: str | int) -> Scope | None:

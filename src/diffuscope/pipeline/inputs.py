@@ -27,8 +27,8 @@ class Inputs:
     """inpainting: one mask or one per prompt, of the image's aspect ratio; the masked area is white"""
     latents: Tensor | None = None
     """[N,C,h,w] start noise of unit variance, instead of the seeds' noise"""
-    conditioning: Conditioning | None = None
-    """instead of a prompt: what ``encode_prompt`` returns, edited; one row per prompt"""
+    conditioning: Conditioning | Tensor | None = None
+    """instead of a prompt: what ``encode_prompt`` returns, edited, or its text states [B,T,D]; one row per prompt"""
     guidance: Guidance | Sequence[Guidance] = ()
     """further functions from Denoiser to Denoiser, applied in turn"""
     generator: Generator | Sequence[Generator] | None = None
@@ -55,6 +55,8 @@ class Call(Inputs, Request):
         if (self.prompt is None) is (self.conditioning is None):
             got = Unquoted("neither") if self.prompt is None else Unquoted("both")
             raise InputError("prompt", got, "either a prompt or conditioning")
+        if not isinstance(self.conditioning, Conditioning | Tensor | None):
+            raise InputError("conditioning", self.conditioning, "a Conditioning, or a tensor of text states [B,T,D]")
         if self.mask_image is not None and (self.image is None or isinstance(self.image, Tensor)):
             raise InputError("image", self.image, "an image file or PIL image with mask_image")
         if self.denoising_start is not None and not isinstance(self.image, Tensor):
@@ -68,6 +70,12 @@ class Call(Inputs, Request):
         for function in self.functions:
             if not callable(function):
                 raise InputError("guidance", function, "functions from Denoiser to Denoiser")
+
+    @property
+    def states(self) -> Conditioning | None:
+        """``conditioning`` with a tensor as text states."""
+        given = self.conditioning
+        return Conditioning(given) if isinstance(given, Tensor) else given
 
     @property
     def functions(self) -> tuple[Guidance, ...]:

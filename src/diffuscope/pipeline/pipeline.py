@@ -85,6 +85,14 @@ class Pipeline:
             hint = f": {counterparts.METHODS[name]}" if name in counterparts.METHODS else ""
             raise AttributeError(f"a Pipeline has no attribute {name!r}{hint}")
 
+    def __repr__(self) -> str:
+        preset, loras = self.config.preset, self.adapters.weights
+        size = f"{preset.width}x{preset.height}" + (f", upscaled x{preset.upscale}" if preset.upscale > 1 else "")
+        steps = f"{preset.num_inference_steps} steps of {preset.sampler}, guidance {preset.guidance_scale:g}"
+        also = "".join(f", LoRA {name} {weight:g}" for name, weight in loras.items())
+        dtype = receipts.dtype_name(self.dtype)
+        return f"Pipeline({self.config.name!r}, {dtype} on {self.device}: {size}, {steps}{also})"
+
     load_lora = forwarded("adapters", Adapters.load)
     set_lora = forwarded("adapters", Adapters.set_one)
     set_loras = forwarded("adapters", Adapters.set)
@@ -260,7 +268,7 @@ class Pipeline:
         with torch.inference_mode(False), torch.no_grad():
             with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
                 loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
-                texts = conditioning.encoded(components, planned, call.conditioning, tap)
+                texts = conditioning.encoded(components, planned, call.states, tap)
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
             clock = Clock()
             denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)

@@ -85,7 +85,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         InputError: an option is not possible with this model.
     """
     _check_image(config, call)
-    written = texts_of(call.prompt) if call.conditioning is None else ("",) * _rows(config, call.conditioning)
+    written = texts_of(call.prompt) if call.states is None else ("",) * _rows(config, call.states)
     prompts, loras = untagged(written)
     images = _images(call, len(prompts))
     drawing = generators.per_image(call.generator, images)

@@ -1,5 +1,6 @@
 """What a call returns."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -11,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.images import write_png
+from diffuscope.images import tiled, write_png
 from diffuscope.output import check_output, numbered
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.receipt import Receipt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """Images, with what is needed to make them again."""
 
@@ -28,6 +29,21 @@ class Result:
     """One per image."""
     receipt: Receipt = field(repr=False)
     """JSON values: everything needed to make the same images; ``save`` writes it into each file."""
+
+    def __repr__(self) -> str:
+        several = "s" * (len(self.seeds) > 1)
+        notes = "".join(f"; note: {note}" for note in self.notes)
+        return f"{type(self).__name__}({self._about()}, seed{several} {_few(self.seeds)}{notes})"
+
+    def _about(self) -> str:
+        width, height = self.images[0].size
+        return f"{len(self.images)} image{'s' * (len(self.images) > 1)} of {width}x{height}"
+
+    def _repr_png_(self) -> bytes | None:
+        """The images for a notebook, several in rows of four."""
+        with io.BytesIO() as file:
+            tiled(self.images, 4).save(file, format="PNG")
+            return file.getvalue()
 
     @property
     def notes(self) -> list[str]:
@@ -48,11 +64,22 @@ class Result:
         return write_images(self, range(len(self.images)), Path(path), metadata=metadata, overwrite=overwrite)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ArrayResult(Result):
     """The result of a call with another ``output_type``: ``images`` is an array, a tensor or the latents, not saved."""
 
     images: NDArray[np.float32] | Tensor = field(repr=False)  # type: ignore[assignment]
+
+    def _about(self) -> str:
+        return f"{type(self.images).__name__} {list(self.images.shape)}"
+
+    def _repr_png_(self) -> None:
+        """Nothing to show."""
+
+
+def _few(values: Sequence[object]) -> str:
+    shown = ", ".join(map(str, values[:4]))
+    return shown + (f" ... {values[-1]}" if len(values) > 4 else "")
 
 
 def write_images(

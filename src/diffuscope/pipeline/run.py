@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
-from diffuscope.errors import InputError, NonFiniteError, Unquoted
+from diffuscope.errors import InputError, NonFiniteError, Unquoted, shown
 from diffuscope.pipeline import memory
 from diffuscope.pipeline.codec import Check
 from diffuscope.pipeline.plan import Plan
@@ -53,6 +53,12 @@ class Run(Iterator[Step]):
         self._seen: tuple[tuple[Tensor, int], tuple[Tensor, int]] | None = None  # x and x0, with their versions
         self._cancelled = False
         self._result: Result | None = None
+
+    def __repr__(self) -> str:
+        done = 0 if self._last is None else self._last.index + 1
+        prompts = self._receipt["prompt"]
+        more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
+        return f"Run({shown(prompts[0])}{more}: {done} of {len(self)} steps, sigma {self.levels.sigmas[done]:.4g})"
 
     def __len__(self) -> int:
         return len(self.levels.sigmas) - 1

@@ -35,7 +35,7 @@ Timesteps = Literal["fractional", "whole", "drop_last", "distilled"]
 point, without its lowest; or some of the 50 at which a network was distilled."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SamplerInfo:
     """One row of the table of samplers."""
 
@@ -53,6 +53,9 @@ class SamplerInfo:
     """Where the reference ends; "config": see ``ScheduleConfig.ddim_ends_at_zero``."""
     spacing: TimeSpacing | None = None
     """The only timestep spacing of the reference, if it ignores the model's configuration."""
+
+    def __repr__(self) -> str:
+        return f"SamplerInfo({self.name!r}, {self.label!r}, order {self.order}, noise {self.noise!r})"
 
     @property
     def name(self) -> str:
