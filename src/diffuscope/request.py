@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval, MinLen
 
-from diffuscope.config import FinalSigma, Spacing
+from diffuscope.config import LARGEST, FinalSigma, Spacing
 from diffuscope.errors import InputError
 from diffuscope.schema import Group, Options
 
@@ -18,6 +18,8 @@ Side = Annotated[int, Interval(ge=1, le=8192)]
 Coordinate = Annotated[int, Interval(ge=0, le=65536)]
 Share = Annotated[float, Interval(gt=0, lt=1)]
 NonNegative = Annotated[float, Ge(0)]
+Scale = Annotated[float, Interval(ge=-LARGEST, le=LARGEST)]
+PositiveScale = Annotated[float, Interval(ge=0, le=LARGEST)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class GuidanceOptions(Options):
     """keep the standard deviation of the conditional prediction; 0.7 is usual (Lin et al. 2024)"""
     norm: Literal["whole", "update", "both"] | None = None
     """restore the norm of the whole prediction, the update or both; the last two need a guidance_scale near 0.2"""
-    end: float | None = None
+    end: Scale | None = None
     """guidance scale of the last step, to which it falls from guidance_scale"""
     shape: Literal["linear", "cosine"] | None = None
     """curve from guidance_scale to end; linear by default"""
@@ -36,13 +38,13 @@ class GuidanceOptions(Options):
     """guide only between these two noise levels, such as 0.5 10 (Kynkäänniemi et al. 2024)"""
     colour: tuple[float, float, float] | None = None
     """guide towards a colour: red, green and blue from 0 to 1"""
-    colour_scale: NonNegative | None = None
+    colour_scale: PositiveScale | None = None
     """weight of the colour guidance; 10 by default, 30 with exact"""
     colour_low: NonNegative | None = None
     """stop the colour guidance at this noise level; 0 by default"""
     similarity: str | None = None
     """guide towards a second text, by CLIP similarity"""
-    similarity_scale: NonNegative | None = None
+    similarity_scale: PositiveScale | None = None
     """weight of the similarity guidance; 1 by default, 3 with exact"""
     similarity_low: NonNegative | None = None
     """stop the similarity guidance at this noise level; 0 by default"""
@@ -71,11 +73,11 @@ class GuidanceOptions(Options):
 class Thresholding(Options):
     """Keep the clean estimate x0 in a range: statically, or dynamically at a quantile (Saharia et al. 2022)."""
 
-    limit: Annotated[float, Interval(gt=0)] | None = None
+    limit: Annotated[float, Interval(gt=0, le=LARGEST)] | None = None
     """static: clip x0 to [-limit, limit]"""
     ratio: Annotated[float, Interval(ge=0, le=1)] | None = None
     """dynamic: quantile of abs(x0) in each image; 0.995 is usual"""
-    max_value: Annotated[float, Ge(1)] | None = None
+    max_value: Annotated[float, Interval(ge=1, le=LARGEST)] | None = None
     """dynamic: largest divisor; 1 by default"""
 
     def __post_init__(self) -> None:
@@ -116,9 +118,9 @@ class Request(Options):
     """last noise level: zero, or the lowest trained one; by default that of the sampler's reference implementation"""
     thresholding: Thresholding = Thresholding()
     """static or dynamic thresholding of x0: a Thresholding, or a dict of its fields"""
-    guidance_scale: Annotated[float | None, Group("guidance")] = None
+    guidance_scale: Annotated[Scale | None, Group("guidance")] = None
     """classifier-free guidance scale; 1 and 0 turn guidance off, which halves the cost"""
-    image_guidance_scale: float | None = None
+    image_guidance_scale: Scale | None = None
     """InstructPix2Pix: guidance scale of the image, beside that of the text; 1 turns it off, 1.2 to 1.8 is usual"""
     guidance_options: GuidanceOptions = GuidanceOptions()
     """guidance beyond the scale: a GuidanceOptions, or a dict of its fields"""

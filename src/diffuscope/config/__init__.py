@@ -6,6 +6,7 @@ nothing (activation, prediction type). Variants are made with ``dataclasses.repl
 
 from diffuscope.config.families import EMOJI, FAMILIES, PRESETS, SD15, SDXL, TINY, narrow
 from diffuscope.config.model import (
+    LARGEST,
     REFINER_SIZES,
     SDXL_SIZES,
     SPACINGS,
@@ -24,6 +25,7 @@ from diffuscope.config.networks import TextEncoderConfig, UNetConfig, VAEConfig
 __all__ = [
     "EMOJI",
     "FAMILIES",
+    "LARGEST",
     "PRESETS",
     "REFINER_SIZES",
     "SD15",

@@ -15,6 +15,9 @@ TIME_SPACINGS: tuple[TimeSpacing, ...] = get_args(TimeSpacing)
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)  # of a run's noise levels
 FinalSigma = Literal["zero", "sigma_min"]  # where a run ends: without noise, or at the lowest trained level
 
+LARGEST = 1_000_000
+"""The largest noise level, guidance scale and threshold of a call; float32 overflows not far above their squares."""
+
 MOST_TRAIN_STEPS = 100_000
 SDXL_SIZES, REFINER_SIZES = 6, 5  # how many sizes and scores stand beside the pooled text
 INPUTS = {5: "depth2img", 7: "an upscaler"}

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from diffuscope.config import Prediction
+from diffuscope.config import LARGEST, Prediction
 from diffuscope.diffusion.prediction import training_target, x0_from
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser
@@ -75,7 +75,7 @@ def image_guided(three: Denoiser, rule: float | Rule, image_scale: float) -> Den
         InputError: a scale is not finite.
     """
     combine = _rule(rule)
-    _check_finite("image_scale", image_scale)
+    _check_scale("image_scale", image_scale)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         bare, image, text = three(torch.cat((x, x, x)), sigma).chunk(3)
@@ -109,7 +109,7 @@ def cfg(scale: float) -> Rule:
     Raises:
         InputError: ``scale`` is not finite.
     """
-    _check_finite("scale", scale)
+    _check_scale("scale", scale)
     return lambda uncond, cond, x, sigma: torch.lerp(uncond, cond, scale)  # noqa: ARG005
 
 
@@ -151,7 +151,7 @@ def norm_rescale(scale: float, kind: Norm, prediction: Prediction = "epsilon") -
     Raises:
         InputError: ``scale`` is not finite, or an unknown kind.
     """
-    _check_finite("scale", scale)
+    _check_scale("scale", scale)
     if kind not in get_args(Norm):
         raise InputError("kind", kind, f"one of {', '.join(get_args(Norm))}")
 
@@ -179,7 +179,7 @@ def rescaled(scale: float, phi: float = 0.7, prediction: Prediction = "epsilon")
     Raises:
         InputError: ``scale`` is not finite, or ``phi`` is outside [0, 1].
     """
-    _check_finite("scale", scale)
+    _check_scale("scale", scale)
     if not 0 <= phi <= 1:
         raise InputError("phi", phi, "a number from 0, plain guidance, to 1; 0.7 is usual")
 
@@ -199,7 +199,7 @@ def interval(scale: float, low: float, high: float) -> Scale:
     Raises:
         InputError: ``scale`` is not finite, or the levels are not rising from at least 0.
     """
-    _check_finite("scale", scale)
+    _check_scale("scale", scale)
     if not 0 <= low < high:
         raise InputError("low", low, f"a noise level of at least 0 and below high, {high}")
     return lambda sigma: scale if low < sigma <= high else 1.0
@@ -219,8 +219,8 @@ def falling(start: float, end: float, sigmas: Sequence[float], shape: Literal["l
     Raises:
         InputError: a scale is not finite, no level above 0, or an unknown shape.
     """
-    _check_finite("start", start)
-    _check_finite("end", end)
+    _check_scale("start", start)
+    _check_scale("end", end)
     levels = [sigma for sigma in sigmas if sigma > 0]
     if not levels:
         raise InputError("sigmas", sigmas, "at least one noise level above 0")
@@ -255,7 +255,7 @@ def composed(uncond: Denoiser, parts: Sequence[tuple[Denoiser, float]]) -> Denoi
     if not parts:
         raise InputError("parts", parts, "at least one Denoiser with its weight")
     for _, weight in parts:
-        _check_finite("parts", weight)
+        _check_scale("parts", weight)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         base = uncond(x, sigma)
@@ -264,9 +264,10 @@ def composed(uncond: Denoiser, parts: Sequence[tuple[Denoiser, float]]) -> Denoi
     return denoise
 
 
-def _check_finite(argument: str, scale: float) -> None:
-    if not math.isfinite(scale):
-        raise InputError(argument, scale, "a finite guidance scale: 1 is no guidance, 5 to 9 is usual")
+def _check_scale(argument: str, scale: float) -> None:
+    if not abs(scale) <= LARGEST:  # nor where it is not a number
+        want = f"a guidance scale from -{LARGEST:,} to {LARGEST:,}"
+        raise InputError(argument, scale, want, "1 is no guidance, 5 to 9 is usual")
 
 
 def _norm(x: Tensor) -> Tensor:

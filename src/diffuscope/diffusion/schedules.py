@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from diffuscope.config import SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
+from diffuscope.config import LARGEST, SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
 from diffuscope.diffusion.samplers.contract import Sampler
 from diffuscope.diffusion.samplers.table import SamplerInfo, Timesteps, find
 from diffuscope.diffusion.timesteps import sigma_to_t, t_to_log_sigma
@@ -138,9 +138,10 @@ class Schedule:
         if steps is not None and steps != len(sigmas) - 1:
             raise InputError("num_inference_steps", steps, f"None, or {len(sigmas) - 1} for {len(sigmas)} noise levels")
         levels = [float(sigma) for sigma in sigmas]
-        falling = all(math.isfinite(sigma) for sigma in levels) and all(a > b for a, b in pairwise(levels))
-        if len(levels) < 2 or not falling or levels[-1] < 0:
-            raise InputError("sigmas", sigmas, "at least two finite noise levels, strictly decreasing to at least 0")
+        falling = all(a > b for a, b in pairwise(levels))
+        if len(levels) < 2 or not falling or not 0 <= levels[-1] < levels[0] <= LARGEST:
+            want = f"at least two noise levels, strictly decreasing, from at most {LARGEST:,} to at least 0"
+            raise InputError("sigmas", sigmas, want)
         return self._finished(levels, None, info, self.config.spacing)
 
     def _path(

@@ -1,10 +1,9 @@
 """Thresholding: clip the clean estimate to the range of the data, for networks that work on pixels."""
 
-import math
-
 import torch
 from torch import Tensor
 
+from diffuscope.config import LARGEST
 from diffuscope.errors import InputError
 from diffuscope.types import Denoiser
 
@@ -32,14 +31,14 @@ def thresholded(
     if limit is not None:
         if ratio is not None or max_value is not None:
             raise InputError("limit", limit, "None with ratio or max_value", "Thresholding is either static or dynamic")
-        if not limit > 0:
-            raise InputError("limit", limit, "a number above 0", "1 is the range of pixels")
+        if not 0 < limit <= LARGEST:
+            raise InputError("limit", limit, f"a number above 0 and at most {LARGEST:,}", "1 is the range of pixels")
         return lambda x, sigma: denoise(x, sigma).clamp(-limit, limit)
     ratio, max_value = 0.995 if ratio is None else ratio, 1.0 if max_value is None else max_value
     if not 0 <= ratio <= 1:
         raise InputError("ratio", ratio, "a number from 0 to 1", "0.995 is usual")
-    if not (1 <= max_value < math.inf):
-        raise InputError("max_value", max_value, "a finite number of at least 1")
+    if not 1 <= max_value <= LARGEST:
+        raise InputError("max_value", max_value, f"a number from 1 to {LARGEST:,}")
 
     def clipped(x: Tensor, sigma: float) -> Tensor:
         x0 = denoise(x, sigma)

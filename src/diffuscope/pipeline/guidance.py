@@ -88,6 +88,21 @@ def check(options: GuidanceOptions, scale: float, sigmas: Sequence[float], *, gu
             )
 
 
+def checked(denoise: Denoiser) -> Denoiser:
+    """The same estimates; an InputError where a caller's function returns other than its input's shape.
+
+    A sampler would broadcast them unsaid.
+    """
+
+    def call(x: Tensor, sigma: float) -> Tensor:
+        x0 = denoise(x, sigma)
+        if not isinstance(x0, Tensor) or x0.shape != x.shape:
+            raise InputError("guidance", x0, f"functions whose Denoiser returns estimates of shape {list(x.shape)}")
+        return x0
+
+    return call
+
+
 def denoiser_of(estimates: CondUncond, request: Request, sigmas: Sequence[float], prediction: Prediction) -> Denoiser:
     """The guided Denoiser; where all scales are 1 it is one call of the conditional one.
 

@@ -291,6 +291,7 @@ class Pipeline:
             denoise = change(denoise)
             if not callable(denoise):
                 raise InputError("guidance", denoise, "functions that return a Denoiser")
+            denoise = guidance.checked(denoise)
         return thresholded(denoise, **vars(call.thresholding))
 
     def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:

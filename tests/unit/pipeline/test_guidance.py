@@ -139,3 +139,41 @@ def test_without_guidance_there_is_nothing_to_join(tiny: Pipeline) -> None:
     for given in ({"rescale": 0.7}, {"norm": "whole"}, {"end": 0}, {"interval": [0.1, 3.0]}):
         with refused("guidance_scale", 1.0):
             tiny("a red fox", guidance_scale=1.0, guidance_options=given, **CALL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x0: x0[:, :1], lambda x0: x0[:1], lambda x0: x0.mean(), lambda x0: x0[..., None], lambda _: None],
+    ids=["channel", "image", "number", "axis", "nothing"],
+)
+def test_estimates_of_another_shape_are_not_broadcast(tiny: Pipeline, change: Callable[[Any], Any]) -> None:
+    with refused("guidance"):
+        tiny("a fox", num_images_per_prompt=2, guidance=lambda d: lambda x, sigma: change(d(x, sigma)), **CALL)
+
+
+BEYOND = [1e7, -1e39, 1e308, 10**400]
+"""Beyond what float32 or a float can hold."""
+
+
+@pytest.mark.parametrize("value", BEYOND, ids=lambda value: "10^400" if isinstance(value, int) else f"{value:g}")
+def test_numbers_beyond_all_use_are_refused(tiny: Pipeline, value: float) -> None:
+    for name in ("guidance_scale", "image_guidance_scale"):
+        with refused(name, value):
+            tiny("a fox", **{name: value}, **CALL)
+    for option in ("end", "colour_scale", "similarity_scale"):
+        losses = {"colour": (0, 0, 1), "similarity": "a cat"}
+        with refused(f"guidance_options.{option}", value):
+            tiny("a fox", guidance_options={option: value, **losses}, **CALL)
+    for option in ("limit", "max_value"):
+        with refused(f"thresholding.{option}", value):
+            tiny("a fox", thresholding={option: value}, **CALL)
+    with refused("sigmas"):
+        tiny("a fox", seed=1, sigmas=[abs(value), 0])
+    with refused("scale"):
+        guided_by(lambda x, _: x, lambda x, _: x, lambda _: value)(torch.zeros(1), 1.0)
+
+
+def test_the_largest_numbers_are_possible(tiny: Pipeline) -> None:
+    for sampler in ("euler", "dpmpp_2m_sde", "lcm"):
+        assert tiny("a fox", seed=1, sampler=sampler, sigmas=[1e6, 1.0, 0.0]).latents.isfinite().all()
+    assert tiny("a fox", thresholding={"limit": 1e6}, **CALL).latents.isfinite().all()
