@@ -13,8 +13,10 @@ from torch import Tensor
 
 from diffuscope import loading
 from diffuscope.clip_score import ClipScore, load_clip_score
+from diffuscope.config import LARGEST
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
+from diffuscope.diffusion.samplers import Sampler
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
@@ -225,6 +227,45 @@ class Pipeline:
         shape = (channels, images[0].height // factor, images[0].width // factor)
         noise = PerImageNoise(seeds_of(seed, len(images))).draw(shape) if sample else None
         return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [])
+
+    def add_noise(
+        self,
+        latents: Tensor,
+        *,
+        step: int | None = None,
+        sigma: float | None = None,
+        seed: int | Sequence[int] | None = None,
+        sampler: str | Sampler | None = None,
+        num_inference_steps: int | None = None,
+    ) -> Tensor:
+        """Latents with noise, ``latents + sigma * noise`` [N,C,h,w]: what a sampler has at that noise level.
+
+        Args:
+            latents: clean, [N,C,h,w] in the U-Net's scale, as ``encode_image`` returns.
+            step: number of a step of a run, from 0, whose first noise level is taken.
+            sigma: noise level, in its place.
+            seed: of the noise, as in a call.
+            sampler: of the run; the preset's by default.
+            num_inference_steps: of the run; the preset's by default.
+
+        Raises:
+            InputError: not one of step and sigma, no such step, a level below 0, or other shapes.
+        """
+        if latents.ndim != 4:
+            raise InputError("latents", latents, "latents of shape [N,C,h,w]")
+        if (step is None) is (sigma is None):
+            raise InputError("step", step, "a step, or None with sigma")
+        if step is not None:
+            preset = self.config.preset
+            steps = preset.num_inference_steps if num_inference_steps is None else num_inference_steps
+            levels = self.schedule.levels(steps, sampler=preset.sampler if sampler is None else sampler).sigmas
+            if not 0 <= step < len(levels):
+                raise InputError("step", step, f"a step from 0 to {len(levels) - 1}")
+            sigma = levels[step]
+        if sigma is None or not 0 <= sigma <= LARGEST:
+            raise InputError("sigma", sigma, f"a noise level from 0 to {LARGEST:,}")
+        noise = PerImageNoise(seeds_of(seed, len(latents))).draw(latents.shape[1:])
+        return latents + sigma * noise.to(latents)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, tap: TapArgument | None = None) -> list[Image.Image]:

@@ -218,3 +218,48 @@ def test_a_picture_can_start_from_a_path(tiny: Pipeline, tmp_path) -> None:
     by_path = tiny("a", image=path, seed=1)
     by_picture = tiny("a", image=open_image(path), seed=1)
     assert torch.equal(by_path.latents, by_picture.latents)
+
+
+def test_noise_is_added_as_a_run_has_it(tiny: Pipeline) -> None:
+    """A run from a sigma, and the loop from there by hand: img2img without its call."""
+    clean = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = torch.stack([torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)])
+    torch.testing.assert_close(tiny.add_noise(clean, sigma=2.0, seed=5), clean + 2 * noise)
+    levels = tiny.schedule.levels(8, sampler="euler").sigmas
+    found = tiny.add_noise(clean, step=3, seed=[5, 6], sampler="euler", num_inference_steps=8)
+    torch.testing.assert_close(found, clean + levels[3] * noise)
+    usual = tiny.schedule.levels(tiny.config.preset.num_inference_steps, sampler=tiny.config.preset.sampler).sigmas
+    torch.testing.assert_close(tiny.add_noise(clean, step=0, seed=5), clean + usual[0] * noise)
+    assert torch.equal(tiny.add_noise(clean, step=len(usual) - 1, seed=5), clean)
+    run = tiny.steps(["a", "a"], image=clean, strength=0.5, seed=5, num_inference_steps=8, sampler="euler")
+    assert run.levels.sigmas[0] == levels[4]
+    seen: list[torch.Tensor] = []
+    tiny(
+        ["a", "a"],
+        image=clean,
+        strength=0.5,
+        seed=5,
+        num_inference_steps=8,
+        sampler="euler",
+        guidance=lambda denoise: lambda x, sigma: seen.append(x) or denoise(x, sigma),
+    )
+    torch.testing.assert_close(seen[0], tiny.add_noise(clean, step=4, seed=5, sampler="euler", num_inference_steps=8))
+
+
+@pytest.mark.parametrize(
+    ("argument", "given"),
+    [
+        ("step", {}),
+        ("step", {"step": 1, "sigma": 1.0}),
+        ("step", {"step": 5}),
+        ("step", {"step": -1}),
+        ("sigma", {"sigma": -1.0}),
+        ("sigma", {"sigma": float("nan")}),
+        ("sigma", {"sigma": 1e39}),
+        ("seed", {"sigma": 1.0, "seed": [1, 2, 3]}),
+        ("sampler", {"step": 0, "sampler": "oiler"}),
+    ],
+)
+def test_noise_that_cannot_be_added(tiny: Pipeline, argument: str, given: dict) -> None:
+    with refused(argument):
+        tiny.add_noise(torch.zeros(1, 4, 16, 16), **given)
