@@ -42,6 +42,13 @@ class Engine:
             return False
         return next(network.parameters()).is_cuda if self.wanted is None else self.wanted
 
+    def lay(self, unet: UNet, vae: VAE) -> None:
+        """Lay out the twins that run, ahead of their first call."""
+        if self.runs(unet, None):
+            self._unet.get(unet, first=True)
+        if self.runs(vae, None):
+            self._vae.get(vae, first=True)
+
     @property
     def notes(self) -> list[str]:
         """What runs slower than it could, and why; a sentence each."""

@@ -42,8 +42,8 @@ def channel_sums(x, sums, pixels, channels, chunk):
 
 
 @triton.jit(do_not_specialize=["pixels", "chunk", "has_residual", "has_bias"])
-def added(x, residual, bias, y, sums, pixels, channels, chunk, has_residual, has_bias):
-    """``y = x + residual + bias`` for [B,P,C] and ``bias`` [C], either of which may be missing; and its ``sums``."""
+def added(x, residual, bias, sums, pixels, channels, chunk, has_residual, has_bias):
+    """``x += residual + bias`` for [B,P,C] and ``bias`` [C], either of which may be missing; and its ``sums``."""
     part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = block * COLS + tl.arange(0, COLS)
     inside = column < channels
@@ -51,7 +51,6 @@ def added(x, residual, bias, y, sums, pixels, channels, chunk, has_residual, has
     start_of_image = image.to(tl.int64) * pixels * channels
     x += start_of_image
     residual += start_of_image
-    y += start_of_image
     total = tl.zeros([ROWS, COLS], tl.float32)
     squares = tl.zeros([ROWS, COLS], tl.float32)
     constant = tl.load(bias + column, column < channels * has_bias, 0.0).to(tl.float32)
@@ -61,8 +60,8 @@ def added(x, residual, bias, y, sums, pixels, channels, chunk, has_residual, has
         at = row[:, None] * channels + column[None, :]
         value = tl.load(x + at, mask, 0.0).to(tl.float32) + constant[None, :]
         value += tl.load(residual + at, (row < end * has_residual)[:, None] & inside[None, :], 0.0).to(tl.float32)
-        value = tl.where(mask, value, 0.0).to(y.dtype.element_ty)
-        tl.store(y + at, value, mask)
+        value = tl.where(mask, value, 0.0).to(x.dtype.element_ty)
+        tl.store(x + at, value, mask)
         value = value.to(tl.float32)
         total += value
         squares += value * value

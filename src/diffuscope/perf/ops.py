@@ -124,19 +124,19 @@ def pointwise(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
 
 
 def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
-    """``x + bias + residual`` for feature maps [B,C,H,W] and ``bias`` [C]; either may be missing."""
+    """``x + bias + residual`` in the memory of ``x``, for maps [B,C,H,W] and ``bias`` [C]; either may be missing."""
     if not fuses(x):
-        x = x if bias is None else x + bias[:, None, None]
-        return Map(x if residual is None else x + residual)
+        x = x if bias is None else x.add_(bias[:, None, None])
+        return Map(x if residual is None else x.add_(residual))
     from diffuscope.perf import kernels
 
     x, residual = channels_last(x), None if residual is None else channels_last(residual)
-    y, (grid, sums, chunk) = torch.empty_like(x), _parts(x, x.shape[1])
+    grid, sums, chunk = _parts(x, x.shape[1])
     kernels.added[grid](
-        x, x if residual is None else residual, x if bias is None else bias, y, sums, _pixels(x), x.shape[1], chunk,
+        x, x if residual is None else residual, x if bias is None else bias, sums, _pixels(x), x.shape[1], chunk,
         int(residual is not None), int(bias is not None),
     )  # fmt: skip
-    return Map(y, sums)
+    return Map(x, sums)
 
 
 def join(x: Tensor, other: Tensor) -> Map:
@@ -154,9 +154,18 @@ def join(x: Tensor, other: Tensor) -> Map:
 
 
 def group_norm(
-    norm: nn.GroupNorm, known: Map, *, silu: bool, shift: Tensor | None = None, time: Tensor | None = None
+    norm: nn.GroupNorm,
+    known: Map,
+    *,
+    silu: bool,
+    shift: Tensor | None = None,
+    time: Tensor | None = None,
+    last: bool = False,
 ) -> Tensor:
-    """Group norm of a map plus ``shift`` [C] and ``time`` [B,C] or [1,C], then SiLU or not."""
+    """Group norm of a map plus ``shift`` [C] and ``time`` [B,C] or [1,C], then SiLU or not.
+
+    With ``last`` nothing reads the map afterwards, and its memory may be used again.
+    """
     x = known.x
     batch, channels, pixels, width = len(x), x.shape[1], _pixels(x), x.shape[1] // norm.num_groups
     if not fuses(x) or width > 128:
@@ -169,7 +178,7 @@ def group_norm(
     from diffuscope.perf import kernels
 
     x = channels_last(x)
-    y, shifted = torch.empty_like(x), shift is not None
+    y, shifted = x if last else torch.empty_like(x), shift is not None
     if shifted and time is None:
         time = x.new_zeros(1, channels)
     stride = time.stride(0) if time is not None and len(time) > 1 else 0

@@ -119,7 +119,7 @@ class FastUNet:
             if level.upsample is not None:
                 height, width = skips[-1].shape[2:]
                 h = ops.conv(level.upsample.conv, ops.upsample(h.x, (height, width)))
-        return ops.conv(unet.conv_out, ops.group_norm(unet.norm_out, h, silu=True)).x
+        return ops.conv(unet.conv_out, ops.group_norm(unet.norm_out, h, silu=True, last=True)).x
 
     def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]]) -> Map:
         h = ops.pointwise(network.proj_in, ops.tokens(ops.group_norm(network.norm, x, silu=False)))
@@ -164,7 +164,9 @@ def _shifts(network: Transformer) -> dict[nn.Module, tuple[Tensor, ...]]:
 def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
     """The residual block; ``time`` [B,C] or [1,C] is the projected time embedding."""
     h = ops.product(block.conv1, ops.group_norm(block.norm1, x, silu=True))
-    h = ops.product(block.conv2, ops.group_norm(block.norm2, Map(h), silu=True, shift=block.conv1.bias, time=time))
+    h = ops.product(
+        block.conv2, ops.group_norm(block.norm2, Map(h), silu=True, shift=block.conv1.bias, time=time, last=True)
+    )
     shortcut = x.x
     if block.conv_shortcut is not None:
         shortcut = ops.image(ops.pointwise(block.conv_shortcut, ops.tokens(shortcut)), shortcut)

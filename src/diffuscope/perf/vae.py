@@ -38,7 +38,7 @@ class FastDecoder:
             if stage.upsample is not None:
                 height, width = h.x.shape[2:]
                 h = ops.conv(stage.upsample.conv, ops.upsample(h.x, (2 * height, 2 * width)))
-        return ops.conv(decoder.conv_out, ops.group_norm(decoder.norm_out, h, silu=True)).x
+        return ops.conv(decoder.conv_out, ops.group_norm(decoder.norm_out, h, silu=True, last=True)).x
 
 
 def _attend(attention: Attention, x: Tensor) -> Tensor:

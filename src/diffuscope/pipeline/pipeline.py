@@ -29,6 +29,7 @@ from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.denoisers import Clock, denoisers_of
 from diffuscope.pipeline.embeddings import Embeddings
+from diffuscope.pipeline.hashing import Hashing
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call, OutputType
 from diffuscope.pipeline.keywords import forwarded, method_takes
@@ -77,6 +78,7 @@ class Pipeline:
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
         self.engine = Engine(fast)
+        self._hashing: Hashing | None = None
         parameters = (each for network in components.networks.values() for each in network.parameters())
         self._mapped = stamps.stamps(components.files, parameters)
 
@@ -141,7 +143,12 @@ class Pipeline:
     @cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of each network's tensors without any LoRA, in hex; computed once."""
-        return {name: receipts.weights_hash(self.adapters.unchanged(name)) for name in self.components.networks}
+        if self._hashing is not None:
+            return self._hashing.result()
+        return {name: receipts.weights_hash(tensors) for name, tensors in self._unchanged().items()}
+
+    def _unchanged(self) -> dict[str, dict[str, Tensor]]:
+        return {name: self.adapters.unchanged(name) for name in self.components.networks}
 
     @method_takes(Call, counterparts.CALL)
     def __call__(self, call: Call) -> Result:
@@ -307,6 +314,9 @@ class Pipeline:
         receipt = self._receipt(call, planned, init, loras)
         noise = PerImageNoise(planned.generators or planned.seeds)
         with torch.inference_mode(False), torch.no_grad():
+            if self.device.type == "cuda" and self._hashing is None:
+                self.engine.lay(self.unet, self.vae)  # first, so that no tensor is held that is replaced
+                self._hashing = Hashing(self._unchanged())
             with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
                 loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
                 texts = conditioning.encoded(components, planned, call.states, tap)

@@ -50,8 +50,8 @@ def test_sums_and_joins_know_their_sums(fused: Callable[..., None]) -> None:
     x, other, bias = map_of(24, 9), map_of(72, 9), torch.randn(24)
     norm, wide = nn.GroupNorm(8, 24), nn.GroupNorm(8, 96)
     for residual, added in ((x.flip(0), bias), (None, bias), (x.flip(0), None)):
-        fused(lambda r=residual, a=added: ops.add(x, r, a).x)
-        fused(lambda r=residual, a=added: ops.group_norm(norm, ops.add(x, r, a), silu=False))
+        fused(lambda r=residual, a=added: ops.add(x.clone(), r, a).x)
+        fused(lambda r=residual, a=added: ops.group_norm(norm, ops.add(x.clone(), r, a), silu=False, last=True))
     fused(lambda: ops.join(x, other).x)
     fused(lambda: ops.group_norm(wide, ops.join(x, other), silu=False))
 
