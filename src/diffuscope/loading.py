@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from diffuscope import hub, library
 from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest, shown
+from diffuscope.models.added_words import AddedWord
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
 from diffuscope.weights.identify import families, one_network
-from diffuscope.weights.layout import diffusers_folder, single_file
+from diffuscope.weights.layout import diffusers_folder, single_file, tokenizer_files
 from diffuscope.weights.layout.diffusers import from_diffusers
 from diffuscope.weights.layout.fields import Description
 from diffuscope.weights.store import difference, files, packing
@@ -394,8 +395,12 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None
 
 
 def _tokenizer(folder: Path, part: str, config: ModelConfig) -> Tokenizer:
-    """The tokenizer of a text encoder, with CLIP's merges if the folder has none."""
+    """The tokenizer of a text encoder: CLIP's merges if the folder has none, and the words that were added to it."""
     encoder: TextEncoderConfig = getattr(config, part)
     subfolder = part if is_own(folder) else diffusers_folder.subfolder(config, part)
-    merges = folder / subfolder.replace("text_encoder", "tokenizer") / "merges.txt"
-    return Tokenizer(merges if merges.is_file() else None, length=encoder.positions, pad=encoder.pad)
+    found = tokenizer_files.read(folder / subfolder.replace("text_encoder", "tokenizer"))
+    tokenizer = Tokenizer(found.merges, length=encoder.positions, pad=encoder.pad, vocabulary=encoder.vocabulary)
+    found.check(tokenizer.tokens, tokenizer.merges if found.listed else ())
+    added = found.beyond(tokenizer.tokens, encoder.vocabulary)
+    tokenizer.set_own_words(AddedWord(t.content, ids, whole=t.single_word, any_case=t.normalized) for t, ids in added)
+    return tokenizer

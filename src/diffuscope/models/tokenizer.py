@@ -9,7 +9,6 @@ Ids: 0-255 bytes, 256-511 bytes that end a word, 512-49405 merges in order of ra
 
 import gzip
 import io
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, WeightsError
+from diffuscope.models.added_words import AddedWord, AddedWords, fold, names_of
 
 MERGES = 48894
 START = "<|startoftext|>"
@@ -66,14 +66,6 @@ class WordTrace:
 
 
 @dataclass(frozen=True, slots=True)
-class _AddedToken:
-    """A lower-cased word with ids of its own."""
-
-    word: str
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Table:
     """A vocabulary. It is immutable, so all tokenizers with the same merges share it."""
 
@@ -94,6 +86,7 @@ class Tokenizer:
             ``merges.txt`` of a diffusers folder). None is CLIP's, which is part of the package.
         length: ids per text, start and end of text included; at least 2.
         pad: id after the end of text: 49407 in Stable Diffusion 1, 0 in 2.
+        vocabulary: how many ids the model has; 49408 or more.
 
     Raises:
         ModelNotFoundError: there is no file at ``path``.
@@ -101,7 +94,14 @@ class Tokenizer:
         InputError: ``length`` is below 2.
     """
 
-    def __init__(self, path: str | Path | None = None, *, length: int = 77, pad: int = 49407) -> None:
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        length: int = 77,
+        pad: int = 49407,
+        vocabulary: int = 0,
+    ) -> None:
         if length < 2:
             raise InputError("length", length, "at least 2, for start and end of text")
         self.length = length
@@ -111,9 +111,10 @@ class Tokenizer:
         self._byte_ids = {byte: i for i, byte in enumerate(_BYTES)}
         self._cache: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
         self._cached = 0  # characters
-        self.added_tokens: dict[str, tuple[int, ...]] = {}
-        self._added: dict[str, tuple[int, ...]] = {}  # by the word in lower case
-        self._added_pattern: regex.Pattern[str] | None = None
+        self._first = max(len(self.tokens), vocabulary)
+        self.own_words: tuple[AddedWord, ...] = ()
+        """Words that belong to the model, with ids of its vocabulary; set by ``set_own_words``."""
+        self.set_added_tokens({})
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -125,28 +126,33 @@ class Tokenizer:
         """The table of merges in order of rank, as a ``merges.txt`` lists them."""
         return [(self.tokens[first], self.tokens[second]) for first, second in self._table.merged]
 
+    def set_own_words(self, words: Iterable[AddedWord]) -> None:
+        """Replace the model's own words; no others are added then."""
+        self.own_words = tuple(words)
+        self.set_added_tokens({})
+
     def set_added_tokens(self, counts: Mapping[str, int]) -> None:
         """Replace the added tokens by these words, each with its number of ids; ``added_tokens`` then has the ids.
 
-        Ids are counted from 49408, after CLIP's. Words are matched without regard to case, and only as whole words: no
-        letter, digit or underscore may touch one of theirs.
+        Ids are counted from the model's vocabulary on, 49408 if it is CLIP's. Words are matched without regard to case,
+        and only as whole words: no letter, digit or underscore may touch one of theirs. They go before words of the
+        model's own.
 
         Raises:
             InputError: a word is empty, contains white space, or differs from another only in case.
         """
-        ids: dict[str, tuple[int, ...]] = {}
-        first = len(self.tokens)
+        added: dict[str, AddedWord] = {}
+        first = self._first
         for word, count in counts.items():
             if _CHUNK.fullmatch(word) is None:
                 raise InputError("word", word, "a word without white space")
-            if _fold(word) in ids:
+            if fold(word) in added:
                 raise InputError("word", word, "a word that differs from the others in more than case")
-            ids[_fold(word)] = tuple(range(first, first + count))
+            added[fold(word)] = AddedWord(word, tuple(range(first, first + count)))
             first += count
-        self.added_tokens = dict(zip(counts, ids.values(), strict=True))
-        self._added = ids
-        longest = sorted(ids, key=len, reverse=True)
-        self._added_pattern = regex.compile(f"({'|'.join(map(_whole_word, longest))})") if ids else None
+        words = (*self.own_words, *added.values())
+        self.added_tokens: dict[str, tuple[int, ...]] = {each.word: each.ids for each in words}
+        self._added = AddedWords(words)
         self._cache.clear()
 
     def encode(self, text: str | Sequence[str]) -> Tensor:
@@ -197,20 +203,22 @@ class Tokenizer:
                 raise InputError("ids", ids, "one row, such as ids[0]")
             ids = ids.flatten().tolist()
         ids = [int(i) for i in ids]
-        added = [name for word, own in self.added_tokens.items() for name in _names(word, len(own))]
-        tokens = (*self.tokens, *added) if added else self.tokens
-        wrong = [i for i in ids if not 0 <= i < len(tokens)]
+        words = sorted(self.added_tokens.items(), key=lambda item: len(item[1]))  # of several names the word's own
+        added = {
+            i: name for word, own in reversed(words) for i, name in zip(own, names_of(word, len(own)), strict=True)
+        }
+        wrong = [i for i in ids if not 0 <= i < len(self.tokens) and i not in added]
         if wrong:
-            raise InputError("ids", wrong[0], f"ids from 0 to {len(tokens) - 1}")
-        return [tokens[i] for i in ids]
+            raise InputError("ids", wrong[0], f"ids from 0 to {max(len(self.tokens) - 1, *added, 0)}")
+        return [self.tokens[i] if i < len(self.tokens) else added[i] for i in ids]
 
     def trace(self, text: str) -> list[WordTrace]:
         """Every word of a text with the merges that made its tokens, one by one."""
         return [self._trace(word) for chunk in _CHUNK.findall(text) for word in self._pieces(chunk)]
 
-    def _trace(self, word: str | _AddedToken) -> WordTrace:
-        if isinstance(word, _AddedToken):
-            return WordTrace(word.word, _names(word.word, len(word.ids)), (), word.ids)
+    def _trace(self, word: str | AddedWord) -> WordTrace:
+        if isinstance(word, AddedWord):
+            return WordTrace(word.word, names_of(word.word, len(word.ids)), (), word.ids)
         # Byte-pair encoding as in the paper; ``_merge`` is its fast twin.
         merged = self._table.merged
         ids = self._first_pieces(word)
@@ -236,7 +244,7 @@ class Tokenizer:
         known = self._cache.get(chunk)
         if known is None:
             pieces = self._pieces(chunk)
-            known = [(word.word if isinstance(word, _AddedToken) else word, tuple(self._ids(word))) for word in pieces]
+            known = [(word.word if isinstance(word, AddedWord) else word, tuple(self._ids(word))) for word in pieces]
             self._cached += len(chunk)
             if self._cached > _CACHED:
                 self._cache.clear()
@@ -244,19 +252,16 @@ class Tokenizer:
             self._cache[chunk] = known
         return known
 
-    def _pieces(self, chunk: str) -> Iterator[str | _AddedToken]:
+    def _pieces(self, chunk: str) -> Iterator[str | AddedWord]:
         """The words of a chunk, which has no white space."""
-        if self._added_pattern is None or self._added_pattern.search(_fold(chunk)) is None:
-            yield from _words(chunk)
-            return
-        for i, part in enumerate(self._added_pattern.split(_fold(chunk))):
-            if i % 2:  # the pattern's group: an added word
-                yield _AddedToken(part, self._added[part])
+        for part in self._added.split(chunk):
+            if isinstance(part, AddedWord):
+                yield part
             else:
                 yield from _words(part)
 
-    def _ids(self, word: str | _AddedToken) -> Iterable[int]:
-        if isinstance(word, _AddedToken):
+    def _ids(self, word: str | AddedWord) -> Iterable[int]:
+        if isinstance(word, AddedWord):
             return word.ids
         if len(word) == 1 and word.isascii():
             return (self._byte_ids[ord(word)] + 256,)
@@ -311,24 +316,7 @@ def _words(chunk: str) -> Iterator[str]:
         if i % 2:  # the pattern's group: start or end of text, spelled out
             yield part
         else:
-            yield from _WORD.findall(_fold(part))
-
-
-def _fold(text: str) -> str:
-    """Normalised and lower-cased; capital sigma separately, as Python lower-cases it by its position in the word."""
-    return unicodedata.normalize("NFC", text).replace("Σ", "σ").lower()
-
-
-def _whole_word(word: str) -> str:
-    """The pattern of an added word that no other letter, digit or underscore touches."""
-    before = r"(?<!\w)" if regex.match(r"\w", word[0]) else ""
-    after = r"(?!\w)" if regex.match(r"\w", word[-1]) else ""
-    return before + regex.escape(word) + after
-
-
-def _names(word: str, count: int) -> tuple[str, ...]:
-    """The names of an added word's ids: ``word``, ``word_1``, ``word_2`` and so on."""
-    return (word, *(f"{word}_{i}" for i in range(1, count)))
+            yield from _WORD.findall(fold(part))
 
 
 @lru_cache(maxsize=1)

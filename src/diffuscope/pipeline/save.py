@@ -7,12 +7,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from diffuscope import loading
-from diffuscope.errors import InputError, OutputError
+from diffuscope.errors import InputError, OutputError, Unquoted
 from diffuscope.loading import Components
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.output import part_of
-from diffuscope.weights.layout import diffusers_folder, single_file
+from diffuscope.weights.layout import diffusers_folder, single_file, tokenizer_files
 from diffuscope.weights.layout.diffusers import to_diffusers
+from diffuscope.weights.layout.tokenizer_files import AddedToken
 from diffuscope.weights.store import files
 
 LAYOUTS = ("diffusers", "own", "single")
@@ -64,6 +65,9 @@ def _single(components: Components, path: Path) -> Path:
         raise InputError("folder", str(path), "a name that ends in .safetensors for layout='single'")
     if path.exists():
         raise OutputError(f"{path} exists; choose a new name")
+    if components.tokenizer.own_words:
+        got = Unquoted("'single' for a model whose tokenizer has words of its own")
+        raise InputError("layout", got, "'diffusers' or 'own', which keep the tokenizer")
     networks = {name: network.state_dict() for name, network in components.networks.items()}
     single_file.write(path, networks, components.config, loading.config_to_json(components.config))
     return path
@@ -95,7 +99,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """The tokenizer as transformers reads it."""
     start, end, pad = (tokenizer.tokens[i] for i in (tokenizer.start, tokenizer.end, tokenizer.pad))
     special = {"bos_token": start, "eos_token": end, "pad_token": pad, "unk_token": end}
-    settings = {
+    settings: dict[str, object] = {
         **special,
         "add_prefix_space": False,
         "do_lower_case": True,
@@ -107,6 +111,14 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir()
     files.write_text(folder / "vocab.json", _vocabulary(tokenizer.tokens))
     files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
+    added = {
+        each.ids[0]: AddedToken(each.word, single_word=each.whole, normalized=each.any_case)
+        for each in tokenizer.own_words
+    }
+    if added:
+        settings["added_tokens_decoder"] = tokenizer_files.document(added)
+        table = {token.content: i for i, token in sorted(added.items())}
+        files.write_text(folder / "added_tokens.json", json.dumps(table, indent=2, ensure_ascii=False))
     files.write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))
     files.write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
 

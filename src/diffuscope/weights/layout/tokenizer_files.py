@@ -1,0 +1,155 @@
+"""The files of a folder's tokenizer, as transformers writes them: merges, vocabularies, and words that were added.
+
+Textual inversion that is saved with a model adds words to the tokenizer and rows to the text encoder's embeddings.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffuscope.errors import WeightsError, shown
+from diffuscope.weights.store import files
+
+ADVICE = "save the whole folder again"
+WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
+ADDED, SETTINGS = "added_tokens.json", "tokenizer_config.json"
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token beyond the vocabulary, with the switches of transformers that say where it is found."""
+
+    content: str
+    single_word: bool = False
+    normalized: bool = True
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """What a tokenizer's folder holds."""
+
+    folder: Path
+    merges: Path | None
+    listed: Sequence[Any]
+    """The merges in ``tokenizer.json``."""
+    vocabularies: Mapping[str, Mapping[str, Any]]
+    """File -> token -> id."""
+    added: Mapping[int, AddedToken]
+
+    def check(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
+        """Compare with the tokens and merges in use.
+
+        Raises:
+            WeightsError: a token has another id, or the merges are others.
+        """
+        ids = {token: i for i, token in enumerate(tokens)}
+        for name, vocabulary in self.vocabularies.items():
+            if vocabulary != ids:
+                token = next((token for token, i in ids.items() if vocabulary.get(token) != i), None)
+                token = next(token for token in vocabulary if token not in ids) if token is None else token
+                raise WeightsError(
+                    f"{self.folder / name} is not the vocabulary of the merges: {shown(token)} differs, of "
+                    f"{len(vocabulary)} tokens; {ADVICE}"
+                )
+        if self.listed:
+            own = [each.split(" ") if isinstance(each, str) else each for each in self.listed]
+            if own != [list(pair) for pair in merges]:
+                raise WeightsError(f"{self.folder / WHOLE} has other merges than {self.merges or 'CLIP'}; {ADVICE}")
+
+    def beyond(self, tokens: Sequence[str], vocabulary: int) -> list[tuple[AddedToken, tuple[int, ...]]]:
+        """The added tokens of a text encoder with this many embeddings, of which the first are ``tokens``; their ids.
+
+        An embedding of several vectors is a token of its name and others that go on with _1, _2 ...
+
+        Raises:
+            WeightsError: one has white space, no embedding, or the id of another token.
+        """
+        for i, token in self.added.items():
+            if i < len(tokens) and tokens[i] != token.content:
+                raise WeightsError(f"{self.folder}: the token {shown(token.content)} has id {i}, of {shown(tokens[i])}")
+            if i >= vocabulary:
+                raise WeightsError(
+                    f"{self.folder}: the added token {shown(token.content)} has id {i}, and the text encoder "
+                    f"{vocabulary} embeddings; {ADVICE}"
+                )
+            if i >= len(tokens) and (not token.content or token.content.split() != [token.content]):
+                raise WeightsError(
+                    f"{self.folder}: the added token {shown(token.content)} has white space, which is not supported"
+                )
+        ids = {token.content: i for i, token in self.added.items() if i >= len(tokens)}
+        return [(self.added[i], (i, *_further(content, ids))) for content, i in ids.items()]
+
+
+def _further(content: str, ids: Mapping[str, int]) -> list[int]:
+    names = itertools.takewhile(ids.__contains__, (f"{content}_{k}" for k in itertools.count(1)))
+    return [ids[name] for name in names]
+
+
+def read(folder: Path) -> TokenizerFiles:
+    """The files in a tokenizer's folder, of which none is needed.
+
+    Raises:
+        WeightsError: one is damaged, or two give one id to different tokens.
+    """
+    documents = {
+        name: files.read_json(folder / name, ADVICE) if (folder / name).is_file() else {}
+        for name in (WHOLE, VOCABULARY, ADDED, SETTINGS)
+    }
+    whole = documents[WHOLE]
+    model = whole.get("model", {})
+    if not isinstance(model, dict):
+        raise WeightsError(f"{folder / WHOLE} has no model; {ADVICE}")
+    vocabularies = {VOCABULARY: documents[VOCABULARY], WHOLE: model.get("vocab") or {}}
+    if not isinstance(vocabularies[WHOLE], dict):
+        raise WeightsError(f"{folder / WHOLE} has no vocabulary; {ADVICE}")
+    merges = model.get("merges") or []
+    if not isinstance(merges, list):
+        raise WeightsError(f"{folder / WHOLE} has no list of merges; {ADVICE}")
+    entries: list[tuple[Any, Any]] = [(i, content) for content, i in documents[ADDED].items()]
+    listed, decoder = whole.get("added_tokens") or [], documents[SETTINGS].get("added_tokens_decoder") or {}
+    if not isinstance(listed, list) or not isinstance(decoder, dict):
+        raise WeightsError(f"the added tokens in {folder} are no list; {ADVICE}")
+    entries += [(entry.get("id") if isinstance(entry, dict) else None, entry) for entry in listed]
+    entries += decoder.items()
+    added: dict[int, AddedToken] = {}
+    for number, entry in entries:
+        i, token = _added(folder, number, entry)
+        if i in added and added[i].content != token.content:
+            raise WeightsError(
+                f"{folder}: {shown(added[i].content)} and {shown(token.content)} have the id {i}; {ADVICE}"
+            )
+        added[i] = token  # the later files say more
+    return TokenizerFiles(
+        folder=folder,
+        merges=folder / MERGES if (folder / MERGES).is_file() else None,
+        listed=merges,
+        vocabularies={name: vocabulary for name, vocabulary in vocabularies.items() if vocabulary},
+        added=added,
+    )
+
+
+def _added(folder: Path, number: Any, entry: Any) -> tuple[int, AddedToken]:
+    switches = entry if isinstance(entry, dict) else {"content": entry}
+    content = switches.get("content")
+    if isinstance(number, str) and number.isdecimal() and len(number) < 10:
+        number = int(number)
+    if not isinstance(content, str) or isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise WeightsError(f"{folder} has the added token {shown(entry)} with the id {shown(number)}; {ADVICE}")
+    return number, AddedToken(content, bool(switches.get("single_word", False)), bool(switches.get("normalized", True)))
+
+
+def document(added: Mapping[int, AddedToken]) -> dict[str, dict[str, Any]]:
+    """``added_tokens_decoder`` of ``tokenizer_config.json``."""
+    return {
+        str(i): {
+            "content": token.content,
+            "lstrip": False,
+            "normalized": token.normalized,
+            "rstrip": False,
+            "single_word": token.single_word,
+            "special": False,
+        }
+        for i, token in sorted(added.items())
+    }
