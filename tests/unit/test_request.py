@@ -246,6 +246,7 @@ CALLS = [
         negative_prompt="blue",
         clip_skip=1,
         prompt_syntax="comfyui",
+        batch_size=3,
         num_images_per_prompt=2,
         seed=[5, 6, 7, 8],
         num_inference_steps=3,

@@ -35,6 +35,10 @@ class UNetInputs:
             found.setdefault(len(context), []).append(image)
         return found
 
+    def some(self, images: slice) -> "UNetInputs":
+        """Those of some images."""
+        return UNetInputs(self.contexts[images], {name: value[images] for name, value in self.extra.items()})
+
     def rows(self, images: Sequence[int]) -> tuple[Tensor, Mapping[str, Tensor] | None]:
         """[n,T,D] text states of images that share one T, and their ``extra``."""
         extra = {name: value[list(images)] for name, value in self.extra.items()}
@@ -61,26 +65,38 @@ class Stage:
     """[parts,N]; 0 where an image has fewer parts."""
     negative: UNetInputs | None
 
+    def some(self, images: slice) -> "Stage":
+        """Of some images, without parts that none of them has."""
+        weights = self.weights[:, images]
+        kept = [k for k in range(len(self.parts)) if k == 0 or bool(weights[k].any())]
+        parts = tuple(self.parts[k].some(images) for k in kept)
+        return Stage(parts, weights[kept], None if self.negative is None else self.negative.some(images))
+
 
 def encoded(components: Components, plan: Plan, conditioning: Conditioning | None, tap: Tap | None) -> Encoded:
     """The states of the prompts, or conditioning in their place, and of the negative prompts if the run is guided."""
-    negative = [part.texts for part in plan.negative_parts] if plan.guided else []
-    prompts = [part.texts for parts in plan.parts for part in parts] if conditioning is None else []
-    request = plan.request
-    states = iter(
-        encode_groups(
-            [*negative, *prompts], components.towers, tap, skip=request.clip_skip, syntax=request.prompt_syntax
-        )
-        if negative or prompts
-        else ()
-    )
-    negatives = tuple(next(states) for _ in negative) if plan.guided else None
-    if negatives is not None and components.config.zero_negative and request.negative_prompt is None:
-        negatives = tuple(map(_zeroed, negatives))
-    if conditioning is None:
-        return Encoded(tuple(tuple(next(states) for _ in parts) for parts in plan.parts), negatives)
-    rows = range(len(conditioning.embeddings))
-    return Encoded(tuple((_row(conditioning, row),) for row in rows), negatives)
+    request, prompts, negatives = plan.request, [], []
+    for batch in prompts_of(plan):
+        negative = [part.texts for part in plan.negative_parts[batch]] if plan.guided else []
+        own = plan.parts[batch] if conditioning is None else ()
+        groups = [*negative, *(part.texts for parts in own for part in parts)]
+        if not groups:
+            continue
+        found = encode_groups(groups, components.towers, tap, skip=request.clip_skip, syntax=request.prompt_syntax)
+        states = iter(found)
+        negatives += [next(states) for _ in negative]
+        prompts += [tuple(next(states) for _ in parts) for parts in own]
+    if components.config.zero_negative and request.negative_prompt is None:
+        negatives = [_zeroed(each) for each in negatives]
+    if conditioning is not None:
+        prompts = [(_row(conditioning, row),) for row in range(len(conditioning.embeddings))]
+    return Encoded(tuple(prompts), tuple(negatives) if plan.guided else None)
+
+
+def prompts_of(plan: Plan) -> list[slice]:
+    """The prompts that are encoded together: those whose first image is in one batch."""
+    each = plan.request.num_images_per_prompt
+    return [slice(-(-batch.start // each), -(-batch.stop // each)) for batch in plan.batches]
 
 
 def entries_at(plan: Plan, step: int) -> tuple[int, ...]:

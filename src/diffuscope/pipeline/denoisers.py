@@ -65,10 +65,20 @@ def denoisers_of(
     device = unet.conv_in.weight.device
     entries = [entries_at(plan, step) for step in range(len(plan.levels.sigmas) - 1)]
     first = {key: entries.index(key) for key in entries}  # equal steps share one stage
-    stages = {
-        key: _estimates(unet, config, plan, stage_at(config, plan, texts, step, device), channels, tap, engine)
-        for key, step in first.items()
-    }
+
+    def estimates(step: int) -> Estimates:
+        stage = stage_at(config, plan, texts, step, device)
+        return _in_batches(
+            [
+                _estimates(
+                    unet, config, plan, stage.some(images), None if channels is None else channels[images], tap, engine
+                )
+                for images in plan.batches
+            ],
+            plan.batches,
+        )
+
+    stages = {key: estimates(step) for key, step in first.items()}
     if len(stages) == 1:
         return stages[entries[0]]
 
@@ -76,6 +86,19 @@ def denoisers_of(
         return stages[entries[min(clock.step, len(entries) - 1)]]
 
     return Estimates(lambda x, sigma: now().guided(x, sigma), lambda x, sigma: now().cond(x, sigma))
+
+
+def _in_batches(parts: list[Estimates], batches: list[slice]) -> Estimates:
+    """Estimates of some images each as those of all."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def joined(denoisers: list[Denoiser]) -> Denoiser:
+        return lambda x, sigma: torch.cat(
+            [denoise(x[images], sigma) for denoise, images in zip(denoisers, batches, strict=True)]
+        )
+
+    return Estimates(joined([part.guided for part in parts]), joined([part.cond for part in parts]))
 
 
 def _estimates(

@@ -110,7 +110,8 @@ def init_latents(
         return noise.draw(shape).to(device) * scale, FromImage()
 
     def encoded(pixels: Tensor) -> Tensor:
-        return codec.encode(vae, pixels, noise.draw(shape), tap, notes)
+        drawn = noise.draw(shape)
+        return torch.cat([codec.encode(vae, pixels[some], drawn[some], tap, notes) for some in plan.batches])
 
     pixels = to_pixels(init.images)
     from_noise = init.masks is not None and plan.request.strength == 1.0

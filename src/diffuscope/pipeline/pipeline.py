@@ -306,8 +306,9 @@ class Pipeline:
         components = self.components
         stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
-        rows, preset = planned.images * planned.passes, planned.preset
-        memory.check(self.config, preset.width, preset.height, planned.images, rows, self.unet.conv_in.weight)
+        preset, images = planned.preset, planned.batches[0].stop
+        rows = images * planned.passes
+        memory.check(self.config, preset.width, preset.height, images, rows, self.unet.conv_in.weight)
         init = init_images(call, planned, components)
         tap = selected(call.tap, tuple(components.networks.values()), planned)
         loras = self.adapters.of_call(planned.loras)
@@ -379,10 +380,16 @@ class Pipeline:
         notes += latent_range.notes(latents, planned)
         output: Tensor | list[Image.Image] = kept
         if output_type != "latent":
-            pixels = codec.decode(self.vae, latents, tap, notes, self.engine, check)
             upscaler = self.upscaler if planned.preset.upscale > 1 else None
-            finished = codec.images if output_type == "pil" else codec.shares
-            output = finished(pixels, upscaler, notes, check)
+
+            def pixels(images: slice) -> Tensor:
+                return codec.decode(self.vae, latents[images], tap, notes, self.engine, check)
+
+            if output_type == "pil":
+                found = (codec.images(pixels(images), upscaler, notes, check) for images in planned.batches)
+                output = [image for each in found for image in each]
+            else:
+                output = torch.cat([codec.shares(pixels(images), upscaler, notes, check) for images in planned.batches])
         notes += self.engine.notes
         is_clip_guided = planned.request.guidance_options.similarity is not None
         receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]

@@ -73,6 +73,12 @@ class Plan:
         """How many images the call makes."""
         return len(self.seeds)
 
+    @property
+    def batches(self) -> list[slice]:
+        """The images that go through the networks together."""
+        size = self.request.batch_size or self.images
+        return [slice(first, min(first + size, self.images)) for first in range(0, self.images, size)]
+
     def per_image(self, values: Sequence[T]) -> tuple[T, ...]:
         """One value, or one per prompt, as one per image."""
         return tuple(values[k // self.request.num_images_per_prompt % len(values)] for k in range(self.images))
@@ -107,6 +113,8 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
     if call.tap is not None and call.guidance_options.exact:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
+    if call.tap is not None and (call.batch_size or MAX_IMAGES) < len(seeds):
+        raise InputError("tap", call.tap, f"None with batch_size below {len(seeds)}, the number of images")
     if call.clip_skip > (most := _skippable(config)):
         raise InputError("clip_skip", call.clip_skip, f"a whole number from 0 to {most}")
     pairs, sizes, negative_sizes = _sizes(config, call, preset)
