@@ -34,6 +34,7 @@ clean:  ## Remove what was made here, .venv too
 	rm -rf .venv build dist docs/_build docs/reference/generated
 
 .venv/pip:
+	@echo "installing into .venv: once, some minutes, about 1 GB with the CPU build of torch"
 	$(PYTHON) -m venv .venv
 	$(PIP) --upgrade "pip>=26.0"
 	touch $@
