@@ -202,9 +202,9 @@ def vae_from_json(document: Json) -> VAEConfig:
     with errors_of(file):
         config = VAEConfig(**_fields(document, VAE))
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        types = [kind] * len(config.channels)
-        if list(document.get(key, [kind])) != types:
-            refuse(file, key, document.get(key), f"{types}, one per level")
+        types, found = [kind] * len(config.channels), document.get(key, [kind])
+        if not isinstance(found, list | tuple) or list(found) != types:
+            refuse(file, key, found, f"{types}, one per level")
     return config
 
 

@@ -1,0 +1,63 @@
+"""Every field of a folder's configuration files with odd values: a model, or one typed error of a screen."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from diffuscope.config import PRESETS
+from diffuscope.errors import DiffuscopeError
+from diffuscope.loading import config_from_json, config_to_json
+from diffuscope.weights.layout import diffusers_folder, fields
+
+ODD: tuple[object, ...] = (
+    *(None, True, "x", "x" * 100_000, 0, -1, 0.5, 2**62, 10**400, float("nan"), float("inf")),
+    *([], [None], [0], [[]], [True, True], [10**9] * 3, ["x"] * 1000, {}, {"a": 1}),
+)
+FILES = {
+    "model_index": "model_index.json",
+    "unet": "unet/config.json",
+    "vae": "vae/config.json",
+    "text_encoder": "text_encoder/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+}
+
+
+def assert_short(error: BaseException) -> None:
+    assert len(str(error)) < 3000
+    assert len(str(error).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_folder_of_odd_values(tmp_path: Path, kind: fields.Kind) -> None:
+    """A third of the values for each field, in turn."""
+    diffusers_folder.write_config(tmp_path, PRESETS["tiny-sdxl"])
+    path = tmp_path / FILES[kind]
+    document = json.loads(path.read_text())
+    for i, field in enumerate(sorted(fields.READ[kind] | document.keys())):
+        for value in ODD[i % 3 :: 3]:
+            path.write_text(json.dumps(document | {field: value}))
+            try:
+                diffusers_folder.describe(tmp_path)
+            except DiffuscopeError as error:
+                assert_short(error)
+
+
+def test_our_own_configuration_of_odd_values() -> None:
+    document = json.loads(config_to_json(PRESETS["tiny-sdxl"]))
+    for part, inner in document.items():
+        for i, field in enumerate(inner if isinstance(inner, dict) else ()):
+            for value in ODD[i % 3 :: 3]:
+                try:
+                    config_from_json(document | {part: inner | {field: value}})
+                except (
+                    ValueError,
+                    TypeError,
+                    OverflowError,
+                ) as error:  # what a folder's reader makes a WeightsError of
+                    assert_short(error)
+        for value in ODD:
+            try:
+                config_from_json(document | {part: value})
+            except (ValueError, TypeError, OverflowError) as error:
+                assert_short(error)
