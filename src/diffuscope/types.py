@@ -84,6 +84,8 @@ class Levels:
     end_scale: float = 1.0
     log_sigmas: tuple[float, ...] = field(default=(), repr=False)
     """log sigma of every training timestep, increasing: for the timesteps of levels between ``sigmas``."""
+    sigma_data: float | None = None
+    """Of a network whose time is that of Karras et al. 2022: log(sigma * sigma_data) / 4."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 from diffuscope.config.checks import positive, typed
 from diffuscope.config.networks import TextEncoderConfig, UNetConfig, VAEConfig
 
-Prediction = Literal["epsilon", "v", "x0"]
-BetaKind = Literal["scaled_linear", "linear", "cosine"]
+Prediction = Literal["epsilon", "v", "x0", "edm"]
+BetaKind = Literal["scaled_linear", "linear", "cosine", "edm"]
 TimeSpacing = Literal["linspace", "leading", "trailing"]  # of training times: Lin et al. 2024, Table 2
 Spacing = Literal["model", "linspace", "leading", "trailing", "karras", "exponential", "beta", "sgm_uniform"]
 TIME_SPACINGS: tuple[TimeSpacing, ...] = get_args(TimeSpacing)
@@ -37,12 +37,19 @@ class ScheduleConfig:
     steps_offset: int = 1  # added to the times of "leading" spacing
     zero_snr: bool = False  # betas rescaled so that the last level is pure noise (Lin et al. 2024, Algorithm 1)
     ddim_ends_at_zero: bool = True  # else DDIM stops at the lowest trained level (diffusers: set_alpha_to_one)
+    sigma_min: float = 0.0  # lowest and highest level where betas is "edm" (Karras et al. 2022)
+    sigma_max: float = 0.0
+    sigma_data: float = 1.0  # deviation of the latents that EDM's levels are stated for; here it is 1
 
     def __post_init__(self) -> None:
         typed(self)
         positive(train_steps=self.train_steps)
         if self.train_steps > MOST_TRAIN_STEPS or abs(self.steps_offset) > MOST_TRAIN_STEPS:
             raise ValueError(f"train_steps and steps_offset may be at most {MOST_TRAIN_STEPS}")
+        if self.betas == "edm" and not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"levels go from {self.sigma_min} to {self.sigma_max}; they must rise above 0")
+        if self.sigma_data <= 0:
+            raise ValueError(f"sigma_data is {self.sigma_data}; it must be a positive number")
         if not 0 < self.beta_start <= self.beta_end < 1:
             raise ValueError(
                 f"beta_start is {self.beta_start} and beta_end {self.beta_end}; betas must rise between 0 and 1"

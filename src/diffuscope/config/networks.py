@@ -122,6 +122,8 @@ class VAEConfig:
     blocks: int = 2  # residual blocks per resolution in the encoder; one more in the decoder
     norm_groups: int = 32
     scale: float = 0.18215  # latents are multiplied by this before the U-Net sees them
+    mean: tuple[float, ...] | None = None  # of each channel, subtracted before that (Playground v2.5)
+    std: tuple[float, ...] | None = None  # of each channel, by which they are divided
     upcast: bool = False  # runs in float32 where the rest is float16, which its activations overflow (SDXL)
 
     def __post_init__(self) -> None:
@@ -131,6 +133,8 @@ class VAEConfig:
         few(len(self.channels), len(self.channels) * (2 * self.blocks + 1))
         if self.scale <= 0:
             raise ValueError(f"scale is {self.scale}; it must be a positive number")
+        if {len(self.mean or ()), len(self.std or ())} not in ({0}, {self.latent_channels}) or 0 in (self.std or ()):
+            raise ValueError(f"mean and std have a number, std none of 0, for each of {self.latent_channels} channels")
         for channels in self.channels:
             positive(channels=channels)
             if channels % self.norm_groups:

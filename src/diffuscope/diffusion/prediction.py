@@ -1,8 +1,9 @@
 """Prediction types: from a network's prediction to a Denoiser, and the target of training.
 
 Latents are ``x = x0 + sigma * noise``. The input of a network is ``x / sqrt(sigma^2 + 1)``, of unit variance for unit
-data. It predicts the noise ("epsilon": Ho et al. 2020), the velocity ("v": Salimans & Ho 2022) or the clean latents
-("x0"). Every formula takes sigma as a float or as a tensor [B,1,1,1].
+data. It predicts the noise ("epsilon": Ho et al. 2020), the velocity ("v": Salimans & Ho 2022), the clean latents
+("x0"), or F of Karras et al. 2022, Table 1, which for unit data is minus v ("edm"). Every formula takes sigma as a
+float or as a tensor [B,1,1,1].
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import Prediction
-from diffuscope.diffusion.timesteps import sigma_to_t
+from diffuscope.diffusion.timesteps import edm_time, sigma_to_t
 from diffuscope.types import Denoiser, Levels
 
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -33,6 +34,9 @@ def x0_from(prediction: Prediction, output: Tensor, x: Tensor, sigma: float | Te
     if prediction == "v":  # Salimans & Ho 2022, appendix D: x0 = alpha z - sigma v, in our variables
         power = sigma**2 + 1
         return x / power - output * (sigma / power**0.5)
+    if prediction == "edm":
+        power = sigma**2 + 1
+        return x / power + output * (sigma / power**0.5)
     return output
 
 
@@ -42,6 +46,8 @@ def training_target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: fl
         return noise
     if prediction == "v":
         return (noise - sigma * x0) / (sigma**2 + 1) ** 0.5
+    if prediction == "edm":
+        return (sigma * x0 - noise) / (sigma**2 + 1) ** 0.5
     return x0
 
 
@@ -54,9 +60,16 @@ def denoiser(predict: Predict, levels: Levels, prediction: Prediction) -> Denois
     times = dict(zip(levels.sigmas, levels.timesteps, strict=True))
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        time = times[sigma] if sigma in times else sigma_to_t(levels.log_sigmas, sigma)
+        time = times[sigma] if sigma in times else _time(levels, sigma)
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         output = predict(scale_input(x, sigma), torch.full((), time, dtype=dtype, device=x.device))
         return x0_from(prediction, output.to(x.dtype), x, sigma)
 
     return denoise
+
+
+def _time(levels: Levels, sigma: float) -> float:
+    """The time of a level between those of a run."""
+    if levels.sigma_data is not None:
+        return edm_time(sigma, levels.sigma_data)
+    return sigma_to_t(levels.log_sigmas, sigma)

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffuscope.config import LARGEST, SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
 from diffuscope.diffusion.samplers.contract import Sampler
 from diffuscope.diffusion.samplers.table import SamplerInfo, Timesteps, find
-from diffuscope.diffusion.timesteps import sigma_to_t, t_to_log_sigma
+from diffuscope.diffusion.timesteps import edm_time, sigma_to_t, t_to_log_sigma
 from diffuscope.errors import InputError
 from diffuscope.types import Levels
 
@@ -113,6 +113,8 @@ class Schedule:
         if steps is None or not 1 <= steps <= train_steps:
             raise InputError("num_inference_steps", steps, f"a whole number from 1 to {train_steps}")
         spacing = fused if sigmas == "model" and fused is not None else sigmas
+        if spacing == "model" and self.config.betas == "edm":
+            spacing = "karras"
         listed = next((name for name in TIME_SPACINGS if name == spacing), None)
         times_spacing: TimeSpacing = listed or info.spacing or self.config.spacing
         path, times = self._path(steps, spacing, times_spacing, info)
@@ -154,7 +156,7 @@ class Schedule:
             return [math.exp(t_to_log_sigma(self._log_sigmas, time)) for time in times], times
         ramped = spacing in ("karras", "exponential", "beta")
         high, low = self._sigmas[-1], self._sigmas[0]
-        if not (ramped and info.variance_preserving):
+        if not (ramped and (info.variance_preserving or self.config.betas == "edm")):
             kind: Timesteps = "whole" if info.distilled and spacing in TIME_SPACINGS else info.timesteps
             times = _spaced_times(self.config, times_spacing, steps, kind)
             if times[-1] < 0 or times[0] > self.config.train_steps - 1:
@@ -172,6 +174,16 @@ class Schedule:
     ) -> Levels:
         """Levels with the start and end scale of the sampler's reference."""
         unit_start = info.variance_preserving or times_spacing == "leading"
+        if self.config.betas == "edm":
+            data = self.config.sigma_data
+            return Levels(
+                sigmas=tuple(sigmas),
+                timesteps=tuple(edm_time(sigma, data) for sigma in sigmas),
+                start_scale=math.hypot(sigmas[0] * data, 1) / data,
+                end_scale=1 / math.hypot(sigmas[-1], 1) if info.variance_preserving else 1.0,
+                log_sigmas=self._log_sigmas,
+                sigma_data=data,
+            )
         return Levels(
             sigmas=tuple(sigmas),
             timesteps=tuple(map(self.sigma_to_t, sigmas) if times is None else times),
@@ -223,6 +235,9 @@ def slice_levels(
     Raises:
         InputError: no step lies between the two.
     """
+    if schedule.betas == "edm":
+        name, share = ("denoising_start", denoising_start) if denoising_start > 0 else ("denoising_end", denoising_end)
+        raise InputError(name, share, "None, since the levels of this model have no shares of training timesteps")
     first, last = 0, len(levels.sigmas) - 1
     if denoising_start > 0:
         first = _steps_before(levels, schedule, denoising_start)
@@ -251,6 +266,11 @@ def _steps_before(levels: Levels, schedule: ScheduleConfig, share: float) -> int
 def _alphas_cumprod(config: ScheduleConfig) -> Tensor:
     """[T] float64: share of the clean signal's power at each training timestep."""
     steps = config.train_steps
+    if config.betas == "edm":
+        sigmas = torch.tensor(
+            _ramp(config.sigma_max, config.sigma_min, steps, 1 / _KARRAS_RHO)[::-1], dtype=torch.float64
+        )
+        return 1 / (sigmas.square() + 1)
     if config.betas == "scaled_linear":  # Rombach et al. 2022: linear in the root
         betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, steps, dtype=torch.float64) ** 2
     elif config.betas == "linear":  # Ho et al. 2020

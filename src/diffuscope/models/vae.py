@@ -150,6 +150,21 @@ class VAE(nn.Module):
         """[B,C,H,W] reconstruction of pixels [B,C,H,W] from their mean latents."""
         return self.decode(self.encode(pixels, tap).mean, tap)
 
+    def scaled(self, latents: Tensor) -> Tensor:
+        """[B,C,h,w] latents of the encoder as the U-Net reads them."""
+        if self.config.mean is not None:
+            mean, std = (latents.new_tensor(each)[:, None, None] for each in (self.config.mean, self.config.std))
+            latents = (latents - mean) / std
+        return latents * self.config.scale
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """The inverse of ``scaled``."""
+        latents = latents / self.config.scale
+        if self.config.mean is None:
+            return latents
+        mean, std = (latents.new_tensor(each)[:, None, None] for each in (self.config.mean, self.config.std))
+        return latents * std + mean
+
     def encode(self, pixels: Tensor, tap: Tap | None = None) -> LatentDistribution:
         """The latents' distribution for pixels [B,C,H,W] in [-1,1]; H and W are multiples of ``config.factor``."""
         tap = within(tap, self.component)

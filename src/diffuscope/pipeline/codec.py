@@ -51,12 +51,12 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
         return latents.mean if noise is None else latents.sample(noise.to(weight))
 
     with memory.phase("encoding the image", vae.quant_conv.weight.device.type):
-        return _finite(run, vae, "encoder", notes).float() * vae.config.scale
+        return vae.scaled(_finite(run, vae, "encoder", notes).float())
 
 
 def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
     """[N,3,H,W] images in about [0,1] of latents: for losses, without the tiling and repairs of ``decode``."""
-    return vae.decode(latents.to(vae.quant_conv.weight) / vae.config.scale).float() / 2 + 0.5
+    return vae.decode(vae.unscaled(latents.to(vae.quant_conv.weight))).float() / 2 + 0.5
 
 
 def decode(
@@ -73,7 +73,7 @@ def decode(
 
     def run(piece: Tensor, vae: VAE = vae) -> Tensor:
         def once(network: VAE) -> Tensor:
-            scaled = piece.to(network.quant_conv.weight) / network.config.scale
+            scaled = network.unscaled(piece.to(network.quant_conv.weight))
             if network is own and engine.runs(network, tap):
                 check()
                 return engine.decode(network, scaled)

@@ -134,7 +134,7 @@ def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: l
     if latents is None:
         assert init.images is not None  # the plan asks for one
         latents = codec.encode(components.vae, to_pixels(init.images), None, tap, notes)
-    return FromImage(channels=latents.to(components.unet.conv_in.weight.device) / components.config.vae.scale)
+    return FromImage(channels=components.vae.unscaled(latents.to(components.unet.conv_in.weight.device)))
 
 
 def _checked(latents: Tensor, argument: str, shape: list[int]) -> Tensor:

@@ -74,7 +74,7 @@ def encode_examples(
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
             mean = vae.encode(pixels).mean
             pooled = feature_net.features(pixels / 2 + 0.5).pooled
-        latents.append((mean.float() * vae.config.scale).bfloat16())
+        latents.append((vae.scaled(mean.float())).bfloat16())
         features.append(pooled.half())
     device = latents[0].device
     return Examples(torch.cat(latents), ids.to(device, torch.int32), torch.cat(features))

@@ -40,7 +40,7 @@ def loss_weight(prediction: Prediction, sigma: Tensor, gamma: float) -> Tensor:
     added, so that pure noise has a weight too. An epsilon error is SNR times, a v error SNR + 1 times the error of x0.
     """
     snr = sigma.square().reciprocal()
-    errors = {"epsilon": snr, "v": snr + 1, "x0": torch.ones_like(snr)}
+    errors = {"epsilon": snr, "v": snr + 1, "edm": snr + 1, "x0": torch.ones_like(snr)}
     return (snr.clamp(max=gamma) + 1) / errors[prediction]
 
 

@@ -93,6 +93,8 @@ def choose(header: Header, family: str | None, source: str) -> ModelConfig:
         raise InputError("family", family, f"one of {', '.join(FAMILIES)}", nearest(family, FAMILIES))
     identity = identify(header)
     names = " or ".join(identity.families)
+    if "edm_mean" in header.tensors:  # its latents and noise levels are others, and the file does not state them all
+        raise WeightsError(f"{source} is Playground v2.5, whose noise levels are in its folder alone; open the folder")
     if identity.kind != "model":
         raise WeightsError(f"{source} is {article(identity.kind)}, not a whole model ({reasons(identity)})")
     if not identity.families:

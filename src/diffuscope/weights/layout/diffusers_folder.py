@@ -9,7 +9,7 @@ from typing import Any
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
-from diffuscope.weights.layout import fields, network_config, scheduler_config
+from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config
 from diffuscope.weights.layout.network_config import Json
 from diffuscope.weights.store import files, shards
 
@@ -73,7 +73,7 @@ CLASSES = {
 """Subfolder -> the classes that our networks equal."""
 
 OWN = "_diffuscope"
-"""Key in model_index.json for our preset; diffusers skips keys with an underscore."""
+"""Key in model_index.json for our name, preset and what the model draws; diffusers skips keys with an underscore."""
 
 ADVICE = "save the whole folder again"
 MOST_SIDE = 1024  # of latents
@@ -100,7 +100,11 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     unet = network_config.unet_from_json(unet_json)
     vae = network_config.vae_from_json(read("vae", "vae/config.json"))
     document = read("scheduler", SCHEDULER) | _scheduler_class(folder / "model_index.json", index)
-    scheduler = scheduler_config.from_json(document, index.get("_class_name"))
+    if document.get("_class_name") in tuple(edm_config.CLASSES):
+        scheduler = edm_config.from_json(document)
+        vae = replace(vae, scale=vae.scale / scheduler.schedule.sigma_data)
+    else:
+        scheduler = scheduler_config.from_json(document, index.get("_class_name"))
     notes.extend(scheduler.notes)
     parts = [part for part in TEXT_ENCODERS if _has(index, part)]
     encoders = [_text_encoder(folder, part, read("text_encoder", f"{part}/config.json")) for part in parts]
@@ -119,6 +123,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
             vae=replace(vae, upcast=vae.upcast and sdxl),
             schedule=scheduler.schedule,
             preset=Preset(**{**_size(unet_json, vae), **_class_preset(index), **scheduler.preset, **_own_preset(own)}),
+            draws=own.get("draws", ""),
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -129,7 +134,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
             f"{folder} has _class_name = {shown(name)} and a U-Net of {unet.in_channels} input channels, expected "
             f"{2 * vae.latent_channels} with {EDITING[0]} and only there; other models of so many are not supported"
         )
-    known = scheduler_config.FIELDS.union(fields.IRRELEVANT["scheduler"])
+    known = fields.READ["scheduler"].union(fields.IRRELEVANT["scheduler"])
     unused = tuple(f"{SCHEDULER}: {entry}" for entry in scheduler.unused if entry.split()[0] in known)
     return fields.Description(config, tuple(notes), unused)
 
@@ -164,11 +169,13 @@ def write_config(folder: str | Path, config: ModelConfig) -> None:
     """Write the JSON files of a diffusers folder; tensors and tokenizer are written elsewhere."""
     folder = Path(folder)
     unet = network_config.unet_to_json(config.unet) | {"sample_size": config.preset.height // config.vae.factor}
-    scheduler = scheduler_config.to_json(config.schedule, config.preset)
+    schedule = config.schedule
+    scheduler = (edm_config if schedule.betas == "edm" else scheduler_config).to_json(schedule, config.preset)
+    vae = replace(config.vae, scale=config.vae.scale * schedule.sigma_data)
     documents = {
         "model_index.json": model_index(config, scheduler["_class_name"]),
         "unet/config.json": unet,
-        "vae/config.json": network_config.vae_to_json(config.vae) | {"sample_size": config.preset.height},
+        "vae/config.json": network_config.vae_to_json(vae) | {"sample_size": config.preset.height},
         SCHEDULER: scheduler,
     }
     for part, encoder in zip(TEXT_ENCODERS, config.text_encoders, strict=False):
@@ -190,7 +197,7 @@ def model_index(config: ModelConfig, scheduler_class: str) -> Json:
     index: Json = {
         "_class_name": pipeline_class(config),
         "_diffusers_version": DIFFUSERS,
-        OWN: {"name": config.name, "preset": asdict(config.preset)},
+        OWN: {"name": config.name, "preset": asdict(config.preset), "draws": config.draws},
         "feature_extractor": absent,
         "image_encoder": absent,
         "scheduler": ["diffusers", scheduler_class],

@@ -9,7 +9,7 @@ from typing import Literal
 
 from diffuscope.config import ModelConfig
 from diffuscope.errors import shown
-from diffuscope.weights.layout import network_config, scheduler_config
+from diffuscope.weights.layout import edm_config, network_config, scheduler_config
 from diffuscope.weights.layout.network_config import Json
 
 
@@ -107,7 +107,7 @@ READ: dict[Kind, frozenset[str]] = {
     "vae": frozenset(["down_block_types", "out_channels", "up_block_types"]).union(
         network_config.VAE, network_config.VAE_SUPPORTED
     ),
-    "scheduler": scheduler_config.FIELDS,
+    "scheduler": scheduler_config.FIELDS | edm_config.FIELDS,
 }
 """File -> the fields that decide something here, or are refused where they would."""
 

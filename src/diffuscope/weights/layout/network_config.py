@@ -43,6 +43,8 @@ VAE: Keys = {
     "force_upcast": ("upcast", True),
     "in_channels": ("image_channels", 3),
     "latent_channels": ("latent_channels", 4),
+    "latents_mean": ("mean", None),
+    "latents_std": ("std", None),
     "layers_per_block": ("blocks", 1),
     "norm_num_groups": ("norm_groups", 32),
     "scaling_factor": ("scale", 0.18215),
@@ -91,8 +93,6 @@ UNET_SUPPORTED: Supported = {
 VAE_SUPPORTED: Supported = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
-    "latents_mean": None,
-    "latents_std": None,
     "mid_block_add_attention": True,
     "shift_factor": (None, 0.0),
     "use_post_quant_conv": True,
@@ -249,9 +249,7 @@ def errors_of(file: str) -> Iterator[None]:
 
 def _fields(document: Json, keys: Keys) -> dict[str, Any]:
     values: dict[str, Any] = {field: document.get(key, default) for key, (field, default) in keys.items()}
-    if "channels" in values:
-        values["channels"] = tuple(values["channels"])
-    return values
+    return {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
 
 
 def _keys(config: object, keys: Keys) -> Json:

@@ -37,7 +37,7 @@ def test_without_our_own_key_only_the_preset_is_lost(tmp_path, model):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     found = diffusers_folder.read_config(tmp_path)
     assert found.name == tmp_path.name
-    assert replace(found, name=model.name, preset=model.preset) == model
+    assert replace(found, name=model.name, preset=model.preset, draws=model.draws) == model
     assert (found.preset.height, found.preset.width) == (model.preset.height, model.preset.width)
     assert (found.preset.sampler, found.preset.sigmas) == (model.preset.sampler, model.preset.sigmas)
 
