@@ -6,9 +6,10 @@ import os
 import re
 import stat
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -62,10 +63,10 @@ def open_image(source: ImageSource, argument: str = "image") -> Image.Image:
         raise InputError(argument, source, "a path, the bytes of a file, a PIL image, or an array [H,W,3]")
     name = "the image" if isinstance(source, bytes) else f"{Path(source)}"
     try:
-        if not isinstance(source, bytes):
-            check_file(source)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS) as image:
-            return _rgb(_limited(image, name))
+        with warnings.catch_warnings(), io.BytesIO(source) if isinstance(source, bytes) else _opened(source) as file:
+            warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF
+            with Image.open(file, formats=FORMATS) as image:
+                return _rgb(_limited(image, name))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "more pixels") from error
     except FileNotFoundError as error:
@@ -98,6 +99,11 @@ def _from_array(array: NDArray[Any], argument: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
+def _opened(path: str | os.PathLike[str]) -> BinaryIO:
+    check_file(path)
+    return Path(path).open("rb")  # PIL leaves it open where it refuses it
+
+
 def check_file(path: str | os.PathLike[str]) -> None:
     """ImageError for what is no file, such as a pipe, which would wait for ever, or is too long to be an image."""
     status = Path(path).stat()
@@ -120,7 +126,7 @@ def _too_large(name: str, size: str) -> ImageError:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if not image.mode.startswith("I") and not image.has_transparency_data:
         return image.convert("RGB")
     finished = Image.new("RGB", image.size)
@@ -128,6 +134,15 @@ def _rgb(image: Image.Image) -> Image.Image:
         part = image.crop((0, top, image.width, min(top + _ROWS, image.height)))
         finished.paste(_eight_bits(part) if image.mode.startswith("I") else _over_white(part), (0, top))
     return finished
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as EXIF says; as it is, where its EXIF is damaged, of which PIL's parser raises anything."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image
 
 
 _ROWS = 256

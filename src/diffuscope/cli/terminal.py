@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
@@ -102,6 +103,8 @@ def streams() -> Iterator[None]:
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
             pair.append(kind(stream))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", module="PIL")  # of files that are described or refused anyway
         stack.enter_context(redirect_stdout(pair[0]))
         stack.enter_context(redirect_stderr(pair[1]))
         yield

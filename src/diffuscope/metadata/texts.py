@@ -1,8 +1,10 @@
 """The texts in an image file, read without decoding its pixels: PNG chunks, EXIF, and comments of JPEG."""
 
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -41,7 +43,7 @@ def read_texts(path: str | PathLike[str]) -> ImageTexts:
     try:
         check_file(path)
         with path.open("rb") as file:
-            return _png(file) if file.read(8) == SIGNATURE else _other(path)
+            return _png(file) if file.read(8) == SIGNATURE else _other(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; give the path of an image") from error
     except ImageError:
@@ -133,10 +135,14 @@ def _within(key: bytes, text: bytes, left: int, encoding: str) -> tuple[str, str
     return key.decode("latin-1"), text.decode(encoding, "replace")
 
 
-def _other(path: Path) -> ImageTexts:
+def _other(file: BinaryIO) -> ImageTexts:
     """JPEG and WebP: PIL reads their headers when it opens them, and decodes later."""
-    with Image.open(path, formats=("JPEG", "WEBP")) as image:
+    file.seek(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of damaged EXIF, and of a size that is only too large to decode
+        image = Image.open(file, formats=("JPEG", "WEBP"))
         exif, found = image.getexif(), []
+    with image:
         for key in ("comment", "xmp"):
             value = image.info.get(key)
             if value:
@@ -159,26 +165,37 @@ def _named(found: list[tuple[str, str]]) -> dict[str, str]:
 
 def _exif(content: bytes) -> Image.Exif:
     exif = Image.Exif()
-    exif.load(content)
+    with suppress(Exception), warnings.catch_warnings():  # ``_exif_texts`` says what is wrong
+        warnings.simplefilter("ignore")
+        exif.load(content)
     return exif
 
 
 def _upright(size: tuple[int, int], exif: Image.Exif) -> tuple[int, int]:
-    return size[::-1] if exif.get(ExifTags.Base.Orientation) in {5, 6, 7, 8} else size
+    turned = False
+    with suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        turned = exif.get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+    return size[::-1] if turned else size
 
 
 def _exif_texts(exif: Image.Exif) -> dict[str, str]:
-    """The texts of EXIF, by their names there."""
+    """The texts of EXIF, by their names there; "EXIF" alone says how it is damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # PIL would warn and leave out what follows
+            tables = [dict(exif), exif.get_ifd(ExifTags.IFD.Exif)]
+    except Exception as error:  # PIL's parser raises whatever a stranger's bytes lead to
+        return {"EXIF": f"damaged: {error}"}
     texts = {}
-    for tags in (exif, exif.get_ifd(ExifTags.IFD.Exif)):
-        for tag, value in tags.items():
-            name = ExifTags.TAGS.get(tag, f"tag {tag}")
-            if name == "UserComment" and isinstance(value, bytes):
-                texts[f"EXIF {name}"] = _user_comment(value)
-            elif name.startswith("XP") and isinstance(value, bytes):
-                texts[f"EXIF {name}"] = value.decode("utf-16-le", "replace").rstrip("\0")
-            elif isinstance(value, str):
-                texts[f"EXIF {name}"] = value.rstrip("\0")
+    for tag, value in (item for table in tables for item in table.items()):
+        name = str(ExifTags.TAGS.get(tag, f"tag {tag}"))
+        if name == "UserComment" and isinstance(value, bytes):
+            texts[f"EXIF {name}"] = _user_comment(value)
+        elif name.startswith("XP") and isinstance(value, bytes):
+            texts[f"EXIF {name}"] = value.decode("utf-16-le", "replace").rstrip("\0")
+        elif isinstance(value, str):
+            texts[f"EXIF {name}"] = value.rstrip("\0")
     return texts
 
 
