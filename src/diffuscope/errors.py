@@ -141,5 +141,9 @@ class OutOfMemoryError(DiffuscopeError, MemoryError):
         self.hint = hint
 
 
+class BusyError(DiffuscopeError):
+    """The queue of an engine is full. The same request may succeed later."""
+
+
 class NonFiniteError(DiffuscopeError, ArithmeticError):
     """A network's output overflowed or is not a number, so there is no image."""

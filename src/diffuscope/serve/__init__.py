@@ -1,0 +1,9 @@
+"""Many requests on one model: they wait their turn, share the calls of its networks, and can be watched and cancelled.
+
+``Engine(pipe).submit(request)`` is all that a door needs, be it HTTP, a batch or a replica.
+"""
+
+from diffuscope.serve.engine import Engine
+from diffuscope.serve.job import Event, Job
+
+__all__ = ["Engine", "Event", "Job"]

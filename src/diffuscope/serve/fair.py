@@ -1,0 +1,67 @@
+"""Whose turn it is: between owners by what they have used; interactive work goes first, the rest keeps a share."""
+
+from collections import defaultdict, deque
+from typing import Generic, TypeVar
+
+from diffuscope.errors import BusyError
+
+T = TypeVar("T")
+
+FLOOR = 4
+"""Of so many turns one goes to work that nobody watches, if there is any."""
+
+
+class FairQueue(Generic[T]):
+    """Items of several owners. Not thread-safe.
+
+    Args:
+        limit: most items that wait.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._items: dict[bool, dict[str, deque[tuple[T, float]]]] = {True: {}, False: {}}
+        self._used: dict[str, float] = defaultdict(float)
+        self._turns = 0
+
+    def __len__(self) -> int:
+        return sum(len(items) for owners in self._items.values() for items in owners.values())
+
+    def check(self, count: int) -> None:
+        """Refuse ``count`` more items where there is no room for all of them."""
+        if len(self) + count > self.limit:
+            raise BusyError(f"{len(self)} images wait, and the queue holds {self.limit}; try again later")
+
+    def put(self, item: T, owner: str, cost: float, *, interactive: bool) -> None:
+        """Add an item. An owner who had nothing in the queue starts with what the least busy one has used."""
+        owners = {name for group in self._items.values() for name in group}
+        if owner not in owners:
+            least = min((self._used[name] for name in owners), default=0.0)
+            self._used[owner] = max(self._used[owner], least)
+        self._items[interactive].setdefault(owner, deque()).append((item, cost))
+
+    def take(self) -> T | None:
+        """The next item: of the class whose turn it is, of the owner who has used least."""
+        if not len(self):
+            return None
+        self._turns += 1
+        interactive = bool(self._items[True]) and not (self._items[False] and self._turns % FLOOR == 0)
+        group = self._items[interactive]
+        owner = min(group, key=lambda name: (self._used[name], name))
+        item, cost = group[owner].popleft()
+        if not group[owner]:
+            del group[owner]
+        self._used[owner] += cost
+        return item
+
+    def remove(self, item: T) -> bool:
+        """Take an item out; whether it was there."""
+        for group in self._items.values():
+            for owner, items in group.items():
+                for entry in items:
+                    if entry[0] is item:
+                        items.remove(entry)
+                        if not items:
+                            del group[owner]
+                        return True
+        return False

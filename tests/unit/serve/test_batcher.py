@@ -1,0 +1,103 @@
+"""Calls of several threads in one."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from diffuscope.serve.batcher import Batcher
+
+
+@pytest.fixture
+def batcher():
+    made = Batcher(rows=8)
+    yield made
+    made.stop()
+
+
+def together(batcher, calls):
+    """Each of ``calls`` in a thread, all runs begun before the first call."""
+    start = threading.Barrier(len(calls))
+
+    def one(call):
+        with batcher:
+            start.wait()
+            return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(one, calls))
+
+
+def test_rows_of_one_key_share_a_call_and_come_back_to_their_own(batcher):
+    sizes = []
+
+    def run(rows):
+        sizes.append(len(rows[0]))
+        return rows[0] * 10 + rows[1]
+
+    calls = [
+        lambda k=k: batcher.call("a", [torch.full((k + 1, 2), float(k)), torch.full((k + 1, 2), 1.0)], run)
+        for k in range(3)
+    ]
+    answers = together(batcher, calls)
+    assert [answer.tolist() for answer in answers] == [[[10.0 * k + 1] * 2] * (k + 1) for k in range(3)]
+    assert sum(sizes) == 6
+    assert batcher.joined == 3
+    assert batcher.calls == len(sizes) < 3
+
+
+def test_calls_of_other_keys_stay_apart(batcher):
+    answers = together(
+        batcher, [lambda k=k: batcher.call(k, [torch.ones(1)], lambda rows, k=k: rows[0] * k) for k in (2, 3)]
+    )
+    assert [answer.item() for answer in answers] == [2, 3]
+    assert batcher.calls == 2
+
+
+def test_a_call_has_at_most_its_rows_and_a_longer_run_goes_whole(batcher):
+    sizes = []
+    calls = [
+        lambda n=n: batcher.call("a", [torch.ones(n)], lambda rows: sizes.append(len(rows[0])) or rows[0])
+        for n in (5, 5, 12)
+    ]
+    assert [len(answer) for answer in together(batcher, calls)] == [5, 5, 12]
+    assert sorted(sizes) == [5, 5, 12]
+
+
+def test_alone_no_call_is_shared():
+    batcher = Batcher(alone=True)
+    together(batcher, [lambda: batcher.call("a", [torch.ones(1)], lambda rows: rows[0])] * 3)
+    assert (batcher.calls, batcher.joined) == (3, 3)
+    batcher.stop()
+
+
+def test_an_error_reaches_only_the_run_that_causes_it(batcher):
+    def run(rows):
+        if bool((rows[0] < 0).any()):
+            raise ValueError("negative")
+        return rows[0]
+
+    def safe(value):
+        try:
+            return batcher.call("a", [torch.full((1,), value)], run).item()
+        except ValueError as error:
+            return str(error)
+
+    assert together(batcher, [lambda v=v: safe(v) for v in (1.0, -1.0, 2.0)]) == [1.0, "negative", 2.0]
+
+
+def test_a_task_runs_in_the_thread_of_the_calls_and_no_gradient_is_kept(batcher):
+    thread = batcher.task(threading.get_ident)
+    assert thread != threading.get_ident()
+    answer = batcher.call("a", [torch.ones(1)], lambda rows: (rows[0] * torch.nn.Parameter(torch.ones(1)), thread)[0])
+    assert not answer.requires_grad
+    with pytest.raises(ZeroDivisionError):
+        batcher.task(lambda: 1 / 0)
+
+
+def test_who_comes_after_the_stop_is_refused():
+    batcher = Batcher()
+    batcher.stop()
+    with pytest.raises(RuntimeError, match="stopped"):
+        batcher.call("a", [torch.ones(1)], lambda rows: rows[0])

@@ -1,0 +1,154 @@
+"""Jobs on one model: the images are those of calls made alone, and jobs wait, run and end as they should."""
+
+import threading
+from concurrent.futures import CancelledError
+from dataclasses import replace
+
+import pytest
+import torch
+
+import diffuscope as ds
+from diffuscope.errors import BusyError
+from diffuscope.pipeline.inputs import Call
+from diffuscope.serve import Engine
+from refusals import refused
+
+SOME = [
+    ds.Request(prompt="a fox", seed=1, upscale=1),
+    ds.Request(prompt="a red cup", seed=2, upscale=1, sampler="dpmpp_2m", num_inference_steps=3),
+    ds.Request(prompt="a tree", seed=3, upscale=1, sampler="euler_ancestral", guidance_scale=1.0),
+    ds.Request(prompt="a moon", seed=4, upscale=1, sampler="heun", num_inference_steps=2, negative_prompt="a sun"),
+    ds.Request(prompt=("a ball", "a car"), seed=(5, 9), upscale=1, num_images_per_prompt=1),
+    ds.Request(
+        prompt="a house", seed=6, upscale=1, height=64, width=32, guidance_options=ds.GuidanceOptions(rescale=0.5)
+    ),
+]
+
+
+@pytest.fixture
+def engine(tiny):
+    made = Engine(tiny, running=4)
+    yield made
+    made.stop(drain=False)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny):
+    return [tiny(request) for request in SOME]
+
+
+def test_images_of_any_mix_are_those_made_alone(engine, alone):
+    jobs = [engine.submit(request, owner=str(k % 2), interactive=k % 3 == 0) for k, request in enumerate(SOME * 3)]
+    for k, job in enumerate(jobs):
+        wanted = alone[k % len(SOME)]
+        results = job.result(60)
+        assert [seed for result in results for seed in result.seeds] == wanted.seeds
+        latents = torch.cat([result.latents for result in results])
+        torch.testing.assert_close(latents, wanted.latents, rtol=1e-4, atol=1e-4)
+    assert engine.batcher.joined > engine.batcher.calls
+
+
+def test_exact_means_the_same_bits(tiny, alone):
+    engine = Engine(tiny, running=3, exact=True)
+    jobs = [engine.submit(request) for request in SOME]
+    single = [k for k in range(len(SOME)) if len(alone[k].seeds) == 1]
+    assert all(torch.equal(jobs[k].result(60)[0].latents, alone[k].latents) for k in single)
+    assert jobs[0].result()[0].images[0].tobytes() == alone[0].images[0].tobytes()
+    engine.stop()
+
+
+def test_a_call_with_a_tap_runs_by_itself_with_it(engine, tiny):
+    call = Call(prompt="a fox", seed=1, upscale=1, tap={"unet.mid.*": lambda value: value * 0})
+    changed = engine.submit(call).result(60)[0].latents
+    assert torch.equal(changed, tiny(call).latents)
+
+
+def test_events_tell_the_way_of_a_job(engine):
+    job = engine.submit(replace(SOME[0], num_images_per_prompt=2, num_inference_steps=2))
+    events = list(job.events())
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert [event.kind for event in events if event.image is None] == ["queued", "done"]
+    for image in range(2):
+        own = [(event.kind, event.step) for event in events if event.image == image]
+        assert own == [("started", None), ("step", 0), ("step", 1), ("image", None)]
+    assert [event.id for event in job.events(after=3)] == [event.id for event in events[3:]]
+    assert job.state == "done"
+    states = job.states[1]
+    assert len(states) == 2
+    assert torch.equal(states[-1][0] * 1.0, job.result()[1].latents)
+
+
+def hold(engine):
+    """Fill the engine's places with a run that waits; returns its job and what lets it go on."""
+    go, entered = threading.Event(), threading.Event()
+
+    def wait(value):
+        entered.set()
+        go.wait(30)
+        return value
+
+    job = engine.submit(Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": wait}))
+    assert entered.wait(30)
+    return job, go
+
+
+def test_what_waits_is_cancelled_at_once_and_what_runs_at_its_next_call(tiny):
+    engine = Engine(tiny, running=1)
+    running, go = hold(engine)
+    waiting = engine.submit(SOME[1])
+    waiting.cancel()
+    assert (waiting.state, engine.waiting) == ("cancelled", 0)
+    with pytest.raises(CancelledError):
+        waiting.result(1)
+    running.cancel()
+    go.set()
+    with pytest.raises(CancelledError):
+        running.result(30)
+    engine.stop()
+    assert len(running.states[0]) <= 2
+
+
+def test_a_full_queue_refuses_and_takes_again_later(tiny):
+    engine = Engine(tiny, running=1, queue=2)
+    running, go = hold(engine)
+    kept = engine.submit(replace(SOME[0], num_images_per_prompt=2))
+    with pytest.raises(BusyError):
+        engine.submit(SOME[0])
+    go.set()
+    running.result(30)
+    assert len(kept.result(60)) == 2
+    engine.submit(SOME[0]).result(60)
+    engine.stop()
+    with refused("request"):
+        engine.submit(SOME[0])
+
+
+def test_an_impossible_request_is_refused_before_it_waits(engine):
+    with refused("sampler"):
+        engine.submit(ds.Request(prompt="a fox", sampler="magic"))
+    assert engine.jobs == []
+
+
+def test_a_failing_call_fails_its_job_and_no_other(engine):
+    def fail(_value):
+        raise ZeroDivisionError("on purpose")
+
+    bad = engine.submit(Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": fail}))
+    good = engine.submit(SOME[0])
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        bad.result(30)
+    assert bad.state == "failed"
+    assert len(good.result(30)) == 1
+
+
+def test_the_last_jobs_are_kept(tiny):
+    engine = Engine(tiny, running=1, keep=2)
+    jobs = []
+    for _ in range(4):
+        jobs.append(engine.submit(replace(SOME[0], num_inference_steps=1)))
+        jobs[-1].result(30)
+    assert engine.job(jobs[0].id) is None
+    assert engine.job(jobs[3].id) is jobs[3]
+    engine.stop()
+    with refused("running", 0):
+        Engine(tiny, running=0)

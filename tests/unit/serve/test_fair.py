@@ -1,0 +1,55 @@
+"""Turns between owners, and between those who watch and the rest."""
+
+import pytest
+
+from diffuscope.errors import BusyError
+from diffuscope.serve.fair import FairQueue
+
+
+def taken(queue):
+    return "".join(iter(queue.take, None))
+
+
+def test_owners_take_turns_by_what_they_have_used():
+    queue = FairQueue(20)
+    for item in "aaaaaa":
+        queue.put(item, "a", 1.0, interactive=False)
+    for item in "bb":
+        queue.put(item, "b", 2.0, interactive=False)
+    assert taken(queue) == "abaabaaa"
+
+
+def test_who_comes_late_does_not_make_up_for_the_time_before():
+    queue = FairQueue(20)
+    for item in "aaaa":
+        queue.put(item, "a", 1.0, interactive=False)
+    assert [queue.take(), queue.take()] == ["a", "a"]
+    for item in "bbbb":
+        queue.put(item, "b", 1.0, interactive=False)
+    assert taken(queue) == "ababbb"
+
+
+def test_watched_work_goes_first_and_leaves_a_quarter_of_the_turns():
+    queue = FairQueue(20)
+    for _ in range(4):
+        queue.put("-", "batch", 1.0, interactive=False)
+    for _ in range(8):
+        queue.put("i", "page", 1.0, interactive=True)
+    assert taken(queue) == "iii-iii-ii--"
+
+
+def test_a_full_queue_takes_none_of_a_job():
+    queue = FairQueue(3)
+    queue.put("a", "a", 1.0, interactive=False)
+    queue.check(2)
+    with pytest.raises(BusyError):
+        queue.check(3)
+
+
+def test_an_item_is_taken_out():
+    queue, first, second = FairQueue(3), object(), object()
+    queue.put(first, "a", 1.0, interactive=True)
+    queue.put(second, "b", 1.0, interactive=False)
+    assert queue.remove(first)
+    assert not queue.remove(first)
+    assert (queue.take(), queue.take()) == (second, None)
