@@ -1,9 +1,14 @@
 """Where results go: names that can be written, and files that appear whole or not at all. Imports no torch."""
 
 import contextlib
+import functools
+import hashlib
 import itertools
 import os
+import platform
+import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,8 +113,49 @@ def replacing(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def part_of(path: Path) -> Path:
-    """A new, hidden name beside ``path`` for what is not whole yet; also short enough where ``path`` is just so."""
-    return path.with_name(f".{path.name[:30]}.{secrets.token_hex(4)}.part")
+    """A new, hidden name beside ``path`` for what is not whole yet; also short enough where ``path`` is just so.
+
+    It holds the machine and the process, so that the next call removes what a process left that was killed.
+    """
+    _remove_abandoned(path.parent)
+    return path.with_name(f".{path.name[:30]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part")
+
+
+_PART = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{8}\.part")
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode("utf-8", "replace")).hexdigest()[:8]
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the files and folders that were not whole when the process that wrote them ended, by kill -9 for example.
+
+    Those of processes that run, and of other machines that share the folder, stay.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            match = _PART.fullmatch(entry.name)
+            if match and match[1] == _machine() and not _runs(int(match[2])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)  # noqa: PTH108
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process; where that cannot be asked without harm, True."""
+    if os.name != "posix" or process == os.getpid():
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def permissions(path: Path) -> int | None:

@@ -1,6 +1,8 @@
 """Names and files of results: nothing overwritten unasked, nothing half, nothing found impossible after the run."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,19 @@ def test_names_that_are_not_utf_8(tiny: Pipeline, tmp_path: Path) -> None:
     assert result.save(path) == [path]
     assert read(path)["vae"] == "v\udcff.safetensors"
     assert "VAE: v\N{REPLACEMENT CHARACTER}.safetensors" in read_texts(path).texts["parameters"]
+
+
+def test_what_a_dead_process_left_is_removed_at_the_next_save(tmp_path: Path) -> None:
+    """Files and folders; those of processes that run, of other machines and of other programs stay."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    own = part_of(tmp_path / "a.png").name
+    dead = own.replace(f"-{os.getpid()}-", f"-{ended.pid}-")
+    machine = own.split(".")[3].split("-")[0]
+    kept = {own, own.replace(f"-{os.getpid()}-", "-1-"), dead.replace(machine, "0" * 8), "a.part", ".a.png.1234.part"}
+    for name in (*kept, dead):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / dead.replace("a.png", "model")).mkdir()
+    (tmp_path / dead.replace("a.png", "model") / "unet.safetensors").write_bytes(b"half")
+    write_png(tmp_path / "b.png", PICTURE)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "b.png"}
