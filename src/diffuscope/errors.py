@@ -147,3 +147,7 @@ class BusyError(DiffuscopeError):
 
 class NonFiniteError(DiffuscopeError, ArithmeticError):
     """A network's output overflowed or is not a number, so there is no image."""
+
+
+class TrainingError(DiffuscopeError):
+    """A training run that cannot go on: its loss is never finite, or another process has its folder."""

@@ -66,7 +66,7 @@ def test_it_learns_what_it_is_shown(tmp_path):
     labels = torch.arange(6)
     task = ClassifierTask(network, sprites(), labels, (sprites(), labels), training)
     before = task.validate(network)["accuracy"]
-    config = LoopConfig(lr=5e-3, steps=60, warmup_steps=5, ema_decay=0.9)
+    config = LoopConfig(lr=5e-3, steps=100, warmup_steps=5, ema_decay=0.9)
     after = task.validate(train(task, config, tmp_path))["accuracy"]
     assert before < 0.5
     assert after > 0.8

@@ -96,8 +96,8 @@ def train_vae(recipe: VAERecipe, dataset: Dataset, feature_net: Path, folder: Pa
     scenes = dataset.scenes(recipe.scenes, recipe.loop.seed, "vae")
 
     def batch(context: StepContext) -> Tensor:
-        rows = np.random.default_rng(context.seed).integers(recipe.scenes, size=recipe.batch_size)
-        return compose(dataset.canvas, scenes.take(rows)).contiguous(memory_format=torch.channels_last)
+        rows = context.rows(recipe.batch_size, recipe.scenes)
+        return compose(dataset.canvas, scenes.take(rows.numpy())).contiguous(memory_format=torch.channels_last)
 
     task = VAETask(
         vae,

@@ -1,13 +1,17 @@
 """The state of a run in one safetensors file: network, EMA, optimiser, progress."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from torch import Tensor, nn
 
+from diffuscope.errors import WeightsError, shown
 from diffuscope.training.muon import MuonAdamW
 from diffuscope.weights.store import files
+from diffuscope.weights.store.files import TORCH, Header
 
 
 @dataclass
@@ -18,17 +22,31 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(path: Path, network: nn.Module, ema: nn.Module, optimiser: MuonAdamW, progress: Progress) -> None:
-    """Write the state for ``restore``; an interrupted write keeps the old file."""
+def _state(network: nn.Module, ema: nn.Module, optimiser: MuonAdamW) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {f"network.{name}": value for name, value in network.state_dict().items()}
     state |= {f"ema.{name}": value for name, value in ema.state_dict().items()}
-    state |= {f"optimiser.{name}": value for name, value in optimiser.state().items()}
-    files.write(path, state, {"progress": json.dumps(vars(progress))})
+    return state | {f"optimiser.{name}": value for name, value in optimiser.state().items()}
+
+
+def save(path: Path, network: nn.Module, ema: nn.Module, optimiser: MuonAdamW, progress: Progress) -> None:
+    """Write the state for ``restore``; an interrupted write keeps the old file."""
+    files.write(path, _state(network, ema, optimiser), {"progress": json.dumps(vars(progress))})
 
 
 def restore(path: Path, network: nn.Module, ema: nn.Module, optimiser: MuonAdamW) -> Progress:
-    """Load the state of ``save`` and return the progress."""
-    state = files.read(path)
+    """Load the state of ``save`` and return the progress. Nothing changes unless all of it fits.
+
+    Raises:
+        WeightsError: the file is damaged, of another network or optimiser, or holds numbers that are not finite.
+    """
+    header = files.read_header(path)
+    expected = _state(network, ema, optimiser)
+    _compare(path, header, expected)
+    progress = _progress(path, header)
+    state = files.read(path, header=header)
+    for name, value in state.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            _refuse(path, f"{shown(name)} is not finite")
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
@@ -36,4 +54,40 @@ def restore(path: Path, network: nn.Module, ema: nn.Module, optimiser: MuonAdamW
     network.load_state_dict(part("network."))
     ema.load_state_dict(part("ema."))
     optimiser.load(part("optimiser."))
-    return Progress(**json.loads(files.read_header(path).metadata["progress"]))
+    return progress
+
+
+def _compare(path: Path, header: Header, expected: dict[str, Tensor]) -> None:
+    """The file has the names, shapes and dtypes of this run, and no others."""
+    missing = [name for name in expected if name not in header.tensors]
+    if missing:
+        _refuse(path, f"it lacks {len(missing)} tensors, the first {shown(missing[0])}")
+    extra = [name for name in header.tensors if name not in expected]
+    if extra:
+        _refuse(path, f"it has {len(extra)} tensors that this run lacks, the first {shown(extra[0])}")
+    for name, tensor in expected.items():
+        info = header.tensors[name]
+        if info.shape != tuple(tensor.shape) or TORCH[info.dtype] != tensor.dtype:
+            found, wanted = f"{info.dtype} {list(info.shape)[:9]}", f"{tensor.dtype} {list(tensor.shape)}"
+            _refuse(path, f"{shown(name)} is {found}, expected {wanted}")
+
+
+def _progress(path: Path, header: Header) -> Progress:
+    if "progress" not in header.metadata:
+        _refuse(path, "its progress is missing")
+    text = header.metadata["progress"]
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.keys() != {"step", "seconds"}:
+        _refuse(path, f"its progress is {shown(text)}, expected step and seconds")
+    step, seconds = found["step"], found["seconds"]
+    possible = type(step) is int and 0 <= step < 1 << 53 and type(seconds) in (int, float)
+    if not possible or not (math.isfinite(seconds) and seconds >= 0):
+        _refuse(path, f"its progress is {shown(text)}, expected a step and seconds of at least 0")
+    return Progress(step, float(seconds))
+
+
+def _refuse(path: Path, what: str) -> NoReturn:
+    raise WeightsError(f"{path} is no checkpoint of this run: {what}; give another folder, or remove the file")

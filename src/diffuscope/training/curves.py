@@ -1,9 +1,10 @@
 """Learning curves of a run."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
+
+from diffuscope.training.run_folder import read_log
 
 
 def plot(log: Path, out: Path) -> None:
@@ -14,10 +15,9 @@ def plot(log: Path, out: Path) -> None:
     from matplotlib import pyplot
 
     series: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in log.read_text(encoding="utf-8").splitlines():
-        numbers = json.loads(line)
+    for numbers in read_log(log):
         for name, value in numbers.items():
-            if name not in {"step", "seconds"}:
+            if name not in {"step", "seconds"} and isinstance(value, float | int):
                 series[name].append((numbers["step"], value))
     columns = 3
     rows = -(-len(series) // columns)

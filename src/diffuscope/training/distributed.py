@@ -54,6 +54,15 @@ def broadcast_scalar(number: float, device: torch.device) -> float:
     return value.item()
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` is set in any process."""
+    if world_size() == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    distributed.all_reduce(value, distributed.ReduceOp.MAX)
+    return bool(value.item())
+
+
 def barrier() -> None:
     """Wait for every process."""
     if world_size() > 1:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.vae import VAE
+from diffuscope.training.loop import StepContext
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class Examples:
         rows = torch.randint(len(self), (count,), device=device, generator=generator)
         texts = torch.randint(self.ids.shape[1], (count,), device=device, generator=generator)
         return Batch(self.latents[rows].float(), self.ids[rows, texts].long(), self.features[rows])
+
+    def batch(self, count: int, context: StepContext, generator: torch.Generator) -> Batch:
+        """The part of this process in the next batch of the one order, each with one of its captions.
+
+        Args:
+            count: examples for each process.
+            context: of the step.
+            generator: its ``shared`` one, from which the captions are drawn.
+        """
+        device = self.latents.device
+        rows = context.rows(count, len(self)).to(device)
+        texts = torch.randint(self.ids.shape[1], (context.whole(count),), device=device, generator=generator)
+        return Batch(self.latents[rows].float(), self.ids[rows, context.own(texts)].long(), self.features[rows])
 
     def to(self, device: torch.device) -> "Examples":
         """The same on another device."""

@@ -1,25 +1,32 @@
 """The one training loop.
 
-Started by ``torchrun --nproc-per-node N`` within ``distributed.process_group``, every process samples other data,
-gradients are averaged, and rank 0 writes.
+Started by ``torchrun --nproc-per-node N`` within ``distributed.process_group``, every process has its part of the
+batch, gradients are averaged, and rank 0 writes.
+
+A run of ``steps`` that is interrupted anywhere, killed included, and started again ends with the same bits as one that
+was not. A step whose loss or gradient is not finite changes nothing, and is named in the log. SIGTERM ends a run after
+the step at hand, with a checkpoint.
 """
 
 import copy
-import json
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from types import FrameType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError, Unquoted
-from diffuscope.training import checkpoints, curves, distributed
+from diffuscope.errors import InputError, TrainingError, Unquoted
+from diffuscope.training import checkpoints, curves, distributed, run_folder
 from diffuscope.training.checkpoints import Progress
 from diffuscope.training.muon import MuonAdamW
+from diffuscope.training.order import positions
 
 _CLOCK_EVERY = 10  # steps between two readings of the clock, with several processes
 
@@ -41,6 +48,7 @@ class LoopConfig:
     log_every: int = 50
     validate_every: float = 60.0  # seconds
     save_every: float = 60.0  # seconds
+    max_skipped: int = 100  # steps in a row whose loss or gradient is not finite, before the run ends
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +57,10 @@ class LoopConfig:
             raise InputError("steps", got, "either steps or seconds")
         if self.warmup_steps < 1:
             raise InputError("warmup_steps", self.warmup_steps, "at least 1")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError("lr", self.lr, "a finite number above 0")
+        if self.steps is not None and self.steps < 1:
+            raise InputError("steps", self.steps, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -56,11 +68,33 @@ class StepContext:
     """Randomness and progress of one step, a function of seed, step and rank: resuming changes no sample."""
 
     generator: torch.Generator
-    """On the network's device, seeded with ``seed``."""
+    """On the network's device, seeded with ``seed``; each process has another."""
     seed: int
     step: int
     progress: float
     """Completed part of the run, in [0, 1)."""
+    run_seed: int = 0
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def shared(self) -> torch.Generator:
+        """On the network's device, the same in all processes: for draws of the whole batch, then ``own`` of them."""
+        generator = torch.Generator(self.generator.device)
+        return generator.manual_seed((self.run_seed * 1_000_003 + self.step) * 4096 + 4095)
+
+    def whole(self, count: int) -> int:
+        """Size of the whole batch, of which each process has ``count`` rows."""
+        return count * self.processes
+
+    def own(self, whole: Tensor) -> Tensor:
+        """The rows of this process."""
+        return whole[self.rank :: self.processes]
+
+    def rows(self, count: int, size: int) -> Tensor:
+        """[count] rows of ``size`` examples: the part of this process in the batch that is next in the one order."""
+        whole = self.whole(count)
+        return self.own(positions(self.run_seed, size, self.step * whole, whole))
 
 
 class Task(Protocol):
@@ -101,6 +135,11 @@ def train(
     Writes ``folder/log.jsonl`` (a line every ``log_every`` steps and for each validation), ``folder/curves.png`` at the
     end, and ``folder/checkpoint.safetensors``, from which a later call with the same folder resumes.
 
+    Raises:
+        TrainingError: another run has the folder, or no loss is finite any more.
+        WeightsError: the checkpoint is damaged, or of another network.
+        OutputError: nothing can be written.
+
     Args:
         task: network, loss and data.
         config: the run.
@@ -108,7 +147,24 @@ def train(
         stop_after: seconds of training after which this call saves and returns, at any point of the run.
         on_save: called with the EMA network after every checkpoint, so that an interrupted run leaves a model.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    alone = run_folder.locked(folder) if distributed.rank() == 0 else nullcontext()
+    with alone, _termination() as terminated:
+        run = _begin(task, config, folder, on_save)
+        end = math.inf if stop_after is None else run.progress.seconds + stop_after
+        while run.fraction() < 1.0 and run.progress.seconds < end:
+            run.step()
+            if run.is_ended(bool(terminated)):
+                run.save()
+                break
+        else:
+            run.finish()
+    if terminated:
+        terminated[0](signal.SIGTERM, None)
+    return run.ema
+
+
+def _begin(task: Task, config: LoopConfig, folder: Path, on_save: Callable[[nn.Module], None]) -> "_Run":
+    """A run at its beginning, or at its last checkpoint."""
     ema = copy.deepcopy(task.network).requires_grad_(False).eval()
     optimiser = MuonAdamW(
         task.network,
@@ -117,16 +173,36 @@ def train(
         adamw_prefixes=task.adamw_prefixes,
         weight_decay=config.weight_decay,
     )
-    checkpoint = folder / "checkpoint.safetensors"
+    checkpoint = folder / run_folder.CHECKPOINT
     progress = Progress()
+    distributed.barrier()  # the checkpoint of a run that this one follows is written
     if checkpoint.exists():
         progress = checkpoints.restore(checkpoint, task.network, ema, optimiser)
-    run = _Run(task, config, folder, ema, optimiser, progress, on_save)
-    end = math.inf if stop_after is None else progress.seconds + stop_after
-    while run.fraction() < 1.0 and progress.seconds < end:
-        run.step()
-    run.finish()
-    return ema
+        if distributed.rank() == 0:
+            run_folder.rewind_log(folder, progress.step)
+    return _Run(task, config, folder, ema, optimiser, progress, on_save)
+
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@contextmanager
+def _termination() -> Iterator[list[Handler]]:
+    """Within, SIGTERM adds its former handler to the list, and does nothing else."""
+    received: list[Handler] = []
+    with suppress(ValueError):  # signals come to the main thread only
+        before = signal.getsignal(signal.SIGTERM)
+        handler = before if callable(before) else _exit
+        signal.signal(signal.SIGTERM, lambda *_: received.append(handler))
+    try:
+        yield received
+    finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    raise SystemExit(128 + number)
 
 
 class _Run:
@@ -151,7 +227,8 @@ class _Run:
         self.generator = torch.Generator(self.device)
         self.clock = time.monotonic()
         self.compiling = True
-        self.norm = torch.zeros(())
+        self.outcomes: list[Tensor] = []
+        self.skipped = self.skipped_in_a_row = 0
         self.validated = self.saved = progress.seconds
 
     def fraction(self) -> float:
@@ -165,26 +242,53 @@ class _Run:
         """One update of the weights."""
         step = self.progress.step
         fraction = self.fraction()
-        seed = (self.config.seed * 1_000_003 + step) * 4096 + distributed.rank()
-        context = StepContext(self.generator.manual_seed(seed), seed, step, fraction)
+        context = self._context(step, fraction)
         loss, numbers = self.task.loss(context)
         loss.backward()
-        distributed.all_reduce_mean(p.grad for p in self.parameters if p.grad is not None)
-        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
-        self.optimiser.step(lr_factor(self.config, step, fraction))
-        # At first a slow EMA would hold mostly noise, so the decay grows with the number of steps.
-        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.ema_parameters, self.network_parameters, 1 - decay)
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        mean_loss = loss.detach().to(grads[0].dtype)
+        distributed.all_reduce_mean([*grads, mean_loss])
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        kept = norm.isfinite() & mean_loss.isfinite()  # on the device: nothing waits for it
+        self.optimiser.step(lr_factor(self.config, step, fraction), kept)
+        self._average(step, kept)
+        self.outcomes.append(kept)
         self.progress.step += 1
         if step % self.config.log_every == 0:
-            self._check_finite()
+            self._check_outcomes()
             values = {
                 "loss": loss.item(),
-                "grad_norm": self.norm.item(),
+                "grad_norm": norm.item(),
                 "lr_factor": lr_factor(self.config, step, fraction),
             }
             self._log(values | {name: value.item() for name, value in numbers.items()})
         self._tick()
+
+    def _context(self, step: int, fraction: float) -> StepContext:
+        seed = (self.config.seed * 1_000_003 + step) * 4096 + distributed.rank()
+        return StepContext(
+            self.generator.manual_seed(seed),
+            seed,
+            step,
+            fraction,
+            run_seed=self.config.seed,
+            rank=distributed.rank(),
+            processes=distributed.world_size(),
+        )
+
+    @torch.no_grad()
+    def _average(self, step: int, kept: Tensor) -> None:
+        # At first a slow EMA would hold mostly noise, so the decay grows with the number of steps.
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        differences = torch._foreach_sub(self.network_parameters, self.ema_parameters)
+        torch._foreach_mul_(differences, (1 - decay) * kept)
+        torch._foreach_add_(self.ema_parameters, differences)
+
+    def is_ended(self, terminated: bool) -> bool:
+        """Whether a process was asked to end; all processes are told at the same step."""
+        if distributed.world_size() > 1 and self.progress.step % _CLOCK_EVERY:
+            return False
+        return distributed.any_process(terminated, self.device)
 
     def _tick(self) -> None:
         # All processes must stop at the same step, so rank 0's clock counts; the broadcast waits for the device.
@@ -200,36 +304,50 @@ class _Run:
             self.clock = time.monotonic()
         if self.progress.seconds - self.saved >= self.config.save_every:
             self.saved = self.progress.seconds
-            self._save()
+            self.save()
             self.clock = time.monotonic()
 
     def finish(self) -> None:
         """Validate and save a last time, and plot the curves."""
+        self._check_outcomes()
         self._validate()
-        self._save()
-        if distributed.rank() == 0:
-            curves.plot(self.folder / "log.jsonl", self.folder / "curves.png")
+        self.save()
+        if distributed.rank() == 0 and (self.folder / run_folder.LOG).exists():
+            curves.plot(self.folder / run_folder.LOG, self.folder / "curves.png")
 
-    def _check_finite(self) -> None:
-        if not math.isfinite(self.norm.item()):
-            raise RuntimeError(
-                f"the gradient's norm became {self.norm.item()} by step {self.progress.step - 1}; "
-                f"resume from {self.folder / 'checkpoint.safetensors'} with a lower lr"
+    def _check_outcomes(self) -> None:
+        """Name the steps since the last look that were left out, and end a run that learns nothing any more."""
+        if not self.outcomes:
+            return
+        first = self.progress.step - len(self.outcomes)
+        kept = torch.stack(self.outcomes).tolist()
+        self.outcomes.clear()
+        skipped = [first + i for i, ok in enumerate(kept) if not ok]
+        in_a_row = kept[::-1].index(True) if any(kept) else len(kept) + self.skipped_in_a_row
+        self.skipped_in_a_row, self.skipped = in_a_row, self.skipped + len(skipped)
+        if skipped:
+            self._log({"skipped": self.skipped}, skipped_steps=skipped)
+        ended = self.fraction() >= 1.0 and in_a_row >= self.progress.step
+        if in_a_row >= self.config.max_skipped or ended:
+            raise TrainingError(
+                f"the loss or its gradient was not finite in the last {in_a_row} steps, up to step "
+                f"{self.progress.step - 1}; none of them changed the weights. Look for numbers that are not finite in "
+                f"the data, or train with a lower lr than {self.config.lr:g}"
             )
 
     def _validate(self) -> None:
         if distributed.rank() == 0:
             self._log({f"validation.{name}": value for name, value in self.task.validate(self.ema).items()})
 
-    def _save(self) -> None:
-        self._check_finite()  # a checkpoint with NaN could not be resumed
+    def save(self) -> None:
+        """Write the checkpoint."""
+        self._check_outcomes()
         if distributed.rank() == 0:
-            path = self.folder / "checkpoint.safetensors"
+            path = self.folder / run_folder.CHECKPOINT
             checkpoints.save(path, self.task.network, self.ema, self.optimiser, self.progress)
             self.on_save(self.ema)
 
-    def _log(self, numbers: dict[str, float]) -> None:
+    def _log(self, numbers: dict[str, float], **more: list[int]) -> None:
         if distributed.rank() == 0:
             line = asdict(self.progress) | numbers
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps({key: float(f"{value:.6g}") for key, value in line.items()}) + "\n")
+            run_folder.append_log(self.folder, {key: float(f"{value:.6g}") for key, value in line.items()} | more)

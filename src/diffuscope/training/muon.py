@@ -51,9 +51,13 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move every parameter that has a gradient."""
+    def step(self, closure: None = None, *, kept: Tensor | None = None) -> None:  # type: ignore[override]
+        """Move every parameter that has a gradient; where ``kept`` [] is False, on the device, change nothing."""
         if closure is not None:
             raise ValueError("Muon does not support a closure")
         for group in self.param_groups:
@@ -62,22 +66,24 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape[len(parameter), parameter[0].numel()].append(parameter)
             for parameters in by_shape.values():
-                self._move(parameters, group)
+                self._move(parameters, group, kept)
 
-    def _move(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
+    def _move(self, parameters: list[nn.Parameter], group: dict[str, float], kept: Tensor | None) -> None:
         grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
         weights: list[Tensor] = [parameter.detach() for parameter in parameters]
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        if kept is not None:  # towards itself, a momentum stays as it is
+            grads = [torch.where(kept, grad, momentum) for grad, momentum in zip(grads, momenta, strict=True)]
         torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
         directions = torch._foreach_lerp(grads, momenta, group["momentum"])
         matrices = torch.stack([direction.flatten(1) for direction in directions])
         updates = orthogonalise(matrices)
         scale = group["lr"] * 0.2 * max(matrices.shape[-2:]) ** 0.5
+        decay: float | Tensor = group["lr"] * group["weight_decay"]
+        if kept is not None:
+            updates, decay = torch.where(kept, updates, 0.0), decay * kept
         if group["weight_decay"]:
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(weights, 1 - decay)
         torch._foreach_add_(weights, [u.view_as(w).to(w) for w, u in zip(weights, updates, strict=True)], alpha=-scale)
 
 
@@ -113,17 +119,30 @@ class MuonAdamW:
         if matrices:
             parts.append(Muon(matrices, lr, weight_decay=weight_decay))
         if rest:
-            fused = all(p.is_cuda for p in rest)
-            parts.append(torch.optim.AdamW(rest, lr * adam_ratio, betas=(0.9, 0.99), weight_decay=0.0, fused=fused))
+            # Fused, it can leave out a step on the device.
+            adamw = torch.optim.AdamW(rest, lr * adam_ratio, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
+            for p in rest:  # from the start, so that every checkpoint has the same names
+                slots = {slot: torch.zeros_like(p) for slot in ("exp_avg", "exp_avg_sq")}
+                adamw.state[p] = {"step": torch.zeros((), device=p.device), **slots}
+            parts.append(adamw)
         self.parts = tuple(parts)
         self.base = [[group["lr"] for group in part.param_groups] for part in self.parts]
 
-    def step(self, factor: float) -> None:
-        """One update, with every learning rate multiplied by ``factor``; frees the gradients."""
+    def step(self, factor: float, kept: Tensor | None = None) -> None:
+        """One update, with every learning rate multiplied by ``factor``; frees the gradients.
+
+        Args:
+            factor: of the learning rates.
+            kept: [] bool on the device; where False, weights and buffers stay as they are, whatever the gradients.
+        """
         for part, rates in zip(self.parts, self.base, strict=True):
             for group, rate in zip(part.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-            part.step()
+            if isinstance(part, Muon):
+                part.step(kept=kept)
+            else:
+                part.found_inf = None if kept is None else (~kept).float()  # type: ignore[attr-defined]
+                part.step()
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
@@ -144,10 +163,9 @@ class MuonAdamW:
         for part in self.parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
-                    # A fused AdamW counts its steps on the device, another on the CPU. Buffers need the memory format
-                    # of their parameter.
+                    # Buffers need the memory format of their parameter.
                     part.state[parameter] = {
-                        slot: value.to(parameter.device if group.get("fused") else "cpu", copy=True)
+                        slot: value.to(parameter.device, copy=True)
                         if slot == "step"
                         else torch.empty_like(parameter).copy_(value)
                         for slot, value in slots[self.names[id(parameter)]].items()

@@ -75,7 +75,7 @@ class TextTask:
 
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """CLIP's loss of a new batch."""
-        batch = self.examples.sample(self.training.batch_size, context.generator)
+        batch = self.examples.batch(self.training.batch_size, context, context.shared)
         with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=batch.ids.is_cuda):
             pooled = self.encode(batch.ids).pooled
         loss = self.clip.contrastive_loss(pooled, batch.features.float())

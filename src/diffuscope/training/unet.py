@@ -1,5 +1,6 @@
 """Training of the U-Net together with the text encoder, by the diffusion loss and CLIP's loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from diffuscope.config import Prediction
 from diffuscope.diffusion.prediction import training_target
 from diffuscope.diffusion.schedules import Schedule
+from diffuscope.errors import InputError
 from diffuscope.models.unet import UNet
 from diffuscope.training.examples import Batch, Examples
 from diffuscope.training.loop import StepContext
@@ -74,6 +76,9 @@ class UNetTask:
         self.model, self.examples, self.held_out, self.training = model, examples, held_out, training
         device = examples.latents.device
         self.prediction = schedule.config.prediction
+        if self.prediction == "epsilon" and schedule.config.zero_snr:
+            hint = "Pure noise tells epsilon without the network, which would learn nothing there."
+            raise InputError("prediction", "epsilon", "'v' or 'x0' with zero terminal SNR", hint)
         self.sigmas = schedule.sigmas.to(device, torch.float32)
         self.empty = empty.to(device)
         # CUDA graphs: launched from Python one by one, the kernels would leave the GPU half idle.
@@ -81,9 +86,14 @@ class UNetTask:
 
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """WeightedChoice squared error of the prediction, plus CLIP's loss on the same texts."""
-        batch = self.examples.sample(self.training.batch_size, context.generator)
-        dropped = round(self.training.text_dropout * self.training.batch_size)
-        error, pooled = self._error(self.model, batch, context.generator, dropped)
+        count, generator = self.training.batch_size, context.shared
+        batch = self.examples.batch(count, context, generator)
+        whole = context.whole(count)
+        # The first rows of the whole batch lose their text, so the first of every process.
+        dropped = len(range(context.rank, round(self.training.text_dropout * whole), context.processes))
+        draws = self._draws(whole, batch.latents.shape[1:], generator)
+        parts, noise = (context.own(draw) for draw in draws)
+        error, pooled = self._error(self.model, batch, parts, noise, dropped)
         loss = error.mean()
         numbers = {"error": loss.detach()}
         if self.training.clip_weight:
@@ -101,20 +111,24 @@ class UNetTask:
         for start in range(0, len(self.held_out), 256):
             part = self.held_out[start : start + 256]
             batch = Batch(part.latents.float(), part.ids[:, 0].long(), part.features)
-            errors.append(self._error(network, batch, generator, 0, fast=False)[0])
+            parts, noise = self._draws(len(part), batch.latents.shape[1:], generator)
+            errors.append(self._error(network, batch, parts, noise, 0, fast=False)[0])
         return {"error": torch.cat(errors).mean().item()} | retrieval(network.clip, self.held_out)
 
-    def _error(
-        self, model: DiffusionModel, batch: Batch, generator: torch.Generator, dropped: int, *, fast: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        x0, count, device = batch.latents, len(batch.latents), batch.latents.device
+    def _draws(self, count: int, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Random times [count] as parts of the range, and noise [count,C,h,w]."""
         # Stratified: one time in each of B equal parts of the range has less variance than B independent times.
-        # Shuffled, because the first ``dropped`` rows lose their text.
-        parts = torch.randperm(count, device=device, generator=generator)
-        parts = parts + torch.rand(count, device=device, generator=generator)
-        time = (parts * (len(self.sigmas) / count)).long().clamp(max=len(self.sigmas) - 1)
+        # Shuffled, because the first rows lose their text.
+        parts = torch.randperm(count, device=generator.device, generator=generator)
+        parts = (parts + torch.rand(count, device=generator.device, generator=generator)) / count
+        return parts, torch.randn((count, *shape), device=generator.device, generator=generator)
+
+    def _error(
+        self, model: DiffusionModel, batch: Batch, parts: Tensor, noise: Tensor, dropped: int, *, fast: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        x0, device = batch.latents, batch.latents.device
+        time = (parts * len(self.sigmas)).long().clamp(max=len(self.sigmas) - 1)
         sigma = self.sigmas[time].view(-1, 1, 1, 1)
-        noise = torch.randn(x0.shape, device=device, generator=generator)
         ids = torch.cat([self.empty.expand(dropped, -1), batch.ids[dropped:]])
         x = (x0 + sigma * noise) / (sigma.square() + 1).sqrt()
         with torch.autocast(device.type, torch.bfloat16, enabled=x.is_cuda):

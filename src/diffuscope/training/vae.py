@@ -93,7 +93,9 @@ class VAETask:
         """Reconstruction and KL losses, the penalty on spikes and, from ``perceptual_from`` on, the perceptual loss."""
         weights = self.weights
         pixels = self.batches(context)
-        noise = torch.randn(self.latents_shape(pixels), device=pixels.device, generator=context.generator)
+        count, *shape = self.latents_shape(pixels)
+        draws = torch.randn((context.whole(count), *shape), device=pixels.device, generator=context.shared)
+        noise = context.own(draws)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
             output, mean, std, spikes = self.autoencode(self.network, pixels, noise, bool(weights.spikes))
         difference = output.float() - pixels

@@ -1,11 +1,16 @@
 import math
 from dataclasses import replace
+from itertools import chain, pairwise
 
 import pytest
+import torch
 
+from diffuscope.errors import TrainingError
 from diffuscope.training.curves import plot
-from diffuscope.training.loop import LoopConfig, lr_factor, train
-from line import CONFIG, Line
+from diffuscope.training.loop import LoopConfig, StepContext, _begin, lr_factor, train
+from diffuscope.training.order import positions
+from diffuscope.training.run_folder import locked
+from line import CONFIG, EVERY_STEP, Interruptible, InterruptionError, Line, Table, log
 from refusals import refused
 
 
@@ -23,11 +28,125 @@ def test_the_learning_rate_warms_up_holds_and_decays():
     assert lr_factor(config, 99, 1.0) == pytest.approx(0.1)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["batch", "target", "activation", "loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(tmp_path, place, value):
+    """Weights, EMA and optimiser are those before it; the run goes on, and the log names the step."""
+    states = []
+
+    class Task(Table):
+        def loss(self, context):
+            states.append(state_of(run))
+            is_bad = context.step in (0, 4)
+            hook = (
+                self.network.bias.register_hook(lambda grad: grad * value) if is_bad and place == "gradient" else None
+            )
+            rows = context.rows(self.count, len(self.examples))
+            x, truth = self.examples[rows], self.truth
+            x = torch.where(torch.arange(8)[:, None] == 3, value, x) if is_bad and place == "batch" else x
+            y = self.network(x)
+            y = y + value if is_bad and place == "activation" else y
+            wanted = self.examples[rows] @ truth.T
+            wanted = wanted * value if is_bad and place == "target" else wanted
+            loss = (y - wanted).square().mean()
+            loss = loss * value if is_bad and place == "loss" else loss
+            self.hook = hook
+            return loss, {}
+
+    task = Task()
+    run = _begin(task, replace(CONFIG, steps=7, weight_decay=0.1), tmp_path, lambda _: None)
+    while run.fraction() < 1:
+        run.step()
+        if task.hook is not None:
+            task.hook.remove()
+    run.finish()
+    states.append(state_of(run))
+    same = [all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]
+    assert same == [True, False, False, False, True, False, False]
+    assert all(value.isfinite().all() for value in states[-1])
+    named = [line["skipped_steps"] for line in log(tmp_path) if "skipped_steps" in line]
+    assert list(chain(*named)) == [0, 4]
+
+
+def state_of(run):
+    tensors = [*run.task.network.parameters(), *run.ema.parameters(), *run.optimiser.state().values()]
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+def test_a_run_that_learns_nothing_ends_with_an_error(tmp_path):
     task = Line()
     task.network.weight.data.fill_(math.nan)
-    with pytest.raises(RuntimeError, match="became nan by step 0"):
+    with pytest.raises(TrainingError, match=r"not finite in the last 60 steps, up to step 59.* lower lr than 0\.2"):
         train(task, CONFIG, tmp_path)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_run_ends_after_many_steps_in_a_row_that_are_not_finite(tmp_path):
+    """Its last checkpoint is that of the weights before them."""
+
+    class Exploding(Line):
+        def loss(self, context):
+            loss, numbers = super().loss(context)
+            return (loss if context.step < 15 else loss * math.inf), numbers
+
+    task = Exploding()
+    with pytest.raises(TrainingError, match="last 10 steps, up to step 24"):
+        train(task, replace(CONFIG, max_skipped=10, save_every=0.0), tmp_path)
+    assert task.network.weight.isfinite().all()
+
+
+def test_an_exploding_learning_rate_is_refused_or_ends_the_run(tmp_path):
+    for lr in (math.nan, math.inf, 0.0, -1.0):
+        with refused("lr"):
+            replace(CONFIG, lr=lr)
+    with pytest.raises(TrainingError, match="lower lr"):
+        train(Line(), replace(CONFIG, lr=1e38, max_skipped=5), tmp_path)
+
+
+def test_every_example_comes_once_an_epoch_whatever_the_number_of_processes():
+    order = positions(3, 50, 0, 100)
+    assert sorted(order[:50].tolist()) == sorted(order[50:].tolist()) == list(range(50))
+    assert not torch.equal(order[:50], order[50:])
+    assert torch.equal(positions(3, 50, 37, 30), order[37:67])
+    assert not torch.equal(positions(4, 50, 0, 50), order[:50])
+    for processes in (1, 2, 4):
+        rows = []
+        for step in range(3):
+            parts = [context(step, rank, processes).rows(8 // processes, 50) for rank in range(processes)]
+            rows += [parts[i % processes][i // processes] for i in range(8)]
+        assert torch.equal(torch.stack(rows), order[:24])
+
+
+def context(step, rank=0, processes=1):
+    return StepContext(torch.Generator(), 0, step, 0.0, run_seed=3, rank=rank, processes=processes)
+
+
+def test_two_processes_have_the_halves_of_one_ones_batch():
+    """Rows, noise and therefore gradient: the mean of the halves is the whole."""
+    whole, halves = Table(8), [Table(4), Table(4)]
+    whole.loss(context(5))[0].backward()
+    for rank, half in enumerate(halves):
+        half.loss(context(5, rank, 2))[0].backward()
+    mean = (halves[0].network.weight.grad + halves[1].network.weight.grad) / 2
+    torch.testing.assert_close(mean, whole.network.weight.grad)
+
+
+def test_a_folder_takes_one_run_at_a_time(tmp_path):
+    with locked(tmp_path), pytest.raises(TrainingError, match=f"another run writes into {tmp_path}"):
+        train(Line(), CONFIG, tmp_path)
+
+
+def test_a_torn_line_of_the_log_stops_nothing(tmp_path):
+    """And what was written after the checkpoint is written again, not twice."""
+    with pytest.raises(InterruptionError):
+        train(Interruptible(), EVERY_STEP, tmp_path)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 9.0, "seconds": 1.0, "loss": 1.0}\n{"step": 9.0, "sec')
+    train(Table(), EVERY_STEP, tmp_path)
+    assert [line["step"] for line in log(tmp_path) if "loss" in line] == [1, 11]
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"step": 9.0, "sec')
+    plot(tmp_path / "log.jsonl", tmp_path / "curves.png")
 
 
 def test_a_run_has_one_length():

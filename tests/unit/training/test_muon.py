@@ -72,3 +72,36 @@ def test_restored_buffers_lie_in_memory_as_their_parameters_do():
     for part in other.parts:
         for parameter, slots in part.state.items():
             assert all(value.stride() == parameter.stride() for slot, value in slots.items() if slot != "step")
+
+
+def test_a_kept_step_is_a_step_and_another_is_none():
+    """Bit for bit, with weight decay and momentum, whatever the gradients that are left out hold."""
+
+    def stepped(*kept):
+        net = network()
+        optimiser = MuonAdamW(net, 1e-2, weight_decay=0.1)
+        for i, keep in enumerate(kept):
+            ids = torch.randint(10, (4,), generator=torch.Generator().manual_seed(i))
+            net(ids).square().sum().backward()
+            for p in net.parameters():
+                if keep is not None and not keep:
+                    p.grad.fill_(torch.nan)
+            optimiser.step(1.0, keep)
+        return [*net.parameters(), *optimiser.state().values()]
+
+    yes, no = torch.tensor(True), torch.tensor(False)
+    plain = stepped(None, None, None)
+    assert all(torch.equal(a, b) for a, b in zip(plain, stepped(yes, yes, yes), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(stepped(None, None), stepped(yes, yes, no), strict=True))
+
+
+def test_vectors_move_as_adamw_moves_them():
+    net, twin = network(), network()
+    optimiser = MuonAdamW(net, 1e-2, adam_ratio=0.5)
+    oracle = torch.optim.AdamW([twin[1].bias], lr=5e-3, betas=(0.9, 0.99), weight_decay=0.0, foreach=False)
+    for i in range(5):
+        for each in (net, twin):
+            each[1].bias.grad = torch.randn(8, generator=torch.Generator().manual_seed(i))
+        optimiser.step(1.0)
+        oracle.step()
+    torch.testing.assert_close(net[1].bias, twin[1].bias, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,161 @@
+"""Runs that end in the middle, in every way: what is resumed ends with the same bits, and nothing is lost."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from diffuscope.errors import OutputError
+from diffuscope.training import checkpoints
+from diffuscope.training.checkpoints import Progress
+from diffuscope.training.loop import train
+from diffuscope.training.muon import MuonAdamW
+from diffuscope.weights.store import files
+from line import CONFIG, EVERY_STEP, Interruptible, InterruptionError, Line, Table, log
+
+TESTS = str(Path(__file__).parents[1])
+
+
+def checkpoint(folder):
+    return files.read(folder / "checkpoint.safetensors")
+
+
+def assert_equal(whole, parts):
+    """Weights, EMA and optimiser."""
+    one, other = checkpoint(whole), checkpoint(parts)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def interrupted_after_every_step(folder, count=8):
+    """The rows that each step saw."""
+    seen = []
+    for _ in range(EVERY_STEP.steps):
+        task = Interruptible(count)
+        with suppress(InterruptionError):
+            train(task, EVERY_STEP, folder)
+        seen += task.seen
+    return seen
+
+
+def test_a_run_resumed_at_every_step_ends_with_the_same_bits(tmp_path):
+    task = Table()
+    train(task, EVERY_STEP, tmp_path / "whole")
+    seen = interrupted_after_every_step(tmp_path / "parts")
+    assert_equal(tmp_path / "whole", tmp_path / "parts")
+    assert torch.equal(torch.stack(seen), torch.stack(task.seen))
+    assert [line["step"] for line in log(tmp_path / "parts") if "loss" in line] == [1, 11]
+
+
+TWO = """
+import sys
+sys.path.insert(0, {tests!r})
+import torch
+from dataclasses import replace
+from pathlib import Path
+from integration.test_safe_training import interrupted_after_every_step
+from line import EVERY_STEP, Table
+from diffuscope.training import distributed
+from diffuscope.training.loop import train
+torch.set_num_threads(1)
+with distributed.process_group(torch.device("cpu")):
+    folder, task = Path({folder!r}), Table(4)
+    train(task, EVERY_STEP, folder / "whole")
+    seen = interrupted_after_every_step(folder / "parts", 4)
+    torch.save((task.seen, seen), folder / f"rank{{distributed.rank()}}.pt")
+"""
+
+
+def torchrun(script, **kwargs):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    return subprocess.run(command, check=True, timeout=600, capture_output=True, **kwargs)
+
+
+def test_two_processes_resumed_at_every_step_end_with_the_same_bits(tmp_path):
+    """And see the examples that one process sees, in its order."""
+    script = tmp_path / "script.py"
+    script.write_text(TWO.format(tests=TESTS, folder=str(tmp_path)))
+    torchrun(script)
+    assert_equal(tmp_path / "whole", tmp_path / "parts")
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    one = Table()
+    train(one, EVERY_STEP, tmp_path / "one")
+    for way in range(2):
+        both = [torch.stack(pair, 1).flatten() for pair in zip(ranks[0][way], ranks[1][way], strict=True)]
+        assert len(both) == EVERY_STEP.steps
+    assert all(torch.equal(a, b) for a, b in zip(both, one.seen, strict=False))
+    one, two = checkpoint(tmp_path / "one"), checkpoint(tmp_path / "whole")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+
+
+def script_of(tmp_path, body):
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {TESTS!r})\n{body}")
+    return [sys.executable, str(script)]
+
+
+def test_sigterm_ends_a_run_with_a_checkpoint(tmp_path):
+    body = f"""
+import time
+from contextlib import suppress
+from pathlib import Path
+from line import CONFIG, Line
+from diffuscope.training.loop import train
+class Slow(Line):
+    def loss(self, context):
+        time.sleep(0.05)
+        return super().loss(context)
+train(Slow(), CONFIG, Path({str(tmp_path)!r}) / "run")
+"""
+    process = subprocess.Popen(script_of(tmp_path, body))
+    while not (tmp_path / "run" / "log.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    reached = checkpoint(tmp_path / "run")["optimiser.bias.step"].item()
+    assert 0 < reached < CONFIG.steps
+    train(Line(), CONFIG, tmp_path / "run")
+    train(Line(), CONFIG, tmp_path / "whole")
+    assert_equal(tmp_path / "whole", tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def network():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64))
+    return network, nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), MuonAdamW(network, 1e-2)
+
+
+def test_a_full_disk_at_any_byte_leaves_the_last_checkpoint(tmp_path):
+    """A limit of the file's size stands for the full disk: a real error of the system's in the middle of writing."""
+    path, state = tmp_path / "checkpoint.safetensors", network()
+    checkpoints.save(path, *state, Progress(1, 1.0))
+    size = path.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for point in range(20):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size * point // 20, hard))
+        try:
+            with pytest.raises(OutputError, match="cannot be written"):
+                checkpoints.save(path, *state, Progress(2 + point, 2.0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert checkpoints.restore(path, *network()) == Progress(1, 1.0)
+        assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_kill_in_the_middle_of_saving_loses_nothing(tmp_path):
+    """``benchmarks/kills.py`` does it a hundred times."""
+    command = [sys.executable, "benchmarks/kills.py", "--kills", "5", "--folder", str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(TESTS).parent, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("5 of 5 kills survived")
+    assert not list((tmp_path / "run").glob(".*.part"))
