@@ -47,6 +47,7 @@ def _take_sampler(graph: Graph, name: str, settings: Settings, used: set[tuple[s
                 used.add((node, "text"))
                 break
     settings.options.setdefault("prompt", "")
+    settings.take_syntax("comfyui")
     use(name, _SAMPLER)
     settings.take_spacing("scheduler", inputs.get("scheduler", "normal"))
     used.add((name, "scheduler"))

@@ -42,6 +42,8 @@ def parse(infotext: str) -> Settings:
     is_ours = found.get("Version", "").startswith("diffuscope ")
     if is_ours:
         settings.program = rest.pop("Version")
+    else:
+        settings.take_syntax("a1111")
     is_upscaled = any(key.startswith("Hires") for key in found)
     if is_upscaled and "Denoising strength" in rest:  # the strength of a second run over the upscaled image
         settings.leave("Denoising strength", rest.pop("Denoising strength"))

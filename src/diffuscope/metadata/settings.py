@@ -2,13 +2,14 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from diffuscope.diffusion import samplers
 from diffuscope.errors import InputError, shortened
-from diffuscope.request import Request
+from diffuscope.request import Request, Syntax
 from diffuscope.schema import conformed, options
 
 OTHERS = {"model": str, "vae": str}
@@ -26,6 +27,11 @@ SPACINGS = {
 
 _ANNOTATIONS = OTHERS | {option.name: option.annotation for option in options(Request)}
 _SHOWN = 80
+
+_SIGNS = re.compile(r"[()\[\]\\]|\b(?:BREAK|AND)\b")
+_WORDS = re.compile(r"\w+|[^\w\s]")
+_FEW = 40
+"""So many words surely fit into 75 tokens, if they are short."""
 
 
 @dataclass
@@ -56,6 +62,12 @@ class Settings:
             self.leave(key, value)
             return False
         return True
+
+    def take_syntax(self, syntax: Syntax) -> None:
+        """Read the prompts as the program does, where they may have weights or more than 75 tokens."""
+        texts = [self.options.get(name) or "" for name in ("prompt", "negative_prompt")]
+        if any(_SIGNS.search(text) or len(_WORDS.findall(text)) > _FEW for text in texts):
+            self.options["prompt_syntax"] = syntax
 
     def leave(self, key: str, value: Any) -> None:
         """Name a value as not used."""

@@ -93,20 +93,25 @@ def replace_embeddings(
 
 @torch.no_grad()
 def encode_embeddings(
-    embeddings: Tensor, ids: Tensor, text_encoder: TextEncoder | TextModel, tap: Tap | None = None, *, skip: int = 0
+    embeddings: Tensor,
+    ids: Tensor | None,
+    text_encoder: TextEncoder | TextModel,
+    tap: Tap | None = None,
+    *,
+    skip: int = 0,
 ) -> Conditioning:
     """The Conditioning of edited ``embeddings`` [B,T,D].
 
     Args:
         embeddings: as ``replace_embeddings`` returns them.
-        ids: [B,T] mark where each text ends.
+        ids: [B,T] mark where each text ends; None leaves out the pooled text, which only SDXL reads.
         text_encoder: runs on them; or a Pipeline.
         tap: reads or replaces activations.
         skip: layers left out at the end, as ``clip_skip``.
     """
     text_encoder = encoder_of(text_encoder)
     device = text_encoder.token_embedding.weight.device
-    states = text_encoder.encode(embeddings.to(device), ids.to(device), tap)
+    states = text_encoder.encode(embeddings.to(device), None if ids is None else ids.to(device), tap)
     return Conditioning(text_encoder.read(states, skip), ids, states.pooled)
 
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from sd_parsers import ParserManager
 
 from diffuscope.cli.info_image import command
-from diffuscope.metadata import read_texts, settings_of
+from diffuscope.metadata import infotext, read_texts, settings_of
 from diffuscope.pipeline import Pipeline
 from diffuscope.request import Request
 
@@ -143,6 +143,7 @@ FORMS: dict[str, tuple[dict[str, str], dict[str, Any], set[str]]] = {
         {"parameters": WEBUI},
         {
             "prompt": "masterpiece, (red fox:1.2), snow",
+            "prompt_syntax": "a1111",
             "negative_prompt": "lowres, bad anatomy",
             "num_inference_steps": 28,
             "sampler": "dpmpp_2m",
@@ -415,3 +416,10 @@ def test_any_text_is_a_prompt_or_settings(text: str) -> None:
     found, _ = settings_of({"parameters": text})
     assert found is not None
     assert "prompt" in found.options or found.unused
+
+
+@pytest.mark.parametrize(("prompt", "syntax"), [("a fox", None), ("a [fox:cat:0.5]", "a1111"), ("fox, " * 60, "a1111")])
+def test_prompts_with_signs_are_read_as_their_program_reads_them(prompt: str, syntax: str | None) -> None:
+    """Weights and long prompts; a plain prompt needs no option, since it is the same in every syntax."""
+    found = infotext.parse(f"{prompt}\nSteps: 20, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64")
+    assert found.options.get("prompt_syntax") == syntax

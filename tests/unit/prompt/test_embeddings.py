@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from diffuscope.lens.text import nearest_tokens
 from diffuscope.pipeline import Pipeline
@@ -174,3 +175,14 @@ def test_a_pipeline_stands_for_tokenizer_and_text_encoder(tiny: Pipeline) -> Non
         word_embedding("cat", tiny.tokenizer)
     with refused("pipe"):
         word_embedding("cat", made("sdxl"))
+
+
+def test_the_steps_of_the_lesson(quick: Pipeline) -> None:
+    """``pil_to_latent``, ``get_output_embeds``, ``generate_with_embs`` and ``latents_to_pil`` by their names here."""
+    (picture,) = quick.decode(quick.encode_image(Image.new("RGB", (32, 32), "red"), sample=False))
+    assert picture.size == (32, 32)
+    embeddings = quick.text_encoder.embed(quick.tokenizer.encode(PROMPT))
+    states = encode_embeddings(embeddings, None, quick)
+    assert states.pooled is None
+    by_hand = quick(conditioning=states.embeddings, seed=1)
+    assert torch.equal(by_hand.latents, quick(PROMPT, seed=1).latents)
