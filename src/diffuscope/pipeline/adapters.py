@@ -91,8 +91,8 @@ class Adapters:
     ) -> LoraReport:
         """Load a LoRA and merge it into the networks: W + weight * (alpha / r) B A. Several add up, in any order.
 
-        LoHa, LoKr and OFT load in the same way; ``weights.adapter.deltas`` has their formulas. Files of kohya,
-        diffusers, PEFT and ComfyUI are read, for the U-Net and the text encoders, with convolutions and DoRA.
+        LoHa, LoKr, OFT, GLoRA and whole tensors load in the same way; ``weights.adapter.deltas`` has their formulas.
+        Files of kohya, diffusers, PEFT, LyCORIS, ComfyUI and OneTrainer are read, for the U-Net and the text encoders.
 
         Args:
             path: a .safetensors file, or the folder that diffusers or PEFT wrote.
@@ -102,7 +102,7 @@ class Adapters:
             allow_pickle: also read a pickled file, as ``load`` does.
 
         Returns:
-            How many of the file's layers the model has, and which it does not.
+            How many of the file's layers the model has, and what of the file is not used.
 
         Raises:
             ModelNotFoundError: there is no such file.

@@ -44,7 +44,8 @@ class Embeddings:
 
         Args:
             path: a file of diffusers, AUTOMATIC1111's web UI or SDXL's pairs, or a folder with learned_embeds.
-            word: without white space; the file's own by default. A loaded embedding of that word is replaced.
+            word: without white space; the file's own by default. A loaded embedding of that word is replaced. In a
+                LoRA's file with several embeddings, the one to load.
             allow_pickle: also read ``.pt`` and ``.bin``, as ``load`` does.
 
         Raises:

@@ -1,7 +1,8 @@
 """Textual inversion: the embeddings of an added word, from its file (Gal et al. 2022, section 4).
 
 One tensor named like the word (diffusers), ``emb_params`` or ``string_to_param.*`` (AUTOMATIC1111's web UI, where the
-file's name is the word), or ``clip_l`` and ``clip_g`` (SDXL, one for each text encoder).
+file's name is the word; ``emp_params`` in OneTrainer), or ``clip_l`` and ``clip_g`` (SDXL, one for each text encoder).
+A LoRA's file may have such tensors too, as ``bundle_emb.WORD.clip_l``; its other tensors are no part of an embedding.
 """
 
 from collections.abc import Mapping
@@ -10,14 +11,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diffuscope.errors import WeightMismatchError, WeightsError
+from diffuscope.errors import WeightMismatchError, WeightsError, shown
 from diffuscope.weights.adapter.lora_names import BASE_MODELS
 from diffuscope.weights.store import files
 from diffuscope.weights.store.stores import open_store
 
 PAIR = ("clip_l", "clip_g")
-NAMELESS = {*PAIR, "emb_params", "string_to_param.*", "*"}
+NAMELESS = {*PAIR, "emb_params", "emp_params", "string_to_param.*", "*"}
 """Tensor names that are not the word."""
+
+BUNDLE = "bundle_emb."
+"""Beginning of an embedding's tensors in a LoRA's file."""
 
 FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
 """The file in an embedding's folder."""
@@ -46,34 +50,63 @@ def read(
 ) -> TextualInversion:
     """The embedding in a file or folder, for text encoders of these widths, in order; ``word`` renames it.
 
-    The header is checked against the widths before a tensor is read.
+    Of several in a LoRA's file ``word`` is the one to read. The header is checked against the widths before a tensor is
+    read.
     """
     path = files.find_file(Path(path), FILES, "embedding")
     store = open_store(path, allow_pickle=allow_pickle)
     shapes = {name: info.shape for name, info in store.header.tensors.items()}
+    bundled = None
+    if any(name.startswith(BUNDLE) for name in shapes):
+        bundled, shapes = _bundled(path, shapes, word)
     _check(path, shapes)
     names = _match(path, shapes, dims)
+    start = "" if bundled is None else f"{BUNDLE}{bundled}."
+    names = {part: start + name for part, name in names.items()}
     tensors = store.read([*names.values()])
     vectors = {part: tensors[name].float().reshape(-1, dims[part]) for part, name in names.items()}
     if not all(tensor.isfinite().all() for tensor in vectors.values()):
         raise WeightsError(f"{path} holds values that are not finite; fetch it again")
     (first, *_) = names.values()
     if word is None:
-        word = path.stem if first in NAMELESS else first
+        word = bundled or (path.stem if first in NAMELESS else first)
     return TextualInversion(path=path, word=word, vectors=vectors, sha256=files.sha256(path))
+
+
+def _bundled(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], word: str | None
+) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The word of an embedding in a LoRA's file, and the shapes of its tensors by what follows the word."""
+    words: dict[str, dict[str, tuple[int, ...]]] = {}
+    for name, shape in shapes.items():
+        if name.startswith(BUNDLE):
+            own = name.removeprefix(BUNDLE)
+            end = ".string_to_param.*" if own.endswith(".string_to_param.*") else f".{own.rpartition('.')[2]}"
+            words.setdefault(own.removesuffix(end), {})[end[1:]] = shape
+    chosen = next(iter(words)) if len(words) == 1 else word
+    if chosen not in words:
+        listed = ", ".join(shown(each) for each in [*words][:5])
+        raise WeightsError(f"{path} holds {len(words)} embeddings ({listed}); give one of them as word")
+    return chosen, words[chosen]
 
 
 def _check(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """One tensor, or SDXL's two, of a few vectors each."""
+    output = next((name for name in shapes if name.endswith("_out")), None)
+    if output is not None and len(shapes) > 1:
+        raise WeightsError(
+            f"{path} is refused: {shown(output)} is added to the text encoder's output, which is not supported; train "
+            "the embedding without it"
+        )
     if len(shapes) != 1 and set(shapes) != set(PAIR):
-        names = ", ".join(map(repr, [*shapes][:3]))
+        names = ", ".join(shown(name) for name in [*shapes][:3])
         raise WeightsError(
             f"{path} is no embedding: it holds {len(shapes)} tensors ({names}), expected one, or clip_l and clip_g"
         )
     for name, shape in shapes.items():
         if len(shape) not in {1, 2} or 0 in shape or (len(shape) == 2 and shape[0] > VECTORS_LIMIT):
             raise WeightsError(
-                f"{path} is no embedding: {name!r} is {list(shape)}, expected [K,D] with K at most {VECTORS_LIMIT}"
+                f"{path} is no embedding: {shown(name)} is {list(shape)}, expected [K,D] with K at most {VECTORS_LIMIT}"
             )
     if len({shape[0] if len(shape) == 2 else 1 for shape in shapes.values()}) != 1:
         raise WeightsError(f"{path} is refused: clip_l and clip_g have different numbers of vectors; fetch it again")

@@ -100,6 +100,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a dict of tensors; give another file")
     tensors = dict(_tensors(content, ""))
     if not tensors:
+        if any(isinstance(key, int) and isinstance(value, tuple | list) for key, value in content.items()):
+            raise WeightsError(f"{path} is a hypernetwork of AUTOMATIC1111's web UI, which is not supported")
         raise WeightsError(f"{path} holds no tensor; give another file")
     for name, tensor in tensors.items():  # what no header can describe
         if tensor.dtype not in FORMATS or tensor.layout != torch.strided or tensor.is_quantized:

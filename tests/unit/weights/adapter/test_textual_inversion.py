@@ -73,6 +73,70 @@ def test_a_pair_for_two_text_encoders(tmp_path: Path) -> None:
     assert torch.equal(alone.vectors["text_encoder"], tensors["clip_g"])
 
 
+@pytest.mark.parametrize("name", ["style.pt", "style.bin"])
+def test_a_pair_that_is_pickled(tmp_path: Path, name: str) -> None:
+    tensors = {"clip_l": random(2, 32), "clip_g": random(2, 48)}
+    found = read(write(tmp_path / name, tensors), TWO, allow_pickle=True)
+    assert (found.word, found.length) == ("style", 2)
+    assert torch.equal(found.vectors["text_encoder_2"], tensors["clip_g"])
+
+
+LORA = {"lora_unet_x.lora_up.weight": random(4, 2), "lora_unet_x.lora_down.weight": random(2, 4)}
+ONE_TRAINER = {"bundle_emb.<a.b>.clip_l": random(2, 32), "bundle_emb.<a.b>.clip_g": random(2, 48)}
+
+
+def test_embeddings_in_a_lora_as_onetrainer_and_the_web_ui_pack_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "lora.safetensors", LORA | ONE_TRAINER)
+    found = read(path, TWO)
+    assert (found.word, found.length) == ("<a.b>", 2)
+    assert torch.equal(found.vectors["text_encoder"], ONE_TRAINER["bundle_emb.<a.b>.clip_l"])
+    assert read(path, TWO, word="other").word == "other"
+    several = {"bundle_emb.cat.string_to_param.*": VECTORS, "bundle_emb.dog.emb_params": 2 * VECTORS}
+    path = write(tmp_path / "two.safetensors", LORA | several)
+    with pytest.raises(WeightsError, match=r"2 embeddings \('cat', 'dog'\); give one of them as word"):
+        read(path, ONE)
+    for word, factor in (("cat", 1), ("dog", 2)):
+        found = read(path, ONE, word=word)
+        assert found.word == word
+        assert torch.equal(found.vectors["text_encoder"], factor * VECTORS)
+
+
+def test_onetrainers_single_files(tmp_path: Path) -> None:
+    found = read(write(tmp_path / "toy.safetensors", {"emp_params": VECTORS}), ONE)
+    assert (found.word, found.length) == ("toy", 3)
+    bundled = LORA | {"bundle_emb.x.clip_l": VECTORS, "bundle_emb.x.clip_l_out": -VECTORS}
+    for tensors in ({"emp_params": VECTORS, "emp_params_out": -VECTORS}, bundled):
+        with pytest.raises(WeightsError, match="_out' is added to the text encoder's output"):
+            read(write(tmp_path / "toy.safetensors", tensors), ONE)
+
+
+def test_a_hypernetwork_is_refused_by_its_name(tmp_path: Path) -> None:
+    network = ({"linear.0.weight": random(4, 4)}, {"linear.0.weight": random(4, 4)})
+    path = write(tmp_path / "anime.pt", {320: network, 768: network, "step": 100, "name": "anime"})
+    with pytest.raises(WeightsError, match="is a hypernetwork"):
+        read(path, ONE, allow_pickle=True)
+
+
+EVERY = {
+    "diffusers": {"<cat-toy>": VECTORS},
+    "web UI": {"emb_params": VECTORS},
+    "SDXL": {"clip_l": random(2, 32), "clip_g": random(2, 48)},
+    "in a LoRA": ONE_TRAINER,
+}
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_each_tensor_of_an_embedding_counts_or_is_refused(tmp_path: Path, case: str) -> None:
+    tensors, widths = EVERY[case], TWO if len(EVERY[case]) == 2 else ONE
+    plain = read(write(tmp_path / "a.safetensors", tensors), widths).vectors
+    for name in tensors:
+        other = read(write(tmp_path / "b.safetensors", tensors | {name: tensors[name] + 1}), widths).vectors
+        assert any(not torch.equal(plain[part], other[part]) for part in plain)
+    extra = next(iter(tensors)).rpartition(".")[0] + ".more" if case == "in a LoRA" else "more"
+    with pytest.raises(WeightsError, match="is no embedding: it holds"):
+        read(write(tmp_path / "c.safetensors", tensors | {extra: random(2, 32)}), widths)
+
+
 def test_pickles_are_refused_unless_allowed(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="allow_pickle=True"):
         read(write(tmp_path / "a.pt", A1111), ONE)
