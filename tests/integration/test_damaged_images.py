@@ -111,6 +111,7 @@ def test_a_receipt_is_read_whole_or_refused(tiny: Pipeline, tmp_path: Path, caps
                 found = receipts.read(path)
                 outcomes["read"] += 1
                 receipts.request_of(found)
+                assert isinstance(found["prompt"], list)
             except DiffuscopeError as error:
                 outcomes["refused"] += 1
                 longest = max(longest, len(str(error)))

@@ -2,16 +2,19 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from diffuscope.cli.terminal import say
-from diffuscope.errors import ImageError, ModelNotFoundError
+from diffuscope.errors import DiffuscopeError, ImageError, ModelNotFoundError
 
 if TYPE_CHECKING:
+    from diffuscope.config import Preset
     from diffuscope.weights.store.files import Header
+    from diffuscope.weights.store.stores import Store
 
 
 WEIGHTS = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
@@ -53,18 +56,38 @@ def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
 
     if not os.path.isfile(path):  # noqa: PTH113
         raise ModelNotFoundError(f"no weight file {path}; give one that exists")
-    header = open_store(path, allow_pickle=allow_pickle).header
-    found = identify(header)
+    store = open_store(path, allow_pickle=allow_pickle)
+    header, found = store.header, identify(store.header)
     layout = "" if found.layout is None else f", in the layout {found.layout}"
     lines = [f"{path}: {article(found.kind)}{layout}"]
     lines += [f"  family: {' or '.join(found.families)}"] if found.families else []
     lines += [f"  predicts {found.prediction}"] if found.prediction is not None else []
     lines += [f"  because {reason}" for reason in found.evidence]
+    lines += _presets(store, found.families) if found.kind == "model" else []
     lines += _tensors(header, path)
     lines += [f"  {part}: {numbers:,} numbers" for part, numbers in found.parts.items() if len(found.parts) > 1]
     metadata = [f"  {_short(key)}: {_short(value)}" for key, value in header.metadata.items()]
     hidden = len(metadata) - METADATA_LINES
     return lines + metadata[:METADATA_LINES] + ([f"  ... and {hidden} more entries of metadata"] if hidden > 0 else [])
+
+
+def _presets(store: "Store", names: Sequence[str]) -> list[str]:
+    """The preset of a single file, or those of the families that it may be, and what of the file is not used."""
+    from diffuscope import loading
+    from diffuscope.config import PRESETS
+
+    try:
+        description = loading.describe_file(store)
+    except DiffuscopeError:  # several families fit
+        return [f"  as {name}, {_preset(PRESETS[name].preset)}" for name in names if name in PRESETS]
+    return [f"  {_preset(description.config.preset)}", *(f"  {note}" for note in description.notes)]
+
+
+def _preset(preset: "Preset") -> str:
+    return (
+        f"preset: {preset.width}x{preset.height}, {preset.num_inference_steps} steps of {preset.sampler}, "
+        f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}"
+    )
 
 
 def _short(text: str) -> str:
@@ -90,13 +113,12 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
 
     folder = loading.find(name)
     is_own, description = loading.is_own(folder), loading.describe_folder(folder)
-    config, preset = description.config, description.config.preset
+    config = description.config
     lines = [
         f"{folder}: the model {config.name!r}, in {'our layout' if is_own else 'the layout of diffusers'}",
         f"  predicts {config.schedule.prediction}; latents {config.vae.latent_channels} channels, "
         f"1/{config.vae.factor} of the side",
-        f"  preset: {preset.width}x{preset.height}, {preset.num_inference_steps} steps of {preset.sampler}, "
-        f"guidance {preset.guidance_scale:g}, upscaled x{preset.upscale}",
+        f"  {_preset(config.preset)}",
     ]
     shaped, evidence = judged(Signature.of(config.unet))
     family = [name for name in shaped if PRESETS[name].schedule.prediction == config.schedule.prediction]

@@ -192,6 +192,8 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
         request = request_of(dict(receipt))
     except InputError as error:
         return error.argument
+    if not isinstance(request.prompt, tuple):
+        return "prompt"
     if not isinstance(request.seed, tuple):
         return "seed"
     if sorted(receipt["schedule"]) != ["prediction", "zero_snr"]:

@@ -50,6 +50,13 @@ def test_a_folder_is_listed_by_what_its_files_are(library: Path, capsys) -> None
     }
 
 
+def test_a_single_file_has_its_preset(library: Path, tiny: Pipeline, capsys) -> None:
+    assert main(["info", str(library / "models" / "checkpoints" / "fox.safetensors")]) == 0
+    preset = tiny.config.preset
+    wanted = f"preset: {preset.width}x{preset.height}, {preset.num_inference_steps} steps of {preset.sampler}, "
+    assert wanted in capsys.readouterr().out
+
+
 def test_the_command_of_another_program_s_image_makes_one(library: Path, tmp_path: Path, capsys) -> None:
     settings = "Steps: 3, Sampler: Euler a, Schedule type: Karras, CFG scale: 2.5, Seed: 7, Size: 32x40, Model: fox"
     path = write_png(
