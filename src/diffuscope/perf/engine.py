@@ -33,8 +33,8 @@ class Engine:
         """Nothing is laid out yet: that is done by the first call, and again after each change of the weights."""
         self.wanted = wanted
         self.graphs = Graphs()
-        self._unet = _Laid(FastUNet, lambda: self.graphs.forget("U-Net"))
-        self._vae = _Laid(FastDecoder, lambda: self.graphs.forget("VAE"))
+        self._unet = _Laid(FastUNet, "U-Net", self.graphs)
+        self._vae = _Laid(FastDecoder, "VAE", self.graphs)
 
     def runs(self, network: nn.Module, tap: Tap | None) -> bool:
         """Whether the fast twin of a network runs in a call with this tap."""
@@ -99,8 +99,8 @@ class _Read:
 class _Laid(Generic[N, T]):
     """A network's twin, laid out again after each change of the weights."""
 
-    def __init__(self, lay: Callable[[N], T], forget: Callable[[], None]) -> None:
-        self.lay, self.forget = lay, forget
+    def __init__(self, lay: Callable[[N], T], name: str, graphs: Graphs) -> None:
+        self.lay, self.name, self.graphs = lay, name, graphs
         self._laid: tuple[N, T, Watch] | None = None
 
     def get(self, network: N, *, first: bool) -> T:
@@ -109,7 +109,7 @@ class _Laid(Generic[N, T]):
             known, twin, watch = self._laid
             if known is network and watch.is_unchanged() and (watch.is_same() or not first):
                 return twin
-        self.forget()
+        self.graphs.forget(self.name)
         ops.wait()
         twin = self.lay(network)
         self._laid = network, twin, Watch(network)

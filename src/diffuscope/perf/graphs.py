@@ -106,7 +106,10 @@ class Graphs:
             self._pool = torch.cuda.graph_pool_handle()
         inputs = [each.clone() for each in changing], [each.clone() for each in shared]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(changing[0].device), torch.cuda.graph(graph, pool=self._pool):
+        with (
+            torch.cuda.device(changing[0].device),
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
             output = function(*inputs)
         return Recording(graph.replay, *inputs, output)
 

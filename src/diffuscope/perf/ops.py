@@ -13,13 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PARTS, PROGRAMS = 512, 1024
+PARTS, PROGRAMS = 512, 512
 """Most partial sums of an image; and about as many programs as fill a large GPU."""
 
 _warming: list[Thread] = []
-
-FEW_PIXELS, LARGE_WEIGHT = 128, 1 << 23
-"""Pixels of a batch, and numbers in a weight, where a convolution is computed as a matrix product."""
 
 broken: str | None = None if find_spec("triton") else "it is not installed"
 """Why no kernel runs any more."""
@@ -98,19 +95,8 @@ def image(x: Tensor, like: Tensor) -> Tensor:
 
 
 def product(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution without its bias.
-
-    Where few pixels meet a large weight, reading the weight is all the work, and a matrix product is quicker at that.
-    """
-    few = len(x) * _pixels(x) <= FEW_PIXELS and layer.weight.numel() >= LARGE_WEIGHT
-    if not (fuses(x) and few and layer.kernel_size == (3, 3) and layer.stride == (1, 1)):
-        return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
-    batch, channels, height, width = x.shape
-    image, row, pixel, _ = padded.stride()
-    windows = padded.as_strided((batch, height, width, 3, 3, channels), (image, row, pixel, row, pixel, 1))
-    weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
-    return (windows.reshape(-1, 9 * channels) @ weight.T).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    """The convolution without its bias."""
+    return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Map:

@@ -49,6 +49,7 @@ class Run(Iterator[Step]):
         self._receipt = receipt
         self._finish = finish
         self._checked = checked_steps(len(self))
+        self._estimates: list[tuple[int, Tensor]] = []
         self._last: Step | None = None
         self._seen: tuple[tuple[Tensor, int], tuple[Tensor, int]] | None = None  # x and x0, with their versions
         self._cancelled = False
@@ -73,7 +74,7 @@ class Run(Iterator[Step]):
         with memory.phase("sampling", self._receipt["device"]), torch.inference_mode(False), torch.no_grad():
             step = next(self._steps)  # as inference tensors they would hide the caller's edits
         if step.index in self._checked:
-            self._receipt["checks"].append({"step": step.index, "x0": checksums(step.x0)})
+            self._estimates.append((step.index, step.x0.clone()))  # hashed at the end: a GPU need not wait here
         self._last, self._seen = step, ((step.x, step.x._version), (step.x0, step.x0._version))
         return step
 
@@ -117,6 +118,8 @@ class Run(Iterator[Step]):
                 f"after {done} steps the latents are not finite in {self._receipt['dtype']}; load the model with "
                 'dtype="float32", or lower guidance_scale'
             )
+        self._receipt["checks"] += [{"step": index, "x0": checksums(x0)} for index, x0 in self._estimates]
+        self._estimates.clear()
         with torch.no_grad():
             return self._finish(latents, self._receipt, self._check)
 

@@ -75,11 +75,3 @@ def test_softmax() -> None:
 
     kernels.softmax[3,](x, y, 70, 0.25, BLOCK=128)
     torch.testing.assert_close(y, (x * 0.25).softmax(-1))
-
-
-def test_a_convolution_of_few_pixels(fused: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ops, "LARGE_WEIGHT", 0)
-    for stride in (1, 2):
-        layer = nn.Conv2d(24, 8, 3, padding=1, stride=stride).requires_grad_(False)
-        layer.weight.data = ops.channels_last(layer.weight.data)
-        fused(lambda layer=layer: ops.product(layer, map_of(24, 4)))

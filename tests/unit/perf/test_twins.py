@@ -1,6 +1,8 @@
 """The fast twins agree with the plain networks, and notice every change of the weights."""
 
+import gc
 import hashlib
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +226,19 @@ def test_a_graph_that_cannot_be_recorded_costs_speed_only() -> None:
     engine = Engine(True)
     engine.graphs = failing
     assert engine.notes == ["no CUDA graph could be recorded (CUDA out of memory.); the networks run without"]
+
+
+def test_memory_is_free_at_once_when_a_model_is_dropped() -> None:
+    pipe = made("sd15")
+    pipe.engine.wanted = True
+    pipe("a fox", num_inference_steps=1)
+    dropped = weakref.ref(pipe.unet)
+    gc.disable()  # a circle of references would keep a GPU's memory until the collector runs
+    try:
+        del pipe
+        assert dropped() is None
+    finally:
+        gc.enable()
 
 
 def test_the_plain_default_on_a_cpu_is_the_same_to_the_bit(model: Pipeline) -> None:
