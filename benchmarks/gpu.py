@@ -302,11 +302,10 @@ def table(report: Report) -> str:
             share = each["tflop"] / max(each["fast"]["ms"], 1e-3) * 1e3 / peak
             rows.append(f"| {name} | {' | '.join(times)} | {share:.0%} | {each['fast_first_s']:.2f} s |")
         if "one" in each:
-            batch, peak_memory = each["batch"], each.get("peak_gib", 0)
+            batch, one = each["batch"], each["one"]
+            peak_memory = f"{each['peak_gib']} GiB" if "peak_gib" in each else ""
             many = f"{batch['images']}: {batch['s']:.2f} | {batch['images'] / batch['s']:.1f}"
-            whole.append(
-                f"| {name} | {each['one']['s']:.3f} | {each['one']['first_s']:.2f} | {many} | {peak_memory} GiB |"
-            )
+            whole.append(f"| {name} | {one['s']:.3f} | {one['first_s']:.2f} | {many} | {peak_memory} |")
     errors = [
         f"| {name} | {each['fast']['error']:.2e} | {each['plain']['error']:.2e} |"
         for name, each in report["measured"].items()
