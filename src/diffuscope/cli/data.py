@@ -3,11 +3,14 @@
 import tempfile
 from pathlib import Path
 
+from diffuscope.cli.common import OptionalPath
 from diffuscope.cli.terminal import say
 from diffuscope.errors import OutputError
 
 
-def build(*, folder: Path | None = None, out: Path = Path("corpus.jsonl.xz"), attribution: Path | None = None) -> None:
+def build(
+    *, folder: OptionalPath = None, out: Path = Path("corpus.jsonl.xz"), attribution: OptionalPath = None
+) -> None:
     """Build the corpus: vector pictures with names and tags, under permissive licences, in one compressed file.
 
     The same packages give the same file, byte for byte; its hash is printed.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from diffuscope.cli.common import AUTO, Device, require_files
+from diffuscope.cli.common import AUTO, Device, OptionalPath, require_files
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError, Unquoted
 
@@ -29,7 +29,7 @@ class Scored:
     """EfficientNet-Lite0's weights, for image features"""
     model: str = "emoji"
     """name of a shipped model, or a model folder"""
-    classifier: Path | None = None
+    classifier: OptionalPath = None
     """the file of `diffuscope eval classifier`; without it there are no classifier scores"""
 
 
@@ -40,10 +40,10 @@ Networks = Annotated[Device, tyro.conf.arg(name="")]
 def evaluate(
     scored: ScoredFlags,
     *,
-    towers: Path | None = None,
+    towers: OptionalPath = None,
     count: int = 1000,
-    out: Path | None = None,
-    sheet: Path | None = None,
+    out: OptionalPath = None,
+    sheet: OptionalPath = None,
     on: Networks = AUTO,
 ) -> None:
     """Score a model; docs/explanation/scores.md defines every score.
@@ -105,7 +105,7 @@ def preset(
     calls: tuple[int, ...] = (6, 8, 10, 12, 16, 25),
     guidance_scale: tuple[float, ...] = (2.0, 2.5, 3.0, 4.0, 5.0, 7.5),
     sampler: tuple[str, ...] = ("dpmpp_2m", "ddim", "euler", "heun"),
-    out: Path | None = None,
+    out: OptionalPath = None,
     on: Networks = AUTO,
 ) -> None:
     """Score samplers, steps and guidance scales, to choose a model's preset.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from diffuscope.cli.common import require_files
+from diffuscope.cli.common import OptionalFloat, OptionalInt, OptionalPath, require_files
 from diffuscope.errors import InputError, Unquoted
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ def train(
     corpus: Path,
     teacher: Path,
     out: Path,
-    vae: Path | None = None,
-    initial: Path | None = None,
-    seconds: float | None = None,
-    stop_after: float | None = None,
-    scenes: int | None = None,
+    vae: OptionalPath = None,
+    initial: OptionalPath = None,
+    seconds: OptionalFloat = None,
+    stop_after: OptionalFloat = None,
+    scenes: OptionalInt = None,
     device: str = "auto",
 ) -> None:
     """Train the emoji model from scratch, stage by stage. An interrupted stage resumes from its checkpoint.

@@ -9,7 +9,6 @@ from diffuscope.errors import DiffuscopeError, InputError, Unquoted, nearest
 ELSEWHERE = {
     "a": "--sampler TEXT",
     "b": "--count INT",
-    "batch-size": "--count INT",
     "cfg": "--guidance-scale FLOAT",
     "cfg-scale": "--guidance-scale FLOAT",
     "checkpoint": "--model PATH",
