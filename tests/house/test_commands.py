@@ -12,25 +12,25 @@ from house.places import assert_none
 
 GUIDANCE = (
     "guidance-scale image-guidance-scale guidance-rescale guidance-norm guidance-end guidance-shape guidance-interval "
-    "guidance-colour "
-    "guidance-colour-scale guidance-colour-low guidance-similarity guidance-similarity-scale guidance-similarity-low "
-    "guidance-exact"
+    "guidance-colour guidance-colour-scale guidance-colour-low "
+    "guidance-similarity guidance-similarity-scale guidance-similarity-low guidance-exact"
 )
 SAMPLING = (
     "seed steps sampler sampler-options sigmas final-sigma thresholding-limit thresholding-ratio "
     f"thresholding-max-value {GUIDANCE} height width"
 )
+PROMPT = "negative-prompt prompt-syntax clip-skip"
 IMAGES = "strength image mask denoising-start denoising-end original-size crops-coords-top-left target-size"
-OPENING = "device dtype family vae prediction zero-snr models-dir allow-pickle"
+OPENING = "device dtype family vae prediction zero-snr fast models-dir allow-pickle"
 FLAGS = {
-    "generate": f"negative-prompt clip-skip count {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
+    "generate": f"{PROMPT} count batch-size {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
     "out overwrite preview film no-metadata quiet",
     "info": "allow-pickle",
-    "verify": "device family vae prediction zero-snr models-dir allow-pickle out steps",
+    "verify": "device family vae prediction zero-snr fast models-dir allow-pickle out steps",
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
     "samplers": "",
     "schema": "",
-    "explain": f"negative-prompt clip-skip {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
+    "explain": f"{PROMPT} batch-size {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae initial seconds stop-after scenes device",
     "eval": "towers count out sheet corpus teacher model classifier device dtype",
