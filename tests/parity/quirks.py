@@ -25,11 +25,12 @@ QUIRKS = (
         "test_ddim_leaves_its_own_path",
     ),
     Quirk(
-        "DDIMScheduler",
-        "set_alpha_to_one=False where the last listed time is 0 (linspace, or 1000 trailing steps)",
+        "DDIMScheduler, PNDMScheduler",
+        "set_alpha_to_one=False where the last listed time is 0 (linspace, leading with an offset of 0, or 1000 "
+        "trailing steps)",
         "the last step goes from the lowest level to the lowest level and changes nothing",
         "ends at noise level 0",
-        "test_ddim_makes_an_empty_last_step",
+        "test_an_empty_last_step_at_the_lowest_level",
     ),
     Quirk(
         "DDIMScheduler, DDPMScheduler, LCMScheduler, TCDScheduler",
@@ -61,9 +62,11 @@ QUIRKS = (
         "test_a_time_listed_twice_ends_in_an_error",
     ),
     Quirk(
-        "DEISMultistepScheduler; UniPCMultistepScheduler with final_sigmas_type='sigma_min'",
-        "Karras, exponential or beta spacing",
-        "lists the lowest level twice: the last step costs a call and changes nothing",
+        "DEISMultistepScheduler; EulerDiscreteScheduler, UniPCMultistepScheduler, DPMSolverMultistepScheduler and "
+        "DPMSolverSinglestepScheduler with final_sigmas_type='sigma_min'",
+        "Karras, exponential or beta spacing; for Euler linspace too",
+        "lists the lowest level twice: the last step costs a call and changes nothing, but for UniPC, which corrects "
+        "the step before by it",
         "n steps go down to the lowest level: the levels of the reference's n + 1 steps, without the last. In runs of "
         "fewer than 15 steps (UniPC: in all) the order falls at our last step, and one later there",
         "test_the_last_step_leads_nowhere",
@@ -175,6 +178,41 @@ QUIRKS = (
         "limits the clean estimate but not the noise that it implies: the two no longer add up to the latents",
         "thresholding changes the estimate, and all follows from it",
         "test_thresholds_leave_the_direction",
+    ),
+    Quirk(
+        "HeunDiscreteScheduler, KDPM2DiscreteScheduler, KDPM2AncestralDiscreteScheduler",
+        "cosine betas with linspace or trailing spacing, whose first level is far above 1000",
+        "follows slopes in sigma from there, as from any other level",
+        "the step from a level of 1000 or more is Euler's",
+        "test_cosine_betas_begin_at_pure_noise",
+    ),
+    Quirk(
+        "TCDScheduler in a pipeline of diffusers",
+        "no eta given",
+        "the pipeline's eta of 0 is passed to every scheduler, so the scheduler's own 0.3 never holds",
+        "0.3, as in the paper and the scheduler",
+        "test_the_pipelines_eta_hides_that_of_tcd",
+    ),
+    Quirk(
+        "DPMSolverMultistepScheduler",
+        "algorithm_type='sde-dpmsolver++'",
+        "draws its noise afresh in each step",
+        "dpmpp_2m_sde follows one Brownian path per seed, as in k-diffusion",
+        "test_the_sde_solver_draws_afresh",
+    ),
+    Quirk(
+        "pipelines of diffusers",
+        "no strength given",
+        "1 for inpainting (0.9999 with SDXL), 0.3 for image-to-image with SDXL, 0.8 with others",
+        "0.8 in every call",
+        "test_default_strengths",
+    ),
+    Quirk(
+        "KDPM2DiscreteScheduler",
+        "inpainting with a 4-channel U-Net",
+        "within a step the image is put back at the level of the step's end, while the latents are in its middle",
+        "puts it back at the level of the latents",
+        "test_kdpm2_puts_an_image_back_at_another_level",
     ),
     Quirk(
         "LMSDiscreteScheduler",

@@ -15,6 +15,8 @@ from diffuscope.config import PRESETS
 from diffuscope.pipeline import Pipeline
 from narrow import made, random_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # diffusers' own
+
 TOLERANCE = 1e-4
 """Latents after ten guided steps in float32, largest absolute difference."""
 
@@ -24,6 +26,11 @@ SAMPLERS = {
     "euler": diffusers.EulerDiscreteScheduler,
     "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
     "lcm": diffusers.LCMScheduler,
+    "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
+    "ddpm": diffusers.DDPMScheduler,
+    "heun": diffusers.HeunDiscreteScheduler,
+    "kdpm2_ancestral": diffusers.KDPM2AncestralDiscreteScheduler,
+    "pndm": diffusers.PNDMScheduler,
 }
 
 
@@ -52,9 +59,9 @@ def opened(folder: Path, sampler: str = "ddim", kind: str = "") -> Any:
     if kind and kind not in type(theirs).__name__:
         base = type(theirs).__name__.replace("Img2Img", "").removesuffix("Pipeline")
         theirs = getattr(diffusers, f"{base}{kind}Pipeline").from_pipe(theirs)
-    unclipped = {"clip_sample": False} if sampler in ("ddim", "lcm") else {}
+    options = {"pndm": {"skip_prk_steps": True}} | {name: {"clip_sample": False} for name in ("ddim", "lcm", "ddpm")}
     kind_of = SAMPLERS[sampler]
-    theirs.scheduler = kind_of.from_config(kind_of.load_config(folder / "scheduler"), **unclipped)
+    theirs.scheduler = kind_of.from_config(kind_of.load_config(folder / "scheduler"), **options.get(sampler, {}))
     theirs.set_progress_bar_config(disable=True)
     return theirs
 
@@ -169,6 +176,12 @@ def test_the_refiner_goes_on_where_the_base_model_stops(saved: Any, sampler: str
         ("sd15-inpaint", "ddim", 1.0),
         ("sd21-inpaint", "dpmpp_2m", 1.0),
         ("sdxl-inpaint", "euler", 0.6),
+        *(
+            ("sd15", sampler, strength)  # which draw noise, and which call the network within a step
+            for sampler in ("euler_ancestral", "ddpm", "heun", "kdpm2_ancestral")
+            for strength in (0.6, 1.0)
+        ),
+        ("sd15", "pndm", 1.0),
     ],
 )
 def test_inpainting(saved: Any, family: str, sampler: str, strength: float) -> None:

@@ -1,6 +1,6 @@
 """The latents that a run starts from: noise, a noised image, or another model's; and what inpainting needs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.diffusion.inpaint import blend_known
+from diffuscope.diffusion.inpaint import KnownArea
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, open_image, to_pixels
@@ -16,7 +16,7 @@ from diffuscope.loading import Components
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan
-from diffuscope.types import Levels, Step, Tap
+from diffuscope.types import Levels, Tap
 
 MASK_THRESHOLD = 128
 """The darkest grey of a mask that counts as white."""
@@ -38,7 +38,7 @@ class InitImages:
 
 @dataclass(frozen=True, kw_only=True)
 class FromImage:
-    """What a run keeps of its image: ``channels`` for a U-Net that reads it, or what is masked back after each step."""
+    """What a run keeps of its image: ``channels`` for a U-Net that reads it, or what is put back outside a mask."""
 
     mask: Tensor | None = None
     """[N,1,h,w], 1 in the masked area, 0 elsewhere."""
@@ -50,11 +50,11 @@ class FromImage:
     """Further input channels: [N,1+C,h,w] the mask, and the latents of the image with the masked area grey; or
     [N,C,h,w] the unscaled mean latents of an image to edit."""
 
-    def blended(self, steps: Iterator[Step], levels: Levels) -> Iterator[Step]:
-        """The steps, with the image outside the masked area put back."""
+    def known_area(self, levels: Levels) -> KnownArea | None:
+        """The image outside the masked area, for a U-Net that does not read it."""
         if self.mask is None or self.clean is None or self.noise is None:
-            return steps
-        return blend_known(steps, self.clean, self.noise, self.mask, levels)
+            return None
+        return KnownArea(self.clean, self.noise, self.mask, levels)
 
 
 def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
@@ -91,7 +91,7 @@ def init_latents(
     """[N,C,h,w] float32 latents at the run's first noise level, and what the run keeps of its image.
 
     Noise is drawn in this order, where it is needed: the encoder's sample, the start noise, the encoder's sample of
-    the image without the masked area.
+    the image without the masked area (with a mask for any U-Net).
     """
     vae, device = components.vae, components.unet.conv_in.weight.device
     factor, scale = vae.config.factor, plan.levels.start_scale
@@ -123,6 +123,7 @@ def init_latents(
     mask = _mask_pixels(init.masks)
     small = mask[:, :, ::factor, ::factor].to(device)
     if not components.config.inpaints:
+        noise.draw(shape)  # in vain, as in diffusers: so the noise of the steps is the same as there
         return x, FromImage(mask=small, clean=clean, noise=start_noise)
     masked = encoded(pixels * (1 - mask))
     return x, FromImage(channels=torch.cat([small, masked], dim=1))

@@ -325,8 +325,10 @@ class Pipeline:
             clock = Clock()
             denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
             denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
-        steps = clock.counted(sampler_steps(planned, denoise, x, noise))
-        steps = kept.blended(self.adapters.rest_after(steps), planned.levels)
+        area = kept.known_area(planned.levels)
+        denoise = denoise if area is None else area.denoiser(denoise)
+        steps = self.adapters.rest_after(clock.counted(sampler_steps(planned, denoise, x, noise)))
+        steps = steps if area is None else area.steps(steps)
         return Run(steps, planned.levels, receipt, partial(self._finish, planned, call.output_type, tap))
 
     def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
