@@ -22,6 +22,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.positions import untrained_words
+from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import packing
 from diffuscope.weights.store.old_names import current_names
 
@@ -146,7 +147,7 @@ def load_clip_score(
             f"{model} has no {TOWERS}, so it has no CLIP score of its own; use the shipped one, it scores any model"
         )
     encoder = loading.load_network(
-        model / "text_encoder.safetensors", loading.read_config(model).text_encoder, device, torch.float32
+        model / "text_encoder.safetensors", own_config.read(model).text_encoder, device, torch.float32
     )
     assert isinstance(encoder, TextEncoder)
     network = load_efficientnet(feature_net).to(device)

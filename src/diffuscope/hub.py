@@ -19,7 +19,7 @@ TIMEOUT = 10.0
 
 _SMALL = re.compile(
     r"model_index\.json|(unet|vae|text_encoder(_2)?)/config\.json|scheduler/scheduler_config\.json"
-    r"|tokenizer(_2)?/(merges\.txt|special_tokens_map\.json|tokenizer_config\.json)"
+    r"|tokenizer(_2)?/(tokenizer|vocab|added_tokens|special_tokens_map|tokenizer_config)\.json|tokenizer(_2)?/merges\.txt"
 )
 
 

@@ -1,20 +1,18 @@
 """Loading a model's parts from a name, a folder or a file: device, dtype, files, networks."""
 
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files as resources
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope import hub, library
-from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest, shown
+from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest
 from diffuscope.models.added_words import AddedWord
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -22,7 +20,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
 from diffuscope.weights.identify import families, one_network
-from diffuscope.weights.layout import diffusers_folder, single_file, tokenizer_files
+from diffuscope.weights.layout import diffusers_folder, own_config, single_file, tokenizer_files
 from diffuscope.weights.layout.diffusers import from_diffusers
 from diffuscope.weights.layout.fields import Description
 from diffuscope.weights.store import difference, files, packing
@@ -31,7 +29,7 @@ from diffuscope.weights.store.old_names import current_names
 from diffuscope.weights.store.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
-CONFIG, INDEX = "config.json", "model_index.json"
+INDEX = "model_index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEVICES = ("cuda", "mps", "xpu", "cpu")
 """In the order of preference of "auto"."""
@@ -121,13 +119,8 @@ def load_components(
         if store is not None:
             tensors = single_file.read_part(store, part, config, dtype=target, device=device)
         else:
-            tensors = {}
-            for shard in paths[part]:
-                opened = open_store(shard, allow_pickle=allow_pickle)
-                if difference.is_difference(opened.header):
-                    tensors |= difference.restore(opened.read(), opened.header.metadata, _base_tensors(config, part))
-                else:
-                    tensors |= _read(opened, target, device)
+            stores = [open_store(shard, allow_pickle=allow_pickle) for shard in paths[part]]
+            tensors = _folder_tensors(stores, part, config, target, device)
             tensors = tensors if is_own(path) else from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part][0] if store is None else path))
         _ready(network, device, target)
@@ -141,6 +134,19 @@ def load_components(
     name = None if str(name_or_path) in shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
     return replace(found, notes=description.notes, files=tuple(opened_files), file_name=name)
+
+
+def _folder_tensors(
+    stores: Sequence[Store], part: str, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> dict[str, Tensor]:
+    """The tensors of a network in the files of a folder, under their names there."""
+    tensors: dict[str, Tensor] = {}
+    for store in stores:
+        if difference.is_difference(store.header):
+            tensors |= difference.restore(store.read(), store.header.metadata, _base_tensors(config, part))
+        else:
+            tensors |= _read(store, dtype, device)
+    return tensors
 
 
 def _file_name(name_or_path: str | PathLike[str], path: Path) -> str:
@@ -185,15 +191,17 @@ def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | No
             f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
         )
     library.check_readable(path)
-    if not any((path / name).is_file() for name in (CONFIG, INDEX)):
-        raise ModelNotFoundError(f"{path} is no model: it has neither {CONFIG} (our layout) nor {INDEX} (diffusers)")
+    if not any((path / name).is_file() for name in (own_config.FILE, INDEX)):
+        raise ModelNotFoundError(
+            f"{path} is no model: it has neither {own_config.FILE} (our layout) nor {INDEX} (diffusers)"
+        )
     return path
 
 
 def shipped_models() -> dict[str, Path]:
     """Name -> folder of the models in the package."""
     assets = Path(str(resources("diffuscope"))) / "assets"
-    return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{CONFIG}"))}
+    return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{own_config.FILE}"))}
 
 
 def load_network(
@@ -287,7 +295,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 def describe_folder(folder: Path) -> Description:
     """The config of a model's folder in either layout, and what of its files is not used."""
-    return Description(read_config(folder)) if is_own(folder) else diffusers_folder.describe(folder)
+    return Description(own_config.read(folder)) if is_own(folder) else diffusers_folder.describe(folder)
 
 
 def describe_file(store: Store, family: str | None = None) -> Description:
@@ -297,13 +305,13 @@ def describe_file(store: Store, family: str | None = None) -> Description:
         config = families.choose(store.header, family, str(store.path))
     else:
         source, todo = f"{store.path}: the config in its metadata", "give family, such as 'sd15'"
-        config = _model_config(files.parse_json(document, source, todo), source, todo)
+        config = own_config.model_config(files.parse_json(document, source, todo), source, todo)
     return Description(config, single_file.notes(store, config))
 
 
 def is_own(folder: Path) -> bool:
     """Whether a model's folder is in our layout; one of diffusers may have a config.json beside its index."""
-    return (folder / CONFIG).is_file() and not (folder / INDEX).is_file()
+    return (folder / own_config.FILE).is_file() and not (folder / INDEX).is_file()
 
 
 def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = False) -> dict[str, tuple[Path, ...]]:
@@ -335,53 +343,10 @@ def base_folder(config: ModelConfig) -> Path:
 def _base_tensors(config: ModelConfig, part: str) -> dict[str, Tensor]:
     """The tensors that a packed difference is added to."""
     if config.base is None:
-        raise WeightsError(f"the file of {part} is a difference, and {CONFIG} names no base; save the model again")
+        raise WeightsError(
+            f"the file of {part} is a difference, and {own_config.FILE} names no base; save the model again"
+        )
     return current_names(packing.read(base_folder(config) / f"{part}.safetensors"))
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """The config of a folder in our layout."""
-    path, todo = folder / CONFIG, "save the model again"
-    return _model_config(files.read_json(path, todo), str(path), todo)
-
-
-def _model_config(document: Mapping[str, Any], source: str, todo: str) -> ModelConfig:
-    """The config in a JSON object; errors name ``source``."""
-    try:
-        return config_from_json(document)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise WeightsError(f"{source} describes no model ({error}); {todo}") from error
-
-
-def config_from_json(document: Mapping[str, Any]) -> ModelConfig:
-    """The config that ``config_to_json`` wrote. A missing key means the default; an unknown one is a TypeError."""
-    parts = {
-        "text_encoder": TextEncoderConfig,
-        "text_encoder_2": TextEncoderConfig,
-        "unet": UNetConfig,
-        "vae": VAEConfig,
-        "schedule": ScheduleConfig,
-        "preset": Preset,
-    }
-    if not isinstance(document, Mapping) or not isinstance(document.get("name"), str):
-        raise ValueError("it is no JSON object with a name")
-    values: dict[str, Any] = dict(document)
-    for name, kind in parts.items():
-        if name in values and not (name == "text_encoder_2" and values[name] is None):
-            if not isinstance(values[name], Mapping):
-                raise ValueError(f"its {name} is {shown(values[name])}, not an object")
-            values[name] = kind(**{key: _tuples(value) for key, value in values[name].items()})
-    return ModelConfig(**values)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples of a config."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def config_to_json(config: ModelConfig) -> str:
-    """``config`` as the text of a config.json."""
-    return json.dumps(asdict(config), indent=2) + "\n"
 
 
 def _read(store: Store, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:

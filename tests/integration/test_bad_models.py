@@ -17,13 +17,14 @@ from torch import Tensor
 from diffuscope.cli import main
 from diffuscope.config import PRESETS
 from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.loading import Components, config_to_json, load_components
+from diffuscope.loading import Components, load_components
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import load
 from diffuscope.weights.layout import single_file
+from diffuscope.weights.layout.own_config import to_json as config_to_json
 from refusals import assert_one_screen, refused, without_paths
 
 Tensors = dict[str, Tensor]

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from diffuscope.config import FAMILIES, PRESETS, ModelConfig
-from diffuscope.loading import Components, config_to_json, load_components
+from diffuscope.loading import Components, load_components
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
@@ -21,6 +21,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.pipeline import save as saving
 from diffuscope.weights.layout import ldm, network_config, single_file
 from diffuscope.weights.layout.diffusers import from_diffusers, to_diffusers
+from diffuscope.weights.layout.own_config import to_json as config_to_json
 
 CONVERTED = ["tiny-sd15", "tiny-sd15-inpaint", "tiny-sd21-v", "tiny-sdxl", "tiny-sdxl-refiner"]
 """One of each shape; diffusers' conversion passes over the guidance embedding of LCM."""

@@ -113,10 +113,9 @@ def test_only_what_is_needed_is_fetched() -> None:
         "unet/diffusion_pytorch_model.safetensors",
         "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
-    assert not {"v1-5-pruned.ckpt", "safety_checker/config.json", "tokenizer/vocab.json"} & set(
-        hub.needed("owner/name", SD15)
-    )
-    assert len(hub.needed("owner/name", SD15)) == len(weights) + 8
+    assert not {"v1-5-pruned.ckpt", "safety_checker/config.json"} & set(hub.needed("owner/name", SD15))
+    assert "tokenizer/vocab.json" in hub.needed("owner/name", SD15)  # it may have words of its own
+    assert len(hub.needed("owner/name", SD15)) == len(weights) + 9
 
 
 @pytest.mark.parametrize("variant", ["", ".fp16"])

@@ -13,13 +13,12 @@ from diffuscope.config import PRESETS, TINY
 from diffuscope.loading import (
     choose_device,
     choose_dtype,
-    config_from_json,
-    config_to_json,
     load_network,
     load_upscaler,
     parts,
 )
 from diffuscope.pipeline import Pipeline
+from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import files, packing
 from narrow import made
 from refusals import refused
@@ -29,11 +28,11 @@ from refusals import refused
 def test_a_config_survives_its_file(config) -> None:
     import json
 
-    assert config_from_json(json.loads(config_to_json(config))) == config
+    assert own_config.from_json(json.loads(own_config.to_json(config))) == config
 
 
 def test_a_missing_key_is_the_default() -> None:
-    assert config_from_json({"name": "sd", "preset": {"num_inference_steps": 3}}).preset.num_inference_steps == 3
+    assert own_config.from_json({"name": "sd", "preset": {"num_inference_steps": 3}}).preset.num_inference_steps == 3
 
 
 def test_auto_is_a_device_that_is_here() -> None:

@@ -75,8 +75,9 @@ def _models() -> Iterator[tuple[str, str]]:
     import torch
 
     from diffuscope.errors import DiffuscopeError
-    from diffuscope.loading import load_upscaler, read_config, shipped_models, weight_files
+    from diffuscope.loading import load_upscaler, shipped_models, weight_files
     from diffuscope.models.tokenizer import Tokenizer
+    from diffuscope.weights.layout import own_config
     from diffuscope.weights.store.files import read_header
 
     models = shipped_models()
@@ -84,7 +85,7 @@ def _models() -> Iterator[tuple[str, str]]:
         yield "note", "no model is part of this installation; give a model's folder to --model"
     for name, folder in models.items():
         try:
-            paths = [path for shards in weight_files(folder, read_config(folder)).values() for path in shards]
+            paths = [path for shards in weight_files(folder, own_config.read(folder)).values() for path in shards]
             size = sum(path.stat().st_size for path in paths)
             for path in paths:
                 read_header(path)

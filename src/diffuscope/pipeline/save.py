@@ -6,12 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from diffuscope import loading
 from diffuscope.errors import InputError, OutputError, Unquoted
 from diffuscope.loading import Components
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.output import part_of
-from diffuscope.weights.layout import diffusers_folder, single_file, tokenizer_files
+from diffuscope.weights.layout import diffusers_folder, own_config, single_file, tokenizer_files
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.tokenizer_files import AddedToken
 from diffuscope.weights.store import files
@@ -69,14 +68,14 @@ def _single(components: Components, path: Path) -> Path:
         got = Unquoted("'single' for a model whose tokenizer has words of its own")
         raise InputError("layout", got, "'diffusers' or 'own', which keep the tokenizer")
     networks = {name: network.state_dict() for name, network in components.networks.items()}
-    single_file.write(path, networks, components.config, loading.config_to_json(components.config))
+    single_file.write(path, networks, components.config, own_config.to_json(components.config))
     return path
 
 
 def _own(components: Components, folder: Path) -> None:
     for name, network in components.networks.items():
         files.write(folder / f"{name}.safetensors", network.state_dict())
-    files.write_text(folder / loading.CONFIG, loading.config_to_json(components.config))
+    files.write_text(folder / own_config.FILE, own_config.to_json(components.config))
     for name, (tokenizer, _) in zip(("tokenizer", "tokenizer_2"), components.towers, strict=False):
         write_tokenizer(tokenizer, folder / name)
 

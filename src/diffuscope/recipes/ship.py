@@ -7,12 +7,12 @@ from torch import Tensor
 
 from diffuscope.clip_score import PROJECTION, TOWERS
 from diffuscope.config import ModelConfig
-from diffuscope.loading import CONFIG, config_to_json, read_config
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.training import distributed
 from diffuscope.training.text import Clip
 from diffuscope.training.unet import DiffusionModel
+from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import files, packing
 from diffuscope.weights.store.assign import load_into
 from diffuscope.weights.store.old_names import current_names
@@ -34,7 +34,7 @@ def export_model(
         config: the architecture and its preset.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / CONFIG, config_to_json(config))
+    files.write_text(folder / own_config.FILE, own_config.to_json(config))
     packing.write(folder / "text_encoder.safetensors", model.clip.text_encoder.state_dict(), seen={TOKENS: tokens})
     packing.write(folder / "unet.safetensors", model.unet.state_dict())
     packing.write(folder / "vae.safetensors", vae)
@@ -45,7 +45,7 @@ def export_model(
 
 def load_model(folder: Path) -> DiffusionModel:
     """U-Net and CLIP of a folder of ``export_model``, for more training. Dropped rows of the table start at zero."""
-    config = read_config(folder)
+    config = own_config.read(folder)
     image = current_names(packing.read(folder / TOWERS))
     clip = Clip(TextEncoder(config.text_encoder), image[PROJECTION].shape[1])
     text = current_names(packing.read(folder / "text_encoder.safetensors"))

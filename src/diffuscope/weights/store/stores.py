@@ -133,7 +133,7 @@ def _check_sizes(path: Path) -> None:
                 if sum(member.file_size for member in pickles) > PICKLE_LIMIT:
                     raise WeightsError(f"{path} is refused: its pickle is longer than {PICKLE_LIMIT} bytes")
                 asks = any(BUFFER in archive.read(member) for member in pickles)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
             raise WeightsError(f"{path} is refused: it is a damaged archive; download it again") from error
     else:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -7,8 +7,7 @@ import pytest
 
 from diffuscope.config import PRESETS
 from diffuscope.errors import DiffuscopeError
-from diffuscope.loading import config_from_json, config_to_json
-from diffuscope.weights.layout import diffusers_folder, fields
+from diffuscope.weights.layout import diffusers_folder, fields, own_config
 
 ODD: tuple[object, ...] = (
     *(None, True, "x", "x" * 100_000, 0, -1, 0.5, 2**62, 10**400, float("nan"), float("inf")),
@@ -44,12 +43,12 @@ def test_a_folder_of_odd_values(tmp_path: Path, kind: fields.Kind) -> None:
 
 
 def test_our_own_configuration_of_odd_values() -> None:
-    document = json.loads(config_to_json(PRESETS["tiny-sdxl"]))
+    document = json.loads(own_config.to_json(PRESETS["tiny-sdxl"]))
     for part, inner in document.items():
         for i, field in enumerate(inner if isinstance(inner, dict) else ()):
             for value in ODD[i % 3 :: 3]:
                 try:
-                    config_from_json(document | {part: inner | {field: value}})
+                    own_config.from_json(document | {part: inner | {field: value}})
                 except (
                     ValueError,
                     TypeError,
@@ -58,6 +57,6 @@ def test_our_own_configuration_of_odd_values() -> None:
                     assert_short(error)
         for value in ODD:
             try:
-                config_from_json(document | {part: value})
+                own_config.from_json(document | {part: value})
             except (ValueError, TypeError, OverflowError) as error:
                 assert_short(error)
