@@ -106,10 +106,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     levels, planned = _visited(levels, config, call, sampler.info.variance_preserving)
     negative = _negative_prompts(call, len(prompts))
     parts, negative_parts = _parts(config, call, prompts, negative, preset.num_inference_steps)
-    composed = any([part.weight for part in own] != [1.0] for own in parts)
-    by_image = (preset.image_guidance_scale or 1.0) != 1.0
-    on = by_image or composed or guidance.is_on(call.guidance_options, preset.guidance_scale)
-    guided = on and config.unet.guidance_dim is None
+    guided = _is_guided(config, call, preset, parts)
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
     if call.tap is not None and call.guidance_options.exact:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
@@ -148,6 +145,14 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         sizes=sizes,
         negative_sizes=negative_sizes,
     )
+
+
+def _is_guided(config: ModelConfig, call: Call, preset: Preset, parts: Sequence[Sequence[Part]]) -> bool:
+    """Whether the U-Net runs for the negative prompts too: by a scale, by an image's, or for composed prompts."""
+    composed = any([part.weight for part in own] != [1.0] for own in parts)
+    by_image = (preset.image_guidance_scale or 1.0) != 1.0
+    on = by_image or composed or guidance.is_on(call.guidance_options, preset.guidance_scale)
+    return on and config.unet.guidance_dim is None
 
 
 def _check_image(config: ModelConfig, call: Call) -> None:
