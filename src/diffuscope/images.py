@@ -216,12 +216,19 @@ def write_png(
         FileExistsError: the file is there, without ``overwrite``.
     """
     path = check_output(path)
-    chunks = PngInfo()
+    content = png_bytes(image, texts)
+    with replacing(path, overwrite=overwrite) as part:
+        part.write_bytes(content)
+    return path
+
+
+def png_bytes(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """An image as the bytes of a PNG file, with text chunks."""
+    chunks, content = PngInfo(), io.BytesIO()
     for key, text in (texts or {}).items():
         chunks.add_text(key, _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text))
-    with replacing(path, overwrite=overwrite) as part:
-        image.save(part, format="PNG", pnginfo=chunks)
-    return path
+    image.save(content, format="PNG", pnginfo=chunks)
+    return content.getvalue()
 
 
 _UNWRITABLE = re.compile(r"[\0\ud800-\udfff]")

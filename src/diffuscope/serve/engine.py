@@ -9,6 +9,9 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from PIL import Image
+from torch import Tensor
+
 from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
@@ -109,6 +112,10 @@ class Engine:
         with self._turn:
             return self._jobs.get(id)
 
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Images of latents, such as a clean estimate's, in a shared call."""
+        return self._shared.decode(latents)
+
     @property
     def jobs(self) -> list[Job]:
         """All jobs that wait, run, or are kept; the oldest first."""
@@ -120,6 +127,11 @@ class Engine:
         """Images that wait."""
         with self._turn:
             return len(self._queue)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further job is taken."""
+        return self._stopping
 
     def stop(self, *, drain: bool = True) -> None:
         """End the engine: after all jobs, or at once, cancelling them. No job is taken from here on."""
