@@ -1,0 +1,106 @@
+"""A folder of pictures with captions, to train on. What cannot be used is left out, counted and listed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from diffuscope.errors import ImageError, InputError, Unquoted
+from diffuscope.images import fit_to_size, open_image, to_pixels
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+CAPTIONS = ".txt"
+METADATA = "metadata.jsonl"
+"""Captions of a whole folder, as Hugging Face's `imagefolder` has them: lines with `file_name` and `text`."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a folder that can be used, and why the others cannot."""
+
+    images: Tensor
+    """[N,3,size,size] in [-1,1]."""
+    captions: list[str]
+    names: list[str]
+    """Paths in the folder."""
+    skipped: dict[str, str]
+    """Path in the folder -> reason."""
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.names)} pictures, {len(self.skipped)} skipped"]
+        return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in self.skipped.items())])
+
+
+def read_pictures(folder: str | Path, size: int, *, smallest: int | None = None) -> Pictures:
+    """Every PNG, JPEG and WebP in a folder and those below, cut to a square around the middle.
+
+    The caption of ``a.png`` is the text of ``a.txt`` beside it, or its entry in the folder's ``metadata.jsonl``. A
+    picture without a caption, with an empty one, that cannot be read, or that is tiny, is skipped.
+
+    Args:
+        folder: of the pictures.
+        size: height and width of the result.
+        smallest: shorter side, in pixels, from which a picture is used; half of ``size`` by default.
+
+    Raises:
+        InputError: no folder, or nothing in it can be used.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("folder", str(folder), "a folder of pictures")
+    least = size // 2 if smallest is None else smallest
+    known = dict(_metadata(folder))
+    images, captions, names, skipped = [], [], [], {}
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+        name = path.relative_to(folder).as_posix()
+        try:
+            caption = _caption(path, known.get(name))
+            images.append(_square(path, size, least))
+        except (ImageError, ValueError) as error:
+            skipped[name] = str(error)
+            continue
+        captions.append(caption)
+        names.append(name)
+    if not images:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in [*skipped.items()][:3])
+        got = Unquoted(f"{folder}, where {len(skipped)} pictures are skipped{f' ({reasons})' if reasons else ''}")
+        raise InputError("folder", got, f"pictures ({', '.join(SUFFIXES)}) with a caption each")
+    return Pictures(to_pixels(images), captions, names, skipped)
+
+
+def _metadata(folder: Path) -> Iterator[tuple[str, str]]:
+    path = folder / METADATA
+    if not path.is_file():
+        return
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            yield str(entry["file_name"]), str(entry["text"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            if line.strip():
+                got = Unquoted(f"{path}, whose line {number} has none")
+                raise InputError("folder", got, "lines of JSON with file_name and text") from None
+
+
+def _caption(path: Path, known: str | None) -> str:
+    beside = path.with_suffix(CAPTIONS)
+    if beside.is_file():
+        try:
+            known = beside.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"its caption cannot be read ({error})") from error
+    if known is None:
+        raise ValueError("no caption")
+    if not known.strip():
+        raise ValueError("an empty caption")
+    return " ".join(known.split())
+
+
+def _square(path: Path, size: int, least: int) -> Image.Image:
+    image = open_image(path)
+    if min(image.size) < least:
+        raise ValueError(f"{image.width}x{image.height} pixels, fewer than {least}")
+    return fit_to_size(image, size, size)

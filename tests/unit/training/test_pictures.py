@@ -1,0 +1,69 @@
+"""A folder of pictures: what can be used, and what is skipped and why."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from diffuscope.training.pictures import read_pictures
+from refusals import refused
+
+
+def write(path, size=(40, 32), caption=None, colour="red"):
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    if caption is not None:
+        path.with_suffix(".txt").write_bytes(caption)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "a.png", caption=b"a red\n square ")
+    write(tmp_path / "below" / "b.JPG", caption=b"another")
+    write(tmp_path / "told.webp")
+    write(tmp_path / "none.png")
+    write(tmp_path / "empty.png", caption=b" \n")
+    write(tmp_path / "latin.png", caption=b"caf\xe9")
+    write(tmp_path / "tiny.png", size=(40, 8), caption=b"tiny")
+    (tmp_path / "half.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    (tmp_path / "half.txt").write_text("half")
+    (tmp_path / "notes.md").write_text("no picture")
+    entry = json.dumps({"file_name": "told.webp", "text": "told by the folder"})
+    (tmp_path / "metadata.jsonl").write_text(entry + "\n\n")
+    return tmp_path
+
+
+def test_what_can_be_used_is_used_and_the_rest_is_listed(folder):
+    pictures = read_pictures(folder, 32)
+    found = dict(zip(pictures.names, pictures.captions, strict=True))
+    assert found == {"a.png": "a red square", "below/b.JPG": "another", "told.webp": "told by the folder"}
+    assert pictures.images.shape == (3, 3, 32, 32)
+    torch.testing.assert_close(pictures.images[0, :, 16, 16], torch.tensor([1.0, -1.0, -1.0]))
+    assert pictures.skipped.keys() == {"none.png", "empty.png", "latin.png", "tiny.png", "half.png"}
+    assert pictures.skipped["none.png"] == "no caption"
+    assert pictures.skipped["empty.png"] == "an empty caption"
+    assert pictures.skipped["tiny.png"] == "40x8 pixels, fewer than 16"
+    assert "cannot be read" in pictures.skipped["latin.png"]
+    assert "cannot be read" in pictures.skipped["half.png"]
+    assert str(pictures).splitlines()[0] == "3 pictures, 5 skipped"
+    assert len(read_pictures(folder, 32, smallest=8).names) == 4
+
+
+def test_a_folder_of_nothing_is_refused(tmp_path):
+    with refused("folder"):
+        read_pictures(tmp_path / "none", 32)
+    with refused("folder"):
+        read_pictures(tmp_path, 32)
+    write(tmp_path / "a.png")
+    with refused("folder") as caught:
+        read_pictures(tmp_path, 32)
+    assert "a.png: no caption" in caught.value.got
+
+
+def test_metadata_that_cannot_be_read_is_refused(folder):
+    with (folder / "metadata.jsonl").open("a") as file:
+        file.write('{"file_name": "a.png"}\n')
+    with refused("folder") as caught:
+        read_pictures(folder, 32)
+    assert "line 3" in caught.value.got
