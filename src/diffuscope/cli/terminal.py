@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import TextIOWrapper
 from types import FrameType
@@ -42,46 +42,39 @@ def _write(text: str, stream: TextIO) -> None:
 
 
 class _Stream:
-    """A text stream that ``failed`` is told of when it cannot be written."""
+    """A text stream that tells ``failed`` when it cannot be written, and then leads nowhere."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
+    def __init__(self, stream: TextIO, failed: Callable[[OSError], None]) -> None:
+        self._stream = stream
+        self._failed = failed
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.stream, name)
+        return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        try:
-            self.stream.write(text)
-        except OSError as error:
-            self.failed(error)
+        self._try(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], object]) -> None:
         try:
-            self.stream.flush()
+            action()
         except OSError as error:
-            self.failed(error)
-
-    def failed(self, error: OSError) -> None:
-        raise NotImplementedError
+            _abandon(self._stream)
+            self._failed(error)
 
 
-class _Answer(_Stream):
-    """Standard output: what cannot be written is an error, but for a reader that left, as ``head`` does."""
-
-    def failed(self, error: OSError) -> None:
-        _abandon(self.stream)
-        if isinstance(error, BrokenPipeError):
-            raise error
-        raise OutputError(f"standard output cannot be written: {error.strerror}; give a place with space") from error
+def _refuse(error: OSError) -> None:
+    """Of the answer: what cannot be written is an error, but for a reader that left, as ``head`` does."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    raise OutputError(f"standard output cannot be written: {error.strerror}; give a place with space") from error
 
 
-class _Beside(_Stream):
-    """Standard error: a full disk under a progress bar must not cost the image."""
-
-    def failed(self, error: OSError) -> None:  # noqa: ARG002
-        _abandon(self.stream)
+def _ignore(error: OSError) -> None:
+    """Of what is told beside the answer: a full disk under a progress bar must not cost the image."""
 
 
 def _abandon(stream: TextIO) -> None:
@@ -97,12 +90,12 @@ def streams() -> Iterator[None]:
     """Within, output that is closed, full, or in an encoding without a text's letters is written as far as possible."""
     with ExitStack() as stack:
         pair: list[Any] = []
-        for stream, kind in ((sys.stdout, _Answer), (sys.stderr, _Beside)):
+        for stream, failed in ((sys.stdout, _refuse), (sys.stderr, _ignore)):
             if stream is None:  # closed before the process began
                 stream = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-            pair.append(kind(stream))
+            pair.append(_Stream(stream, failed))
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module="PIL")  # of files that are described or refused anyway
         stack.enter_context(redirect_stdout(pair[0]))
