@@ -19,6 +19,7 @@ from diffuscope.lens.capture import Capture
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt.positions import token_positions, word_tokens
+from diffuscope.request import Syntax
 from diffuscope.types import Brief
 
 CROSS_ATTENTION = "unet.*.cross_attn.weights"
@@ -37,6 +38,7 @@ class AttentionCapture:
         """
         self._capture = Capture(names, reduce="mean", heads="mean", budget=budget)
         self._prompts: tuple[str, ...] = ()
+        self._syntax: Syntax = "plain"
         self._image_size = (0, 0)
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
@@ -47,7 +49,8 @@ class AttentionCapture:
             raise InputError("names", wrong[0], "names of cross-attention, which end in cross_attn.weights")
         if plan is not None:
             self._image_size = plan.preset.height, plan.preset.width
-            self._prompts = tuple(p for p in plan.prompts for _ in range(plan.request.num_images_per_prompt))
+            self._prompts = plan.per_image([parts[0].texts[0] for parts in plan.parts])  # a tap refuses AND
+            self._syntax = plan.request.prompt_syntax
 
     def wants(self, name: str) -> bool:
         """Whether it is a captured layer."""
@@ -73,7 +76,7 @@ class AttentionCapture:
         if not 0 <= image < capture.images:
             raise InputError("image", image, f"0 to {capture.images - 1}, as in the run")
         layers = [capture.conditional(capture[name])[image] for name in capture.keys()]  # noqa: SIM118
-        return AttentionMaps(combine_layers(layers, self._image_size), self._prompts[image], tokenizer)
+        return AttentionMaps(combine_layers(layers, self._image_size), self._prompts[image], tokenizer, self._syntax)
 
 
 def combine_layers(layers: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
@@ -107,6 +110,7 @@ class AttentionMaps(Brief):
     """[S,h,w] one map per token position, at least 0."""
     prompt: str
     tokenizer: Tokenizer = field(repr=False)
+    syntax: Syntax = "plain"
 
     def word(self, word: str) -> Tensor:
         """[h,w] the map of a word: the mean over its tokens and occurrences.
@@ -114,11 +118,11 @@ class AttentionMaps(Brief):
         Raises:
             InputError: the word is not in the prompt, or was truncated.
         """
-        return self.tokens[list(token_positions(word, self.prompt, self.tokenizer))].mean(0)
+        return self.tokens[list(token_positions(word, self.prompt, self.tokenizer, self.syntax))].mean(0)
 
     def words(self) -> dict[str, Tensor]:
         """Each word of the prompt that was not truncated, in order, with its map [h,w]."""
-        words = word_tokens(self.prompt, self.tokenizer)
+        words = word_tokens(self.prompt, self.tokenizer, self.syntax)
         return {word.word: self.word(word.word) for word in words if word.positions}
 
     def peaks(self) -> dict[str, float]:

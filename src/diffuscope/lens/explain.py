@@ -63,10 +63,11 @@ def explain(pipe: Pipeline, prompt: str | Request, **call: Any) -> str:
     steps = snapshots(run)
     result = run.result()
     image, maps = result.images[0], attention.maps(pipe.tokenizer)
-    is_plain = not other_inputs(pipe) and result.receipt["prompt_syntax"] == "plain"
-    effects = word_effects(pipe, text, record, run.levels) if is_plain else {}
+    syntax = result.receipt["prompt_syntax"]
+    is_measured = syntax == "plain" and not other_inputs(pipe)
+    effects = word_effects(pipe, text, record, run.levels) if is_measured else {}
     sections = {
-        "Tokens": _token_table(debug(pipe, text, peaks=maps.peaks(), effects=effects)),
+        "Tokens": _token_table(debug(pipe, text, peaks=maps.peaks(), effects=effects, prompt_syntax=syntax)),
         "Schedule": _figure(figures.schedule(run.levels)),
         "Trajectory": _figure(figures.trajectory(pipe, steps)),
         "Attention": _figure(figures.attention(maps, image)),

@@ -65,6 +65,8 @@ class PromptToPrompt(RunTap):
         super().prepare(components, plan)
         if plan is None:
             return
+        if plan.request.prompt_syntax != "plain":
+            raise InputError("prompt_syntax", plan.request.prompt_syntax, "plain, by which words are matched")
         if plan.images < 2 or len(set(plan.seeds)) != 1:
             got = Unquoted(f"{plan.images} images with seeds {list(plan.seeds)}")
             hint = "For example: pipe([source, edit], seed=[7, 7], tap=...)."

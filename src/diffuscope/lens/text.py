@@ -14,7 +14,10 @@ from diffuscope.models.tokenizer import Tokenizer, WordTrace
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.embeddings import TextModel, text_parts
+from diffuscope.prompt.parts import parts_of
 from diffuscope.prompt.positions import WordTokens, untrained_words, word_tokens
+from diffuscope.prompt.windows import layout
+from diffuscope.request import Syntax
 from diffuscope.types import Conditioning
 
 
@@ -134,6 +137,7 @@ def debug(
     weights: Mapping[int, float] | None = None,
     peaks: Mapping[str, float] | None = None,
     effects: Mapping[str, float] | None = None,
+    prompt_syntax: Syntax = "plain",
 ) -> PromptReport:
     """Debug a prompt: its tokens, merges and positions, what is truncated, and what the model does not know.
 
@@ -143,15 +147,25 @@ def debug(
         weights: token position -> weight, as for ``prompt.mixing.weight_tokens``.
         peaks: of an image of this prompt: ``AttentionMaps.peaks()``.
         effects: of the words in a run of this prompt: ``word_effects(...)``.
+        prompt_syntax: of the prompt, whose own weights are shown; of a prompt with changes or AND the first text.
     """
+    tokenizer = pipe.tokenizer
+    text = parts_of(prompt, prompt_syntax, pipe.config.preset.num_inference_steps)[0].texts[0]
+    laid = layout(text, tokenizer, prompt_syntax)
+    own = {
+        number * tokenizer.length + 1 + offset: weight
+        for number, window in enumerate(laid.windows)
+        for offset, weight in enumerate(window.weights)
+        if weight != 1.0
+    }
     return PromptReport(
         prompt=prompt,
-        words=tuple(pipe.tokenizer.trace(prompt)),
-        tokens=tuple(word_tokens(prompt, pipe.tokenizer)),
-        limit=pipe.tokenizer.length - 2,
-        truncated=truncation_notice(prompt, pipe.tokenizer),
-        weights=dict(weights or {}),
-        unknown=untrained_words(prompt, pipe.tokenizer, pipe.text_encoder.token_embedding.weight),
+        words=tuple(trace for word, _ in laid.words for trace in tokenizer.trace(word)),
+        tokens=tuple(word_tokens(text, tokenizer, prompt_syntax)),
+        limit=len(laid.windows) * (tokenizer.length - 2),
+        truncated=truncation_notice(prompt, tokenizer) if prompt_syntax == "plain" else None,
+        weights=own | dict(weights or {}),
+        unknown=untrained_words(text, tokenizer, pipe.text_encoder.token_embedding.weight, prompt_syntax),
         peaks=dict(peaks or {}),
         effects=dict(effects or {}),
     )

@@ -29,7 +29,7 @@ def notes_before(call: Call, plan: Plan, components: Components) -> list[str]:
     notes = [note for note in [size_note(components.config, plan.preset.height, plan.preset.width)] if note]
     if has_text and call.image is None and not all(prompt.strip() for prompt in plan.prompts):
         notes.append("the prompt is empty, so nothing says what the image shows")
-    notes += _unlearned(texts, components)
+    notes += _unlearned(plan, components)
     if plan.request.prompt_syntax == "plain":
         notes += (note for text in texts for note in [truncation_notice(text, components.tokenizer)] if note)
         notes += _signs(texts)
@@ -48,9 +48,12 @@ def size_note(config: ModelConfig, height: int, width: int) -> str | None:
     return note
 
 
-def _unlearned(texts: Iterable[str], components: Components) -> Iterator[str]:
-    table = components.text_encoder.token_embedding.weight
-    words = dict.fromkeys(word for text in texts for word in untrained_words(text, components.tokenizer, table))
+def _unlearned(plan: Plan, components: Components) -> Iterator[str]:
+    table, syntax = components.text_encoder.token_embedding.weight, plan.request.prompt_syntax
+    parts = [part for parts in (*plan.parts, plan.negative_parts) for part in parts]
+    texts = dict.fromkeys(text for part in parts for text in part.texts)
+    found = (untrained_words(text, components.tokenizer, table, syntax) for text in texts)
+    words = dict.fromkeys(word for own in found for word in own if any(map(str.isalnum, word)))
     if words:
         names = ", ".join(repr(shown(word)[1:-1]) for word in [*words][:MOST])
         more = f" and {len(words) - MOST} other words" if len(words) > MOST else ""

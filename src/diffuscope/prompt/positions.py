@@ -6,6 +6,8 @@ from torch import Tensor
 
 from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.models.tokenizer import Tokenizer
+from diffuscope.prompt.windows import layout
+from diffuscope.request import Syntax
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,34 +21,39 @@ class WordTokens:
     """Position 0 is the start of text. Shorter than ``ids``, or empty, where the text was truncated."""
 
 
-def word_tokens(text: str, tokenizer: Tokenizer) -> list[WordTokens]:
-    """The words of ``text`` in order, each with its tokens; punctuation marks count as words."""
-    words, position = [], 1
-    for trace in tokenizer.trace(text):
-        end = position + len(trace.ids)
-        words.append(WordTokens(trace.word, trace.ids, tuple(range(position, min(end, tokenizer.length - 1)))))
-        position = end
-    return words
+def word_tokens(text: str, tokenizer: Tokenizer, syntax: Syntax = "plain") -> list[WordTokens]:
+    """The words of ``text`` in order, each with its tokens; punctuation marks count as words.
+
+    In another syntax than "plain" brackets and weights are no words, and positions go on in the next window of 77.
+    """
+    laid = layout(text, tokenizer, syntax)
+    positions: list[list[int]] = [[] for _ in laid.words]
+    for number, window in enumerate(laid.windows):
+        for offset, word in enumerate(window.words):
+            positions[word].append(number * tokenizer.length + 1 + offset)
+    return [WordTokens(word, ids, tuple(own)) for (word, ids), own in zip(laid.words, positions, strict=True)]
 
 
-def untrained_words(text: str, tokenizer: Tokenizer, table: Tensor) -> tuple[str, ...]:
+def untrained_words(text: str, tokenizer: Tokenizer, table: Tensor, syntax: Syntax = "plain") -> tuple[str, ...]:
     """The words of ``text`` with a token whose row of the embedding ``table`` [V,D] is zero: it was never trained."""
-    words = ((word, [i for i in ids if i < len(table)]) for word, ids in tokenizer.words(text))  # without added tokens
-    return tuple(dict.fromkeys(word for word, ids in words if bool((table[ids] == 0).all(-1).any())))
+    words = tokenizer.words(text) if syntax == "plain" else layout(text, tokenizer, syntax).words
+    known = ((word, [i for i in ids if i < len(table)]) for word, ids in words)  # without added tokens
+    return tuple(dict.fromkeys(word for word, ids in known if bool((table[ids] == 0).all(-1).any())))
 
 
-def token_positions(word: str, text: str, tokenizer: Tokenizer) -> tuple[int, ...]:
+def token_positions(word: str, text: str, tokenizer: Tokenizer, syntax: Syntax = "plain") -> tuple[int, ...]:
     """The token positions of every occurrence of ``word`` in ``text``.
 
     Args:
         word: one word of the text, or several that are adjacent there; upper and lower case are equal.
         text: the prompt.
         tokenizer: the text encoder's.
+        syntax: of the prompt.
 
     Raises:
         InputError: the word is not in the text, or only in its truncated part.
     """
-    words = word_tokens(text, tokenizer)
+    words = word_tokens(text, tokenizer, syntax)
     wanted = [trace.word for trace in tokenizer.trace(word)]
     starts = [i for i in range(len(words)) if [word.word for word in words[i : i + len(wanted)]] == wanted]
     if not wanted or not starts:

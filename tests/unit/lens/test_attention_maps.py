@@ -93,3 +93,18 @@ def test_grids_have_the_proportions_of_the_picture() -> None:
 
 def test_smoothing_keeps_a_constant() -> None:
     torch.testing.assert_close(gaussian_smooth(torch.full((1, 2, 4, 4), 0.3)), torch.full((1, 2, 4, 4), 0.3))
+
+
+def test_words_of_a_weighted_prompt_have_their_own_maps(tiny: Pipeline) -> None:
+    """Brackets and numbers are no words; the words after them stand where the text encoder reads them."""
+    capture, call = AttentionCapture(), {"seed": 1, "num_inference_steps": 1}
+    tiny("a (red:1.0) fox", tap=capture, prompt_syntax="comfyui", **call)
+    weighted = capture.maps(tiny.tokenizer)
+    tiny("a red fox", tap=capture, **call)
+    plain = capture.maps(tiny.tokenizer)
+    assert [*weighted.words()] == ["a", "red", "fox"]
+    assert all(torch.equal(weighted.word(word), plain.word(word)) for word in plain.words())
+    long = "(cat:1.0) " * 80 + "fox"
+    tiny(long, negative_prompt=long, tap=capture, prompt_syntax="comfyui", **call)
+    assert token_positions("fox", long, tiny.tokenizer, "comfyui") == (77 + 1 + 80 - 75,)
+    assert capture.maps(tiny.tokenizer).word("fox").ndim == 2

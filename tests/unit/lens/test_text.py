@@ -69,3 +69,12 @@ def test_a_prompt_is_taken_apart(tiny: Pipeline) -> None:
     long = debug(tiny, "cat " * 75 + "fox")
     assert "'fox'" in str(long.truncated)
     assert "     cut  fox" in str(long)
+
+
+def test_a_prompt_with_weights_is_taken_apart_by_its_syntax(tiny: Pipeline) -> None:
+    told = debug(tiny, "a (red:1.4) [fox:cat:0.5]", prompt_syntax="a1111")
+    assert [word.word for word in told.words] == ["a", "red", "fox"]
+    assert told.weights == {2: 1.4}
+    assert "weight 1.4" in str(told)
+    assert debug(tiny, "cat " * 100, prompt_syntax="comfyui").truncated is None
+    assert [word.word for word in debug(tiny, "(red:1.4)").words] == ["(", "red", ":", "1", ".", "4", ")"]

@@ -88,3 +88,10 @@ def test_signs_that_are_read_as_text(pipe: Pipeline, text: str) -> None:
 def test_brackets_of_ordinary_writing_need_no_note(pipe: Pipeline) -> None:
     for text in ("a button (blood type)", "a fox [smiling]", "a face :) and more (sic)", "time: 12:30"):
         assert pipe.steps(text).notes == []
+
+
+def test_brackets_and_marks_are_no_words(tiny: Pipeline) -> None:
+    pipe = Pipeline(copy.deepcopy(tiny.components))
+    pipe.text_encoder.token_embedding.weight.zero_()
+    assert pipe.steps("(fox:1.4), (cat)", prompt_syntax="comfyui").notes == ["the model never learned 'fox', 'cat'"]
+    assert pipe.steps("[a|b]", prompt_syntax="a1111").notes == ["the model never learned 'a', 'b'"]
