@@ -273,6 +273,7 @@ def test_what_diffusers_saves_again_is_the_same_model(saved: Any, family: str, t
     ours, folder = saved(family)
     diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True).save_pretrained(tmp_path / family)
     again = ds.load(tmp_path / family, device="cpu")
+    assert again.components.notes == ()
     assert again.weights == ours.weights
     assert replace(again.config, name=ours.config.name, preset=ours.config.preset) == ours.config
     assert again.config.preset.guidance_scale == (7.5 if family == "sd21" else 5.0)

@@ -115,14 +115,13 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     if call.clip_skip > (most := _skippable(config)):
         raise InputError("clip_skip", call.clip_skip, f"a whole number from 0 to {most}")
     pairs, sizes, negative_sizes = _sizes(config, call, preset)
-    given = None if call.negative_prompt is None else negative
     if any(negative) and config.unet.guidance_dim is not None:
         hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
         raise InputError("negative_prompt", call.negative_prompt, "none", hint)
     request = Request(
         **{option.name: getattr(call, option.name) for option in options(Request)}
         | {field.name: getattr(preset, field.name) for field in fields(Preset)}
-        | {"prompt": written, "negative_prompt": given, "seed": seeds}
+        | {"prompt": written, "negative_prompt": None if call.negative_prompt is None else negative, "seed": seeds}
         | pairs
     )
     return Plan(
