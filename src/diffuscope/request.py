@@ -105,7 +105,7 @@ class Request(Options):
     num_images_per_prompt: Annotated[int, Interval(ge=1, le=1024)] = 1
     """images per prompt"""
     batch_size: Annotated[int, Interval(ge=1, le=1024)] | None = None
-    """images that the networks compute at once: fewer need less memory; all by default"""
+    """images that the networks compute at once: fewer need less memory; with 1 each is as if alone; all by default"""
     seed: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)] | None, Group("sampling")] = None
     """seed of the first image (image k has seed + k), or one per image; random by default, and printed"""
     num_inference_steps: Annotated[int, Interval(ge=1, le=1000)] | None = None

@@ -324,7 +324,7 @@ class Pipeline:
             x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
             clock = Clock()
             denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
-            denoise = self.adapters.with_loras(self._guided(call, denoise, cond, loss), loras)
+            denoise = self.adapters.with_loras(self._guided(call, planned, denoise, cond, loss), loras)
         area = kept.known_area(planned.levels)
         denoise = denoise if area is None else area.denoiser(denoise)
         steps = self.adapters.rest_after(clock.counted(sampler_steps(planned, denoise, x, noise)))
@@ -337,9 +337,12 @@ class Pipeline:
         notes += self.similarity.notes(text)
         return self.similarity.loss(text)
 
-    def _guided(self, call: Call, denoise: Denoiser, cond: Denoiser, loss: Loss | None) -> Denoiser:
+    def _guided(self, call: Call, planned: Plan, denoise: Denoiser, cond: Denoiser, loss: Loss | None) -> Denoiser:
         """The Denoiser with the call's losses, guidance functions and thresholding."""
-        decode = partial(codec.decode_differentiable, self.vae)
+
+        def decode(latents: Tensor) -> Tensor:
+            return torch.cat([codec.decode_differentiable(self.vae, latents[images]) for images in planned.batches])
+
         denoise = guidance.loss_guided(denoise, cond, call.guidance_options, decode, loss)
         for change in call.functions:
             denoise = change(denoise)

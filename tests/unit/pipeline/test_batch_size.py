@@ -27,6 +27,25 @@ def test_one_at_a_time_each_image_is_that_of_a_call_of_its_own(tiny: Pipeline, c
     assert_same(together, [tiny(prompt, seed=5 + k, **call) for k, prompt in enumerate(PROMPTS)])
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        *({"sampler": name} for name in ("lms", "unipc", "deis", "dpmpp_sde", "restart", "lcm", "f_pndm")),
+        *({"guidance_options": {"norm": norm}} for norm in ("whole", "both")),
+        *({"guidance_options": {"colour": (0, 0, 1), "exact": exact}} for exact in (False, True)),
+        {"guidance_options": {"rescale": 0.7}},
+        {"guidance_options": {"similarity": "a cat"}},
+        {"thresholding": {"ratio": 0.9, "max_value": 1.5}},
+        {"height": 40, "width": 56},
+    ],
+    ids=str,
+)
+def test_one_at_a_time_whatever_the_options(tiny: Pipeline, call: dict) -> None:
+    call = {"num_inference_steps": 2, "guidance_scale": 3.0, **call}
+    together = tiny(PROMPTS[:3], seed=5, batch_size=1, **call)
+    assert_same(together, [tiny(prompt, seed=5 + k, **call) for k, prompt in enumerate(PROMPTS[:3])])
+
+
 def test_batches_of_two_and_a_rest(tiny: Pipeline) -> None:
     rows: list[int] = []
     call = {"num_inference_steps": 2, "guidance_scale": 3.0}
