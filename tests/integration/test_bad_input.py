@@ -246,6 +246,8 @@ FOLDERS: dict[str, tuple[Callable[[Path], object], type[DiffuscopeError], str]] 
     "config is of bytes": (_write("config.json", b"\xff\xfe"), WeightsError, "config.json"),
     "an unknown key": (_config(lambda c: c.update(wings=2)), WeightsError, "wings"),
     "a part is a number": (_config(lambda c: c.update(unet=2)), WeightsError, "config.json"),
+    "a scale that is no number": (_config(lambda c: c["vae"].update(scale=float("nan"))), WeightsError, "scale is nan"),
+    "a scale beyond floats": (_config(lambda c: c["vae"].update(scale=10**400)), WeightsError, "scale is 1000"),
     "impossible heads": (_config(lambda c: c["unet"].update(heads=[3, 3])), WeightsError, "config.json"),
     "an unknown prediction": (
         _config(lambda c: c["schedule"].update(prediction="v_prediction")),

@@ -1,7 +1,7 @@
 """Checks of a config's fields, on birth: types, positive numbers, few modules. Each raises a ValueError."""
 
-import math
 import reprlib
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import fields
 from functools import cache
@@ -45,7 +45,7 @@ def _is(value: object, kind: Any) -> bool:
     if origin is Mapping:
         return isinstance(value, dict) and all(_is(key, args[0]) and _is(each, args[1]) for key, each in value.items())
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 
