@@ -72,12 +72,12 @@ def load(source: ModelSource) -> Pipeline:
 def with_vae(components: Components, path: str | PathLike[str], *, allow_pickle: bool = False) -> Components:
     """The same components with the VAE at ``path``, on the device and in the dtype of the U-Net."""
     weight = components.unet.conv_in.weight
-    file, vae_config = diffusers_folder.find_vae(Path(path), components.config.vae, allow_pickle=allow_pickle)
-    vae = loading.load_network(file, vae_config, weight.device, weight.dtype, allow_pickle=allow_pickle)
+    found = diffusers_folder.find_vae(Path(path), components.config, allow_pickle=allow_pickle)
+    vae = loading.load_network(found.path, found.config, weight.device, weight.dtype, allow_pickle=allow_pickle)
     assert isinstance(vae, VAE)
-    config = replace(components.config, vae=vae_config)
-    files = (*components.files, file)
-    return replace(components, vae=vae, vae_name=Path(path).name, config=config, files=files)
+    config = replace(components.config, vae=found.config)
+    files, notes = (*components.files, found.path), (*components.notes, *found.notes)
+    return replace(components, vae=vae, vae_name=Path(path).name, config=config, files=files, notes=notes)
 
 
 def samplers() -> dict[str, SamplerInfo]:

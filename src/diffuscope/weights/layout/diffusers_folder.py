@@ -5,7 +5,7 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
@@ -312,23 +312,39 @@ def _full_or_half(path: Path) -> Path | None:
     return next((candidate for candidate in (path, half) if candidate.is_file()), None)
 
 
-def find_vae(path: str | Path, config: VAEConfig, *, allow_pickle: bool = False) -> tuple[Path, VAEConfig]:
-    """The file and config of a VAE to use with a model of another VAE, ``config``.
+class FoundVAE(NamedTuple):
+    """A VAE in a file of its own."""
+
+    path: Path
+    config: VAEConfig
+    notes: tuple[str, ...] = ()
+    """Which fields of its configuration are not used."""
+
+
+def find_vae(path: str | Path, model: ModelConfig, *, allow_pickle: bool = False) -> FoundVAE:
+    """The file and config of a VAE to use in a model.
 
     ``path`` is a file, which cannot tell how its config differs; a folder with only a VAE; or a model's folder.
     """
-    path = Path(path)
+    path, config = Path(path), model.vae
     if path.is_file():
-        return path, config
+        return FoundVAE(path, config)
     folder = path / "vae" if (path / "vae").is_dir() else path
     name = Path(WEIGHTS["vae"]).name
     file = _full_or_half(folder / name) or (_full_or_half(folder / PICKLED[name]) if allow_pickle else None)
     if file is None:
         raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name} in it")
-    vae = network_config.vae_from_json(files.read_json(folder / "config.json", ADVICE))
-    if not math.isclose(vae.scale, config.scale):
-        raise WeightMismatchError(
-            f"the VAE in {path} scales latents by {vae.scale:g}, this model's U-Net expects {config.scale:g}; "
-            "give a VAE of the model's family"
-        )
-    return file, replace(vae, upcast=vae.upcast and config.upcast)
+    document = files.read_json(folder / "config.json", ADVICE)
+    vae = network_config.vae_from_json(document)
+    vae = replace(vae, scale=vae.scale / model.schedule.sigma_data, upcast=vae.upcast and config.upcast)
+    for what, found, wanted in (
+        ("scales latents by", vae.scale, config.scale),
+        ("has latent channels", vae.latent_channels, config.latent_channels),
+        ("has latents of mean and deviation", (vae.mean, vae.std), (config.mean, config.std)),
+    ):
+        if found != wanted and not (isinstance(wanted, float) and math.isclose(vae.scale, wanted)):
+            raise WeightMismatchError(
+                f"the VAE in {path} {what} {found}, this model's U-Net expects {wanted}; "
+                "give a VAE of the model's family"
+            )
+    return FoundVAE(file, vae, tuple(fields.unused("vae", f"{folder.name}/config.json", document)))

@@ -1,6 +1,8 @@
 """What a folder's files say is used, irrelevant for a stated reason, named, or refused."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,8 +120,6 @@ def test_heads_are_those_of_levels_with_attention(written: Path) -> None:
 
 
 def test_a_pipe_a_device_and_a_giant_are_refused(written: Path) -> None:
-    import os
-
     path = written / "vae/config.json"
     path.unlink()
     os.mkfifo(path)
@@ -171,3 +171,24 @@ def test_a_configuration_of_a_million_modules_is_refused(written: Path, name: st
 
 def test_every_shipped_family_is_within_the_bounds() -> None:
     assert max(sum(map(sum, (*each.unet.down_depths, *each.unet.up_depths))) for each in PRESETS.values()) < 100
+
+
+def test_a_vae_of_its_own_is_held_to_the_same(folder: Path, tmp_path: Path) -> None:
+    """Unknown fields are named, and latents that the U-Net does not expect are refused."""
+    vae = Path(shutil.copytree(folder / "vae", tmp_path / "vae"))
+    edit(vae / "config.json", brightness=3)
+    assert ds.load(folder, device="cpu", vae=vae).components.notes == (
+        "vae/config.json has fields that are not used: 'brightness'",
+    )
+    for values in (
+        {"scaling_factor": 0.5},
+        {"latent_channels": 16},
+        {"latents_mean": [1.0] * 4, "latents_std": [2.0] * 4},
+    ):
+        shutil.copy(folder / "vae/config.json", vae / "config.json")
+        edit(vae / "config.json", **values)
+        with pytest.raises(WeightsError, match="this model's U-Net expects"):
+            ds.load(folder, device="cpu", vae=vae)
+    edit(vae / "config.json", latents_std=None)
+    with pytest.raises(WeightsError, match="mean and std have a number"):
+        ds.load(folder, device="cpu", vae=vae)
