@@ -1,6 +1,7 @@
 """Documents tell the truth: the tree is the real one, links lead somewhere, code runs, no path is one machine's."""
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -143,7 +144,7 @@ def test_code_in_pages_can_be_read_without_scrolling():
 def fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, where the shipped model makes three steps at 64 pixels by default."""
     preset = replace(EMOJI.preset, num_inference_steps=3, height=64, width=64, upscale=1)
-    load, open_model = ds.load, pipeline.open_model
+    load, open_model = ds.load, functools.cache(pipeline.open_model)
 
     def faster(pipe: ds.Pipeline) -> ds.Pipeline:
         pipe.config = replace(pipe.config, preset=preset)
@@ -169,6 +170,7 @@ def test_python_in_documents_runs(name: str, fast: Path, capsys):
 
 
 @BEGINNERS
+@pytest.mark.slow
 def test_commands_in_documents_run(name: str, fast: Path, capsys):
     """Each line of ours in their order; those of make are there; what installs is run by CI, from an empty checkout."""
     text = (ROOT / name).read_text(encoding="utf-8")
