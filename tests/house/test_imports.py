@@ -57,3 +57,11 @@ def test_no_module_does_anything_when_imported(tmp_path: Path):
     assert len(NAMES) > 60
     python(PURE, json.dumps(OTHERS), json.dumps(NAMES), cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_wait_sleep_soon_unless_torch_or_the_user_was_first(tmp_path: Path):
+    show = "import os; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert python(f"import diffuscope; {show}", cwd=tmp_path) == "1000\n"
+    assert python(f"import torch, diffuscope; {show}", cwd=tmp_path) == "None\n"
+    policy = "import os; os.environ['OMP_WAIT_POLICY'] = 'active'"
+    assert python(f"{policy}; import diffuscope; {show}", cwd=tmp_path) == "None\n"

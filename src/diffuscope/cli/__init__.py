@@ -106,10 +106,6 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
 def _run(name: str, arguments: list[str]) -> int:
     import tyro
 
-    # Before torch is loaded: OpenMP threads that wait must sleep soon, not spin, or one busy core stalls all of them.
-    # Two cores, one of them busy: a picture took 28 s, and 6 s so; with both free there is no difference.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if shutil.get_terminal_size().columns < NARROWEST:  # tyro would never end
         os.environ["COLUMNS"] = str(NARROWEST)
     module, _, function = COMMANDS[name][0].partition(":")

@@ -1,10 +1,14 @@
 """``diffuscope doctor``: what this machine has, what is missing, what would make it faster."""
 
+import os
 import platform
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 from diffuscope.cli.terminal import say
+
+SPINS = 10_000
+"""Most turns of a waiting thread that do not slow the others down."""
 
 NEEDED = ("torch", "numpy", "safetensors", "Pillow", "regex", "tqdm", "tyro")
 
@@ -66,9 +70,20 @@ def _devices() -> Iterator[tuple[str, str]]:
     if device.type == "cpu":
         if threads < available:
             yield "note", f"faster: let torch use {available} threads (unset OMP_NUM_THREADS, now {threads} are used)"
+        yield from _waiting()
         yield "note", "faster: a GPU; with an NVIDIA one install the CUDA build of torch"
         if not torch.backends.mkldnn.is_available():
             yield "note", "faster: a torch built with oneDNN, which this one is not"
+
+
+def _waiting() -> Iterator[tuple[str, str]]:
+    """What OpenMP's threads do while they wait for one on a core that another program uses."""
+    spins, policy = os.environ.get("GOMP_SPINCOUNT", ""), os.environ.get("OMP_WAIT_POLICY", "")
+    if policy.lower() == "active" or (not policy and not (spins.isdecimal() and int(spins) <= SPINS)):
+        given = "; now waiting threads keep their cores" + (f" (OMP_WAIT_POLICY is {policy})" if policy else "")
+        yield "note", f"faster beside other programs: set OMP_WAIT_POLICY=passive{given}"
+    else:
+        yield "ok", "threads that wait sleep; in Python import diffuscope before torch, or set OMP_WAIT_POLICY=passive"
 
 
 def _models() -> Iterator[tuple[str, str]]:

@@ -200,6 +200,18 @@ def test_info_of_nothing(what: str, capsys) -> None:
     assert "gone" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("policy", "spins", "mark"),
+    [("", "1000", "ok"), ("passive", "", "ok"), ("ACTIVE", "1000", "note"), ("", "", "note"), ("", "999999", "note")],
+)
+def test_doctor_knows_how_threads_wait(monkeypatch: pytest.MonkeyPatch, policy: str, spins: str, mark: str) -> None:
+    from diffuscope.cli import doctor
+
+    for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert [found for found, _ in doctor._waiting()] == [mark]
+
+
 def test_doctor(capsys) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
