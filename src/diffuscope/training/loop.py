@@ -190,14 +190,17 @@ Handler = Callable[[int, FrameType | None], Any]
 def _termination() -> Iterator[list[Handler]]:
     """Within, SIGTERM adds its former handler to the list, and does nothing else."""
     received: list[Handler] = []
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_IGN:
+        yield received
+        return
+    handler = before if callable(before) else _exit
     with suppress(ValueError):  # signals come to the main thread only
-        before = signal.getsignal(signal.SIGTERM)
-        handler = before if callable(before) else _exit
         signal.signal(signal.SIGTERM, lambda *_: received.append(handler))
     try:
         yield received
     finally:
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError):
             signal.signal(signal.SIGTERM, before)
 
 
