@@ -31,7 +31,7 @@ docs: .venv/documented  ## The documentation as HTML in docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 clean:  ## Remove what was made here, .venv too
-	rm -rf .venv build dist docs/_build docs/reference/generated
+	rm -rf .venv build dist docs/_build docs/_extra docs/reference/generated
 
 .venv/pip:
 	@echo "installing into .venv: once, some minutes, about 1 GB with the CPU build of torch"
