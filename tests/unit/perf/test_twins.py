@@ -76,6 +76,19 @@ def test_rows_that_come_twice_run_once_up_to_the_text(model: Pipeline, monkeypat
 
 
 @torch.no_grad()
+def test_a_convolution_with_its_weight_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = nn.Conv2d(8, 16, 3, padding=1, stride=2), torch.randn(2, 8, 7, 9)
+    assert close(ops.product(layer, x), nn.functional.conv2d(x, layer.weight, None, 2, 1))
+    assert ops.packed(layer, x) is ops.packed(layer, x)
+    layer.weight.mul_(2)
+    assert close(ops.product(layer, x), nn.functional.conv2d(x, layer.weight, None, 2, 1))
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    layer.weight.mul_(2)
+    assert ops.packed(layer, x) is None
+    assert close(ops.product(layer, x), nn.functional.conv2d(x, layer.weight, None, 2, 1))
+
+
+@torch.no_grad()
 def test_no_weight_is_stored_twice(model: Pipeline) -> None:
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
     twin = FastUNet(model.unet)
