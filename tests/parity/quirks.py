@@ -1,6 +1,7 @@
 """Where a reference scheduler is no path of noise levels, or is wrong: what it does, and what we do instead.
 
-Each entry has its evidence, the test that it names in ``test_quirks.py``. Everywhere else we equal the reference.
+Each entry has its evidence, the test that it names in ``test_quirks.py`` or ``test_quirks_of_defaults.py``.
+Everywhere else we equal the reference.
 """
 
 from dataclasses import dataclass

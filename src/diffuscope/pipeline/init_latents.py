@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffuscope.config import LARGEST
 from diffuscope.diffusion.inpaint import KnownArea
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.errors import InputError, Unquoted
@@ -15,7 +16,7 @@ from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, op
 from diffuscope.loading import Components
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import Call
-from diffuscope.pipeline.plan import Plan
+from diffuscope.pipeline.plan import Plan, seeds_of
 from diffuscope.types import Levels, Tap
 
 MASK_THRESHOLD = 128
@@ -127,6 +128,16 @@ def init_latents(
         return x, FromImage(mask=small, clean=clean, noise=start_noise)
     masked = encoded(pixels * (1 - mask))
     return x, FromImage(channels=torch.cat([small, masked], dim=1))
+
+
+def noised(latents: Tensor, sigma: float | None, seed: int | Sequence[int] | None) -> Tensor:
+    """``latents + sigma * noise`` [N,C,h,w], with the noise of the seeds."""
+    if latents.ndim != 4:
+        raise InputError("latents", latents, "latents of shape [N,C,h,w]")
+    if sigma is None or not 0 <= sigma <= LARGEST:
+        raise InputError("sigma", sigma, f"a noise level from 0 to {LARGEST:,}")
+    noise = PerImageNoise(seeds_of(seed, len(latents))).draw(latents.shape[1:])
+    return latents + sigma * noise.to(latents)
 
 
 def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: list[str]) -> FromImage:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from diffuscope import loading
 from diffuscope.clip_score import ClipScore, load_clip_score
-from diffuscope.config import LARGEST
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import Sampler
@@ -30,7 +29,7 @@ from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.denoisers import Clock, denoisers_of
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.hashing import Hashing
-from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
+from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
 from diffuscope.pipeline.inputs import Call, OutputType
 from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
@@ -258,8 +257,6 @@ class Pipeline:
         Raises:
             InputError: not one of step and sigma, no such step, a level below 0, or other shapes.
         """
-        if latents.ndim != 4:
-            raise InputError("latents", latents, "latents of shape [N,C,h,w]")
         if (step is None) is (sigma is None):
             raise InputError("step", step, "a step, or None with sigma")
         if step is not None:
@@ -269,10 +266,7 @@ class Pipeline:
             if not 0 <= step < len(levels):
                 raise InputError("step", step, f"a step from 0 to {len(levels) - 1}")
             sigma = levels[step]
-        if sigma is None or not 0 <= sigma <= LARGEST:
-            raise InputError("sigma", sigma, f"a noise level from 0 to {LARGEST:,}")
-        noise = PerImageNoise(seeds_of(seed, len(latents))).draw(latents.shape[1:])
-        return latents + sigma * noise.to(latents)
+        return noised(latents, sigma, seed)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, tap: TapArgument | None = None) -> list[Image.Image]:
