@@ -129,6 +129,16 @@ def comfy(found: list[Layer]) -> Tensors:
     return tensors
 
 
+def onetrainer(found: list[Layer]) -> Tensors:
+    """OneTrainer's names of today: the original ones of the U-Net, those of transformers in clip_l and clip_g."""
+    tensors: Tensors = {}
+    for layer in found:
+        stem = f"unet.{layer.original}" if layer.part == "unet" else f"{TOWERS[layer.part]}.{layer.theirs}"
+        tensors |= {f"{stem}.lora_down.weight": layer.down, f"{stem}.lora_up.weight": layer.up}
+        tensors[f"{stem}.alpha"] = torch.tensor(ALPHA)
+    return tensors
+
+
 def wrapped(found: list[Layer]) -> Tensors:
     """PEFT by itself, with the adapter's name in the middle; the U-Net alone."""
     tensors: Tensors = {}
@@ -139,7 +149,7 @@ def wrapped(found: list[Layer]) -> Tensors:
     return tensors
 
 
-DIALECTS = {f.__name__: f for f in (kohya, kohya_original, peft, processors, dotted, comfy)}
+DIALECTS = {f.__name__: f for f in (kohya, kohya_original, peft, processors, dotted, comfy, onetrainer)}
 
 
 def write(path: Path, tensors: Tensors, metadata: Mapping[str, str] | None = None) -> Path:

@@ -66,6 +66,8 @@ _PREFIXES: dict[str, tuple[str, str]] = {
     "text_encoder.": ("text_encoder", "diffusers"),
     "text_encoder_2.": ("text_encoder_2", "diffusers"),
     "diffusion_model.": ("unet", "ComfyUI"),
+    "clip_l.": ("text_encoder", "OneTrainer"),
+    "clip_g.": ("text_encoder_2", "OneTrainer"),
     "text_encoders.clip_l.": ("text_encoder", "ComfyUI"),
     "text_encoders.clip_h.": ("text_encoder", "ComfyUI"),
     "text_encoders.clip_g.": ("text_encoder_2", "ComfyUI"),
