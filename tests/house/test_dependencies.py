@@ -3,7 +3,7 @@
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -11,10 +11,10 @@ from packaging.requirements import Requirement
 from house.places import MODULES, ROOT, assert_none, name_of
 from house.test_constraints import PROJECT
 
-EXTRAS = {"resvg_py": "data", "huggingface_hub": "hub", "imageio_ffmpeg": "video"}
-"""Imported where an extra is used, after a check; all else must be a dependency."""
+BELOW = {"starlette": "fastapi", "pydantic": "fastapi", "triton": "torch"}
+"""Module -> the package that brings it, triton where there is a GPU."""
 
-PACKAGES = {"PIL": "pillow", "annotated_types": "annotated-types"}
+PACKAGES = {"PIL": "pillow"}
 """Module -> package, where the names differ."""
 
 
@@ -27,15 +27,22 @@ def imported(path: Path) -> Iterator[str]:
             yield str(node.module).split(".")[0]
 
 
+def names(lines: Iterable[str]) -> set[str]:
+    """The packages, by the names of their modules."""
+    return {Requirement(line).name.lower().replace("-", "_") for line in lines}
+
+
 def test_every_import_is_of_a_dependency_or_a_named_extra():
-    known = {Requirement(line).name.lower() for line in PROJECT["project"]["dependencies"]}
-    assert "matplotlib" in known  # README shows figures and ``explain`` after its first command
+    always = names(PROJECT["project"]["dependencies"])
+    assert "matplotlib" in always  # README shows figures and ``explain`` after its first command
+    extras = names(line for lines in PROJECT["project"]["optional-dependencies"].values() for line in lines)
+    known = always | extras | {module for module, package in BELOW.items() if package in always | extras}
     assert_none(
         f"{name_of(path)}: {module} is no dependency"
         for path in MODULES
         for module in sorted(set(imported(path)))
         if module not in sys.stdlib_module_names
-        and module not in {"diffuscope", *EXTRAS}
+        and module != "diffuscope"
         and PACKAGES.get(module, module) not in known
     )
 

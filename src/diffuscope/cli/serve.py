@@ -46,7 +46,7 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
 
         from diffuscope.serve.http.app import application
     except ImportError as error:
-        raise InputError("serve", str(error.name), "the extra `server`", "pip install 'diffuscope[server]'") from error
+        raise InputError("serve", str(error.name), "the extra `server`", "Run: pip install fastapi uvicorn") from error
 
     from diffuscope.pipeline import open_model
     from diffuscope.serve import Engine
