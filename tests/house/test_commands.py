@@ -28,6 +28,7 @@ FLAGS = {
     "info": "allow-pickle",
     "verify": "device family vae prediction zero-snr fast models-dir allow-pickle out steps",
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
+    "serve": f"host port allowed-host running queue exact {OPENING}",
     "samplers": "",
     "schema": "",
     "explain": f"{PROMPT} batch-size {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
