@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import diffuscope as ds
-from diffuscope.errors import NonFiniteError
+from diffuscope.errors import NonFiniteError, OutOfMemoryError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.merging import OVERTAKING, Merged, merged
 from diffuscope.weights.adapter import lora
@@ -72,7 +72,7 @@ def test_a_merge_that_breaks_off_leaves_all_as_it_was(
     before = tensors(pipe)
     place, name = (torch.nn.Module, "get_parameter") if action == "unload" else (lora, "merged")
     monkeypatch.setattr(place, name, _breaking(getattr(place, name), 7, error))
-    with pytest.raises(error):
+    with pytest.raises((error, OutOfMemoryError)):  # a call says what to change
         ACTIONS[action](pipe)
     assert pipe.adapters.weights["ink"] == 0.8
     assert equal(tensors(pipe), before)
