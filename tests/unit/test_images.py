@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 
 from diffuscope import images
 from diffuscope.errors import ImageError
@@ -148,3 +148,7 @@ def test_a_written_file_has_ordinary_permissions(tmp_path: Path) -> None:
     path = write_png(tmp_path / "a.png", Image.new("RGB", (2, 2)))
     assert path.stat().st_mode == plain.stat().st_mode
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.png", "plain"]
+
+
+def test_truncated_pictures_are_not_filled_up():
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False

@@ -27,6 +27,8 @@ PAUSE = 15.0
 def router(engine: Engine) -> APIRouter:
     """The routes of an Engine."""
     routes = APIRouter(prefix="/api/v1", tags=["native"])
+    _add_jobs(routes, engine)
+    _add_arrays(routes, engine)
 
     @routes.get("/about")
     def about() -> dict[str, Any]:
@@ -41,6 +43,17 @@ def router(engine: Engine) -> APIRouter:
             "waiting": engine.waiting,
         }
 
+    @routes.post("/text")
+    def text(prompt: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
+        """The tokens of a text: words, ids, and the places that are left."""
+        tokenizer = engine.pipe.tokenizer
+        ids = tokenizer.tokenize(prompt)
+        return {"ids": ids, "tokens": [tokenizer.tokens[i] for i in ids], "places": tokenizer.length - 2}
+
+    return routes
+
+
+def _add_jobs(routes: APIRouter, engine: Engine) -> None:
     @routes.post("/jobs", status_code=202)
     def submit(
         http: HttpRequest,
@@ -73,6 +86,8 @@ def router(engine: Engine) -> APIRouter:
         """Server-sent events of a job, from the one after Last-Event-ID."""
         return StreamingResponse(_stream(_job(engine, job), last_event_id), media_type="text/event-stream")
 
+
+def _add_arrays(routes: APIRouter, engine: Engine) -> None:
     @routes.get("/jobs/{job}/images/{image}.png")
     def image(job: str, image: int) -> Response:
         """An image as PNG, with its receipt."""
@@ -86,15 +101,6 @@ def router(engine: Engine) -> APIRouter:
         """Latents, or the clean estimate, after a step: float32, little-endian, shape [C,h,w] in the header X-Shape."""
         pair = _at(_at(_job(engine, job).states, image, "image"), step, "step")
         return _array(pair[0 if kind == "x" else 1][0], f"{job}-{image}-{step}-{kind}")
-
-    @routes.post("/text")
-    def text(prompt: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
-        """The tokens of a text: words, ids, and the places that are left."""
-        tokenizer = engine.pipe.tokenizer
-        ids = tokenizer.tokenize(prompt)
-        return {"ids": ids, "tokens": [tokenizer.tokens[i] for i in ids], "places": tokenizer.length - 2}
-
-    return routes
 
 
 def _stream(job: Job, after: int) -> Iterator[str]:
