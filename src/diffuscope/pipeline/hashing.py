@@ -22,24 +22,29 @@ class Hashing(Thread):
         super().__init__(daemon=True)
         self._networks: Networks | None = networks
         self._found: dict[str, str] | None = None
-        self._written = torch.cuda.Event()
-        self._written.record()
+        devices = {tensor.device for each in networks.values() for tensor in each.values() if tensor.is_cuda}
+        self._device = next(iter(devices), None)
+        self._written = None if self._device is None else torch.cuda.current_stream(self._device).record_event()
         self.start()
 
     def run(self) -> None:
-        """Copy and hash on a stream of its own, after what wrote the weights."""
-        assert self._networks is not None
-        tensors = [tensor for each in self._networks.values() for tensor in each.values()]
-        device = next((tensor.device for tensor in tensors if tensor.is_cuda), torch.device("cuda"))
-        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):
+        """Hash; on a CUDA device from a stream of its own, after what wrote the weights."""
+        if self._device is None or self._written is None:
+            self._hash()
+            return
+        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.Stream(self._device)):
             torch.cuda.current_stream().wait_event(self._written)
-            self._found = {name: weights_hash(each) for name, each in self._networks.items()}
+            self._hash()
+
+    def _hash(self) -> None:
+        assert self._networks is not None
+        self._found = {name: weights_hash(each) for name, each in self._networks.items()}
         self._networks = None
 
     def result(self) -> dict[str, str]:
         """SHA-256 of each network, in hex."""
         self.join()
-        if self._found is None:
-            assert self._networks is not None  # the thread failed before its end
-            self._found = {name: weights_hash(each) for name, each in self._networks.items()}
+        if self._found is None:  # the thread failed before its end
+            self._hash()
+        assert self._found is not None
         return self._found
