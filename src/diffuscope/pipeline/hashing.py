@@ -1,26 +1,24 @@
 """The hashes of a model's weights, computed once; for a CUDA device beside the first run, which does not wait."""
 
-from collections.abc import Mapping
 from threading import Thread
 
 import torch
 from torch import Tensor
 
+from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.receipt import weights_hash
-
-Networks = Mapping[str, Mapping[str, Tensor]]
-"""Network -> its tensors."""
 
 
 class Hashing(Thread):
-    """Begins to hash the networks' tensors as they are now; ``result`` waits for it.
+    """Begins to hash the networks' tensors as they are now, without any LoRA; ``result`` waits for it.
 
     On a CPU a thread beside the run would take a core from it.
     """
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, adapters: Adapters) -> None:
         super().__init__(daemon=True)
-        self._networks: Networks | None = networks
+        networks = {name: adapters.unchanged(name) for name in adapters.networks}
+        self._networks: dict[str, dict[str, Tensor]] | None = networks
         self._found: dict[str, str] | None = None
         devices = {tensor.device for each in networks.values() for tensor in each.values() if tensor.is_cuda}
         self._device = next(iter(devices), None)

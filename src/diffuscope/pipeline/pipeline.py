@@ -142,12 +142,7 @@ class Pipeline:
     @cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of each network's tensors without any LoRA, in hex; computed once."""
-        if self._hashing is not None:
-            return self._hashing.result()
-        return {name: receipts.weights_hash(tensors) for name, tensors in self._unchanged().items()}
-
-    def _unchanged(self) -> dict[str, dict[str, Tensor]]:
-        return {name: self.adapters.unchanged(name) for name in self.components.networks}
+        return (self._hashing or Hashing(self.adapters)).result()
 
     @method_takes(Call, counterparts.CALL)
     def __call__(self, call: Call) -> Result:
@@ -311,7 +306,7 @@ class Pipeline:
         with torch.inference_mode(False), torch.no_grad():
             if self.device.type == "cuda" and self._hashing is None:
                 self.engine.lay(self.unet, self.vae)  # first, so that no tensor is held that is replaced
-                self._hashing = Hashing(self._unchanged())
+                self._hashing = Hashing(self.adapters)
             with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
                 loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
                 texts = conditioning.encoded(components, planned, call.states, tap)
