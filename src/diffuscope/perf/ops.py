@@ -66,7 +66,9 @@ def warm(device: torch.device, dtype: torch.dtype) -> None:
         except Exception as error:
             disable(error)
 
-    _warming.extend(Thread(target=run, args=(sample,), daemon=True) for sample in samples)
+    _warming.extend(
+        Thread(target=run, args=(sample,)) for sample in samples
+    )  # an exit waits: a compiler may not be cut
     for thread in _warming:
         thread.start()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import diffuscope as ds
 from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
 from diffuscope.perf import graphs, ops
 from diffuscope.perf.engine import Engine
 from diffuscope.perf.unet import FastUNet
@@ -154,6 +155,21 @@ def test_taps_and_exact_gradients_run_the_plain_networks(model: Pipeline) -> Non
         assert close(fast.latents, plain.latents)
         if "tap" in options:
             assert torch.equal(fast.latents, plain.latents)
+
+
+def test_a_fast_decoder_that_overflows_leaves_the_plain_one_in_float32(model: Pipeline) -> None:
+    expected = model("a fox", num_inference_steps=1, seed=1)
+    model.vae.to(torch.bfloat16)
+    model.engine = _Overflowing(True)
+    found = model("a fox", num_inference_steps=1, seed=1)
+    assert [note for note in found.receipt["notes"] if "ran again in float32" in note]
+    pixels = [torch.tensor(list(image.tobytes())).float() for image in (expected.images[0], found.images[0])]
+    assert (pixels[0] - pixels[1]).abs().mean() < 3  # weights were rounded to bfloat16
+
+
+class _Overflowing(Engine):
+    def decode(self, vae: VAE, latents: Tensor) -> Tensor:
+        return super().decode(vae, latents) * float("nan")
 
 
 def test_without_a_wish_the_device_decides(model: Pipeline) -> None:
