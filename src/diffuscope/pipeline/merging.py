@@ -79,10 +79,17 @@ class Merged:
                 self._turn.notify_all()
 
     def rest(self, network: nn.Module, part: str, loras: Loras) -> None:
-        """Merge these LoRAs, unless the network is used or waited for: its last user does so."""
-        with self._turn:
+        """Merge these LoRAs, unless the network is used or waited for: its last user does so.
+
+        This never waits: a run that nobody holds ends whenever Python collects it, in any thread, amid any other work.
+        """
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
             if not self._users and not self._queue and self._now is not None:
                 self._merge(network, part, tuple(each for each in loras if part in each.lora.parts))
+        finally:
+            self._turn.release()
 
     def unchanged(self, network: nn.Module) -> dict[str, Tensor]:
         """The network's tensors without any LoRA."""
@@ -150,7 +157,7 @@ def merged(network: nn.Module) -> Merged:
         return _OF.setdefault(network, Merged())
 
 
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # what is collected meanwhile may ask too
 _OF: weakref.WeakKeyDictionary[nn.Module, Merged] = weakref.WeakKeyDictionary()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import diffuscope as ds
 from diffuscope.errors import NonFiniteError, OutOfMemoryError
-from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline import Pipeline, merging
 from diffuscope.pipeline.merging import OVERTAKING, Merged, merged
 from diffuscope.weights.adapter import lora
 from lora_files import kohya, layers, trained, write
@@ -267,3 +267,27 @@ def test_a_replay_leaves_other_threads_their_loras(pipe: Pipeline, folder: Path,
         assert torch.equal(pool.submit(lambda: pipe("a fox", seed=1).latents).result(), wanted)
         assert not torch.equal(pipe("a fox", seed=1).latents, wanted)
     assert equal(tensors(pipe), before)
+
+
+def test_a_run_that_is_collected_amid_other_work_waits_for_nobody(pipe):
+    """Python may end an abandoned run while this thread looks a network up, and while another one merges."""
+    run = pipe.steps("a fox <lora:ink:1>", seed=1)
+    next(run)
+    held, done = threading.Event(), threading.Event()
+
+    def merge():
+        with merged(pipe.unet)._turn:
+            held.set()
+            done.wait(30)
+
+    def collect():
+        with merging._LOCK:
+            run._steps.close()
+        done.set()
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (merge, collect)]
+    threads[0].start()
+    assert held.wait(30)
+    threads[1].start()
+    assert done.wait(10)
+    threads[0].join(30)
