@@ -10,6 +10,7 @@ from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.positions import untrained_words
+from diffuscope.request import Request
 
 NEAR = 1.5
 """The largest ratio of a side to the preset's without a note; the smallest is 1 / NEAR^2."""
@@ -17,9 +18,18 @@ NEAR = 1.5
 MOST = 8
 """Words that are named, at most."""
 
-_SIGNS = re.compile(
-    r"\([^()]*:\s*[+-]?[.\d]+\s*\)|\(\(.*?\)\)|\[\[.*?\]\]|\[[^][]*:\s*[.\d]+\s*\]|\[[^][|]*\|[^][]*\]|\bBREAK\b|\bAND\b"
-)
+_BOTH = "prompt_syntax a1111 reads it as AUTOMATIC1111's web UI does, comfyui as ComfyUI"
+_NEITHER = "no prompt_syntax reads it; leave it out"
+
+_SIGNS = {
+    re.compile(
+        r"\([^()]*:\s*[+-]?[.\d]+\s*\)|\([^():]*[^\W\d_]:[+-]?[.\d]+|\(\(.*?\)\)|\\[][()]|\[[^][]+\]|\bBREAK\b|\bAND\b"
+    ): _BOTH,
+    re.compile(r"\bembedding:[^\s,]+", re.IGNORECASE): "prompt_syntax comfyui reads it as a loaded embedding",
+    re.compile(r"<\w+:[^<>]*>|\{[^{}|]*\|[^{}]*\}"): _NEITHER,
+    re.compile(r"(?:\b[^\W\d_]{2,}|\))(?:\+{2,}|-{2,})(?![\w+-])"): "prompt_syntax a1111 and comfyui write (word:1.2)",
+}
+"""Marks of other programs, and what to do about each. Names of emoji have round brackets, which alone are none."""
 
 
 def notes_before(call: Call, plan: Plan, components: Components) -> list[str]:
@@ -29,6 +39,7 @@ def notes_before(call: Call, plan: Plan, components: Components) -> list[str]:
     notes = [note for note in [size_note(components.config, plan.preset.height, plan.preset.width)] if note]
     if has_text and call.image is None and not all(prompt.strip() for prompt in plan.prompts):
         notes.append("the prompt is empty, so nothing says what the image shows")
+    notes += _unused(call, plan)
     notes += _unlearned(plan, components)
     if plan.request.prompt_syntax == "plain":
         notes += (note for text in texts for note in [truncation_notice(text, components.tokenizer)] if note)
@@ -62,11 +73,17 @@ def _unlearned(plan: Plan, components: Components) -> Iterator[str]:
 
 
 def _signs(texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
-        found = _SIGNS.search(text)
+    """One sentence for each kind of mark."""
+    for pattern, advice in _SIGNS.items():
+        found = next(filter(None, map(pattern.search, texts)), None)
         if found is not None:
-            yield (
-                f"{shown(found[0])} in the prompt is read as plain text; prompt_syntax a1111 reads it as "
-                "AUTOMATIC1111's web UI does, comfyui as ComfyUI"
-            )
-            return
+            yield f"{shown(found[0])} in the prompt is read as plain text; {advice}"
+
+
+def _unused(call: Call, plan: Plan) -> Iterator[str]:
+    """Options that this call does not read."""
+    if any(text.strip() for text in plan.negative_prompts) and not plan.guided:
+        scale = plan.preset.guidance_scale
+        yield f"negative_prompt is not read: at guidance_scale {scale:g} guidance is off"
+    if call.image is None and call.strength != Request.strength:
+        yield f"strength {call.strength:g} is not read: it needs an image"

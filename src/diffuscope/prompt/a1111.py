@@ -106,6 +106,16 @@ def _merged(pieces: Iterator[Piece]) -> list[Piece]:
     return merged
 
 
+_NETWORK = re.compile(r"<(?:hypernet|lyco):[^<>]*>", re.IGNORECASE)
+
+
+def refuse_networks(prompt: str) -> None:
+    """Refuse tags of networks that the web UI takes out of the text, and that are not loaded here."""
+    if (tag := _NETWORK.search(prompt)) is not None:
+        hint = "Leave hypernetworks out; a LyCORIS file is written <lora:NAME:WEIGHT>."
+        raise InputError("prompt", tag[0], "no tags but those of LoRAs", hint)
+
+
 _AND = re.compile(r"\bAND\b")
 _PART_WEIGHT = re.compile(r"\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+))\s*\Z")
 

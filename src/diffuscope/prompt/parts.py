@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffuscope.errors import InputError
-from diffuscope.prompt.a1111 import Entry, joined_by_and, schedule
+from diffuscope.prompt.a1111 import Entry, joined_by_and, refuse_networks, schedule
 from diffuscope.request import Syntax
 
 
@@ -30,6 +30,7 @@ def parts_of(prompt: str, syntax: Syntax, steps: int, *, negative: bool = False)
     """The parts of a prompt in a run of ``steps`` steps. ``AND`` is a word in a negative prompt."""
     if syntax != "a1111":
         return (Part((Entry(steps, prompt),)),)
+    refuse_networks(prompt)
     if negative:
         return (Part(tuple(schedule(prompt, steps))),)
     return tuple(Part(tuple(schedule(piece.text, steps)), piece.weight) for piece in joined_by_and(prompt))

@@ -10,6 +10,7 @@ from PIL import Image
 from diffuscope.config import EMOJI
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.notes import size_note
+from refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -77,17 +78,44 @@ def test_a_size_is_noted_in_a_call_and_when_an_image_is_encoded(pipe: Pipeline) 
 
 
 @pytest.mark.parametrize(
-    "text", ["(red:1.4) fox", "((cute)) fox", "[[ugly]]", "a BREAK b", "a AND b", "[a:b:0.5]", "[a|b]"]
+    "text",
+    [
+        *("(red:1.4) fox", "((cute)) fox", "[[ugly]]", "a BREAK b", "a AND b", "[a:b:0.5]", "[a|b]", "[ugly] fox"),
+        *(r"a \(red\) fox", "a (red:1.4 fox", "a fox <hypernet:foo:1>", "red++ fox", "a {red|blue} fox"),
+    ],
 )
 def test_signs_that_are_read_as_text(pipe: Pipeline, text: str) -> None:
     (note,) = pipe.steps(text).notes
+    assert "read as plain text" in note
     assert "prompt_syntax" in note
     assert pipe.steps(text, prompt_syntax="comfyui").notes == []
 
 
+def test_an_embedding_that_only_comfyui_names(pipe: Pipeline) -> None:
+    (note,) = pipe.steps("embedding:foo fox").notes
+    assert note.startswith("'embedding:foo' in the prompt is read as plain text; prompt_syntax comfyui")
+
+
 def test_brackets_of_ordinary_writing_need_no_note(pipe: Pipeline) -> None:
-    for text in ("a button (blood type)", "a fox [smiling]", "a face :) and more (sic)", "time: 12:30"):
+    for text in ("a button (blood type)", "a face :) and more (sic)", "time: 12:30", "a C++ book", "red-hot"):
         assert pipe.steps(text).notes == []
+
+
+@pytest.mark.parametrize("tag", ["<hypernet:foo:1>", "<lyco:foo:0.5>"])
+def test_networks_of_the_web_ui_are_refused_where_its_rules_are_asked_for(pipe: Pipeline, tag: str) -> None:
+    for texts in ({"prompt": f"a fox {tag}"}, {"prompt": "a fox", "negative_prompt": tag}):
+        with refused("prompt", tag):
+            pipe.steps(**texts, prompt_syntax="a1111")
+
+
+def test_options_that_a_call_does_not_read(pipe: Pipeline) -> None:
+    for scale in (0, 1):
+        (note,) = pipe.steps("a fox", negative_prompt="red", guidance_scale=scale).notes
+        assert note == f"negative_prompt is not read: at guidance_scale {scale} guidance is off"
+    assert pipe.steps("a fox", strength=0.5).notes == ["strength 0.5 is not read: it needs an image"]
+    assert pipe.steps("a fox", negative_prompt="", guidance_scale=1).notes == []
+    assert pipe.steps("a fox", negative_prompt="red", guidance_scale=2).notes == []
+    assert pipe.steps("a fox", image=Image.new("RGB", (32, 32)), strength=0.5).notes == []
 
 
 def test_brackets_and_marks_are_no_words(tiny: Pipeline) -> None:
