@@ -54,6 +54,8 @@ class Components:
     """Of the single file or folder that they were read from, or the hub id; None of a shipped model."""
     notes: tuple[str, ...] = ()
     """One sentence on each of its files with something that is not used."""
+    words: frozenset[str] = frozenset()
+    """Of its training captions; empty where its folder does not tell."""
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -133,6 +135,8 @@ def load_components(
     opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
     name = None if str(name_or_path) in shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
+    words = own_config.read_words(path) if store is None and is_own(path) else frozenset()
+    found = replace(found, words=words)
     return replace(found, notes=description.notes, files=tuple(opened_files), file_name=name)
 
 

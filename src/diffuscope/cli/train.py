@@ -49,8 +49,9 @@ def train(
     """
     import torch
 
+    from diffuscope.data.corpus import Corpus
     from diffuscope.loading import choose_device
-    from diffuscope.recipes import emoji
+    from diffuscope.recipes import emoji, ship
     from diffuscope.recipes import stages as run
     from diffuscope.training import distributed
 
@@ -86,6 +87,8 @@ def train(
         if "text" in stages:
             run.train_text(emoji.text(**(length if last == "text" else {})), examples, out / "text")
         if "unet" in stages:
+            if distributed.rank() == 0:
+                ship.write_words(out / "model", Corpus.load(corpus), initial)
             recipe_of = emoji.unet if initial is None else emoji.finetune_unet
             _train_unet(recipe_of(**length), examples, autoencoder, out, initial, stop_after)
 

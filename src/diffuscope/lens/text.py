@@ -165,7 +165,9 @@ def debug(
         limit=len(laid.windows) * (tokenizer.length - 2),
         truncated=truncation_notice(prompt, tokenizer) if prompt_syntax == "plain" else None,
         weights=own | dict(weights or {}),
-        unknown=untrained_words(text, tokenizer, pipe.text_encoder.token_embedding.weight, prompt_syntax),
+        unknown=untrained_words(
+            text, tokenizer, pipe.text_encoder.token_embedding.weight, prompt_syntax, pipe.components.words
+        ),
         peaks=dict(peaks or {}),
         effects=dict(effects or {}),
     )

@@ -63,7 +63,7 @@ def _unlearned(plan: Plan, components: Components) -> Iterator[str]:
     table, syntax = components.text_encoder.token_embedding.weight, plan.request.prompt_syntax
     parts = [part for parts in (*plan.parts, plan.negative_parts) for part in parts]
     texts = dict.fromkeys(text for part in parts for text in part.texts)
-    found = (untrained_words(text, components.tokenizer, table, syntax) for text in texts)
+    found = (untrained_words(text, components.tokenizer, table, syntax, components.words) for text in texts)
     words = dict.fromkeys(word for own in found for word in own if any(map(str.isalnum, word)))
     if words:
         names = ", ".join(repr(shown(word)[1:-1]) for word in [*words][:MOST])

@@ -1,5 +1,6 @@
 """The token positions of each word of a prompt, as the text encoder reads it."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,11 +35,24 @@ def word_tokens(text: str, tokenizer: Tokenizer, syntax: Syntax = "plain") -> li
     return [WordTokens(word, ids, tuple(own)) for (word, ids), own in zip(laid.words, positions, strict=True)]
 
 
-def untrained_words(text: str, tokenizer: Tokenizer, table: Tensor, syntax: Syntax = "plain") -> tuple[str, ...]:
-    """The words of ``text`` with a token whose row of the embedding ``table`` [V,D] is zero: it was never trained."""
+def untrained_words(
+    text: str, tokenizer: Tokenizer, table: Tensor, syntax: Syntax = "plain", learned: Set[str] = frozenset()
+) -> tuple[str, ...]:
+    """The words of ``text`` that no training caption had, as far as the model tells.
+
+    Those with a token whose row of the embedding ``table`` [V,D] is zero; and if the words of the captions are known
+    (``learned``), all others too, since pieces of a word may be trained where it is not. Marks count by rows.
+    """
     words = tokenizer.words(text) if syntax == "plain" else layout(text, tokenizer, syntax).words
-    known = ((word, [i for i in ids if i < len(table)]) for word, ids in words)  # without added tokens
-    return tuple(dict.fromkeys(word for word, ids in known if bool((table[ids] == 0).all(-1).any())))
+    own = [(word, [i for i in ids if i < len(table)]) for word, ids in words]  # without added tokens
+    return tuple(
+        dict.fromkeys(
+            word
+            for word, ids in own
+            if bool((table[ids] == 0).all(-1).any())
+            or (learned and ids and word not in learned and any(map(str.isalnum, word)))
+        )
+    )
 
 
 def token_positions(word: str, text: str, tokenizer: Tokenizer, syntax: Syntax = "plain") -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Trained networks as the packed model folder that ships, and back."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -7,7 +8,12 @@ from torch import Tensor
 
 from diffuscope.clip_score import PROJECTION, TOWERS
 from diffuscope.config import ModelConfig
+from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, RELATIONS, SIZES, plural
+from diffuscope.data.corpus import Corpus
+from diffuscope.data.packages import STYLES
+from diffuscope.data.palette import COLOUR_WORDS
 from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.training import distributed
 from diffuscope.training.text import Clip
@@ -41,6 +47,22 @@ def export_model(
     # The image side of CLIP: not a part of the model, but of its scores.
     packing.write(folder / TOWERS, {PROJECTION: model.clip.image_projection.weight, "log_scale": model.clip.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def write_words(folder: Path, corpus: Corpus, initial: Path | None = None) -> None:
+    """Write the list of all words that captions of ``corpus`` may have, and those of the ``initial`` model's list.
+
+    It goes beside the model that is trained on them, so that a call can name the words that it never learned.
+    """
+    names = {name for picture in corpus.pictures for name in (picture.name, *picture.tags)}
+    parts = (*PREFIXES, *RELATIONS, *COUNTS.values(), *SIZES, *PLACES, *COLOUR_WORDS, *STYLES.values())
+    grammar = "a an and on in background style"
+    tokenizer = Tokenizer()
+    texts = (*names, *map(plural, names), *parts, grammar, *(picture.style for picture in corpus.pictures))
+    words = {word for text in texts for word, _ in tokenizer.words(text) if any(map(str.isalnum, word))}
+    words |= frozenset() if initial is None else own_config.read_words(initial)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / own_config.WORDS, json.dumps(sorted(words), indent=0, ensure_ascii=False) + "\n")
 
 
 def load_model(folder: Path) -> DiffusionModel:

@@ -2,14 +2,24 @@
 
 import copy
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 from diffuscope.config import EMOJI
+from diffuscope.data.corpus import Corpus, Picture
+from diffuscope.errors import WeightsError
+from diffuscope.evaluate.contact_sheet import PROMPTS
+from diffuscope.loading import shipped_models
+from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.notes import size_note
+from diffuscope.prompt.positions import untrained_words
+from diffuscope.recipes import ship
+from diffuscope.weights.layout import own_config
 from refusals import refused
 
 
@@ -29,6 +39,34 @@ def test_words_that_the_model_never_learned(pipe: Pipeline) -> None:
     assert run.result().notes == run.notes == run.result().receipt["notes"]
     assert "'photograph'" in pipe.steps("a fox", negative_prompt="photograph").notes[0]
     assert pipe.steps("a red fox").notes == []
+
+
+def test_a_word_whose_pieces_alone_were_trained(tiny: Pipeline) -> None:
+    assert tiny.steps("a roter fox, ter").notes == []  # its folder has no list of words
+    pipe = Pipeline(replace(tiny.components, words=frozenset({"a", "fox", "roster"})))
+    assert pipe.steps("a roter Fox, ter ???").notes == ["the model never learned 'roter', 'ter'"]
+
+
+def test_the_shipped_list_has_the_words_of_the_captions() -> None:
+    learned, tokenizer = own_config.read_words(shipped_models()["emoji"]), Tokenizer()
+    trained = torch.ones(len(tokenizer.tokens), 1)  # a row for each token: the list alone decides
+    for prompt in (*PROMPTS, "an astronaut riding a horse", "an otter in a top hat", "a smiling man"):
+        assert untrained_words(prompt, tokenizer, trained, learned=learned) == ()
+    text = "ein roter Fuchs, a photograph of a horse"
+    assert untrained_words(text, tokenizer, trained, learned=learned) == ("ein", "roter", "fuchs", "photograph")
+
+
+def test_training_writes_the_list(tmp_path: Path) -> None:
+    fox = Picture("noto", "red fox", ("vixen",), "animals-nature", "red-fox", "<svg/>")
+    ship.write_words(tmp_path / "first", Corpus((fox,)))
+    ship.write_words(tmp_path / "second", Corpus((replace(fox, name="owl"),)), tmp_path / "first")
+    first, second = (own_config.read_words(tmp_path / name) for name in ("first", "second"))
+    assert {"fox", "foxes", "vixen", "noto", "style", "an", "above", "four", "purple"} <= first
+    assert "roter" not in first
+    assert second == first | {"owl", "owls"}
+    (tmp_path / "first" / "words.json").write_text("[1]")
+    with pytest.raises(WeightsError, match="no list of words"):
+        own_config.read_words(tmp_path / "first")
 
 
 def test_many_words_are_not_all_named(tiny: Pipeline) -> None:

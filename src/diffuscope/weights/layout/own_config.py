@@ -12,11 +12,23 @@ from diffuscope.weights.store import files
 
 FILE = "config.json"
 
+WORDS = "words.json"
+"""A list of the words of the training captions, as the tokenizer reads them; a folder may be without."""
+
 
 def read(folder: Path) -> ModelConfig:
     """The config of a folder in our layout."""
     path, todo = folder / FILE, "save the model again"
     return model_config(files.read_json(path, todo), str(path), todo)
+
+
+def read_words(folder: Path) -> frozenset[str]:
+    """The words of a folder's training captions; none where it has no list of them."""
+    path, todo = folder / WORDS, "delete it, or fetch the folder again"
+    words = files.read_json(path, todo, list) if path.is_file() else []
+    if not all(isinstance(word, str) for word in words):
+        raise WeightsError(f"{path} is no list of words; {todo}")
+    return frozenset(words)
 
 
 def model_config(document: Mapping[str, Any], source: str, todo: str) -> ModelConfig:
