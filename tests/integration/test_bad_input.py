@@ -392,6 +392,6 @@ def test_latents_and_pictures_of_the_wrong_shape(tiny: Pipeline) -> None:
     with refused("image"):
         tiny.encode_image(Image.new("RGB", (1, 1)))
     with refused("images"):  # of to_pixels
-        tiny.encode_image([Image.new("RGB", (8, 8)), Image.new("RGB", (16, 8))])
+        tiny.encode_image([Image.new("RGB", (32, 32)), Image.new("RGB", (64, 32))])
     with pytest.raises(TypeError, match="mask"):
         tiny("a", mask="in.png")

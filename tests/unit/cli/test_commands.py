@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import diffuscope as ds
 from diffuscope.cli import COMMANDS, main
 from diffuscope.images import image_hash, open_image, write_png
 from diffuscope.metadata import read_texts
@@ -53,7 +54,7 @@ def test_generate_writes_what_a_call_makes(tiny: Pipeline, tiny_folder: Path, tm
     )
     for k, image in enumerate(result.images):
         assert image_hash(open_image(tmp_path / f"out-{k}.png")) == image_hash(image)
-    assert read(tmp_path / "out-1.png") == result.receipt | {"image_index": 1}
+    assert read(tmp_path / "out-1.png") == result.receipt | {"image_index": 1, "model_file": "tiny"}
 
 
 def test_commas_part_numbers_and_no_texts(tiny_folder: Path, tmp_path: Path) -> None:
@@ -135,8 +136,8 @@ def test_a_prompt_that_is_too_long_is_said_and_drawn(tiny_folder: Path, tmp_path
     assert out.exists()
 
 
-def test_replay(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
-    (path,) = tiny("fox", seed=1).save(tmp_path / "out.png")
+def test_replay(tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    (path,) = ds.load(tiny_folder)("fox", seed=1).save(tmp_path / "out.png")
     again = tmp_path / "again.png"
     assert main(["replay", str(path), "--model", str(tiny_folder), "--out", str(again)]) == 0
     assert capsys.readouterr().out == f"identical: every pixel is the same\n{again}\n"
