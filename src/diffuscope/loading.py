@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffuscope import hub, library
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest
+from diffuscope.model_source import DTYPE_ALIASES
 from diffuscope.models.added_words import AddedWord
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -292,8 +293,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         return dtype
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
-    short = {"fp16": "float16", "half": "float16", "bf16": "bfloat16", "fp32": "float32", "full": "float32"}
-    hint = f"Write {short[dtype]!r}" if isinstance(dtype, str) and dtype in short else ""
+    hint = f"Write {DTYPE_ALIASES[dtype]!r}" if isinstance(dtype, str) and dtype in DTYPE_ALIASES else ""
     raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}", hint)
 
 

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 else:
     Source = Device = DType = str
 
+DTYPE_ALIASES = {
+    "autocast": "float16",
+    "bf16": "bfloat16",
+    "f16": "float16",
+    "f32": "float32",
+    "fp16": "float16",
+    "fp32": "float32",
+    "full": "float32",
+    "half": "float16",
+}
+"""Name of a dtype in other programs -> the one to write here."""
+
 
 @dataclass(frozen=True)
 class ModelSource:

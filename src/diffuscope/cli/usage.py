@@ -5,9 +5,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from diffuscope.errors import DiffuscopeError, InputError, Unquoted, nearest
+from diffuscope.model_source import DTYPE_ALIASES
 
 ELSEWHERE = {
+    "H": "--height INT",
+    "W": "--width INT",
     "a": "--sampler TEXT",
+    "autocast": "--dtype float16",
     "b": "--count INT",
     "cfg": "--guidance-scale FLOAT",
     "cfg-scale": "--guidance-scale FLOAT",
@@ -20,6 +24,7 @@ ELSEWHERE = {
     "denoising-strength": "--strength FLOAT",
     "eta": "--sampler-options eta=FLOAT",
     "fp16": "--dtype float16",
+    "full-precision": "--dtype float32",
     "gif": "--film PATH",
     "gpu": "--device cuda",
     "guidance": "--guidance-scale FLOAT",
@@ -35,16 +40,20 @@ ELSEWHERE = {
     "n-samples": "--count INT",
     "neg": "--negative-prompt TEXT",
     "negative": "--negative-prompt TEXT",
+    "no-half": "--dtype float32",
     "num-images": "--count INT",
     "num-images-per-prompt": "--count INT",
     "num-inference-steps": "--steps INT",
+    "outdir": "--out PATH",
     "output": "--out PATH",
     "p": "the prompt itself, without a flag",
+    "plms": "--sampler pndm",
     "precision": "--dtype TEXT",
     "prompt": "the prompt itself, without a flag",
     "s": "--seed INT or --steps INT",
     "sampling-method": "--sampler TEXT",
     "sampling-steps": "--steps INT",
+    "scale": "--guidance-scale FLOAT",
     "schedule": "--sigmas TEXT",
     "scheduler": "--sampler TEXT",
     "threads": "OMP_NUM_THREADS=INT before the command",
@@ -80,6 +89,8 @@ def _written(name: str, value: str) -> str:
     if name in ("lora", "loras"):
         path = Path(value or "FOLDER/NAME")
         return f"<lora:{path.stem}:0.8> in the prompt, and --lora-dir {path.parent}"
+    if ELSEWHERE.get(name) == "--dtype TEXT":
+        value = DTYPE_ALIASES.get(value.lower(), value)
     return re.sub(r"\b[A-Z]{3,5}\b(?!_)", value or r"\g<0>", ELSEWHERE.get(name, "")) if name in ELSEWHERE else ""
 
 
