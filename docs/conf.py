@@ -46,6 +46,8 @@ html_theme = "furo"
 html_title = "diffuscope"
 html_static_path = ["_static"]
 html_extra_path = ["_extra"]  # written by write_generated
+# Sphinx looks for it before that.
+Path(__file__).with_name("_extra").mkdir(exist_ok=True)
 html_css_files = ["pages.css"]
 html_js_files = ["pages.js"]
 html_theme_options = {"navigation_with_keys": True}
