@@ -45,10 +45,10 @@ def networks_of(config: ModelConfig) -> dict[str, TextEncoder | UNet | VAE]:
 def small(name: str) -> ModelConfig:
     """A preset with a vocabulary of few words, and a second text encoder that differs from the first in width."""
     config = PRESETS[name]
-    first, second = replace(config.text_encoder, vocabulary=64), config.text_encoder_2
+    first, second = replace(config.text_encoder, vocabulary=64, pad=0), config.text_encoder_2
     if second is None:
         return replace(config, text_encoder=first)
-    second = replace(second, vocabulary=64, width=48)
+    second = replace(second, vocabulary=64, pad=0, width=48)
     unet = replace(config.unet, context_dim=first.width + second.width)
     return replace(config, text_encoder=first, text_encoder_2=second, unet=unet)
 
