@@ -127,6 +127,14 @@ DAMAGE: dict[str, tuple[str, Callable[[dict], object], str]] = {
     "no model": ("tokenizer.json", lambda d: d.update(model=5), "has no model"),
     "no table": ("tokenizer.json", lambda d: d["model"].update(vocab=5), "has no vocabulary"),
     "no merges": ("tokenizer.json", lambda d: d["model"].update(merges=5), "no list of merges"),
+    "another normalizer": ("tokenizer.json", lambda d: d["normalizer"]["normalizers"].pop(), "has normalizer = "),
+    "another pre-tokenizer": (
+        "tokenizer.json",
+        lambda d: d["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+        "has pre_tokenizer = ",
+    ),
+    "other ends": ("tokenizer.json", lambda d: d["post_processor"].update(cls=["!", 0]), "has post_processor = "),
+    "dropout": ("tokenizer.json", lambda d: d["model"].update(dropout=0.5), "has dropout = 0.5"),
 }
 
 
@@ -139,6 +147,15 @@ def test_a_tokenizer_that_means_something_else_is_refused(saved: Path, tmp_path:
     path.write_text(json.dumps(_whole(json.loads(path.read_text()), change)))
     with pytest.raises(WeightsError, match=says):
         ds.load(folder, device="cpu")
+
+
+def test_an_unknown_field_of_the_tokenizer_is_named(saved: Path, pipe: Pipeline, tmp_path: Path) -> None:
+    assert pipe.components.notes == ()
+    shutil.copytree(saved, tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer" / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"foo": 1}))
+    (note,) = ds.load(tmp_path / "model", device="cpu").components.notes
+    assert note == "tokenizer/tokenizer.json has fields that are not used: 'foo'"
 
 
 def test_a_vocabulary_beside_its_merges_is_compared(diffusers_folder: Path, tmp_path: Path) -> None:

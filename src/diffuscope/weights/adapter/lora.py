@@ -252,8 +252,11 @@ def _adapter(target: Target, tensors: Mapping[str, Tensor], settings: PeftSettin
     names = target.names
     parts = {role: tensors[name] for role, name in names.items() if role in ROLES}
     magnitude = tensors[names["magnitude"]] if "magnitude" in names else None
+    kind = deltas.kind_of(parts)
+    if parts:
+        settings.check_kind(names[next(iter(parts))], kind, magnitude is not None)
     return Adapter(
-        kind=deltas.kind_of(parts),
+        kind=kind,
         tensors=parts,
         scale=_scale(target, tensors, settings),
         terms=settings.terms(names["oft_R"]) if "oft_R" in parts else None,

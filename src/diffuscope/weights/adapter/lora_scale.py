@@ -47,6 +47,9 @@ REFUSED |= {"use_bdlora", "arrow_config", "kasa_config", "monteclora_config"}
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of values of ``init_lora_weights`` with which PEFT takes a part of the base model's weights away."""
 
+PEFT_TYPES = {"LORA": "LoRA", "ADALORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr", "OFT": "OFT"}
+"""PEFT's name of a kind of adapter -> ours; whole tensors stand beside any."""
+
 _LITERAL = re.compile(r"[\w.]+")
 _LEAF = re.compile(r"\.(?:lora|hada|lokr|oft)_")
 
@@ -89,6 +92,18 @@ class PeftSettings:
         own, layer = self._own(key)
         alpha = self._number("alpha", own.get("lora_alpha", rank), None, layer)
         return (alpha if alpha > 0 else rank) / (rank + 1e-5)
+
+    def check_kind(self, key: str, kind: str, has_magnitude: bool) -> None:
+        """Refuse settings that are not those of a layer with this tensor: of another kind, or DoRA's without its m."""
+        own, _ = self._own(key)
+        if kind == "full":
+            return
+        stated = own.get("peft_type")
+        name = stated.rpartition(".")[2].upper() if isinstance(stated, str) else ""
+        if stated is not None and PEFT_TYPES.get(name) != kind:
+            raise WeightsError(f"peft_type is {shown(stated)}, and {shown(key)} is of {kind}; save the adapter again")
+        if own.get("use_dora") and kind == "LoRA" and not has_magnitude:
+            raise WeightsError(f"use_dora is set, and {shown(key)} has no magnitude beside it; save the LoRA again")
 
     def terms(self, key: str) -> int | None:
         """The terms of PEFT's OFT, None with the inverse; defaults are PEFT's."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
-from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config
+from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config, tokenizer_config
 from diffuscope.weights.layout.network_config import Json
 from diffuscope.weights.store import files, shards
 
@@ -108,6 +108,11 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     notes.extend(scheduler.notes)
     parts = [part for part in TEXT_ENCODERS if _has(index, part)]
     encoders = [_text_encoder(folder, part, read("text_encoder", f"{part}/config.json")) for part in parts]
+    for part, encoder in zip(parts, encoders, strict=True):
+        for kind in fields.TOKENIZER:
+            file = f"{part.replace('text_encoder', 'tokenizer')}/{kind}.json"
+            if (folder / file).is_file():
+                tokenizer_config.check_values(kind, file, read(kind, file), encoder.positions)
     sdxl = unet.extra_dim is not None  # only its classes read penultimate states and heed `force_upcast`
     if sdxl:
         encoders = [replace(encoder, states="penultimate") for encoder in encoders]

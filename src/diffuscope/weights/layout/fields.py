@@ -9,7 +9,7 @@ from typing import Literal
 
 from diffuscope.config import ModelConfig
 from diffuscope.errors import shown
-from diffuscope.weights.layout import edm_config, network_config, scheduler_config
+from diffuscope.weights.layout import edm_config, network_config, scheduler_config, tokenizer_config
 from diffuscope.weights.layout.network_config import Json
 
 
@@ -24,7 +24,12 @@ class Description:
     """Fields that are known, but without effect beside the others: "scheduler/scheduler_config.json: clip_sample"."""
 
 
-Kind = Literal["model_index", "text_encoder", "unet", "vae", "scheduler"]
+Kind = Literal[
+    "model_index", "text_encoder", "unet", "vae", "scheduler", "tokenizer_config", "special_tokens_map", "tokenizer"
+]
+
+TOKENIZER: tuple[Kind, ...] = ("tokenizer_config", "special_tokens_map", "tokenizer")
+"""Those of a tokenizer's folder, beside its words; any may be missing."""
 
 ORIGIN = "where the file comes from"
 OUTPUT = "form of the output in other programs"
@@ -71,6 +76,18 @@ IRRELEVANT: dict[Kind, dict[str, str]] = {
         **dict.fromkeys(("noise_sampler_seed",), "a call has its own seed"),
         **dict.fromkeys(("variance_type",), "of networks that predict their variance"),
     },
+    "tokenizer_config": {
+        **dict.fromkeys(("backend", "is_local", "local_files_only", "name_or_path", "special_tokens_map_file"), ORIGIN),
+        **dict.fromkeys(("clean_up_tokenization_spaces", "errors", "model_input_names", "processor_class"), OUTPUT),
+        **dict.fromkeys(("tokenizer_class", "use_fast"), "the index has the class"),
+        "unk_token": "every text has tokens",
+    },
+    "special_tokens_map": {"unk_token": "every text has tokens"},
+    "tokenizer": {
+        "decoder": OUTPUT,
+        **dict.fromkeys(("padding", "truncation"), "each call of transformers sets them"),
+        "version": ORIGIN,
+    },
 }
 """File -> field that says nothing about the picture -> the reason."""
 
@@ -108,6 +125,9 @@ READ: dict[Kind, frozenset[str]] = {
         network_config.VAE, network_config.VAE_SUPPORTED
     ),
     "scheduler": scheduler_config.FIELDS | edm_config.FIELDS,
+    "tokenizer_config": tokenizer_config.READ["tokenizer_config"],
+    "special_tokens_map": tokenizer_config.READ["special_tokens_map"],
+    "tokenizer": tokenizer_config.READ["tokenizer"],
 }
 """File -> the fields that decide something here, or are refused where they would."""
 
@@ -117,7 +137,8 @@ MOST = 8
 
 def unused(kind: Kind, file: str, document: Json) -> list[str]:
     """One note on the fields of a file that nothing here reads, if it has any."""
-    return note(file, "fields", sorted(document.keys() - READ[kind] - IRRELEVANT[kind].keys() - COMMON.keys()))
+    names = document.keys() - READ[kind] - IRRELEVANT[kind].keys() - COMMON.keys()
+    return note(file, "fields", sorted({*names, *tokenizer_config.ignored(kind, document)}))
 
 
 def note(file: str, what: str, names: Iterable[str]) -> list[str]:

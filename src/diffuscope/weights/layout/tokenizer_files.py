@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from diffuscope.errors import WeightsError, shown
+from diffuscope.weights.layout import tokenizer_config
 from diffuscope.weights.store import files
 
 ADVICE = "save the whole folder again"
 WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
-ADDED, SETTINGS = "added_tokens.json", "tokenizer_config.json"
+ADDED, SETTINGS, SPECIAL = "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,18 @@ def read(folder: Path) -> TokenizerFiles:
     """
     documents = {
         name: files.read_json(folder / name, ADVICE) if (folder / name).is_file() else {}
-        for name in (WHOLE, VOCABULARY, ADDED, SETTINGS)
+        for name in (WHOLE, VOCABULARY, ADDED, SETTINGS, SPECIAL)
     }
     whole = documents[WHOLE]
-    model = whole.get("model", {})
+    is_whole = (folder / WHOLE).is_file()
+    model = whole.get("model", None if is_whole else {})
     if not isinstance(model, dict):
         raise WeightsError(f"{folder / WHOLE} has no model; {ADVICE}")
     vocabularies = {VOCABULARY: documents[VOCABULARY], WHOLE: model.get("vocab") or {}}
-    if not isinstance(vocabularies[WHOLE], dict):
+    if not isinstance(vocabularies[WHOLE], dict) or is_whole > bool(vocabularies[WHOLE]):
         raise WeightsError(f"{folder / WHOLE} has no vocabulary; {ADVICE}")
     merges = model.get("merges") or []
-    if not isinstance(merges, list):
+    if not isinstance(merges, list) or is_whole > bool(merges):
         raise WeightsError(f"{folder / WHOLE} has no list of merges; {ADVICE}")
     entries: list[tuple[Any, Any]] = [(i, content) for content, i in documents[ADDED].items()]
     listed, decoder = whole.get("added_tokens") or [], documents[SETTINGS].get("added_tokens_decoder") or {}
@@ -121,6 +123,8 @@ def read(folder: Path) -> TokenizerFiles:
                 f"{folder}: {shown(added[i].content)} and {shown(token.content)} have the id {i}; {ADVICE}"
             )
         added[i] = token  # the later files say more
+    for name in (SPECIAL, SETTINGS):
+        _check_special(folder / name, documents[name], {token.content for token in added.values()})
     return TokenizerFiles(
         folder=folder,
         merges=folder / MERGES if (folder / MERGES).is_file() else None,
@@ -128,6 +132,22 @@ def read(folder: Path) -> TokenizerFiles:
         vocabularies={name: vocabulary for name, vocabulary in vocabularies.items() if vocabulary},
         added=added,
     )
+
+
+def _check_special(path: Path, document: Mapping[str, Any], added: set[str]) -> None:
+    """Refuse further special tokens without an id: transformers would give them one beyond the embeddings."""
+    known = added | {content for contents in tokenizer_config.SPECIAL.values() for content in contents}
+    for key in tokenizer_config.FURTHER:
+        listed = document.get(key) or []
+        entries = (
+            list(listed.values()) if isinstance(listed, dict) else listed if isinstance(listed, list) else [listed]
+        )
+        for entry in entries:
+            content = entry.get("content") if isinstance(entry, dict) else entry
+            if not isinstance(content, str) or content not in known:
+                raise WeightsError(
+                    f"{path} has the special token {shown(content)} in {key}, and no file gives it an id; {ADVICE}"
+                )
 
 
 def _added(folder: Path, number: Any, entry: Any) -> tuple[int, AddedToken]:

@@ -214,6 +214,25 @@ def test_each_setting_of_peft_is_known_or_named(networks: dict[str, Network], tm
             lora.read(with_settings(tmp_path, {f"{network}{name}": True}), networks)
 
 
+@pytest.mark.parametrize("network", ["", "unet."])
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [({"peft_type": "OFT"}, "peft_type is 'OFT', and .* is of LoRA"), ({"use_dora": True}, "has no magnitude")],
+)
+def test_settings_of_another_kind_of_adapter_are_refused(
+    networks: dict[str, Network], tmp_path: Path, network: str, setting: dict[str, object], says: str
+) -> None:
+    tensors = halves(PEFT.replace("base_model.model.", network or "base_model.model.") + ".to_q")
+
+    def read(values: dict[str, object]) -> Lora:
+        path = with_settings(tmp_path, {f"{network}{name}": value for name, value in values.items()})
+        return lora.read(write(path, tensors), networks)
+
+    assert read({"peft_type": "LORA", "use_dora": False}).unused == ()
+    with pytest.raises(WeightsError, match=says):
+        read(setting)
+
+
 def test_patterns_are_regular_expressions(networks: dict[str, Network], tmp_path: Path) -> None:
     """As in PEFT the first that matches a name, or its end from a dot on, counts."""
     patterns = {"attn1.to_.": 12, "to_q": 99, r".*\.to_k": 99}
