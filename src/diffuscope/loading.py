@@ -137,8 +137,7 @@ def load_components(
     name = None if str(name_or_path) in shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
     words = own_config.read_words(path) if store is None and is_own(path) else frozenset()
-    found = replace(found, words=words)
-    return replace(found, notes=description.notes, files=tuple(opened_files), file_name=name)
+    return replace(found, words=words, notes=description.notes, files=tuple(opened_files), file_name=name)
 
 
 def _folder_tensors(

@@ -26,10 +26,13 @@ def test_a_commands_help_loads_no_torch(command: str) -> None:
     assert said.splitlines()[-1] == "False"
 
 
-def test_import_changes_nothing() -> None:
+def test_import_changes_nothing_but_how_long_threads_spin() -> None:
+    """OpenMP reads GOMP_SPINCOUNT when torch is loaded, so it can only be set before; whoever has set it keeps it."""
     before = "import os, sys, random, warnings; a = (dict(os.environ), warnings.filters[:], random.getstate())"
     after = "print(a == (dict(os.environ), warnings.filters[:], random.getstate()))"
-    assert run(f"{before}; import diffuscope; {after}") == "True\n"
+    assert run(f"import os; os.environ['GOMP_SPINCOUNT'] = '7'; {before}; import diffuscope; {after}") == "True\n"
+    unset = "import os; os.environ.pop('GOMP_SPINCOUNT', None); a = set(os.environ); import diffuscope"
+    assert run(f"{unset}; print(set(os.environ) - a)") == "{'GOMP_SPINCOUNT'}\n"
 
 
 def test_to_count_the_shapes_is_not_to_load_a_compiler() -> None:
