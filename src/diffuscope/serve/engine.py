@@ -92,14 +92,41 @@ class Engine:
         call = request if isinstance(request, Call) else Call(**values)
         planned = plan(self.pipe.config, self.pipe.schedule, call)
         job = Job(secrets.token_hex(8), request, planned.images, owner, interactive=interactive)
-        cost = float(len(planned.planned_sigmas) * planned.preset.height * planned.preset.width)
-        units = [_Unit(job, index, each, cost) for index, each in enumerate(_single(call, planned))]
+        units = [_Unit(job, index, each, _cost(planned)) for index, each in enumerate(_single(call, planned))]
+        return self._queued(job, units)
+
+    def submit_calls(
+        self, calls: Sequence[Call], *, owner: str = "", interactive: bool = False, keep_states: bool = True
+    ) -> Job:
+        """Queue several calls as one job: its image k is call k. The images of one call are made together.
+
+        Args:
+            calls: at least one; each may have taps and functions of its own.
+            owner: between owners turns are fair.
+            interactive: before work that nobody watches.
+            keep_states: keep the latents and clean estimates of each step.
+
+        Raises:
+            InputError: no call, or one that is not possible with this model.
+            BusyError: the queue is full.
+        """
+        if not calls:
+            raise InputError("calls", list(calls), "at least one call")
+        plans = [plan(self.pipe.config, self.pipe.schedule, call) for call in calls]
+        job = Job(secrets.token_hex(8), calls[0], len(calls), owner, interactive=interactive, keeps_states=keep_states)
+        units = [
+            _Unit(job, index, call, _cost(planned) * planned.images)
+            for index, (call, planned) in enumerate(zip(calls, plans, strict=True))
+        ]
+        return self._queued(job, units)
+
+    def _queued(self, job: Job, units: Sequence["_Unit"]) -> Job:
         with self._turn:
             if self._stopping:
-                raise InputError("request", request.prompt, "an engine that has not been stopped")
+                raise InputError("request", job.request.prompt, "an engine that has not been stopped")
             self._queue.check(len(units))
             for unit in units:
-                self._queue.put(unit, owner, cost, interactive=interactive)
+                self._queue.put(unit, job.owner, unit.cost, interactive=job.interactive)
             self._jobs[job.id] = job
             self._forget()
             job.tell("queued")
@@ -163,7 +190,8 @@ class Engine:
             job.tell("started", unit.index)
             with self.batcher:
                 for step in run:
-                    job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
+                    if job.keeps_states:
+                        job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
                     job.tell("step", unit.index, step.index, step.sigma)
             if job.cancelling:
                 return
@@ -189,6 +217,11 @@ class Engine:
         ended = [job.id for job in self._jobs.values() if job.state in ("done", "failed", "cancelled")]
         for old in ended[: max(0, len(ended) - self._keep)]:
             del self._jobs[old]
+
+
+def _cost(planned: Plan) -> float:
+    """Of one image, in steps times pixels."""
+    return float(len(planned.planned_sigmas) * planned.preset.height * planned.preset.width)
 
 
 def _single(call: Call, planned: Plan) -> list[Call]:

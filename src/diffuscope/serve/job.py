@@ -41,10 +41,14 @@ class Job:
         request: as submitted, with a seed for each image.
         owner: who submitted it.
         interactive: whether someone waits before the screen.
+        keeps_states: whether ``states`` is filled.
     """
 
-    def __init__(self, id: str, request: Request, images: int, owner: str, *, interactive: bool) -> None:
+    def __init__(
+        self, id: str, request: Request, images: int, owner: str, *, interactive: bool, keeps_states: bool = True
+    ) -> None:
         self.id, self.request, self.owner, self.interactive = id, request, owner, interactive
+        self.keeps_states = keeps_states
         self.results: list[Result | None] = [None] * images
         self.states: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(images)]
         """Of each image the latents and clean estimates after each step so far, [1,C,h,w] float32 on the CPU."""

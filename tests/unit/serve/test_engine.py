@@ -129,6 +129,23 @@ def test_an_impossible_request_is_refused_before_it_waits(engine):
     assert engine.jobs == []
 
 
+def test_several_calls_are_one_job(engine, tiny):
+    seen = [[], []]
+    calls = [
+        Call(prompt=("a fox", "a cup"), seed=(1, 1), upscale=1, tap={"unet.x": lambda x: seen[0].append(len(x))}),
+        Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": lambda x: seen[1].append(len(x))}),
+    ]
+    job = engine.submit_calls(calls, keep_states=False)
+    both, one = job.result(60)
+    assert (len(both.images), len(one.images), job.states) == (2, 1, [[], []])
+    torch.testing.assert_close(both.latents[:1], one.latents, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(one.latents, tiny("a fox", seed=1, upscale=1).latents, rtol=1e-4, atol=1e-4)
+    assert set(seen[0]) == {4}
+    assert set(seen[1]) == {2}
+    with refused("calls", []):
+        engine.submit_calls([])
+
+
 def test_a_failing_call_fails_its_job_and_no_other(engine):
     def fail(_value):
         raise ZeroDivisionError("on purpose")
