@@ -27,7 +27,7 @@ from diffuscope.evaluate.eval_data import EvalData
 from diffuscope.evaluate.intervals import proportion
 from diffuscope.loading import choose_device
 from diffuscope.recipes.stages import Dataset
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 WHITE = COLOUR_WORDS.index("white")
 

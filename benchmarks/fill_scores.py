@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffuscope.errors import DiffuscopeError
 from diffuscope.evaluate import report
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 
 def main(arguments: list[str]) -> int:

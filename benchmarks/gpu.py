@@ -38,7 +38,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRIED = DEVICE.type == "cpu"

@@ -14,7 +14,7 @@ from diffuscope.data.captions import Caption, Thing, caption_text
 from diffuscope.evaluate.intervals import Score, proportion
 from diffuscope.evaluate.scores import device_name
 from diffuscope.lens.attention_maps import AttentionCapture
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 COLOUR_WORDS = (
     "apple", "ball", "banana", "bear", "bus", "car", "cat", "clock", "cow", "dog", "fish", "fox", "frog",

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 SOURCE = Path(__file__).parents[1] / "src" / "diffuscope"
 CORE = ("nn", "models", "diffusion", "weights", "pipeline")

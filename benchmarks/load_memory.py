@@ -23,7 +23,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.weights.layout import ldm
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 FAMILY = "sd15"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diffuscope.errors import WeightsError
 from diffuscope.weights.identify.families import identify
-from diffuscope.weights.store.files import read_header
+from diffuscope.weights.store.headers import read_header
 
 SLACK = 64 << 20
 """Bytes of memory that reading may take beyond the file's size."""

@@ -24,7 +24,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.nn.embeddings import guidance_scale_embedding
 from diffuscope.pipeline.save import save
 from diffuscope.weights.layout import diffusers_folder
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 HEAD = """# Parity of the layouts
 

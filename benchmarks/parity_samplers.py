@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from diffuscope.diffusion.samplers import TABLE  # noqa: E402
-from diffuscope.weights.store.files import write_text  # noqa: E402
+from diffuscope.weights.store.documents import write_text  # noqa: E402
 from parity import k_diffusion  # noqa: E402
 from parity.quirks import QUIRKS  # noqa: E402
 from parity.schedulers import (  # noqa: E402

@@ -19,7 +19,7 @@ import tyro
 import diffuscope as ds
 from diffuscope.evaluate.scores import device_name
 from diffuscope.serve import Engine
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents
 
 KINDS: tuple[dict[str, Any], ...] = (
     {"sampler": "dpmpp_2m", "num_inference_steps": 12},
@@ -77,7 +77,7 @@ def main(
         "torch": torch.__version__,
         "command": " ".join(sys.argv),
     }
-    files.write_text(out, json.dumps(document, indent=1) + "\n")
+    documents.write_text(out, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
 
 

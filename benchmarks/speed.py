@@ -23,7 +23,7 @@ import torch
 
 import diffuscope as ds
 from diffuscope.data.processes import available_cores
-from diffuscope.weights.store.files import write_text
+from diffuscope.weights.store.documents import write_text
 
 PROMPT = "a red fox"
 TITLES = {

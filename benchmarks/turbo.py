@@ -47,7 +47,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.recipes import stages
 from diffuscope.recipes.turbo import STUDENT, TurboRecipe, record_trajectories, student_of, train_turbo, turbo
 from diffuscope.training import distributed
-from diffuscope.weights.store import difference, files, packing
+from diffuscope.weights.store import difference, documents, files, headers, packing
 
 PROMPTS, SEEDS = 125, 8  # for diversity
 SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+))?")
@@ -97,7 +97,7 @@ def scenes(
         "train": [text for pair in learned.captions for text in pair],
         "asked": [pair[0] for pair in asked.captions],
     }
-    files.write_text(out / "captions.json", json.dumps(captions, ensure_ascii=False))
+    documents.write_text(out / "captions.json", json.dumps(captions, ensure_ascii=False))
 
 
 def record(
@@ -187,7 +187,7 @@ def sample(
             if name.startswith("student"):
                 unet.load_state_dict(packing.read(out / STUDENT))
             elif name.startswith("difference"):
-                metadata = files.read_header(out / DIFFERENCE).metadata
+                metadata = headers.read_header(out / DIFFERENCE).metadata
                 unet.load_state_dict(difference.restore(files.read(out / DIFFERENCE), metadata, teacher.state_dict()))
             write_latents(out, name, stages.to_device(unet, place), text_encoder, Tokenizer().encode(captions))
 
@@ -290,7 +290,7 @@ def decode(
         raise InputError("classifier", split_hash, f"one of the split {asked}")
     judge = judge.to(place)
     for path in latents:
-        setting = json.loads(files.read_header(path).metadata["setting"])
+        setting = json.loads(headers.read_header(path).metadata["setting"])
         world = setting["world"]
         parts = [files.read(path.with_name(path.name.replace("-0.", f"-{i}."))) for i in range(world)]
         values = torch.empty(sum(len(part["latents"]) for part in parts), *parts[0]["latents"].shape[1:])
@@ -346,7 +346,7 @@ def compare(
     for path in (teacher, *others):
         own = files.read(path)
         distances = reference.distances(own["features"].to(place), resamples)
-        row: dict[str, object] = json.loads(files.read_header(path).metadata["setting"])
+        row: dict[str, object] = json.loads(headers.read_header(path).metadata["setting"])
         row["fd.scenes"] = vars(measures.interval(distances, captions))
         row["less floor"] = vars(measures.interval(distances - floor, captions))
         row["over the teacher's"] = vars(measures.interval((distances - floor) / above, captions))
@@ -364,7 +364,7 @@ def compare(
         "torch": torch.__version__,
         "command": " ".join(sys.argv),
     }
-    files.write_text(out, json.dumps(document, indent=1) + "\n")
+    documents.write_text(out, json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

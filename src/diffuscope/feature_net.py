@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.models.efficientnet import STAGES, EfficientNet
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import files, headers, packing
 
 NORM_EPS = 1e-3
 
@@ -80,7 +80,7 @@ def load_efficientnet(path: str | Path | None = None) -> EfficientNet:
         )
     try:
         if path.suffix == ".safetensors":
-            is_packed = packing.is_packed(files.read_header(path))
+            is_packed = packing.is_packed(headers.read_header(path))
             tensors = packing.read(path) if is_packed else files.read(path)
         else:
             tensors = convert(torch.load(path, map_location="cpu", weights_only=True))

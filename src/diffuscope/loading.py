@@ -24,7 +24,7 @@ from diffuscope.weights.identify import families, one_network
 from diffuscope.weights.layout import diffusers_folder, own_config, single_file, tokenizer_files
 from diffuscope.weights.layout.diffusers import from_diffusers
 from diffuscope.weights.layout.fields import Description
-from diffuscope.weights.store import difference, files, packing
+from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import blank, load_into
 from diffuscope.weights.store.old_names import current_names
 from diffuscope.weights.store.stores import Store, open_store
@@ -308,7 +308,7 @@ def describe_file(store: Store, family: str | None = None) -> Description:
         config = families.choose(store.header, family, str(store.path))
     else:
         source, todo = f"{store.path}: the config in its metadata", "give family, such as 'sd15'"
-        config = own_config.model_config(files.parse_json(document, source, todo), source, todo)
+        config = own_config.model_config(documents.parse_json(document, source, todo), source, todo)
     return Description(config, single_file.notes(store, config))
 
 

@@ -21,7 +21,7 @@ def build(
         attribution: also write the list of works and licences to this Markdown file.
     """
     from diffuscope.data import corpus, packages
-    from diffuscope.weights.store.files import write_text
+    from diffuscope.weights.store.documents import write_text
 
     for path in (out, attribution):
         if path is not None and not path.absolute().parent.is_dir():

@@ -93,7 +93,7 @@ def _models() -> Iterator[tuple[str, str]]:
     from diffuscope.loading import load_upscaler, shipped_models, weight_files
     from diffuscope.models.tokenizer import Tokenizer
     from diffuscope.weights.layout import own_config
-    from diffuscope.weights.store.files import read_header
+    from diffuscope.weights.store.headers import read_header
 
     models = shipped_models()
     if not models:

@@ -60,7 +60,8 @@ def evaluate(
     from diffuscope.evaluate.contact_sheet import generate_sheet
     from diffuscope.images import write_png
     from diffuscope.output import check_output
-    from diffuscope.weights.store.files import sha256, write_text
+    from diffuscope.weights.store.documents import write_text
+    from diffuscope.weights.store.files import sha256
 
     _check_positive(count=count)
     require_files(towers=towers)
@@ -120,7 +121,7 @@ def preset(
         on: device and number format.
     """
     from diffuscope.evaluate.preset_search import as_json, as_table, score_settings, settings_grid
-    from diffuscope.weights.store.files import write_text
+    from diffuscope.weights.store.documents import write_text
 
     _check_positive(count=count)
     pipe, scorer = _load(scored, None, on)

@@ -13,7 +13,7 @@ from diffuscope.errors import DiffuscopeError, ImageError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from diffuscope.config import Preset
-    from diffuscope.weights.store.files import Header
+    from diffuscope.weights.store.headers import Header
     from diffuscope.weights.store.stores import Store
 
 

@@ -75,7 +75,7 @@ def verify(source: ModelSource, flags: VerifyFlags) -> int:
     report about a model. The exit code is 1 if something is wrong.
     """
     from diffuscope.pipeline import open_model
-    from diffuscope.weights.store.files import make_folder
+    from diffuscope.weights.store.documents import make_folder
 
     make_folder(flags.out)
     wrong = 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffuscope.data.split import Split
 from diffuscope.errors import WeightsError
 from diffuscope.models.classifier import Classifier, ClassifierConfig
-from diffuscope.weights.store import files
+from diffuscope.weights.store import files, headers
 from diffuscope.weights.store.assign import load_into
 
 
@@ -41,7 +41,7 @@ def load_classifier(path: Path, split: Split, device: torch.device) -> Classifie
 
 def read_classifier(path: Path) -> tuple[Classifier, str, tuple[str, ...]]:
     """A classifier on the CPU, ready to run, with the hash of its split and its concepts."""
-    header = files.read_header(path).metadata
+    header = headers.read_header(path).metadata
     try:
         fields = json.loads(header["config"])
         config = ClassifierConfig(**{**fields, "channels": tuple(fields["channels"])})

@@ -25,7 +25,7 @@ from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
 from diffuscope.weights.adapter import lora
 from diffuscope.weights.adapter.lora import Lora
-from diffuscope.weights.store import files
+from diffuscope.weights.store import files, headers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +286,7 @@ class Adapters:
         exact = [path for path, names in paths.items() if name in names[1:]]
         found = exact if len(exact) == 1 else [*paths]
         if len(found) > 1 and sha256 is not None:
-            found = [path for path in found if files.sha256(path, files.data_start(path)) == sha256] or found
+            found = [path for path in found if files.sha256(path, headers.data_start(path)) == sha256] or found
         elif len(found) > 1:
             full = [names[1] for names in paths.values()]
             full = full if len({*full}) == len(full) else [str(path) for path in paths]

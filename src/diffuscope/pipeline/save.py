@@ -13,7 +13,7 @@ from diffuscope.output import part_of
 from diffuscope.weights.layout import diffusers_folder, own_config, single_file, tokenizer_files
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.tokenizer_files import AddedToken
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents, files
 
 LAYOUTS = ("diffusers", "own", "single")
 
@@ -75,7 +75,7 @@ def _single(components: Components, path: Path) -> Path:
 def _own(components: Components, folder: Path) -> None:
     for name, network in components.networks.items():
         files.write(folder / f"{name}.safetensors", network.state_dict())
-    files.write_text(folder / own_config.FILE, own_config.to_json(components.config))
+    documents.write_text(folder / own_config.FILE, own_config.to_json(components.config))
     for name, (tokenizer, _) in zip(("tokenizer", "tokenizer_2"), components.towers, strict=False):
         write_tokenizer(tokenizer, folder / name)
 
@@ -108,8 +108,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     }
     merges = "".join(f"{first} {second}\n" for first, second in tokenizer.merges)
     folder.mkdir()
-    files.write_text(folder / "vocab.json", _vocabulary(tokenizer.tokens))
-    files.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
+    documents.write_text(folder / "vocab.json", _vocabulary(tokenizer.tokens))
+    documents.write_text(folder / "merges.txt", f"#version: 0.2\n{merges}")
     added = {
         each.ids[0]: AddedToken(each.word, single_word=each.whole, normalized=each.any_case)
         for each in tokenizer.own_words
@@ -117,9 +117,9 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     if added:
         settings["added_tokens_decoder"] = tokenizer_files.document(added)
         table = {token.content: i for i, token in sorted(added.items())}
-        files.write_text(folder / "added_tokens.json", json.dumps(table, indent=2, ensure_ascii=False))
-    files.write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))
-    files.write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
+        documents.write_text(folder / "added_tokens.json", json.dumps(table, indent=2, ensure_ascii=False))
+    documents.write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))
+    documents.write_text(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
 
 
 @lru_cache(maxsize=1)

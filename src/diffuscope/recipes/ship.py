@@ -19,7 +19,7 @@ from diffuscope.training import distributed
 from diffuscope.training.text import Clip
 from diffuscope.training.unet import DiffusionModel
 from diffuscope.weights.layout import own_config
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import documents, packing
 from diffuscope.weights.store.assign import load_into
 from diffuscope.weights.store.old_names import current_names
 
@@ -40,7 +40,7 @@ def export_model(
         config: the architecture and its preset.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / own_config.FILE, own_config.to_json(config))
+    documents.write_text(folder / own_config.FILE, own_config.to_json(config))
     packing.write(folder / "text_encoder.safetensors", model.clip.text_encoder.state_dict(), seen={TOKENS: tokens})
     packing.write(folder / "unet.safetensors", model.unet.state_dict())
     packing.write(folder / "vae.safetensors", vae)
@@ -62,7 +62,7 @@ def write_words(folder: Path, corpus: Corpus, initial: Path | None = None) -> No
     words = {word for text in texts for word, _ in tokenizer.words(text) if any(map(str.isalnum, word))}
     words |= frozenset() if initial is None else own_config.read_words(initial)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / own_config.WORDS, json.dumps(sorted(words), indent=0, ensure_ascii=False) + "\n")
+    documents.write_text(folder / own_config.WORDS, json.dumps(sorted(words), indent=0, ensure_ascii=False) + "\n")
 
 
 def load_model(folder: Path) -> DiffusionModel:

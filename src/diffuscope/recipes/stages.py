@@ -35,7 +35,7 @@ from diffuscope.training.loop import StepContext, train
 from diffuscope.training.text import Clip, TextTask
 from diffuscope.training.unet import DiffusionModel, UNetTask
 from diffuscope.training.vae import VAETask, normalise_latents
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import files, headers, packing
 from diffuscope.weights.store.assign import load_into
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -131,7 +131,7 @@ def example_paths(folder: Path) -> tuple[Path, Path]:
 def cached_examples(folder: Path, device: torch.device, source: str) -> tuple[Examples, Examples] | None:
     """The examples that ``make_examples`` wrote into ``folder``; None if there are none of this ``source``."""
     paths = example_paths(folder)
-    if not all(path.exists() and files.read_header(path).metadata.get("source") == source for path in paths):
+    if not all(path.exists() and headers.read_header(path).metadata.get("source") == source for path in paths):
         return None
     train_part, held_out = (Examples(**files.read(path)).to(device) for path in paths)
     return train_part, held_out
@@ -238,6 +238,6 @@ def save(network: nn.Module, path: Path) -> None:
 def load_vae(recipe: VAERecipe, path: Path) -> VAE:
     """A trained autoencoder, from a plain or a packed file."""
     vae = VAE(recipe.model.vae)
-    packed = packing.is_packed(files.read_header(path))
+    packed = packing.is_packed(headers.read_header(path))
     load_into(vae, packing.read(path) if packed else files.read(path), source=str(path))
     return vae.requires_grad_(False).eval()

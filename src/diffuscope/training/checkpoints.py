@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from diffuscope.errors import WeightsError, shown
 from diffuscope.training.muon import MuonAdamW
-from diffuscope.weights.store import files
-from diffuscope.weights.store.files import TORCH, Header
+from diffuscope.weights.store import files, headers
+from diffuscope.weights.store.files import TORCH
+from diffuscope.weights.store.headers import Header
 
 
 @dataclass
@@ -39,7 +40,7 @@ def restore(path: Path, network: nn.Module, ema: nn.Module, optimiser: MuonAdamW
     Raises:
         WeightsError: the file is damaged, of another network or optimiser, or holds numbers that are not finite.
     """
-    header = files.read_header(path)
+    header = headers.read_header(path)
     expected = _state(network, ema, optimiser)
     _compare(path, header, expected)
     progress = _progress(path, header)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffuscope.errors import OutputError, TrainingError
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents
 
 LOG = "log.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
@@ -21,7 +21,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         TrainingError: another process has it.
     """
-    files.make_folder(folder)
+    documents.make_folder(folder)
     try:
         import fcntl
     except ImportError:  # Windows
@@ -57,7 +57,7 @@ def rewind_log(folder: Path, step: int) -> None:
     path = folder / LOG
     if path.exists():
         kept = [json.dumps(numbers) + "\n" for numbers in read_log(path) if numbers["step"] <= step]
-        files.write_text(path, "".join(kept))
+        documents.write_text(path, "".join(kept))
 
 
 def append_log(folder: Path, numbers: Mapping[str, Any]) -> None:

@@ -22,8 +22,8 @@ from diffuscope.weights.adapter.lora_names import BASE_MODELS, LEAVES, Role, oth
 from diffuscope.weights.adapter.lora_scale import PeftSettings
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.ldm import to_ldm
-from diffuscope.weights.store import files
-from diffuscope.weights.store.files import Header
+from diffuscope.weights.store import files, headers
+from diffuscope.weights.store.headers import Header
 from diffuscope.weights.store.stores import open_store
 
 Layer = tuple[str, str]
@@ -123,7 +123,7 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
         adapters={layer: _adapter(target, tensors, settings, shapes[layer]) for layer, target in matched.items()},
         unmatched=unmatched,
         unused=(*sorted(unused), *settings.unused),
-        sha256=files.sha256(path, files.data_start(path) if store.tensors is None else 0),
+        sha256=files.sha256(path, headers.data_start(path) if store.tensors is None else 0),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from diffuscope.weights.adapter.deltas import ROLES, inputs
-from diffuscope.weights.store.files import TensorInfo
+from diffuscope.weights.store.headers import TensorInfo
 
 BASE_MODELS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 """Width of the text embeddings that a U-Net reads -> its family."""

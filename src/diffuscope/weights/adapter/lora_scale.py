@@ -16,8 +16,8 @@ from torch import Tensor
 
 from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.adapter.lora_names import unwrapped
-from diffuscope.weights.store import files
-from diffuscope.weights.store.files import Header
+from diffuscope.weights.store import documents
+from diffuscope.weights.store.headers import Header
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -72,9 +72,9 @@ class PeftSettings:
         """From the file's metadata or the JSON file beside it; empty where there are none."""
         todo = "save the LoRA again"
         if METADATA in header.metadata:
-            return cls(files.parse_json(header.metadata[METADATA], f"metadata {METADATA} of {path}", todo))
+            return cls(documents.parse_json(header.metadata[METADATA], f"metadata {METADATA} of {path}", todo))
         config = path.with_name(PEFT_CONFIG)
-        return cls(files.read_json(config, todo) if path.name == PEFT_FILE and config.is_file() else {})
+        return cls(documents.read_json(config, todo) if path.name == PEFT_FILE and config.is_file() else {})
 
     def scale(self, key: str, rank: int | None) -> float:
         """Alpha / r of the layer with this tensor, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023).

@@ -14,7 +14,7 @@ from diffuscope.errors import InputError, WeightsError, nearest
 from diffuscope.weights.adapter.deltas import ROLES
 from diffuscope.weights.adapter.lora_names import parse, text_dims
 from diffuscope.weights.identify.signatures import UNETS, Shapes, Signature, differences, fitting, signature
-from diffuscope.weights.store.files import Header
+from diffuscope.weights.store.headers import Header
 from diffuscope.weights.store.old_names import current_names
 
 PREFIXES = {

@@ -8,7 +8,7 @@ from diffuscope.errors import WeightsError
 from diffuscope.weights.identify.families import article, identify, reasons
 from diffuscope.weights.layout.diffusers import PartConfig, diffusers_layout, from_diffusers
 from diffuscope.weights.layout.ldm import from_ldm, ldm_layout
-from diffuscope.weights.store.files import Header
+from diffuscope.weights.store.headers import Header
 from diffuscope.weights.store.stores import Store
 
 PREFIXES = ("first_stage_model.", "model.diffusion_model.", "cond_stage_model.transformer.", "cond_stage_model.model.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from diffuscope.config import PRESETS, ModelConfig, UNetConfig
-from diffuscope.weights.store.files import TensorInfo
+from diffuscope.weights.store.headers import TensorInfo
 
 Shapes = Mapping[str, TensorInfo]
 

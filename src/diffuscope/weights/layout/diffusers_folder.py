@@ -11,7 +11,7 @@ from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderCon
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
 from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config, tokenizer_config
 from diffuscope.weights.layout.network_config import Json
-from diffuscope.weights.store import files, shards
+from diffuscope.weights.store import documents, headers, shards
 
 WEIGHTS = {
     "text_encoder": "text_encoder/model.safetensors",
@@ -89,7 +89,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     folder, notes = Path(folder), list[str]()
 
     def read(kind: fields.Kind, file: str) -> Json:
-        document: Json = files.read_json(folder / file, ADVICE)
+        document: Json = documents.read_json(folder / file, ADVICE)
         notes.extend(fields.unused(kind, file, document))
         return document
 
@@ -177,17 +177,17 @@ def write_config(folder: str | Path, config: ModelConfig) -> None:
     schedule = config.schedule
     scheduler = (edm_config if schedule.betas == "edm" else scheduler_config).to_json(schedule, config.preset)
     vae = replace(config.vae, scale=config.vae.scale * schedule.sigma_data)
-    documents = {
+    contents = {
         "model_index.json": model_index(config, scheduler["_class_name"]),
         "unet/config.json": unet,
         "vae/config.json": network_config.vae_to_json(vae) | {"sample_size": config.preset.height},
         SCHEDULER: scheduler,
     }
     for part, encoder in zip(TEXT_ENCODERS, config.text_encoders, strict=False):
-        documents[f"{subfolder(config, part)}/config.json"] = network_config.text_encoder_to_json(encoder)
-    for path, document in documents.items():
-        files.make_folder((folder / path).parent)
-        files.write_text(folder / path, json.dumps(document, indent=2, sort_keys=True) + "\n")
+        contents[f"{subfolder(config, part)}/config.json"] = network_config.text_encoder_to_json(encoder)
+    for path, document in contents.items():
+        documents.make_folder((folder / path).parent)
+        documents.write_text(folder / path, json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 def subfolder(config: ModelConfig, part: str) -> str:
@@ -283,7 +283,7 @@ def _text_encoder(folder: Path, part: str, document: Json) -> TextEncoderConfig:
     config = network_config.text_encoder_from_json(document)
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / part.replace("text_encoder", "tokenizer") / name
-        token = files.read_json(path, ADVICE).get("pad_token") if path.is_file() else None
+        token = documents.read_json(path, ADVICE).get("pad_token") if path.is_file() else None
         content = token.get("content") if isinstance(token, dict) else token
         if content is not None:
             return replace(config, pad=0 if content == "!" else END_OF_TEXT)
@@ -306,7 +306,7 @@ def find_weights(folder: str | Path, part: str, *, allow_pickle: bool = False) -
     if pickles:
         raise WeightsError(
             f"{pickles[0]} is a pickle, which can run code, expected {path.name}; "
-            f"save the model again as safetensors{'' if pickled is None else files.PICKLES}"
+            f"save the model again as safetensors{'' if pickled is None else headers.PICKLES}"
         )
     raise ModelNotFoundError(f"{path} is missing; give a folder with {', '.join(WEIGHTS.values())}")
 
@@ -339,7 +339,7 @@ def find_vae(path: str | Path, model: ModelConfig, *, allow_pickle: bool = False
     file = _full_or_half(folder / name) or (_full_or_half(folder / PICKLED[name]) if allow_pickle else None)
     if file is None:
         raise ModelNotFoundError(f"no VAE at {path}; give a .safetensors file, or a folder with {name} in it")
-    document = files.read_json(folder / "config.json", ADVICE)
+    document = documents.read_json(folder / "config.json", ADVICE)
     vae = network_config.vae_from_json(document)
     vae = replace(vae, scale=vae.scale / model.schedule.sigma_data, upcast=vae.upcast and config.upcast)
     for what, found, wanted in (

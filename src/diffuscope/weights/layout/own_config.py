@@ -8,7 +8,7 @@ from typing import Any
 
 from diffuscope.config import ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.errors import WeightsError, shown
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents
 
 FILE = "config.json"
 
@@ -19,13 +19,13 @@ WORDS = "words.json"
 def read(folder: Path) -> ModelConfig:
     """The config of a folder in our layout."""
     path, todo = folder / FILE, "save the model again"
-    return model_config(files.read_json(path, todo), str(path), todo)
+    return model_config(documents.read_json(path, todo), str(path), todo)
 
 
 def read_words(folder: Path) -> frozenset[str]:
     """The words of a folder's training captions; none where it has no list of them."""
     path, todo = folder / WORDS, "delete it, or fetch the folder again"
-    words = files.read_json(path, todo, list) if path.is_file() else []
+    words = documents.read_json(path, todo, list) if path.is_file() else []
     if not all(isinstance(word, str) for word in words):
         raise WeightsError(f"{path} is no list of words; {todo}")
     return frozenset(words)

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.layout import tokenizer_config
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents
 
 ADVICE = "save the whole folder again"
 WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
@@ -94,23 +94,23 @@ def read(folder: Path) -> TokenizerFiles:
     Raises:
         WeightsError: one is damaged, or two give one id to different tokens.
     """
-    documents = {
-        name: files.read_json(folder / name, ADVICE) if (folder / name).is_file() else {}
+    contents = {
+        name: documents.read_json(folder / name, ADVICE) if (folder / name).is_file() else {}
         for name in (WHOLE, VOCABULARY, ADDED, SETTINGS, SPECIAL)
     }
-    whole = documents[WHOLE]
+    whole = contents[WHOLE]
     is_whole = (folder / WHOLE).is_file()
     model = whole.get("model", None if is_whole else {})
     if not isinstance(model, dict):
         raise WeightsError(f"{folder / WHOLE} has no model; {ADVICE}")
-    vocabularies = {VOCABULARY: documents[VOCABULARY], WHOLE: model.get("vocab") or {}}
+    vocabularies = {VOCABULARY: contents[VOCABULARY], WHOLE: model.get("vocab") or {}}
     if not isinstance(vocabularies[WHOLE], dict) or is_whole > bool(vocabularies[WHOLE]):
         raise WeightsError(f"{folder / WHOLE} has no vocabulary; {ADVICE}")
     merges = model.get("merges") or []
     if not isinstance(merges, list) or is_whole > bool(merges):
         raise WeightsError(f"{folder / WHOLE} has no list of merges; {ADVICE}")
-    entries: list[tuple[Any, Any]] = [(i, content) for content, i in documents[ADDED].items()]
-    listed, decoder = whole.get("added_tokens") or [], documents[SETTINGS].get("added_tokens_decoder") or {}
+    entries: list[tuple[Any, Any]] = [(i, content) for content, i in contents[ADDED].items()]
+    listed, decoder = whole.get("added_tokens") or [], contents[SETTINGS].get("added_tokens_decoder") or {}
     if not isinstance(listed, list) or not isinstance(decoder, dict):
         raise WeightsError(f"the added tokens in {folder} are no list; {ADVICE}")
     entries += [(entry.get("id") if isinstance(entry, dict) else None, entry) for entry in listed]
@@ -124,7 +124,7 @@ def read(folder: Path) -> TokenizerFiles:
             )
         added[i] = token  # the later files say more
     for name in (SPECIAL, SETTINGS):
-        _check_special(folder / name, documents[name], {token.content for token in added.values()})
+        _check_special(folder / name, contents[name], {token.content for token in added.values()})
     return TokenizerFiles(
         folder=folder,
         merges=folder / MERGES if (folder / MERGES).is_file() else None,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import WeightMismatchError
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import files, headers, packing
 
 FORMAT = "diffuscope difference 1"
 CODES, STEP = "::codes", "::step"  # no module's name has colons
@@ -42,7 +42,7 @@ def pack(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> tuple[dic
     return packed | coarse, metadata | {"format": FORMAT}
 
 
-def is_difference(header: files.Header) -> bool:
+def is_difference(header: headers.Header) -> bool:
     """Whether the file with this header was written by ``write``."""
     return header.metadata.get("format") == FORMAT
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError, Unquoted, WeightMismatchError, WeightsError, shown
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents, files, headers
 
 FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
@@ -85,11 +85,11 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], *, seen: Mapping[str,
 
 def read(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a packed file, float32."""
-    header = files.read_header(path)
+    header = headers.read_header(path)
     return unpack(files.read(path, header=header), header.metadata)
 
 
-def is_packed(header: files.Header) -> bool:
+def is_packed(header: headers.Header) -> bool:
     """Whether the file with this header was written by ``write``."""
     return header.metadata.get("format") == FORMAT
 
@@ -107,7 +107,9 @@ def _column(scale: Tensor, like: Tensor) -> Tensor:
 def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"packed file: its format is {shown(metadata.get('format'))}, expected {FORMAT!r}")
-    table = files.parse_json(metadata.get("packing", ""), "packed file: the packing in its metadata", "save it again")
+    table = documents.parse_json(
+        metadata.get("packing", ""), "packed file: the packing in its metadata", "save it again"
+    )
     entries = {name: _entry(name, value) for name, value in table.items()}
     by_rows = {name: prod(entry.shape) for name, entry in entries.items() if entry.rows}
     if sum(by_rows.values()) > TABLE_LIMIT:
@@ -123,7 +125,7 @@ def _entry(name: str, value: object) -> Entry:
     """One entry of the metadata, checked: its shape may ask for memory that the file does not have."""
     if isinstance(value, dict) and value.keys() == {"shape", "int8", "rows"}:
         shape, int8, rows = value["shape"], value["int8"], value["rows"]
-        if files.is_shape(shape) and isinstance(int8, bool) and isinstance(rows, bool) and (shape or not rows):
+        if headers.is_shape(shape) and isinstance(int8, bool) and isinstance(rows, bool) and (shape or not rows):
             return Entry(tuple(shape), int8, rows)
     raise WeightsError(f"packed file: its metadata does not describe how {shown(name)} is packed: {shown(value)}")
 

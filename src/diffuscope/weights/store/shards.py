@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from diffuscope.errors import ModelNotFoundError, WeightsError, shown
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents, headers
 
 INDICES = ("{}.index.json", "{}.index.fp16.json")
 """Names of the index, from the name of the unsharded file."""
@@ -24,7 +24,7 @@ def find_index(whole: Path) -> Path | None:
 
 def read_index(index: Path) -> tuple[Path, ...]:
     """The shards of a model, each checked to exist and to hold exactly the tensors that the index names."""
-    table = files.read_json(index, "fetch it again", limit=INDEX_LIMIT).get("weight_map")
+    table = documents.read_json(index, "fetch it again", limit=INDEX_LIMIT).get("weight_map")
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise WeightsError(f"{index} has no weight_map from tensors to files; fetch it again")
     indexed: dict[str, set[str]] = {}
@@ -45,7 +45,7 @@ def read_index(index: Path) -> tuple[Path, ...]:
             f"{index} names {len(paths)} files, of which {listed} are missing; fetch the whole set"
         )
     for path in paths:
-        stored = files.read_header(path).tensors.keys()
+        stored = headers.read_header(path).tensors.keys()
         if indexed[path.name] != stored:
             tensor = min(indexed[path.name] ^ stored)
             where = "is only in the index" if tensor in indexed[path.name] else "is only in the file"

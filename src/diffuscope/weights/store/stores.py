@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import WeightsError, shown
-from diffuscope.weights.store import files
-from diffuscope.weights.store.files import Header, TensorInfo
+from diffuscope.weights.store import files, headers
+from diffuscope.weights.store.headers import Header, TensorInfo
 
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80")
 
@@ -72,7 +72,7 @@ def open_store(path: str | Path, *, allow_pickle: bool = False) -> Store:
     if allow_pickle and is_pickle(path):
         tensors = _read_pickle(path)
         return Store(path, _header(tensors), tensors)
-    return Store(path, files.read_header(path))
+    return Store(path, headers.read_header(path))
 
 
 def is_pickle(path: Path) -> bool:

@@ -14,7 +14,7 @@ from diffuscope.errors import WeightMismatchError, WeightsError
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.adapter.deltas import Adapter
 from diffuscope.weights.identify.families import identify
-from diffuscope.weights.store import files
+from diffuscope.weights.store import files, headers
 
 LINEAR = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
@@ -177,7 +177,7 @@ def test_receipt_and_tag(pipe: Pipeline, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", ["LoHa", "LoKr, both whole", "OFT"])
 def test_what_it_is_stands_in_the_header(tmp_path: Path, case: str) -> None:
     kind, stem, tensors, _ = CASES[case]
-    found = identify(files.read_header(stored(tmp_path, stem, tensors)))
+    found = identify(headers.read_header(stored(tmp_path, stem, tensors)))
     assert (found.kind, found.layout) == ("lora", kind)
 
 
@@ -224,8 +224,8 @@ def test_one_for_another_family(pipe: Pipeline, tmp_path: Path) -> None:
     path = stored(tmp_path, stem, tensors)
     with pytest.raises(WeightMismatchError, match=r"it was trained for SD 1 \(768-dim"):
         pipe.load_lora(path)
-    found = identify(files.read_header(path))
+    found = identify(headers.read_header(path))
     assert "sd15" in found.families
     assert "sdxl" not in found.families
     kron = stored(tmp_path, stem, {"lokr_w1": draw(4, 8), "lokr_w2": draw(8, 256)})
-    assert identify(files.read_header(kron)).families[0] == "sdxl"
+    assert identify(headers.read_header(kron)).families[0] == "sdxl"

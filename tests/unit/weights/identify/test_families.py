@@ -17,8 +17,8 @@ from diffuscope.models.vae import VAE
 from diffuscope.weights.identify.families import article, choose, identify
 from diffuscope.weights.layout import ldm
 from diffuscope.weights.layout.diffusers import to_diffusers
-from diffuscope.weights.store import files
-from diffuscope.weights.store.files import Header, TensorInfo
+from diffuscope.weights.store import headers
+from diffuscope.weights.store.headers import Header, TensorInfo
 from diffuscope.weights.store.stores import FORMATS
 from refusals import refused
 
@@ -203,7 +203,7 @@ def test_info_says_it_on_one_screen(tmp_path, capsys) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + position)
-    assert files.read_header(path).tensors.keys() == single("sd15").keys()
+    assert headers.read_header(path).tensors.keys() == single("sd15").keys()
     assert main(["info", str(path)]) == 0
     out = capsys.readouterr().out
     for words in (

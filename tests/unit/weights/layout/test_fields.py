@@ -14,7 +14,7 @@ from diffuscope.config import PRESETS, TINY
 from diffuscope.errors import ModelNotFoundError, WeightsError
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.layout import diffusers_folder, fields
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents
 
 FILES = {
     "model_index": "model_index.json",
@@ -132,7 +132,7 @@ def test_a_pipe_a_device_and_a_giant_are_refused(written: Path) -> None:
     path.unlink()
     with path.open("wb") as file:
         file.truncate(20 << 30)  # of holes
-    with pytest.raises(WeightsError, match=f"longer than {files.JSON_LIMIT} bytes"):
+    with pytest.raises(WeightsError, match=f"longer than {documents.JSON_LIMIT} bytes"):
         diffusers_folder.describe(written)
     path.unlink()
     with pytest.raises(ModelNotFoundError):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffuscope.errors import WeightMismatchError
-from diffuscope.weights.store import difference, files
+from diffuscope.weights.store import difference, files, headers
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_what_comes_back_is_near(pair, tmp_path):
     """A uniform quantiser of four levels leaves .1188 of a Gaussian's variance (Max 1960, table II)."""
     own, base = pair
     difference.write(path := tmp_path / "d.safetensors", own, base)
-    header = files.read_header(path)
+    header = headers.read_header(path)
     assert difference.is_difference(header)
     back = difference.restore(files.read(path), header.metadata, base)
     assert back.keys() == own.keys()

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from diffuscope.errors import OutputError, WeightsError
-from diffuscope.weights.store import files
+from diffuscope.weights.store import documents, files, headers
 
 
 def container(header, data=b"", *, length=None):
@@ -65,7 +65,7 @@ def test_bad_file_is_refused_with_its_name_and_reason(tmp_path, name):
     content, reason = BAD[name]
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    for reader in (files.read_header, files.read):
+    for reader in (headers.read_header, files.read):
         with pytest.raises(WeightsError, match=reason) as caught:
             reader(path)
         assert str(path) in str(caught.value)
@@ -115,7 +115,7 @@ def test_round_trip_of_dtypes_shapes_metadata_and_layouts(tmp_path):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
-    header = files.read_header(path)
+    header = headers.read_header(path)
     assert header.metadata == {"made": "here"}
     assert header.tensors["half"].dtype == "F16"
     assert header.tensors["half"].shape == (2, 3, 4)
@@ -152,15 +152,15 @@ def test_no_folder_is_an_output_error(tmp_path):
 def test_a_file_in_the_way_is_an_output_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written"):
-        files.write_text(tmp_path / "file" / "a.json", "{}")
+        documents.write_text(tmp_path / "file" / "a.json", "{}")
     with pytest.raises(OutputError, match="cannot be made"):
-        files.make_folder(tmp_path / "file" / "deep")
+        documents.make_folder(tmp_path / "file" / "deep")
 
 
 def test_a_full_disk_is_an_output_error_and_leaves_the_old_file(tmp_path):
     """/dev/full is the disk that is always full."""
     path = tmp_path / "a.txt"
-    files.write_text(path, "old")
+    documents.write_text(path, "old")
 
     def fill_the_disk():
         with files.replacing(path) as part:
@@ -176,7 +176,7 @@ def test_a_full_disk_is_an_output_error_and_leaves_the_old_file(tmp_path):
 
 def test_a_write_that_breaks_off_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
-    files.write_text(path, "old")
+    documents.write_text(path, "old")
 
     def break_off():
         with files.replacing(path) as part:

@@ -14,7 +14,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.weights.identify.families import identify
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import headers, packing
 from diffuscope.weights.store.old_names import current_names
 
 SHIPPED = shipped_models()["emoji"]
@@ -54,7 +54,7 @@ def on_meta(kind: type[nn.Module], *config: object) -> nn.Module:
 )
 def test_the_shipped_files_have_old_names(part: str, network: nn.Module) -> None:
     path = SHIPPED / f"{part}.safetensors"
-    header = files.read_header(path)
+    header = headers.read_header(path)
     entries = packing.read(path)
     assert entries.keys() != network.state_dict().keys()
     assert current_names(entries).keys() == network.state_dict().keys()
@@ -62,7 +62,7 @@ def test_the_shipped_files_have_old_names(part: str, network: nn.Module) -> None
 
 
 def test_the_classifier_has_old_names() -> None:
-    names = files.read_header(CLASSIFIER).tensors
+    names = headers.read_header(CLASSIFIER).tensors
     network = on_meta(Classifier, ClassifierConfig())
     assert current_names(names).keys() == network.state_dict().keys() != names.keys()
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffuscope.errors import WeightMismatchError, WeightsError
-from diffuscope.weights.store import files, packing
+from diffuscope.weights.store import headers, packing
 from refusals import refused
 
 
@@ -80,7 +80,7 @@ def test_file_round_trip(tmp_path):
     expected = packing.unpack(*packing.pack(tensors(), seen=SEEN))
     found = packing.read(path)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert packing.is_packed(files.read_header(path))
+    assert packing.is_packed(headers.read_header(path))
 
 
 def test_input_is_not_modified():
