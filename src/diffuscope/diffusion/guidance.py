@@ -21,6 +21,9 @@ from diffuscope.types import Denoiser
 Rule = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """(unconditional x0 [B,C,H,W], conditional x0 [B,C,H,W], x [B,C,H,W], sigma) -> x0 [B,C,H,W]."""
 
+OnGuidance = Callable[[Tensor, Tensor, Tensor, float], None]
+"""Sees what a Rule combines."""
+
 Scale = Callable[[float], float]
 """Guidance scale at a noise level sigma."""
 

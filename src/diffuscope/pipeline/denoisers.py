@@ -135,7 +135,8 @@ def _estimates(
         rows = one(negative + stage.parts[0], pairs=True)
     estimates = CondUncond(cond, uncond, rows, bare, always_all=tap is not None)
     return Estimates(
-        guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction), cond
+        guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction, plan.on_guidance),
+        cond,
     )
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffuscope.config import Prediction
 from diffuscope.diffusion.guidance import (
+    OnGuidance,
     Rule,
     Scale,
     cfg,
@@ -103,7 +104,13 @@ def checked(denoise: Denoiser) -> Denoiser:
     return call
 
 
-def denoiser_of(estimates: CondUncond, request: Request, sigmas: Sequence[float], prediction: Prediction) -> Denoiser:
+def denoiser_of(
+    estimates: CondUncond,
+    request: Request,
+    sigmas: Sequence[float],
+    prediction: Prediction,
+    see: OnGuidance | None = None,
+) -> Denoiser:
     """The guided Denoiser; where all scales are 1 it is one call of the conditional one.
 
     Args:
@@ -111,6 +118,7 @@ def denoiser_of(estimates: CondUncond, request: Request, sigmas: Sequence[float]
         request: options of the call, filled in.
         sigmas: noise levels of the run.
         prediction: of the network.
+        see: sees what is combined.
     """
     options, scale = request.guidance_options, request.guidance_scale
     assert scale is not None
@@ -122,6 +130,7 @@ def denoiser_of(estimates: CondUncond, request: Request, sigmas: Sequence[float]
         if now == image_scale == 1.0 and not estimates.always_all:
             return estimates.cond(x, sigma)
         rule = cfg(now) if now == 1.0 else _rule(options, now, prediction)
+        rule = rule if see is None else _seen(rule, see)
         if estimates.bare is not None:
             three = estimates.rows or in_turn(estimates.bare, estimates.uncond, estimates.cond)
             return image_guided(three, rule, image_scale)(x, sigma)
@@ -130,6 +139,14 @@ def denoiser_of(estimates: CondUncond, request: Request, sigmas: Sequence[float]
         return guided(estimates.cond, estimates.uncond, rule)(x, sigma)
 
     return denoise
+
+
+def _seen(rule: Rule, see: OnGuidance) -> Rule:
+    def combine(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
+        see(uncond, cond, x, sigma)
+        return rule(uncond, cond, x, sigma)
+
+    return combine
 
 
 def loss_guided(

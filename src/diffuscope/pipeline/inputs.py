@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from torch import Generator, Tensor
 
 from diffuscope.diffusion import samplers
+from diffuscope.diffusion.guidance import OnGuidance
 from diffuscope.diffusion.samplers import Sampler
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import ImageSources
@@ -37,6 +38,8 @@ class Inputs:
     """form of the result's images: "pil", "np" [N,H,W,3] or "pt" [N,3,H,W] from 0 to 1, or "latent", not decoded"""
     tap: TapArgument | None = None
     """reads or replaces activations, by the names of ``tap_points``; rows of a guided batch are [negative, prompt]"""
+    on_guidance: OnGuidance | None = None
+    """sees both estimates whenever guidance combines them: unconditional x0, conditional x0, x and sigma"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +70,10 @@ class Call(Inputs, Request):
             raise InputError("seed", self.seed, "None with generator")
         if self.output_type not in get_args(OutputType):
             raise InputError("output_type", self.output_type, f"one of {', '.join(get_args(OutputType))}")
+        if self.on_guidance is not None and not callable(self.on_guidance):
+            raise InputError(
+                "on_guidance", self.on_guidance, "a function of unconditional x0, conditional x0, x and sigma"
+            )
         for function in self.functions:
             if not callable(function):
                 raise InputError("guidance", function, "functions from Denoiser to Denoiser")

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset
 from diffuscope.diffusion import samplers
+from diffuscope.diffusion.guidance import OnGuidance
 from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
@@ -67,6 +68,8 @@ class Plan:
     negative_sizes: tuple[float, ...]
     edits: tuple[str, ...]
     """The names of the inputs that no receipt can hold."""
+    on_guidance: OnGuidance | None
+    """Sees the estimates that guidance combines."""
 
     @property
     def images(self) -> int:
@@ -143,6 +146,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         passes=1 + guided + (guided and config.edits),
         sizes=sizes,
         negative_sizes=negative_sizes,
+        on_guidance=call.on_guidance,
     )
 
 

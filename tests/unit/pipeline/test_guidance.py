@@ -177,3 +177,19 @@ def test_the_largest_numbers_are_possible(tiny: Pipeline) -> None:
     for sampler in ("euler", "dpmpp_2m_sde", "lcm"):
         assert tiny("a fox", seed=1, sampler=sampler, sigmas=[1e6, 1.0, 0.0]).latents.isfinite().all()
     assert tiny("a fox", thresholding={"limit": 1e6}, **CALL).latents.isfinite().all()
+
+
+def test_both_estimates_are_seen_and_change_nothing(tiny: Pipeline) -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]] = []
+    options = {"prompt": "a fox", "seed": 3, "num_inference_steps": 2, "guidance_scale": 4.0, "output_type": "latent"}
+    run = tiny.steps(**options, on_guidance=lambda *each: seen.append(each))
+    steps = [(step.x.clone(), step.x0.clone()) for step in run]
+    assert [sigma for *_, sigma in seen] == list(run.levels.sigmas[:-1])
+    for (uncond, cond, _, _), (_, x0) in zip(seen, steps, strict=True):
+        torch.testing.assert_close(uncond + 4.0 * (cond - uncond), x0)
+    torch.testing.assert_close(seen[1][2], steps[0][0], rtol=0, atol=0)
+    result = run.result()
+    assert torch.equal(result.latents, tiny(**options).latents)
+    assert result.receipt["edits"] == []
+    with refused("on_guidance"):
+        tiny.steps("a fox", on_guidance=3)
