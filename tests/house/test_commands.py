@@ -29,6 +29,7 @@ FLAGS = {
     "verify": "device family vae prediction zero-snr fast models-dir allow-pickle out steps",
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
     "serve": f"host port allowed-host running queue exact {OPENING}",
+    "lab": f"port no-browser {OPENING}",
     "samplers": "",
     "schema": "",
     "explain": f"{PROMPT} batch-size {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and images"),
     "replay": ("diffuscope.cli.replay:replay", "generate an image again from its receipt, and compare"),
     "serve": ("diffuscope.cli.serve:serve", "serve a model over HTTP"),
+    "lab": ("diffuscope.cli.lab:lab", "open a page in which one sees through a model"),
     "samplers": ("diffuscope.cli.samplers:samplers", "list the samplers: order, network calls per step, noise"),
     "schema": ("diffuscope.cli.schema:schema", "print the JSON Schema of a call's options"),
     "explain": ("diffuscope.cli.explain:explain", "write a page that shows how a model generates one image"),

@@ -90,12 +90,13 @@ def in_flags(text: str, owner: str | None = None) -> str:
     return text
 
 
-def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]:
+def command(positional: str, omit: Collection[str] = (), otherwise: str = "") -> Callable[[Run], Run]:
     """Make a function of dataclasses a command for tyro, with a flag for each of their fields.
 
     Args:
         positional: the option that has no flag.
         omit: options that the command does not offer.
+        otherwise: what the option without a flag is where it is left out; without this it may not be.
     """
 
     def decorate(run: Run) -> Run:
@@ -104,21 +105,24 @@ def command(positional: str, omit: Collection[str] = ()) -> Callable[[Run], Run]
 
         def parsed(texts: Any) -> int | None:
             by_name = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
-            by_name[positional] = _positional(run.__name__, positional, by_name[positional])
+            words = by_name[positional] or ((otherwise,) if otherwise else ())
+            by_name[positional] = _positional(run.__name__, positional, words)
             return run(**{name: _instance(kind, flags[name], by_name) for name, kind in kinds.items()})
 
         parsed.__doc__ = run.__doc__
         every = [flag for name in kinds for flag in flags[name]]
-        parsed.__annotations__ = {"texts": Annotated[_parser(every, positional), arg(name="")], "return": int | None}
+        parsed.__annotations__ = {
+            "texts": Annotated[_parser(every, positional, otherwise), arg(name="")],
+            "return": int | None,
+        }
         vars(parsed)["known_flags"] = {"-h", "--help", "-o", *(flag_of(flag.argument) for flag in every)}
         return parsed
 
     return decorate
 
 
-def _positional(command: str, name: str, words: Sequence[str] | None) -> str:
+def _positional(command: str, name: str, words: Sequence[str]) -> str:
     """The text of the argument that has no flag: a prompt of any number of words, or one word."""
-    words = words or ()
     if name == "prompt":
         return prompt_of(command, words)
     if len(words) != 1:
@@ -189,11 +193,11 @@ def _is_open(kind: Any) -> bool:
     return get_origin(kind) is not Literal and len(args) > 0 and (len(args) == 1 or args[-1] is Ellipsis)
 
 
-def _parser(flags: list[Flag], positional: str) -> type[Any]:
+def _parser(flags: list[Flag], positional: str, otherwise: str) -> type[Any]:
     """A dataclass with one dataclass per group of flags, whose fields are texts."""
     groups: dict[str, list[Any]] = {}
     for flag in flags:
-        groups.setdefault(flag.group, []).append(_field(flag, positional))
+        groups.setdefault(flag.group, []).append(_field(flag, positional, otherwise))
     kinds = {title: make_dataclass("Group", made, repr=False, eq=False) for title, made in groups.items()}
     headed = [
         (title.replace(" ", "_"), Annotated[kind, arg(help="")], field(default_factory=kind))
@@ -202,11 +206,12 @@ def _parser(flags: list[Flag], positional: str) -> type[Any]:
     return make_dataclass("Flags", headed, repr=False, eq=False)
 
 
-def _field(flag: Flag, positional: str) -> tuple[str, Any, Any]:
+def _field(flag: Flag, positional: str, otherwise: str) -> tuple[str, Any, Any]:
     option, kinds = flag.option, members(flag.option.annotation)
     if flag.argument == positional:
         words = Positional[Union[None, tuple[str, ...]]]  # noqa: UP007 (see _text_type)
-        about = arg(metavar=flag.argument.upper(), help=option.help, help_behavior_hint="(required)")
+        hint = f"(default: {otherwise})" if otherwise else "(required)"
+        about = arg(metavar=flag.argument.upper(), help=option.help, help_behavior_hint=hint)
         return flag.argument, Annotated[words, about], field(default=None)
     is_switch = option.annotation is bool
     about = arg(

@@ -19,6 +19,7 @@ from diffuscope.pipeline.plan import Plan, plan
 from diffuscope.request import Request
 from diffuscope.serve.batcher import Batcher, SharedTwins
 from diffuscope.serve.fair import FairQueue
+from diffuscope.serve.feed import Feed
 from diffuscope.serve.job import Job
 
 
@@ -66,6 +67,8 @@ class Engine:
         self._shared = copy.copy(pipe)
         self._shared.engine = SharedTwins(pipe.engine, self.batcher)
         self._queue: FairQueue[_Unit] = FairQueue(queue)
+        self.feed = Feed()
+        """The events of all jobs."""
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._keep = keep
         self._turn = threading.Condition()
@@ -76,13 +79,14 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: Request | Call, *, owner: str = "", interactive: bool = False) -> Job:
+    def submit(self, request: Request | Call, *, owner: str = "", interactive: bool = False, slot: str = "") -> Job:
         """Queue a request; its images are made one by one.
 
         Args:
             request: options of the call; a Call also holds what JSON cannot, the same for each of its images.
             owner: between owners turns are fair.
             interactive: before work that nobody watches, which still gets a quarter of the turns.
+            slot: a name under which only the owner's latest job goes on; the one before is cancelled.
 
         Raises:
             InputError: the request is not possible with this model.
@@ -92,6 +96,7 @@ class Engine:
         call = request if isinstance(request, Call) else Call(**values)
         planned = plan(self.pipe.config, self.pipe.schedule, call)
         job = Job(secrets.token_hex(8), request, planned.images, owner, interactive=interactive)
+        job.slot, job.plan = slot, planned
         units = [_Unit(job, index, each, _cost(planned)) for index, each in enumerate(_single(call, planned))]
         return self._queued(job, units)
 
@@ -121,6 +126,10 @@ class Engine:
         return self._queued(job, units)
 
     def _queued(self, job: Job, units: Sequence["_Unit"]) -> Job:
+        job.feed = self.feed
+        for older in self.jobs if job.slot else ():
+            if (older.owner, older.slot) == (job.owner, job.slot) and older.state in ("queued", "running"):
+                older.cancel()
         with self._turn:
             if self._stopping:
                 raise InputError("request", job.request.prompt, "an engine that has not been stopped")

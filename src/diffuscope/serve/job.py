@@ -10,8 +10,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
+from diffuscope.serve.feed import Feed
 
 Kind = Literal["queued", "started", "step", "image", "done", "failed", "cancelled"]
 ENDS: tuple[Kind, ...] = ("done", "failed", "cancelled")
@@ -49,6 +51,12 @@ class Job:
     ) -> None:
         self.id, self.request, self.owner, self.interactive = id, request, owner, interactive
         self.keeps_states = keeps_states
+        self.slot = ""
+        """A newer job of the same owner in the same slot cancels this one."""
+        self.plan: Plan | None = None
+        """The request with nothing left open; None where the job has several."""
+        self.feed: Feed | None = None
+        """Where its events are told too."""
         self.results: list[Result | None] = [None] * images
         self.states: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(images)]
         """Of each image the latents and clean estimates after each step so far, [1,C,h,w] float32 on the CPU."""
@@ -119,10 +127,13 @@ class Job:
         with self._turn:
             if self._ended is not None:
                 return
-            self._events.append(Event(next(self._ids), kind, image, step, sigma))
+            event = Event(next(self._ids), kind, image, step, sigma)
+            self._events.append(event)
             if kind in ENDS:
                 self._ended = kind
             self._turn.notify_all()
+            if self.feed is not None:
+                self.feed.add(self, event)
 
     def _wait(self, after: int, timeout: float | None) -> list[Event]:
         with self._turn:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import http.cookies
 import ipaddress
 import json
 import secrets
@@ -19,8 +20,13 @@ BODY_LIMIT = 32 << 20
 OPEN_PATHS = ("/healthz", "/readyz")
 """Need no key, so that whatever watches the process needs none."""
 
+PAGE = "/lab"
+"""The page: its files need no key, for they hold nothing; what it asks of the interface does."""
+
+_NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_OF_PAGE = "script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'"
+
 HEADERS = (
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -76,7 +82,7 @@ class Guard:
 
         async def safe(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                message = {**message, "headers": [*message.get("headers", []), *_headers(scope["path"])]}
             await send(message)
 
         await self.app(scope, again, safe)
@@ -94,7 +100,7 @@ class Guard:
             kind = headers.get("content-type", [""])[0].split(";")[0].strip().lower()
             if kind not in ("application/json", "multipart/form-data"):
                 return 415, "the body must be application/json or multipart/form-data"
-        if self.key is not None and scope["path"] not in OPEN_PATHS and not self._has_key(headers):
+        if self.key is not None and not _is_open(scope["path"]) and not self._has_key(headers):
             return 401, "the key is missing or wrong; send it as Authorization: Bearer KEY"
         return None
 
@@ -117,7 +123,32 @@ class Guard:
                 given = base64.b64decode(value, validate=True).decode().split(":", 1)
             except (binascii.Error, UnicodeDecodeError):
                 given = []
+        given.append(_session(headers))
         return any(secrets.compare_digest(each.encode(), self.key.encode()) for each in given)
+
+
+def session_cookie(host: str) -> str:
+    """The cookie of a page under this Host: browsers share cookies between the ports of one name."""
+    port = host.rpartition(":")[2]
+    return f"diffuscope-{port if port.isdigit() else 'page'}"
+
+
+def _session(headers: dict[str, list[str]]) -> str:
+    try:
+        cookies = http.cookies.SimpleCookie("; ".join(headers.get("cookie", [])))
+    except http.cookies.CookieError:
+        return ""
+    found = cookies.get(session_cookie(headers["host"][0]))
+    return "" if found is None else found.value
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path == PAGE or path.startswith(f"{PAGE}/")
+
+
+def _headers(path: str) -> list[tuple[bytes, bytes]]:
+    policy = f"{_NOTHING}; {_OF_PAGE}" if path == PAGE or path.startswith(f"{PAGE}/") else _NOTHING
+    return [(b"content-security-policy", policy.encode()), *HEADERS]
 
 
 async def _body(receive: Receive, headers: dict[str, list[str]], limit: int) -> bytes | None:
@@ -139,7 +170,7 @@ async def _body(receive: Receive, headers: dict[str, list[str]], limit: int) -> 
 
 async def _answer(send: Send, status: int, words: str) -> None:
     body = json.dumps({"error": {"message": words, "type": "refused"}}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *HEADERS]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *_headers("")]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

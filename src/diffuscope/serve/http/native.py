@@ -9,14 +9,16 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from torch import Tensor
 
-from diffuscope import __version__
-from diffuscope.diffusion.samplers import TABLE
 from diffuscope.errors import InputError
 from diffuscope.images import png_bytes
+from diffuscope.lens.latent_preview import LatentRGB
 from diffuscope.pipeline import receipt as receipts
+from diffuscope.pipeline.inputs import Call
+from diffuscope.pipeline.plan import plan
 from diffuscope.request import Request
-from diffuscope.schema import schema
 from diffuscope.serve.engine import Engine
+from diffuscope.serve.http.about import about as capabilities
+from diffuscope.serve.http.about import latent_rgb
 from diffuscope.serve.http.errors import NotFoundError
 from diffuscope.serve.job import ENDS, Event, Job
 
@@ -27,21 +29,29 @@ PAUSE = 15.0
 def router(engine: Engine) -> APIRouter:
     """The routes of an Engine."""
     routes = APIRouter(prefix="/api/v1", tags=["native"])
+    fitted: list[LatentRGB] = []
     _add_jobs(routes, engine)
     _add_arrays(routes, engine)
 
     @routes.get("/about")
     def about() -> dict[str, Any]:
-        """What is served: the model, its preset, samplers, and the schema of a request."""
-        config = engine.pipe.config
-        return {
-            "version": __version__,
-            "model": config.name,
-            "preset": vars(config.preset),
-            "samplers": list(TABLE),
-            "request": schema(Request),
-            "waiting": engine.waiting,
-        }
+        """What is served: the model, its preset, its parts, the samplers, and the schema of a request."""
+        return capabilities(engine.pipe) | {"waiting": engine.waiting}
+
+    @routes.get("/latent-rgb")
+    def rgb() -> dict[str, Any]:
+        """The linear map from latents to colours in [-1,1], fitted to the VAE: for previews without it."""
+        if not fitted:
+            fitted.append(latent_rgb(engine.pipe))
+        return {"matrix": fitted[0].matrix.tolist(), "offset": fitted[0].offset.tolist(), "error": fitted[0].error}
+
+    @routes.post("/plan")
+    def planned(request: Annotated[dict[str, Any], Body(embed=True)]) -> dict[str, Any]:
+        """A request with the preset filled in, its noise levels and timesteps; nothing is computed."""
+        made = plan(engine.pipe.config, engine.pipe.schedule, Call(**vars(Request.from_json(json.dumps(request)))))
+        levels = made.levels
+        described = {"request": made.request.to_dict(), "sigmas": levels.sigmas, "timesteps": levels.timesteps}
+        return described | {"guided": made.guided, "passes": made.passes}
 
     @routes.post("/text")
     def text(prompt: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
@@ -59,10 +69,11 @@ def _add_jobs(routes: APIRouter, engine: Engine) -> None:
         http: HttpRequest,
         request: Annotated[dict[str, Any], Body(embed=True)],
         interactive: Annotated[bool, Body(embed=True)] = False,
+        slot: Annotated[str, Body(embed=True)] = "",
     ) -> dict[str, Any]:
-        """Queue a request; its form is ``request`` of ``/about``."""
+        """Queue a request; its form is ``request`` of ``/about``. It cancels an older one in the same ``slot``."""
         options = Request.from_json(json.dumps(request))
-        return _described(engine.submit(options, owner=_owner(http), interactive=interactive))
+        return _described(engine.submit(options, owner=_owner(http), interactive=interactive, slot=slot))
 
     @routes.get("/jobs")
     def jobs() -> list[dict[str, Any]]:
@@ -86,6 +97,12 @@ def _add_jobs(routes: APIRouter, engine: Engine) -> None:
         """Server-sent events of a job, from the one after Last-Event-ID."""
         return StreamingResponse(_stream(_job(engine, job), last_event_id), media_type="text/event-stream")
 
+    @routes.get("/events")
+    def all_events(last_event_id: Annotated[int | None, Header()] = None) -> StreamingResponse:
+        """Server-sent events of all jobs, from the one after Last-Event-ID, or from now."""
+        after = engine.feed.last if last_event_id is None else last_event_id
+        return StreamingResponse(_all(engine, after), media_type="text/event-stream")
+
 
 def _add_arrays(routes: APIRouter, engine: Engine) -> None:
     @routes.get("/jobs/{job}/images/{image}.png")
@@ -108,17 +125,34 @@ def _stream(job: Job, after: int) -> Iterator[str]:
         last: Event | None = None
         for event in job.events(after, timeout=PAUSE):
             last, after = event, event.id
-            fields = {name: getattr(event, name) for name in ("image", "step", "sigma")}
-            data = {name: value for name, value in fields.items() if value is not None}
-            yield f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data)}\n\n"
+            yield f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(_fields(event))}\n\n"
         if (last is not None and last.kind in ENDS) or (last is None and job.state in ENDS):
             return
         yield ": \n\n"
 
 
+def _all(engine: Engine, after: int) -> Iterator[str]:
+    yield ": \n\n"  # the reader knows at once that it is heard
+    while not engine.stopping:
+        told = engine.feed.after(after, PAUSE)
+        for each in told:
+            after, event = each.id, each.event
+            yield f"id: {after}\nevent: {event.kind}\ndata: {json.dumps({'job': each.job.id} | _fields(event))}\n\n"
+        if not told:
+            yield ": \n\n"
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    fields = {name: getattr(event, name) for name in ("image", "step", "sigma")}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
     made = [result is not None for result in job.results]
     described: dict[str, Any] = {"id": job.id, "state": job.state, "images": len(made), "done": sum(made)}
+    described |= {"request": job.request.to_dict(), "slot": job.slot, "steps": [len(states) for states in job.states]}
+    if job.plan is not None:
+        described |= {"sigmas": job.plan.levels.sigmas, "seeds": job.plan.seeds}
     if job.state == "failed":
         described["error"] = str(job.error) if isinstance(job.error, InputError) else "the request failed; see the log"
     if receipts_too:

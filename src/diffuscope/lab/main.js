@@ -1,0 +1,72 @@
+// The beginning: the session, what the server says of itself, the stream of events, and rendering after each change.
+
+import * as api from './api.js';
+import { createActions } from './actions.js';
+import { opening } from './opening.js';
+import { shell } from './parts/shell.js';
+import { createStore, initial } from './store.js';
+import { render } from './vendor/lit-html.js';
+
+const store = createStore(initial());
+const actions = createActions(store);
+const root = /** @type {HTMLElement} */ (document.getElementById('app'));
+
+store.subscribe((state) => {
+  document.documentElement.dataset.theme = state.theme;
+  document.documentElement.classList.toggle('offline', state.offline);
+  render(shell(state, actions), root);
+  actions.writeHash();
+});
+
+/** The token in the address, which is taken out of it. @returns {string|null} */
+function takeToken() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  const token = parts.get('token');
+  if (token === null) return null;
+  parts.delete('token');
+  history.replaceState(null, '', `#${parts}`);
+  return token;
+}
+
+/** @returns {'auto'|'light'|'dark'} */
+function keptTheme() {
+  const kept = localStorage.getItem('theme');
+  return kept === 'light' || kept === 'dark' ? kept : 'auto';
+}
+
+async function start() {
+  const token = takeToken();
+  root.replaceChildren();
+  actions.readHash();
+  store.set({ theme: keptTheme() });
+  store.subscribe((state) => localStorage.setItem('theme', state.theme));
+  await opening(store, actions);
+  try {
+    if (token !== null) await api.post('/lab/session', { token });
+    const about = await api.get('about');
+    store.set({ about });
+    api.follow(actions.told, (offline) => {
+      if (offline !== store.get().offline) store.set({ offline });
+    });
+    for (const job of await api.get('jobs')) if (!job.slot) actions.adopt(job);
+    await begin();
+  } catch (error) {
+    const missing = /** @type {any} */ (error).status === 401;
+    const message = 'This browser has not shown the token. Open the address that `diffuscope lab` printed.';
+    actions.fail(missing ? { message } : error);
+  }
+}
+
+/** A first live run behind the recorded picture, where one costs a moment: on a small model. */
+async function begin() {
+  const { about, order, options, current, runs } = store.get();
+  if (current && runs[current] && !runs[current].recorded) return;
+  const last = order.filter((id) => !runs[id].recorded).at(-1);
+  if (last && !Object.keys(options).length) return actions.open(last);
+  const { width, height } = /** @type {any} */ (about).preset;
+  if (!options.prompt) actions.setOptions({ prompt: 'a red fox', seed: 32 });
+  if (width * height <= 256 * 256) await actions.generate();
+}
+
+window.addEventListener('hashchange', () => actions.readHash());
+start();

@@ -1,0 +1,23 @@
+// What a view can need: a condition by name, and the sentence that stands in the view's place where it is not met.
+
+/** @typedef {import('./types.js').State} State */
+
+import { current, stepsOf } from './runs.js';
+
+/** @type {Record<string, (state: State) => string|null>} name -> sentence, or null where all is well */
+const NEEDS = {
+  model: (state) => (state.about ? null : 'The model is not there yet.'),
+  run: (state) => (current(state) ? null : 'There is no run yet. Write a prompt above and press Generate.'),
+  step: (state) => (stepsOf(current(state)) ? null : 'The run has not made its first step yet.'),
+  live: (state) =>
+    current(state)?.recorded ? 'This picture was recorded. Press Generate to make one of your own.' : null,
+};
+
+/** @param {string[]} names @param {State} state @returns {string|null} the first that is not met */
+export function unmet(names, state) {
+  for (const name of names) {
+    const sentence = NEEDS[name]?.(state);
+    if (sentence) return sentence;
+  }
+  return null;
+}

@@ -1,0 +1,34 @@
+// What is seen before anything has run: a picture that was generated when this page was made.
+
+/** @param {{get: () => import('./types.js').State, set: (change: object) => void}} store
+ * @param {import('./actions.js').Actions} actions */
+export async function opening(store, actions) {
+  const answer = await fetch('opening/run.json');
+  if (!answer.ok) return;
+  const { request, sigmas, shape, rgb } = await answer.json();
+  const run = {
+    id: 'opening',
+    request,
+    seeds: [request.seed],
+    state: /** @type {const} */ ('done'),
+    images: 1,
+    done: 1,
+    steps: [sigmas.length - 1],
+    sigmas,
+    total: sigmas.length - 1,
+    slot: null,
+    from: null,
+    error: null,
+    receipt: null,
+    at: 0,
+    recorded: true,
+  };
+  const size = shape.reduce((/** @type {number} */ product, /** @type {number} */ side) => product * side, 1);
+  const bytes = new Int8Array(await (await fetch('opening/x0.bin')).arrayBuffer());
+  actions.prime('latent-rgb', rgb);
+  for (let step = 0; step < run.total; step++) {
+    const data = Float32Array.from(bytes.subarray(step * size, (step + 1) * size), (value) => value / 32);
+    actions.primeArray(run.id, step, 'x0', { data, shape });
+  }
+  store.set({ runs: { opening: run }, order: ['opening'], current: store.get().current ?? 'opening' });
+}

@@ -1,0 +1,42 @@
+// A figure: a raster with its caption. Its sentence is what a screen reader says, and what stands below it.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import '../draw/raster.js';
+
+/** @typedef {import('../draw/colours.js').Picture} Picture */
+
+/**
+ * @param {{picture: Picture|null|undefined, sentence: string, caption?: unknown, place?: [number, number]|null,
+ *   onPlace?: (place: [number, number]|null) => void, read?: (x: number, y: number) => string,
+ *   cells?: [number, number]|null, size?: 'small'|'large'|'', smooth?: boolean}} what
+ */
+export function figure({ picture, sentence, caption, place = null, onPlace, read, cells, size = '', smooth }) {
+  return html`<figure class="figure ${size}">
+    ${
+      picture
+        ? html`<lab-raster
+            class=${smooth ? 'smooth' : ''}
+            .selects=${Boolean(onPlace)}
+            .cells=${cells ?? null}
+            .read=${read ?? null}
+            .picture=${picture}
+            .place=${place}
+            .label=${sentence}
+            @place=${(/** @type {CustomEvent} */ event) => onPlace?.(event.detail)}
+          ></lab-raster>`
+        : html`<div class="waiting" role="img" aria-label="${sentence}: on its way"></div>`
+    }
+    ${caption ? html`<figcaption>${caption}</figcaption>` : nothing}
+  </figure>`;
+}
+
+/** A finished image of the server, or the sharpest that there is. @param {string} url @param {string} sentence
+ * @param {unknown} [caption] */
+export const photo = (url, sentence, caption) =>
+  html`<figure class="figure">
+    <img src=${url} alt=${sentence} draggable="true" />
+    ${caption ? html`<figcaption>${caption}</figcaption>` : nothing}
+  </figure>`;
+
+/** A place for what is not there: what it is, and what to do. @param {string} sentence @param {unknown} [action] */
+export const empty = (sentence, action) => html`<div class="empty"><p>${sentence}</p>${action ?? nothing}</div>`;

@@ -1,0 +1,116 @@
+// What stands around every view: the prompt above, the views beside, the timeline below.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { snippets } from '../copy.js';
+import { unmet } from '../needs.js';
+import { current, ended, stepsOf } from '../runs.js';
+import { VIEWS, viewOf } from '../views.js';
+import { copyMenu } from './copy-menu.js';
+import { empty } from './figure.js';
+import { timeline } from './timeline.js';
+
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+
+/** @param {State} state @param {Actions} actions */
+export function shell(state, actions) {
+  const view = viewOf(state.view);
+  const missing = unmet(view.needs, state);
+  const copied = missing ? null : snippets(state, view);
+  return html`<a class="skip" href="#main" @click=${skip}>To the view</a>
+    <header class="bar">${bar(state, actions)}</header>
+    <nav class="views" aria-label="Views">${navigation(state, actions)}</nav>
+    <main id="main" tabindex="-1" data-view=${view.id}>
+      ${state.error ? problem(state, actions) : nothing}
+      <header class="head">
+        <div>
+          <h1>${view.title}</h1>
+          <p>${view.about}</p>
+        </div>
+        ${copied ? copyMenu(copied, state, actions) : nothing}
+      </header>
+      ${missing ? empty(missing) : view.render(state, actions)}
+    </main>
+    <footer class="time">${timeline(state, actions)}</footer>`;
+}
+
+/** @param {Event} event */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById('main')?.focus();
+}
+
+/** @param {State} state @param {Actions} actions */
+function bar(state, actions) {
+  const run = current(state);
+  const busy = run && !run.recorded && !ended(run.state);
+  const submit = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    actions.generate();
+  };
+  const theme = { auto: 'dark', dark: 'light', light: 'auto' }[state.theme];
+  return html`<span class="mark"><img src="icon.svg" alt="" width="22" height="22" /><b>diffuscope</b></span>
+    <form @submit=${submit}>
+      <label class="sr" for="prompt">Prompt</label>
+      <input
+        id="prompt"
+        type="text"
+        autocomplete="off"
+        spellcheck="false"
+        placeholder="a red fox"
+        .value=${promptOf(state)}
+        @input=${(/** @type {any} */ event) => actions.setOptions({ prompt: event.target.value })}
+      />
+      ${
+        busy
+          ? html`<button type="button" class="stop" @click=${() => actions.cancel(run.id)}>
+              Stop <small>${stepsOf(run)}/${run.total}</small>
+            </button>`
+          : html`<button type="submit" class="primary">Generate</button>`
+      }
+    </form>
+    <span class="model" title="the model that is served">${state.about?.model ?? '…'}</span>
+    <button
+      class="quiet theme"
+      @click=${() => actions.set({ theme: /** @type {any} */ (theme) })}
+      aria-label="Colours: ${state.theme}. Change to ${theme}"
+      title="Colours: ${state.theme}"
+    >
+      ${{ auto: '◐', light: '○', dark: '●' }[state.theme]}
+    </button>`;
+}
+
+/** @param {State} state */
+function promptOf(state) {
+  const { prompt } = state.options;
+  return Array.isArray(prompt) ? prompt.join(' | ') : (prompt ?? '');
+}
+
+/** @param {State} state @param {Actions} actions */
+function navigation(state, actions) {
+  const groups = [...new Set(VIEWS.map((view) => view.group))];
+  return groups.map(
+    (group) => html`<section>
+      <h2>${group}</h2>
+      ${VIEWS.filter((view) => view.group === group).map(
+        (view) => html`<a
+          href="#view=${view.id}"
+          aria-current=${view.id === viewOf(state.view).id ? 'page' : nothing}
+          @click=${(/** @type {Event} */ event) => {
+            event.preventDefault();
+            actions.go(view.id);
+          }}
+          >${view.title}</a
+        >`,
+      )}
+    </section>`,
+  );
+}
+
+/** @param {State} state @param {Actions} actions */
+function problem(state, actions) {
+  return html`<div class="problem" role="alert">
+    <p>${state.error?.message}</p>
+    <button class="quiet" @click=${() => actions.set({ error: null })} aria-label="Dismiss">✕</button>
+  </div>`;
+}

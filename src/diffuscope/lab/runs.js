@@ -1,0 +1,62 @@
+// Jobs of the server as runs of the page: plain functions from one to the next.
+
+/** @typedef {import('./types.js').Run} Run */
+/** @typedef {import('./types.js').State} State */
+
+/** @param {string} state */
+export const ended = (state) => state === 'done' || state === 'failed' || state === 'cancelled';
+
+/** A job as the server describes it. @param {any} job @param {Run} [known] @returns {Run} */
+export function runOf(job, known) {
+  const sigmas = job.sigmas ?? [];
+  return {
+    id: job.id,
+    request: job.request,
+    seeds: job.seeds ?? [],
+    state: job.state,
+    images: job.images,
+    done: job.done,
+    steps: job.steps ?? [],
+    sigmas,
+    total: Math.max(0, sigmas.length - 1),
+    slot: job.slot || null,
+    from: job.from ?? null,
+    error: job.error ?? null,
+    receipt: job.receipts?.[0] ?? known?.receipt ?? null,
+    at: known?.at ?? Date.now(),
+  };
+}
+
+/** A run after an event. @param {Run} run @param {string} kind @param {any} event @returns {Run} */
+export function told(run, kind, event) {
+  if (kind === 'started') return { ...run, state: 'running' };
+  if (kind === 'image') return { ...run, done: run.done + 1 };
+  if (kind === 'step') {
+    const steps = [...run.steps];
+    steps[event.image] = Math.max(steps[event.image] ?? 0, event.step + 1);
+    return { ...run, state: 'running', steps };
+  }
+  return run;
+}
+
+/** The run on show. @param {State} state @returns {Run|null} */
+export const current = (state) => (state.current ? (state.runs[state.current] ?? null) : null);
+
+/** Steps of image 0 that are there. @param {Run|null} run */
+export const stepsOf = (run) => (run ? (run.steps[0] ?? 0) : 0);
+
+/** The step on show: the selected one, or the last that is there; null where there is none yet.
+ * @param {State} state @param {Run|null} [run] @returns {number|null} */
+export function shownStep(state, run = current(state)) {
+  const there = stepsOf(run);
+  if (!there) return null;
+  const { step } = state.selection;
+  return step === null ? there - 1 : Math.min(step, there - 1);
+}
+
+/** What a run says of itself in one line. @param {Run} run */
+export function titleOf(run) {
+  const { prompt } = run.request;
+  const text = Array.isArray(prompt) ? prompt.join(' · ') : (prompt ?? '');
+  return text || 'no prompt';
+}

@@ -1,0 +1,40 @@
+"""Record the picture with which the lab opens: ``python tools/record_opening.py`` writes src/diffuscope/lab/opening.
+
+The prompt and the seed are those of the README's picture.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import diffuscope as ds
+from diffuscope.lens.recording import snapshots
+from diffuscope.serve.http.about import latent_rgb
+
+PROMPT, SEED = "a red fox", 32
+OPENING = Path(__file__).parents[1] / "src/diffuscope/lab/opening"
+UNIT = 32
+"""The clean estimates are stored as int8 in steps of 1/32, which is finer than a screen shows."""
+
+
+def main() -> None:
+    """Generate, and write what the page shows before anything has run."""
+    pipe = ds.load("emoji")
+    run = pipe.steps(PROMPT, seed=SEED)
+    sigmas = [round(sigma, 5) for sigma in run.levels.sigmas]
+    x0 = np.stack([step.x0[0].numpy() for step in snapshots(run)])
+    run.result().images[0].save(OPENING / "fox.webp", quality=80, method=6)
+    (OPENING / "x0.bin").write_bytes((x0 * UNIT).round().clip(-127, 127).astype(np.int8).tobytes())
+    rgb = latent_rgb(pipe)
+    about = {
+        "request": {"prompt": PROMPT, "seed": SEED},
+        "sigmas": sigmas,
+        "shape": list(x0.shape[1:]),
+        "rgb": {"matrix": rgb.matrix.tolist(), "offset": rgb.offset.tolist()},
+    }
+    (OPENING / "run.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
