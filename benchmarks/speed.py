@@ -9,8 +9,6 @@ get a table between ``<!-- speed -->`` and ``<!-- /speed -->``. Run it on an oth
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from pathlib import Path
 import torch
 
 import diffuscope as ds
+from diffuscope.bench.report import commit, placed, processor
 from diffuscope.data.processes import available_cores
 from diffuscope.weights.store.documents import write_text
 
@@ -76,13 +75,6 @@ def measure(model: str) -> dict[str, float]:
     return found
 
 
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.is_file() else None
-    return name[1] if name else platform.processor() or platform.machine()
-
-
 def table(report: dict[str, object], seconds: dict[str, float]) -> str:
     rows = [f"| {TITLES[name]} | {value:.2f} |" for name, value in seconds.items()]
     where = f"{report['cores']} cores of {report['processor']}, torch {report['torch']}, {report['device']}"
@@ -96,10 +88,9 @@ def main() -> None:
     parser.add_argument("documents", nargs="*", type=Path)
     asked = parser.parse_args()
     seconds = measure(asked.model)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     report: dict[str, object] = {
         "command": f"python {' '.join(sys.argv)}",
-        "commit": commit,
+        "commit": commit(),
         "processor": processor(),
         "cores": available_cores(),
         "torch": torch.__version__,
@@ -111,10 +102,9 @@ def main() -> None:
     if asked.out is not None:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(asked.out, text)
-    place = re.compile(r"(?<=<!-- speed -->\n).*?(?=<!-- /speed -->)", re.DOTALL)
     made = table(report, seconds)
     for path in asked.documents:
-        write_text(path, place.sub(lambda _: made, path.read_text(encoding="utf-8")))
+        write_text(path, placed(path.read_text(encoding="utf-8"), "speed", made))
 
 
 if __name__ == "__main__":

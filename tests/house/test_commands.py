@@ -39,6 +39,7 @@ FLAGS = {
     "eval sheet": "model out device dtype",
     "eval preset": "count calls guidance-scale sampler out corpus teacher model classifier device dtype",
     "eval classifier": "corpus out seconds batch device",
+    "bench": f"height width steps batch seconds random no-peers compile json page {OPENING}",
     "doctor": "",
 }
 """A new flag is added here too, on purpose; one that is gone breaks somebody's script."""

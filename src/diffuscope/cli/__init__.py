@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval sheet": ("diffuscope.cli.eval:contact_sheet", "generate a contact sheet of 64 fixed prompts"),
     "eval preset": ("diffuscope.cli.eval:preset", "score samplers, steps and guidance scales, to choose a preset"),
     "eval classifier": ("diffuscope.cli.eval:classifier", "train the independent classifier of the scores"),
+    "bench": ("diffuscope.cli.bench:bench", "measure how fast a model is on this machine, beside other programs"),
     "doctor": ("diffuscope.cli.doctor:doctor", "check this machine, and suggest what would make it faster"),
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""

@@ -1,0 +1,1 @@
+"""What this machine does with a model: each network, whole calls, memory, and other programs in the same run."""
