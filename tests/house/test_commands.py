@@ -33,6 +33,7 @@ FLAGS = {
     "samplers": "",
     "schema": "",
     "explain": f"{PROMPT} batch-size {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
+    "inspect": f"{PROMPT} {SAMPLING} strength model {OPENING} kind options out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae initial seconds stop-after scenes device",
     "eval": "towers count out sheet corpus teacher model classifier device dtype",

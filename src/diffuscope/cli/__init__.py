@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "samplers": ("diffuscope.cli.samplers:samplers", "list the samplers: order, network calls per step, noise"),
     "schema": ("diffuscope.cli.schema:schema", "print the JSON Schema of a call's options"),
     "explain": ("diffuscope.cli.explain:explain", "write a page that shows how a model generates one image"),
+    "inspect": ("diffuscope.cli.inspect:inspect", "write the tensors of an experiment on one call"),
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector images"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
     "eval": ("diffuscope.cli.eval:evaluate", "score a model: autoencoder, retrieval, colours, tag words"),

@@ -148,31 +148,32 @@ def _instance(kind: type[Any], flags: list[Flag], texts: dict[str, Any]) -> Any:
         if text not in (False, None, ABSENT):
             *path, name = flag.argument.split(".")
             owner = values.setdefault(path[0], {}) if path else values
-            value = _value(text, flag)
+            value = value_of(text, flag)
             owner[name] = value if path else conformed(value, flag.option.annotation, flag.argument)
     return kind(**values)
 
 
-def _value(text: Any, flag: Flag) -> Any:
+def value_of(text: Any, flag: Flag) -> Any:
     """The value of a flag's text: a number, a choice, a list, NAME=VALUE pairs, or the text itself."""
     kinds = members(flag.option.annotation)
     if isinstance(text, bool):
         return text
-    if any(is_mapping(get_origin(kind)) for kind in kinds):
-        return dict(_pair(each, flag) for each in text)
+    if is_mapping(get_origin(kinds[0])):
+        inner = members(get_args(kinds[0])[1])
+        return dict(_pair(each, flag, inner) for each in text)
     if isinstance(text, tuple):
         inner = get_args(kinds[0])[0]
         return [_scalar(each, members(inner)) for each in text]
-    if "," in text and any(_is_open(kind) and members(get_args(kind)[0])[0] in (int, float) for kind in kinds):
+    if "," in text and any(_is_list(kind) and members(get_args(kind)[0])[0] in (int, float) for kind in kinds):
         return [_scalar(each, (int, float)) for each in text.split(",")]
     return _scalar(text, kinds)
 
 
-def _pair(text: str, flag: Flag) -> tuple[str, Any]:
+def _pair(text: str, flag: Flag, kinds: tuple[Any, ...]) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InputError(flag.argument, text, "NAME=VALUE, such as eta=0.5")
-    return name, _scalar(value, (bool, int, float))
+    return name, _scalar(value, kinds)
 
 
 def _scalar(text: str, kinds: tuple[Any, ...]) -> Any:
@@ -187,10 +188,15 @@ def _scalar(text: str, kinds: tuple[Any, ...]) -> Any:
     return text
 
 
+def _is_list(kind: Any) -> bool:
+    """Whether a type is a sequence."""
+    return get_origin(kind) is not Literal and len(get_args(kind)) > 0
+
+
 def _is_open(kind: Any) -> bool:
     """Whether a type is a sequence of any length."""
     args = get_args(kind)
-    return get_origin(kind) is not Literal and len(args) > 0 and (len(args) == 1 or args[-1] is Ellipsis)
+    return _is_list(kind) and (len(args) == 1 or args[-1] is Ellipsis)
 
 
 def _parser(flags: list[Flag], positional: str, otherwise: str) -> type[Any]:

@@ -90,7 +90,7 @@ def test_maps_that_would_not_fit_are_averaged_or_left_out(tiny: Pipeline) -> Non
     full = whole.tensors()[CROSS].float() * whole.tensors()[f"{CROSS}.scale"][..., None, None]
     pooled = torch.nn.functional.avg_pool2d(full.mean(1), 2)
     torch.testing.assert_close(maps[:, 0].float() * scale[:, 0, :, None, None], pooled, rtol=0.05, atol=1.5)
-    some = SelfAttentionRecord(budget=70_000)
+    some = SelfAttentionRecord(budget=420_000)
     tiny(PROMPT, tap=some, **CALL | {"num_inference_steps": 4})
     assert 0 < len(some.kept_calls) < 4
     with refused("budget"):
