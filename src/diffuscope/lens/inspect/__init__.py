@@ -5,6 +5,6 @@
 """
 
 from diffuscope.lens.inspect.base import Inspected, Inspection, Seen
-from diffuscope.lens.inspect.table import KINDS, begin, inspect
+from diffuscope.lens.inspect.table import KINDS, about_of, begin, inspect
 
-__all__ = ["KINDS", "Inspected", "Inspection", "Seen", "begin", "inspect"]
+__all__ = ["KINDS", "Inspected", "Inspection", "Seen", "about_of", "begin", "inspect"]

@@ -76,7 +76,7 @@ def self_attention(pipe: Pipeline, request: Request, options: NoOptions) -> Insp
     return Inspection(
         [call],
         lambda seen: pictures(seen) | record.tensors(),
-        lambda: {"calls_per_step": counts, "calls": list(record.kept_calls)},
+        lambda: {"calls_per_step": counts, "kept_calls": list(record.kept_calls)},
     )
 
 

@@ -18,6 +18,7 @@ from diffuscope.lens.recording import Record
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.guidance import SCALES
+from diffuscope.pipeline.taps import matching
 from diffuscope.prompt.positions import token_positions
 from diffuscope.request import PositiveScale, Request
 from diffuscope.schema import Options
@@ -56,6 +57,8 @@ def ablation(pipe: Pipeline, request: Request, options: Switch) -> Inspection:
         names = [f"{name}.weights" for name in names]
     elif options.heads is not None:
         names = [f"{name}.head_out" for name in names]
+    for name in names:
+        matching(name, list(pipe.components.networks.values()))  # refused here, not when it runs
     counts = calls_per_step(pipe, call_of(request))
     stop = sum(counts) if options.last is None else options.last + 1
     if options.first >= stop:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from diffuscope import __version__
 from diffuscope.errors import DiffuscopeError
 from diffuscope.serve.engine import Engine
-from diffuscope.serve.http import native, openai, page
+from diffuscope.serve.http import inspections, native, openai, page
 from diffuscope.serve.http.errors import RETRY_SECONDS, answer
 from diffuscope.serve.http.guard import Guard
 
@@ -25,6 +25,7 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
     """
     app = FastAPI(title="diffuscope", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi")
     app.include_router(native.router(engine))
+    app.include_router(inspections.router(engine))
     app.include_router(openai.router(engine))
     app.include_router(page.router(key))
 

@@ -1,0 +1,109 @@
+"""Inspections over HTTP have the tensors of the function, and what is of others is not shown."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load
+from starlette.testclient import TestClient
+
+from diffuscope.lens.inspect import KINDS, inspect
+from diffuscope.serve import Engine
+from diffuscope.serve.http.app import application
+
+FOX = {"prompt": "a red fox", "seed": 3, "num_inference_steps": 2}
+OPTIONS = {
+    "blend": {"to": "a blue cup", "count": 2},
+    "ablation": {"names": "unet.mid.*.cross_attn", "strength": 0.5},
+    "ablation-map": {"bands": 1},
+    "prompt-to-prompt": {"edit": "a blue fox"},
+    "colour": {"colour": [0.9, 0.1, 0.1]},
+}
+
+
+@pytest.fixture(scope="module")
+def client(tiny):
+    engine = Engine(tiny, running=2)
+    yield TestClient(application(engine), base_url="http://localhost", raise_server_exceptions=False)
+    engine.stop(drain=False)
+
+
+def made(client, kind):
+    answer = client.post("/api/v1/inspections", json={"kind": kind, "request": FOX, "options": OPTIONS.get(kind, {})})
+    assert answer.status_code == 202, answer.text
+    job = answer.json()["id"]
+    client.get(f"/api/v1/jobs/{job}/events")  # to its end
+    return job
+
+
+def metadata(content):
+    return json.loads(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["diffuscope"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_are_those_of_the_function(client, tiny, kind):
+    job = made(client, kind)
+    answer = client.get(f"/api/v1/inspections/{job}/tensors")
+    assert "immutable" in answer.headers["cache-control"]
+    expected = inspect(tiny, kind, "a red fox", seed=3, num_inference_steps=2, options=OPTIONS.get(kind))
+    tensors = load(answer.content)
+    assert tensors.keys() == expected.tensors.keys()
+    for name, value in tensors.items():
+        if value.dtype == torch.uint8:
+            assert (value.int() - expected[name].int()).abs().max() <= 1, name
+        else:
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4)
+    assert metadata(answer.content) == json.loads(json.dumps(expected.about))
+    described = client.get(f"/api/v1/inspections/{job}").json()
+    assert (described["state"], described["kind"], described["done"]) == ("done", kind, described["calls"])
+    assert described["shapes"] == {name: list(value.shape) for name, value in expected.tensors.items()}
+
+
+def test_tensors_are_there_while_it_runs(client):
+    body = {"kind": "attention", "request": FOX | {"num_inference_steps": 60}}
+    job = client.post("/api/v1/inspections", json=body).json()["id"]
+    counts = []
+    while client.get(f"/api/v1/jobs/{job}").json()["state"] in ("queued", "running"):
+        answer = client.get(f"/api/v1/inspections/{job}/tensors")
+        counts += [len(value) for name, value in load(answer.content).items() if name.endswith("scale")]
+    assert counts == sorted(counts)
+    assert any(0 < count < 60 for count in counts)
+
+
+def test_the_kinds_are_described(client):
+    kinds = client.get("/api/v1/inspections").json()
+    assert kinds.keys() == KINDS.keys()
+    assert "strength" in kinds["ablation"]["options"]["properties"]
+
+
+@pytest.mark.parametrize(
+    ("body", "argument"),
+    [
+        ({"kind": "magic"}, "kind"),
+        ({"kind": "ablation", "options": {"strenght": 1}}, "strenght"),
+        ({"kind": "ablation", "options": {"names": "unet.nothing"}}, "tap"),
+        ({"kind": "attention", "request": {"prompt": ["a", "b"]}}, "prompt"),
+        ({"kind": "attention", "request": {"prompt": "a fox", "stepz": 1}}, "stepz"),
+        ({"kind": "blend", "options": {"count": 99}}, "count"),
+    ],
+)
+def test_an_impossible_inspection_names_its_argument(client, body, argument):
+    answer = client.post("/api/v1/inspections", json={"request": FOX} | body)
+    assert answer.status_code == 422
+    assert argument in json.dumps(answer.json()["error"])
+
+
+def test_modules_have_shapes_histograms_and_source(client):
+    modules = {each["name"]: each for each in client.get("/api/v1/modules").json()}
+    assert modules["unet.mid.attn.0"]["source"]
+    assert "class Transformer" in client.get("/api/v1/modules/unet.mid.attn.0/source").json()["text"]
+    assert sum(client.get("/api/v1/modules/unet.conv_in.weight/histogram").json()["counts"]) > 0
+    for name in ("unet.conv_in", "..%2F..%2Fetc%2Fpasswd", "unet.nothing"):
+        answer = client.get(f"/api/v1/modules/{name}/source")
+        assert answer.status_code in (404, 422)
+        assert "root" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["", "/tensors"])
+def test_what_is_not_there_is_not_found(client, path):
+    assert client.get(f"/api/v1/inspections/nothing{path}").status_code == 404
