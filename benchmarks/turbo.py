@@ -39,7 +39,8 @@ from diffuscope.evaluate.classifier import predict, read_classifier
 from diffuscope.evaluate.retrieval import features
 from diffuscope.evaluate.scores import device_name
 from diffuscope.feature_net import load_efficientnet
-from diffuscope.loading import choose_device, load_network, shipped_models
+from diffuscope.loading import choose_device, load_network
+from diffuscope.model_files import shipped_models
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet

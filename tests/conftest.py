@@ -62,7 +62,7 @@ def tiny() -> Pipeline:
 @pytest.fixture
 def registry() -> Iterator[None]:
     """What a test registers as a sampler is gone after it."""
-    tables = (samplers.TABLE, samplers.SAMPLERS, samplers.table._BY_PLAIN_NAME)
+    tables = (samplers.TABLE, samplers.SAMPLERS)
     kept = [dict(table) for table in tables]
     yield
     for table, before in zip(tables, kept, strict=True):

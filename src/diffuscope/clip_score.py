@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffuscope import loading
+from diffuscope import loading, model_files
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchError
 from diffuscope.feature_net import load_efficientnet, shipped_path
@@ -138,7 +138,7 @@ def load_clip_score(
         WeightsError: a file is damaged, or the files do not belong together.
     """
     device = loading.choose_device(device)
-    model = loading.find("emoji" if folder is None else folder)
+    model = model_files.find("emoji" if folder is None else folder)
     if feature_net is None and not shipped_path().is_file():
         raise ModelNotFoundError(f"no weights at {shipped_path()}, a file of the package; install diffuscope again")
     path = model / TOWERS

@@ -18,14 +18,12 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from diffuscope.config import MAX_PIXELS
 from diffuscope.errors import ImageError, InputError, Unquoted
 from diffuscope.output import check_output, replacing
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What is read. Every other decoder would be one more way in for a hostile file."""
-
-MAX_PIXELS = 1 << 26
-"""Larger images (67 million pixels, 200 MB as RGB) are refused by their header, before decoding."""
 
 MAX_BYTES = 1 << 30
 """Longer files are refused; an image of that many pixels has a third."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffuscope import hub, library
+from diffuscope import model_files
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.errors import InputError, ModelNotFoundError, WeightsError, nearest
-from diffuscope.model_source import DTYPE_ALIASES
+from diffuscope.errors import InputError, WeightsError
+from diffuscope.model_source import DEVICES, check_device, check_dtype
 from diffuscope.models.added_words import AddedWord
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -30,10 +30,6 @@ from diffuscope.weights.store.old_names import current_names
 from diffuscope.weights.store.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
-INDEX = "model_index.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICES = ("cuda", "mps", "xpu", "cpu")
-"""In the order of preference of "auto"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +57,7 @@ class Components:
     @property
     def networks(self) -> dict[str, Network]:
         """The model's networks by name, in the order of their use."""
-        return {part: getattr(self, part) for part in parts(self.config)}
+        return {part: getattr(self, part) for part in model_files.parts(self.config)}
 
     @property
     def towers(self) -> tuple[tuple[Tokenizer, TextEncoder], ...]:
@@ -70,12 +66,6 @@ class Components:
         if self.tokenizer_2 is None or self.text_encoder_2 is None:
             return (first,)
         return first, (self.tokenizer_2, self.text_encoder_2)
-
-
-def parts(config: ModelConfig) -> tuple[str, ...]:
-    """The names of a model's networks."""
-    second = () if config.text_encoder_2 is None else ("text_encoder_2",)
-    return ("text_encoder", *second, "unet", "vae")
 
 
 def load_components(
@@ -109,13 +99,13 @@ def load_components(
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    path = find(name_or_path, models_dir)
+    path = model_files.find(name_or_path, models_dir)
     store = open_store(path, allow_pickle=allow_pickle) if path.is_file() else None
     if store is None and family is not None:
         raise InputError("family", family, "None for a folder, which has its own configuration")
-    description = describe_folder(path) if store is None else describe_file(store, family)
+    description = model_files.describe_folder(path) if store is None else describe_file(store, family)
     config = description.config
-    paths = weight_files(path, config, allow_pickle=allow_pickle) if store is None else {}
+    paths = model_files.weight_files(path, config, allow_pickle=allow_pickle) if store is None else {}
     networks = _networks(path, config)
     for part, network in networks.items():
         target = torch.float32 if _overflows(network, dtype) else dtype
@@ -124,7 +114,7 @@ def load_components(
         else:
             stores = [open_store(shard, allow_pickle=allow_pickle) for shard in paths[part]]
             tensors = _folder_tensors(stores, part, config, target, device)
-            tensors = tensors if is_own(path) else from_diffusers(tensors, network.config)
+            tensors = tensors if model_files.is_own(path) else from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part][0] if store is None else path))
         _ready(network, device, target)
     tokenizers = {
@@ -134,9 +124,9 @@ def load_components(
     }
     config = replace(config, base=None)  # the components are whole
     opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
-    name = None if str(name_or_path) in shipped_models() else _file_name(name_or_path, path)
+    name = None if str(name_or_path) in model_files.shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
-    words = own_config.read_words(path) if store is None and is_own(path) else frozenset()
+    words = own_config.read_words(path) if store is None and model_files.is_own(path) else frozenset()
     return replace(found, words=words, notes=description.notes, files=tuple(opened_files), file_name=name)
 
 
@@ -174,38 +164,6 @@ def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
 def _overflows(network: Network, dtype: torch.dtype) -> bool:
     """Whether the network's activations overflow in the dtype, like those of SDXL's VAE in float16."""
     return isinstance(network, VAE) and network.config.upcast and dtype == torch.float16
-
-
-def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | None = None) -> Path:
-    """The folder or single file of a model; a hub id is fetched into the cache."""
-    path = Path(name_or_path)
-    shipped = shipped_models()
-    if str(name_or_path) in shipped:
-        return shipped[str(name_or_path)]
-    if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it is False for impossible names)
-        return path
-    if not os.path.isdir(path):  # noqa: PTH112
-        if models_dir is not None:
-            return library.find(models_dir, str(name_or_path))
-        if isinstance(name_or_path, str) and hub.is_id(name_or_path):
-            return hub.fetch(name_or_path)
-        known = ", ".join(map(repr, shipped)) or "none yet"
-        raise ModelNotFoundError(
-            f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({known}). "
-            f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
-        )
-    library.check_readable(path)
-    if not any((path / name).is_file() for name in (own_config.FILE, INDEX)):
-        raise ModelNotFoundError(
-            f"{path} is no model: it has neither {own_config.FILE} (our layout) nor {INDEX} (diffusers)"
-        )
-    return path
-
-
-def shipped_models() -> dict[str, Path]:
-    """Name -> folder of the models in the package."""
-    assets = Path(str(resources("diffuscope"))) / "assets"
-    return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{own_config.FILE}"))}
 
 
 def load_network(
@@ -269,10 +227,9 @@ def choose_device(device: str | torch.device) -> torch.device:
     }
     if device == "auto":
         return torch.device(next(name for name in DEVICES if available[name]))
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError("device", device, f"auto, {', '.join(DEVICES)}, or one such as cuda:1") from error
+    if isinstance(device, str):
+        check_device(device)
+    chosen = torch.device(device)
     if not available.get(chosen.type, False):
         names = ", ".join(name for name in DEVICES if available[name])
         raise InputError("device", str(device), f"auto or a device of this machine: {names}")
@@ -288,17 +245,10 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             return torch.float32
         native = device.type == "xpu" or (device.type == "cuda" and torch.cuda.is_bf16_supported(False))
         return torch.bfloat16 if native else torch.float16
-    if isinstance(dtype, torch.dtype) and dtype in DTYPES.values():
-        return dtype
-    if isinstance(dtype, str) and dtype in DTYPES:
-        return DTYPES[dtype]
-    hint = f"Write {DTYPE_ALIASES[dtype]!r}" if isinstance(dtype, str) and dtype in DTYPE_ALIASES else ""
-    raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}", hint)
-
-
-def describe_folder(folder: Path) -> Description:
-    """The config of a model's folder in either layout, and what of its files is not used."""
-    return Description(own_config.read(folder)) if is_own(folder) else diffusers_folder.describe(folder)
+    name = str(dtype).removeprefix("torch.")
+    check_dtype(name)
+    chosen: torch.dtype = getattr(torch, name)
+    return chosen
 
 
 def describe_file(store: Store, family: str | None = None) -> Description:
@@ -312,44 +262,13 @@ def describe_file(store: Store, family: str | None = None) -> Description:
     return Description(config, single_file.notes(store, config))
 
 
-def is_own(folder: Path) -> bool:
-    """Whether a model's folder is in our layout; one of diffusers may have a config.json beside its index."""
-    return (folder / own_config.FILE).is_file() and not (folder / INDEX).is_file()
-
-
-def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = False) -> dict[str, tuple[Path, ...]]:
-    """The file, or the shards, of each network of a model in a folder of either layout."""
-    if not is_own(folder):
-        subfolders = {part: diffusers_folder.subfolder(config, part) for part in parts(config)}
-        return {
-            part: diffusers_folder.find_weights(folder, subfolder, allow_pickle=allow_pickle)
-            for part, subfolder in subfolders.items()
-        }
-    paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
-    if config.base is not None:
-        paths |= {part: base_folder(config) / path.name for part, path in paths.items() if not path.is_file()}
-    missing = [path.name for path in paths.values() if not path.is_file()]
-    if missing:
-        raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
-    return {part: (path,) for part, path in paths.items()}
-
-
-def base_folder(config: ModelConfig) -> Path:
-    """The folder of the shipped model that completes a model's folder."""
-    shipped = shipped_models()
-    if config.base not in shipped:
-        known = ", ".join(map(repr, shipped))
-        raise ModelNotFoundError(f"the model is a change of {config.base!r}, expected one of the shipped ones: {known}")
-    return shipped[config.base]
-
-
 def _base_tensors(config: ModelConfig, part: str) -> dict[str, Tensor]:
     """The tensors that a packed difference is added to."""
     if config.base is None:
         raise WeightsError(
             f"the file of {part} is a difference, and {own_config.FILE} names no base; save the model again"
         )
-    return current_names(packing.read(base_folder(config) / f"{part}.safetensors"))
+    return current_names(packing.read(model_files.base_folder(config) / f"{part}.safetensors"))
 
 
 def _read(store: Store, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
@@ -365,7 +284,7 @@ def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None
 def _tokenizer(folder: Path, part: str, config: ModelConfig) -> Tokenizer:
     """The tokenizer of a text encoder: CLIP's merges if the folder has none, and the words that were added to it."""
     encoder: TextEncoderConfig = getattr(config, part)
-    subfolder = part if is_own(folder) else diffusers_folder.subfolder(config, part)
+    subfolder = part if model_files.is_own(folder) else diffusers_folder.subfolder(config, part)
     found = tokenizer_files.read(folder / subfolder.replace("text_encoder", "tokenizer"))
     tokenizer = Tokenizer(found.merges, length=encoder.positions, pad=encoder.pad, vocabulary=encoder.vocabulary)
     found.check(tokenizer.tokens, tokenizer.merges if found.listed else ())

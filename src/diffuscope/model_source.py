@@ -1,9 +1,11 @@
 """The options of opening a model, each stated once. Imports no torch."""
 
+import re
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from diffuscope.config import Prediction
+from diffuscope.config import FAMILIES, PRESETS, Prediction
+from diffuscope.errors import InputError, nearest
 from diffuscope.schema import Group
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     DType = str | torch_dtype
 else:
     Source = Device = DType = str
+
+DTYPES = ("float32", "bfloat16", "float16")
+DEVICES = ("cuda", "mps", "xpu", "cpu")
+"""In the order of preference of "auto"."""
 
 DTYPE_ALIASES = {
     "autocast": "float16",
@@ -56,3 +62,30 @@ class ModelSource:
     """folder of AUTOMATIC1111's web UI or ComfyUI, used in place: models, VAEs, LoRAs and embeddings by name"""
     allow_pickle: bool = False
     """also read pickled files (.ckpt, .pt, .bin), with a reader that builds tensors and runs no code"""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.device, str):
+            check_device(self.device)
+        if isinstance(self.dtype, str):
+            check_dtype(self.dtype)
+        if self.family is not None:
+            check_family(self.family)
+
+
+def check_device(device: str) -> None:
+    """InputError for a device that no machine has."""
+    if device != "auto" and not re.fullmatch(rf"({'|'.join(DEVICES)})(:(0|[1-9]\d?))?", device):
+        raise InputError("device", device, f"auto, {', '.join(DEVICES)}, or one such as cuda:1")
+
+
+def check_dtype(dtype: str) -> None:
+    """InputError for a dtype that no network runs in."""
+    if dtype not in ("auto", *DTYPES):
+        hint = f"Write {DTYPE_ALIASES[dtype]!r}" if dtype in DTYPE_ALIASES else ""
+        raise InputError("dtype", dtype, f"one of auto, {', '.join(DTYPES)}", hint)
+
+
+def check_family(family: str) -> None:
+    """InputError for an unknown family."""
+    if family not in PRESETS:
+        raise InputError("family", family, f"one of {', '.join(FAMILIES)}", nearest(family, FAMILIES))

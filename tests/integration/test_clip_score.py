@@ -13,7 +13,7 @@ from diffuscope.clip_score import PROJECTION, TOWERS, ClipScore, great_circle, l
 from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.images import to_images, to_pixels
 from diffuscope.lens.gradient_memory import gradient_memory
-from diffuscope.loading import shipped_models
+from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.store import packing
 from refusals import refused

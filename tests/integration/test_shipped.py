@@ -10,7 +10,7 @@ import diffuscope as ds
 from diffuscope.config import EMOJI
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.evaluate.generation import Sampling
-from diffuscope.loading import shipped_models
+from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.latent_range import LARGEST_DEVIATION, STEADY
 

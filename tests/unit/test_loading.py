@@ -10,13 +10,8 @@ import torch
 
 import diffuscope as ds
 from diffuscope.config import PRESETS, TINY
-from diffuscope.loading import (
-    choose_device,
-    choose_dtype,
-    load_network,
-    load_upscaler,
-    parts,
-)
+from diffuscope.loading import choose_device, choose_dtype, load_network, load_upscaler
+from diffuscope.model_files import parts
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import files, packing

@@ -1,5 +1,6 @@
 """Flags and checks that several commands share."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,8 @@ from typing import Annotated
 from tyro.conf import arg
 
 from diffuscope.errors import InputError
+from diffuscope.model_source import ModelSource
+from diffuscope.request import Request
 
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
@@ -30,5 +33,39 @@ AUTO = Device()
 def require_files(**files: Path | None) -> None:
     """InputError if one of the files, each under its argument's name, does not exist; None is no file."""
     for argument, path in files.items():
-        if path is not None and not path.is_file():
+        if path is not None and not os.path.isfile(path):  # noqa: PTH113 (False for impossible names)
             raise InputError(argument, str(path), "a file that exists")
+
+
+def check_call(source: ModelSource, request: Request, **files: Path | None) -> None:
+    """Refuse what cannot be before torch is imported, which takes seconds: sampler, files, model, sizes.
+
+    The sizes of a hub id, or of a file whose family its tensors tell, are left for later; so are options of samplers.
+
+    Raises:
+        InputError: an option or a file is not possible, with this model or with any.
+        ModelNotFoundError: no such model.
+        WeightsError: its configuration is damaged.
+    """
+    from diffuscope import fitting, hub, library, model_files
+    from diffuscope.config import PRESETS
+    from diffuscope.sampler_table import match
+
+    sampler, spacing = (None, None) if request.sampler is None else match(request.sampler)
+    fitting.seeds_of(request.seed, request.num_images_per_prompt)
+    require_files(**files)
+    if source.models_dir is not None:
+        library.folders(source.models_dir, "model")
+    model = model_files.DEFAULT if source.model is None else source.model
+    if source.models_dir is None and hub.is_id(str(model)):
+        return
+    path = model_files.find(model, source.models_dir)
+    if path.is_dir():
+        config = model_files.describe_folder(path).config
+    elif source.family is not None:
+        config = PRESETS[source.family]
+    else:
+        return
+    if source.vae is None:  # another may have another size of pixels per latent
+        fitting.check(config, request)
+        fitting.filled(config, request, sampler or config.preset.sampler, spacing)

@@ -90,7 +90,8 @@ def _models() -> Iterator[tuple[str, str]]:
     import torch
 
     from diffuscope.errors import DiffuscopeError
-    from diffuscope.loading import load_upscaler, shipped_models, weight_files
+    from diffuscope.loading import load_upscaler
+    from diffuscope.model_files import shipped_models, weight_files
     from diffuscope.models.tokenizer import Tokenizer
     from diffuscope.weights.layout import own_config
     from diffuscope.weights.store.headers import read_header

@@ -154,7 +154,7 @@ def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 5
 
 
 def _load(scored: Scored, towers: Path | None, on: Device) -> "tuple[Pipeline, Scorer]":
-    from diffuscope import loading
+    from diffuscope import model_files
     from diffuscope.clip_score import TOWERS
     from diffuscope.evaluate.classifier import load_classifier
     from diffuscope.evaluate.eval_data import EvalData
@@ -164,7 +164,7 @@ def _load(scored: Scored, towers: Path | None, on: Device) -> "tuple[Pipeline, S
 
     require_files(corpus=scored.corpus, teacher=scored.teacher, classifier=scored.classifier)
     pipe = load(scored.model, device=on.device, dtype=on.dtype)
-    own_towers = loading.find(scored.model) / TOWERS
+    own_towers = model_files.find(scored.model) / TOWERS
     if towers is None and own_towers.is_file():
         towers = own_towers
     feature_net = load_efficientnet(scored.teacher).to(pipe.device)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+from diffuscope.cli.common import check_call
 from diffuscope.cli.flags import command
 from diffuscope.cli.generate import AdapterFlags, ImageFlags, load_adapters
 from diffuscope.cli.terminal import say
@@ -30,6 +31,7 @@ def explain(
         raise InputError("out", str(report.out), "a name that ends in .html")
     if not report.out.parent.is_dir():
         raise OutputError(f"cannot write {report.out}: there is no folder {report.out.parent}; make it first")
+    check_call(source, request, image=images.image, mask_image=images.mask_image)
 
     from diffuscope.lens.explain import explain as page
     from diffuscope.output import replacing

@@ -1,10 +1,12 @@
 """``diffuscope generate``: images from a prompt."""
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from diffuscope.cli.common import check_call
 from diffuscope.cli.flags import command
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError, OutputError
@@ -28,6 +30,10 @@ class ImageFlags:
     mask_image: Path | None = None
     """inpainting: a mask of the image's aspect ratio; the masked area is white"""
 
+    def __post_init__(self) -> None:
+        if self.mask_image is not None and self.image is None:
+            raise InputError("image", None, "an image file with mask_image")
+
 
 @dataclass(frozen=True)
 class AdapterFlags:
@@ -37,6 +43,13 @@ class AdapterFlags:
     """folder of the LoRAs that prompts name as <lora:name:0.8>"""
     embedding: tuple[Path, ...] = ()
     """textual-inversion files; the prompts name each by its trigger word"""
+
+    def __post_init__(self) -> None:
+        if self.lora_dir is not None and not os.path.isdir(self.lora_dir):  # noqa: PTH112 (False for impossible names)
+            raise InputError("lora_dir", str(self.lora_dir), "a folder that exists, with LoRA files")
+        for path in self.embedding:
+            if not os.path.exists(path):  # noqa: PTH110
+                raise InputError("embedding", str(path), "a file that exists")
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ def generate(
         check_output(output.preview, "preview")
     if output.film is not None:
         _check_film(output.film)
+    check_call(source, request, image=images.image, mask_image=images.mask_image)
 
     from tqdm import tqdm
 

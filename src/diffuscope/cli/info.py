@@ -105,14 +105,14 @@ def _tensors(header: "Header", path: Path) -> list[str]:
 
 
 def _model(name: str, allow_pickle: bool) -> list[str]:
-    from diffuscope import loading
+    from diffuscope import model_files
     from diffuscope.config import PRESETS
     from diffuscope.weights.identify.families import judged
     from diffuscope.weights.identify.signatures import Signature
     from diffuscope.weights.store.stores import open_store
 
-    folder = loading.find(name)
-    is_own, description = loading.is_own(folder), loading.describe_folder(folder)
+    folder = model_files.find(name)
+    is_own, description = model_files.is_own(folder), model_files.describe_folder(folder)
     config = description.config
     lines = [
         f"{folder}: the model {config.name!r}, in {'our layout' if is_own else 'the layout of diffusers'}",
@@ -124,7 +124,7 @@ def _model(name: str, allow_pickle: bool) -> list[str]:
     family = [name for name in shaped if PRESETS[name].schedule.prediction == config.schedule.prediction]
     lines += [f"  family: {' or '.join(family or shaped)}"] if shaped else []
     lines += [f"  because {reason}" for reason in (evidence if shaped else ())]
-    for part, paths in loading.weight_files(folder, config, allow_pickle=allow_pickle).items():
+    for part, paths in model_files.weight_files(folder, config, allow_pickle=allow_pickle).items():
         headers = [(open_store(path, allow_pickle=allow_pickle).header, path) for path in paths]
         lines += [f"  {part}: {_tensors(header, path)[0].strip()}" for header, path in headers]
     lines += [f"  {note}" for note in description.notes]

@@ -38,14 +38,14 @@ def describe(folder: Path) -> list[str]:
 
 def _entry(path: Path) -> tuple[str, str]:
     """The kind of a file or model folder, and what else is known of it."""
-    from diffuscope import loading
+    from diffuscope import model_files
     from diffuscope.errors import DiffuscopeError, shortened
     from diffuscope.weights.identify.families import identify
     from diffuscope.weights.store.stores import open_store
 
     try:
         if path.is_dir():
-            config = loading.describe_folder(path).config
+            config = model_files.describe_folder(path).config
             return (
                 "model",
                 f"a folder, {config.preset.width}x{config.preset.height}, predicts {config.schedule.prediction}",

@@ -7,6 +7,7 @@ nothing (activation, prediction type). Variants are made with ``dataclasses.repl
 from diffuscope.config.families import EMOJI, FAMILIES, PRESETS, SD15, SDXL, TINY, narrow
 from diffuscope.config.model import (
     LARGEST,
+    MAX_PIXELS,
     REFINER_SIZES,
     SDXL_SIZES,
     SPACINGS,
@@ -26,6 +27,7 @@ __all__ = [
     "EMOJI",
     "FAMILIES",
     "LARGEST",
+    "MAX_PIXELS",
     "PRESETS",
     "REFINER_SIZES",
     "SD15",

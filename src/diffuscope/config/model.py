@@ -18,6 +18,9 @@ FinalSigma = Literal["zero", "sigma_min"]  # where a run ends: without noise, or
 LARGEST = 1_000_000
 """The largest noise level, guidance scale and threshold of a call; float32 overflows not far above their squares."""
 
+MAX_PIXELS = 1 << 26
+"""Of an image: larger ones (67 million pixels, 200 MB as RGB) are neither made nor read."""
+
 MOST_TRAIN_STEPS = 100_000
 SDXL_SIZES, REFINER_SIZES = 6, 5  # how many sizes and scores stand beside the pooled text
 INPUTS = {5: "depth2img", 7: "an upscaler"}

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from diffuscope.config import LARGEST, SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
 from diffuscope.diffusion.samplers.contract import Sampler
-from diffuscope.diffusion.samplers.table import SamplerInfo, Timesteps, find
+from diffuscope.diffusion.samplers.table import SamplerInfo, find
 from diffuscope.diffusion.timesteps import edm_time, sigma_to_t, t_to_log_sigma
 from diffuscope.errors import InputError
+from diffuscope.sampler_table import Timesteps
 from diffuscope.types import Levels
 
 ZERO_SNR_ALPHA = 2.0**-24

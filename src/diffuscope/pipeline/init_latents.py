@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffuscope import fitting
 from diffuscope.config import LARGEST
 from diffuscope.diffusion.inpaint import KnownArea
 from diffuscope.diffusion.noise import PerImageNoise
@@ -16,7 +17,7 @@ from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, op
 from diffuscope.loading import Components
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import Call
-from diffuscope.pipeline.plan import Plan, seeds_of
+from diffuscope.pipeline.plan import Plan
 from diffuscope.types import Levels, Tap
 
 MASK_THRESHOLD = 128
@@ -136,7 +137,7 @@ def noised(latents: Tensor, sigma: float | None, seed: int | Sequence[int] | Non
         raise InputError("latents", latents, "latents of shape [N,C,h,w]")
     if sigma is None or not 0 <= sigma <= LARGEST:
         raise InputError("sigma", sigma, f"a noise level from 0 to {LARGEST:,}")
-    noise = PerImageNoise(seeds_of(seed, len(latents))).draw(latents.shape[1:])
+    noise = PerImageNoise(fitting.seeds_of(seed, len(latents))).draw(latents.shape[1:])
     return latents + sigma * noise.to(latents)
 
 

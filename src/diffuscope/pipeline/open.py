@@ -4,7 +4,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from diffuscope import library, loading
+from diffuscope import library, loading, model_files
 from diffuscope.config import Prediction
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.loading import Components
@@ -17,12 +17,10 @@ from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
 from diffuscope.weights.layout import diffusers_folder
 
-DEFAULT_MODEL = "emoji"
-
 
 def open_model(source: ModelSource) -> Pipeline:
     """The Pipeline of a ModelSource; see ``load``."""
-    model = DEFAULT_MODEL if source.model is None else source.model
+    model = model_files.DEFAULT if source.model is None else source.model
     device = loading.choose_device(source.device)
     dtype = loading.choose_dtype(source.dtype, device)
     if source.fast is not False:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope import loading
+from diffuscope import fitting, loading
 from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
@@ -34,7 +34,7 @@ from diffuscope.pipeline.inputs import Call, OutputType
 from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.notes import notes_before, size_note
-from diffuscope.pipeline.plan import Plan, plan, seeds_of, texts_of, untagged
+from diffuscope.pipeline.plan import Plan, plan, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import ArrayResult, Result
 from diffuscope.pipeline.run import Run, sampler_steps
@@ -226,7 +226,7 @@ class Pipeline:
         if note := size_note(self.config, images[0].height, images[0].width):
             warnings.warn(f"image: {note}", stacklevel=3)
         shape = (channels, images[0].height // factor, images[0].width // factor)
-        noise = PerImageNoise(seeds_of(seed, len(images))).draw(shape) if sample else None
+        noise = PerImageNoise(fitting.seeds_of(seed, len(images))).draw(shape) if sample else None
         return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [])
 
     def add_noise(

@@ -1,21 +1,20 @@
 """A call against a model: everything that can be checked and filled in before a network runs."""
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import Parameter
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from annotated_types import MinLen
 from torch import Generator, Tensor
 
-from diffuscope.config import REFINER_SIZES, ModelConfig, Preset
+from diffuscope import fitting
+from diffuscope.config import ModelConfig, Preset
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.guidance import OnGuidance
-from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
+from diffuscope.diffusion.samplers import SamplerInfo
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
-from diffuscope.images import MAX_PIXELS
 from diffuscope.pipeline import generators, guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
@@ -27,8 +26,6 @@ from diffuscope.types import Conditioning, Levels
 T = TypeVar("T")
 
 MAX_IMAGES = 1024
-AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
-"""From 0 to 10: what SDXL's refiner reads for the prompt and for the negative prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +90,17 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     Raises:
         InputError: an option is not possible with this model.
     """
+    fitting.check(config, call)
     _check_image(config, call)
     written = texts_of(call.prompt) if call.states is None else ("",) * _rows(config, call.states)
     prompts, loras = untagged(written)
     images = _images(call, len(prompts))
     drawing = generators.per_image(call.generator, images)
     replayable = generators.are_seeds(drawing)
-    seeds = generators.seeds(drawing) if drawing else seeds_of(call.seed, images)
+    seeds = generators.seeds(drawing) if drawing else fitting.seeds_of(call.seed, images)
     sampler = samplers.find(config.preset.sampler if call.sampler is None else call.sampler)
-    preset = _filled(config, call, sampler)
+    preset = fitting.filled(config, _sized(config, call), sampler.info.name, sampler.spacing)
+    preset = replace(preset, sampler_options=_sampler_options(preset.sampler_options, sampler.info))
     levels = schedule.levels(
         preset.num_inference_steps, sampler=sampler.info.function, sigmas=preset.sigmas, final_sigma=preset.final_sigma
     )
@@ -115,9 +114,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
     if call.tap is not None and (call.batch_size or MAX_IMAGES) < len(seeds):
         raise InputError("tap", call.tap, f"None with batch_size below {len(seeds)}, the number of images")
-    if call.clip_skip > (most := _skippable(config)):
-        raise InputError("clip_skip", call.clip_skip, f"a whole number from 0 to {most}")
-    pairs, sizes, negative_sizes = _sizes(config, call, preset)
+    sizes = fitting.sizes(config, call, preset)
     if any(negative) and config.unet.guidance_dim is not None:
         hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
         raise InputError("negative_prompt", call.negative_prompt, "none", hint)
@@ -125,7 +122,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         **{option.name: getattr(call, option.name) for option in options(Request)}
         | {field.name: getattr(preset, field.name) for field in fields(Preset)}
         | {"prompt": written, "negative_prompt": None if call.negative_prompt is None else negative, "seed": seeds}
-        | pairs
+        | sizes.options
     )
     return Plan(
         request=request,
@@ -144,8 +141,8 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         planned_sigmas=planned,
         guided=guided,
         passes=1 + guided + (guided and config.edits),
-        sizes=sizes,
-        negative_sizes=negative_sizes,
+        sizes=sizes.values,
+        negative_sizes=sizes.negative,
         on_guidance=call.on_guidance,
     )
 
@@ -165,17 +162,12 @@ def _check_image(config: ModelConfig, call: Call) -> None:
     if not config.edits:
         if call.latents is not None and call.image is not None:
             raise InputError("latents", call.latents, "None with image")
-        if call.image_guidance_scale is not None:
-            got = call.image_guidance_scale
-            raise InputError("image_guidance_scale", got, f"None, since {config.name!r} does not edit images")
         return
     if call.image is None:
         raise InputError("image", None, f"the image to edit, since {config.name!r} is an InstructPix2Pix model")
     for name in ("mask_image", "denoising_start"):
         if getattr(call, name) is not None:
             raise InputError(name, getattr(call, name), f"None, since {config.name!r} edits the whole of an image")
-    if call.strength != Request.strength:
-        raise InputError("strength", call.strength, "no strength", "image_guidance_scale keeps more of the image")
 
 
 def _parts(
@@ -188,18 +180,6 @@ def _parts(
         got = Unquoted("prompts joined by AND, or with a weight after a colon")
         raise InputError("prompt", got, f"one without, since {config.name!r} compares no prompt with the negative one")
     return parts, tuple(parts_of(text, call.prompt_syntax, steps, negative=True)[0] for text in negative)
-
-
-def seeds_of(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
-    """One seed per image: ``seed + k`` for an integer, a list as it is, a random start for None."""
-    if isinstance(seed, Sequence):
-        if len(seed) != images:
-            raise InputError("seed", seed, f"one whole number, or one per image ({images})")
-        return tuple(seed)
-    first = secrets.randbelow(1 << 32) if seed is None else seed
-    if first > (1 << 63) - images:
-        raise InputError("seed", seed, f"a whole number from 0 to 2^63 - {images}")
-    return tuple(range(first, first + images))
 
 
 def texts_of(prompt: object) -> tuple[str, ...]:
@@ -248,38 +228,13 @@ def _images(call: Call, prompts: int) -> int:
     return images
 
 
-def _filled(config: ModelConfig, call: Call, found: SamplerMatch) -> Preset:
-    """The model's preset with the call's options filled in."""
-    preset, factor = config.preset, config.vae.factor
-    given: dict[str, Any] = {field.name: getattr(call, field.name) for field in fields(Preset)}
+def _sized(config: ModelConfig, call: Call) -> Call:
+    """The call with the size of its latents, unless it states one."""
     latents = call.image if isinstance(call.image, Tensor) else call.latents
-    if latents is not None and latents.ndim == 4:
-        size = {"height": latents.shape[2] * factor, "width": latents.shape[3] * factor}
-        given |= {name: pixels for name, pixels in size.items() if given[name] is None}
-    given["sampler"] = found.info.name
-    own = found.info.name == preset.sampler  # the preset's options and end are those of its sampler
-    chosen = {**preset.sampler_options, **call.sampler_options} if own else call.sampler_options
-    given["sampler_options"] = _sampler_options(chosen, found.info)
-    if call.sigmas is None:  # a fused name ("DPM++ 2M Karras") sets the schedule
-        given["sigmas"] = found.spacing
-    elif not isinstance(call.sigmas, str) and call.num_inference_steps is None:
-        given["num_inference_steps"] = len(call.sigmas) - 1
-    if not own or not isinstance(given["sigmas"] or preset.sigmas, str):
-        preset = replace(preset, final_sigma=None)
-    preset = replace(preset, **{name: value for name, value in given.items() if value is not None})
-    for name in ("height", "width"):
-        if (pixels := getattr(preset, name)) % factor:
-            below = max(pixels - pixels % factor, factor)
-            raise InputError(name, pixels, f"a multiple of {factor}, such as {below} or {below + factor}")
-    pixels = preset.height * preset.width * preset.upscale**2
-    if pixels > MAX_PIXELS:  # no program of ours would read it again
-        sides = f"{preset.width * preset.upscale}x{preset.height * preset.upscale}"
-        got, want = Unquoted(f"{preset.upscale}, so {sides}"), f"an image of at most {MAX_PIXELS:,} pixels"
-        raise InputError("upscale", got, want, "Use upscale=1 or a smaller size")
-    if preset.num_inference_steps > config.schedule.train_steps:
-        steps = config.schedule.train_steps
-        raise InputError("num_inference_steps", preset.num_inference_steps, f"a whole number from 1 to {steps}")
-    return preset
+    if latents is None or latents.ndim != 4:
+        return call
+    height, width = (side * config.vae.factor for side in latents.shape[2:])
+    return replace(call, height=call.height or height, width=call.width or width)
 
 
 def _sampler_options(given: Mapping[str, bool | float | str], sampler: SamplerInfo) -> dict[str, bool | float | str]:
@@ -317,28 +272,3 @@ def _visited(
             levels, config.schedule, denoising_end=call.denoising_end, variance_preserving=variance_preserving
         )
     return levels, planned
-
-
-def _skippable(config: ModelConfig) -> int:
-    """How many layers of every text encoder can be skipped."""
-    return min(encoder.layers - 1 - (encoder.states == "penultimate") for encoder in config.text_encoders)
-
-
-def _sizes(
-    config: ModelConfig, call: Call, preset: Preset
-) -> tuple[dict[str, tuple[int, int]], tuple[float, ...], tuple[float, ...]]:
-    """The size options, and what the U-Net reads of them: Podell et al. 2023, section 2.2."""
-    usual = (preset.height, preset.width)
-    defaults = {"original_size": usual, "crops_coords_top_left": (0, 0), "target_size": usual}
-    given = {name: getattr(call, name) for name in defaults}
-    if not config.sizes:
-        for name, value in given.items():
-            if value is not None:
-                raise InputError(name, value, "None, since only SDXL has size conditioning")
-        return {}, (), ()
-    pairs = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
-    original, crop, target = pairs.values()
-    if config.sizes == REFINER_SIZES:
-        return pairs, (*original, *crop, AESTHETIC_SCORE), (*original, *crop, NEGATIVE_AESTHETIC_SCORE)
-    sizes = (*original, *crop, *target)
-    return pairs, sizes, sizes

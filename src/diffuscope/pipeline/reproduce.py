@@ -13,7 +13,7 @@ from diffuscope import library
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
 from diffuscope.images import ImageSources, image_hash, open_image
-from diffuscope.loading import shipped_models
+from diffuscope.model_files import shipped_models
 from diffuscope.model_source import ModelSource
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.open import open_model

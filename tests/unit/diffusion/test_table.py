@@ -1,6 +1,7 @@
 import pytest
 
-from diffuscope.diffusion.samplers import TABLE, find
+from diffuscope.diffusion.samplers import SAMPLERS, TABLE, find
+from diffuscope.sampler_table import FACTS
 from refusals import refused
 
 
@@ -59,3 +60,7 @@ def test_a_name_like_no_other_tells_all(name):
 def test_each_spelling_means_one_sampler():
     names = [name.lower() for info in TABLE.values() for name in (info.name, *info.aliases)]
     assert len(names) == len(set(names))
+
+
+def test_each_row_has_its_function():
+    assert SAMPLERS.keys() == FACTS.keys()

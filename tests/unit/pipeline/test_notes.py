@@ -13,7 +13,7 @@ from diffuscope.config import EMOJI
 from diffuscope.data.corpus import Corpus, Picture
 from diffuscope.errors import WeightsError
 from diffuscope.evaluate.contact_sheet import PROMPTS
-from diffuscope.loading import shipped_models
+from diffuscope.model_files import shipped_models
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.notes import size_note

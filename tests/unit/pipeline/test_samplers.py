@@ -148,7 +148,7 @@ def test_a_function_is_a_sampler(tiny: Pipeline, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("registry")
 def test_a_registered_sampler_is_found_by_its_names(tiny: Pipeline) -> None:
-    row = SamplerInfo(half_euler, "Half Euler", aliases=("k_half",), noise="brownian", timesteps="drop_last")
+    row = SamplerInfo(half_euler, label="Half Euler", aliases=("k_half",), noise="brownian", timesteps="drop_last")
     for _ in range(2):  # as when a notebook's cell runs again
         assert samplers.register(row) is row
     call = {"prompt": "a red fox", "seed": 3, "num_inference_steps": 4, **SIZE}
@@ -173,7 +173,7 @@ def test_names_of_ours_are_not_given_away(tiny: Pipeline) -> None:
     with refused("sampler", "euler"):
         samplers.register(euler)
     with refused("sampler", "half_euler"):
-        samplers.register(SamplerInfo(half_euler, "DPM++ 2M"))
+        samplers.register(SamplerInfo(half_euler, label="DPM++ 2M"))
     assert "half_euler" not in TABLE
     assert tiny("a red fox", seed=1, sampler=SAMPLERS["euler"], **SIZE).receipt["sampler"] == "euler"
 

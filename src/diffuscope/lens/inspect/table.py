@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from diffuscope.errors import InputError, nearest
+from diffuscope.fitting import seeds_of
 from diffuscope.lens.inspect import attention, change, text
 from diffuscope.lens.inspect.base import Inspected, Inspection, Seen
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.plan import seeds_of
 from diffuscope.request import Request
 from diffuscope.schema import Options
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction
-from diffuscope.errors import InputError, WeightsError, nearest
+from diffuscope.errors import InputError, WeightsError
+from diffuscope.model_source import check_family
 from diffuscope.weights.adapter.deltas import ROLES
 from diffuscope.weights.adapter.lora_names import parse, text_dims
 from diffuscope.weights.identify.signatures import UNETS, Shapes, Signature, differences, fitting, signature
@@ -89,8 +90,8 @@ def identify(header: Header) -> Identity:
 
 def choose(header: Header, family: str | None, source: str) -> ModelConfig:
     """The config of the model in a single file; ``family`` decides where the file cannot, ``source`` is for errors."""
-    if family is not None and family not in PRESETS:
-        raise InputError("family", family, f"one of {', '.join(FAMILIES)}", nearest(family, FAMILIES))
+    if family is not None:
+        check_family(family)
     identity = identify(header)
     names = " or ".join(identity.families)
     if "edm_mean" in header.tensors:  # its latents and noise levels are others, and the file does not state them all

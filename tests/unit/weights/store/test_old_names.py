@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffuscope.config import EMOJI
-from diffuscope.loading import shipped_models
+from diffuscope.model_files import shipped_models
 from diffuscope.models.classifier import Classifier, ClassifierConfig
 from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder

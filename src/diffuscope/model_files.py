@@ -1,0 +1,91 @@
+"""The files of a model: its name as a folder or single file, its config and its weight files. Imports no torch."""
+
+import os
+from importlib.resources import files as resources
+from os import PathLike
+from pathlib import Path
+
+from diffuscope import hub, library
+from diffuscope.config import ModelConfig
+from diffuscope.errors import ModelNotFoundError, nearest
+from diffuscope.weights.layout import diffusers_folder, own_config
+from diffuscope.weights.layout.fields import Description
+
+DEFAULT = "emoji"
+"""The model where none is named."""
+
+INDEX = "model_index.json"
+
+
+def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | None = None) -> Path:
+    """The folder or single file of a model; a hub id is fetched into the cache."""
+    path = Path(name_or_path)
+    shipped = shipped_models()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    if os.path.isfile(path):  # noqa: PTH113 (unlike Path's, it is False for impossible names)
+        return path
+    if not os.path.isdir(path):  # noqa: PTH112
+        if models_dir is not None:
+            return library.find(models_dir, str(name_or_path))
+        if isinstance(name_or_path, str) and hub.is_id(name_or_path):
+            return hub.fetch(name_or_path)
+        known = ", ".join(map(repr, shipped)) or "none yet"
+        raise ModelNotFoundError(
+            f"no model {str(name_or_path)!r}: it is no file, no folder and no shipped model ({known}). "
+            f"Give a path, or a hub id as owner/name. {nearest(str(name_or_path), shipped)}".rstrip()
+        )
+    library.check_readable(path)
+    if not any((path / name).is_file() for name in (own_config.FILE, INDEX)):
+        raise ModelNotFoundError(
+            f"{path} is no model: it has neither {own_config.FILE} (our layout) nor {INDEX} (diffusers)"
+        )
+    return path
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> folder of the models in the package."""
+    assets = Path(str(resources("diffuscope"))) / "assets"
+    return {path.parent.name: path.parent for path in sorted(assets.glob(f"*/{own_config.FILE}"))}
+
+
+def describe_folder(folder: Path) -> Description:
+    """The config of a model's folder in either layout, and what of its files is not used."""
+    return Description(own_config.read(folder)) if is_own(folder) else diffusers_folder.describe(folder)
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a model's folder is in our layout; one of diffusers may have a config.json beside its index."""
+    return (folder / own_config.FILE).is_file() and not (folder / INDEX).is_file()
+
+
+def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = False) -> dict[str, tuple[Path, ...]]:
+    """The file, or the shards, of each network of a model in a folder of either layout."""
+    if not is_own(folder):
+        subfolders = {part: diffusers_folder.subfolder(config, part) for part in parts(config)}
+        return {
+            part: diffusers_folder.find_weights(folder, subfolder, allow_pickle=allow_pickle)
+            for part, subfolder in subfolders.items()
+        }
+    paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
+    if config.base is not None:
+        paths |= {part: base_folder(config) / path.name for part, path in paths.items() if not path.is_file()}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
+    return {part: (path,) for part, path in paths.items()}
+
+
+def base_folder(config: ModelConfig) -> Path:
+    """The folder of the shipped model that completes a model's folder."""
+    shipped = shipped_models()
+    if config.base not in shipped:
+        known = ", ".join(map(repr, shipped))
+        raise ModelNotFoundError(f"the model is a change of {config.base!r}, expected one of the shipped ones: {known}")
+    return shipped[config.base]
+
+
+def parts(config: ModelConfig) -> tuple[str, ...]:
+    """The names of a model's networks."""
+    second = () if config.text_encoder_2 is None else ("text_encoder_2",)
+    return ("text_encoder", *second, "unet", "vae")
