@@ -1,8 +1,10 @@
-"""What an Engine costs and gives: a lone request against the library, and many against one after the other.
+"""What an Engine costs and gives: a lone request against the library, many against one after the other and batches.
 
     python benchmarks/serve.py --out serve.json
+    python benchmarks/serve.py --model sd15 --random --requests 32 --running 16 --rows 32 --out serve.json
 
-Requests are mixed: three samplers, four numbers of steps, with and without guidance. Both sides decode and upscale.
+Requests are mixed: three samplers, four numbers of steps, with and without guidance. All sides decode and upscale.
+"Offline" are the same images in batches of one kind each, which is the most that a device does with them.
 """
 
 import json
@@ -17,9 +19,11 @@ import torch
 import tyro
 
 import diffuscope as ds
-from diffuscope.evaluate.scores import device_name
+from diffuscope import loading
+from diffuscope.bench import measure, report
+from diffuscope.config import PRESETS
 from diffuscope.serve import Engine
-from diffuscope.weights.store import documents
+from diffuscope.weights.store.documents import write_text
 
 KINDS: tuple[dict[str, Any], ...] = (
     {"sampler": "dpmpp_2m", "num_inference_steps": 12},
@@ -37,47 +41,73 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def main(
-    *, model: str = "emoji", device: str = "auto", requests: int = 16, rounds: int = 7, running: int = 8, out: Path
+    *,
+    model: str = "emoji",
+    random: bool = False,
+    device: str = "auto",
+    requests: int = 16,
+    rounds: int = 7,
+    running: int = 8,
+    rows: int = 16,
+    out: Path,
 ) -> None:
     """Measure, and write JSON.
 
     Args:
         model: what is served.
+        random: random weights; the model is a family, such as sd15.
         device: auto, cpu, cuda.
         requests: in the mix.
         rounds: of lone requests, alternating between library and engine.
         running: images that run at the same time.
+        rows: most rows of a network call.
         out: file to write.
     """
-    pipe = ds.load(model, device=device)
+    chosen = loading.choose_device(device)
+    dtype = loading.choose_dtype("auto", chosen)
+    pipe = measure.random_model(PRESETS[model], chosen, dtype) if random else ds.load(model, device=device)
     mix = [ds.Request(prompt=f"a red fox, number {k}", seed=k, **KINDS[k % len(KINDS)]) for k in range(requests)]
-    engine = Engine(pipe, running=running)
-    pipe(mix[0])
-    engine.submit(mix[0]).result()
-    library, served = [], []
-    for _ in range(rounds):
-        library.append(seconds(lambda: pipe(mix[0])))
-        served.append(seconds(lambda: engine.submit(mix[0]).result()))
-    one_by_one = seconds(lambda: [pipe(request) for request in mix])
-    calls = engine.batcher.calls, engine.batcher.joined
+    engine = Engine(pipe, running=running, rows=rows)
 
     def all_at_once() -> None:
         for job in [engine.submit(request) for request in mix]:
             job.result()
 
+    def offline() -> None:
+        for kind in range(len(KINDS)):
+            some = mix[kind :: len(KINDS)]
+            seeds = [request.seed for request in some]
+            pipe(some[0], prompt=[request.prompt for request in some], seed=seeds, batch_size=rows // 2)
+
+    for warming in (lambda: [pipe(request) for request in mix[:4]], all_at_once, all_at_once, offline):
+        warming()
+    library, served = [], []
+    for _ in range(rounds):
+        library.append(seconds(lambda: pipe(mix[0])))
+        served.append(seconds(lambda: engine.submit(mix[0]).result()))
+    one_by_one, batched = seconds(lambda: [pipe(request) for request in mix]), seconds(offline)
+    calls = engine.batcher.calls, engine.batcher.joined
     together = seconds(all_at_once)
+    rows_of_a_call = (engine.batcher.joined - calls[1]) / (engine.batcher.calls - calls[0])
     engine.stop()
-    lone = statistics.median(served) / statistics.median(library)
     document = {
-        "lone request over the library's, median": lone,
+        "lone request over the library's, median": statistics.median(served) / statistics.median(library),
         "one after the other over together": one_by_one / together,
-        "seconds": {"library": library, "engine": served, "one by one": one_by_one, "together": together},
-        "rows of a call, mean": (engine.batcher.joined - calls[1]) / (engine.batcher.calls - calls[0]),
-        "machine": device_name(pipe.device),
+        "offline batches over together": batched / together,
+        "images a second": {"served": requests / together, "offline": requests / batched},
+        "seconds": {
+            "library": library,
+            "engine": served,
+            "one by one": one_by_one,
+            "offline": batched,
+            "together": together,
+        },
+        "runs in a call, mean": rows_of_a_call,
+        "machine": report.device_name(pipe.device),
         "torch": torch.__version__,
         "command": " ".join(sys.argv),
     }
-    documents.write_text(out, json.dumps(document, indent=1) + "\n")
+    write_text(out, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
 
 

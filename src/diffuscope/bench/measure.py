@@ -65,13 +65,15 @@ def step(
     generator = torch.Generator().manual_seed(0)
     latents = [side // config.vae.factor for side in size]
     x = torch.randn(images, config.unet.in_channels, *latents, generator=generator).to(device)
-    x, when = torch.cat([x, x]).to(dtype), torch.tensor(TIME, device=device)
+    x, when = torch.cat([x, x]).to(dtype), torch.tensor(TIME)
     context = torch.randn(rows, 77, config.unet.context_dim, generator=generator).to(device, dtype)
     extra = _extra(unet, config, size, rows, generator, device, dtype)
 
+    there = when.to(device)
+
     def plain(network: UNet = unet, kind: torch.dtype = dtype) -> Tensor:
         given = extra and {key: value if key == "sizes" else value.to(kind) for key, value in extra.items()}
-        return network(x.to(kind), when, context.to(kind), extra=given)
+        return network(x.to(kind), there, context.to(kind), extra=given)
 
     report["tflop"] = operations(plain)
     report["plain"] = timer.timed(plain)
@@ -86,7 +88,7 @@ def step(
         report["fast"]["error"] = relative(fast(x, when), expected)
     if peers and unet.reads <= {"pooled", "sizes"}:
         added = {"text_embeds": extra["pooled"], "time_ids": extra["sizes"].to(dtype)} if extra else None
-        _peers(report, unet_peers(config.unet, Inputs(x, when, context, added), compiled=compiled), timer)
+        _peers(report, unet_peers(config.unet, Inputs(x, there, context, added), compiled=compiled), timer)
     return report
 
 

@@ -16,7 +16,7 @@ from diffuscope.diffusion.timesteps import edm_time, sigma_to_t
 from diffuscope.types import Denoiser, Levels
 
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""(x / sqrt(sigma^2 + 1) [B,C,H,W], timestep as a scalar tensor) -> the network's prediction [B,C,H,W]."""
+"""(x / sqrt(sigma^2 + 1) [B,C,H,W], timestep as a scalar tensor on the host) -> the prediction [B,C,H,W]."""
 
 
 def scale_input(x: Tensor, sigma: float | Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def denoiser(predict: Predict, levels: Levels, prediction: Prediction) -> Denois
     def denoise(x: Tensor, sigma: float) -> Tensor:
         time = times[sigma] if sigma in times else _time(levels, sigma)
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        output = predict(scale_input(x, sigma), torch.full((), time, dtype=dtype, device=x.device))
+        output = predict(scale_input(x, sigma), torch.full((), time, dtype=dtype))
         return x0_from(prediction, output.to(x.dtype), x, sigma)
 
     return denoise

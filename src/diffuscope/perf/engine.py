@@ -1,22 +1,28 @@
 """Which twin of a network runs: the fast one where there is a GPU, or where it was asked for, and no tap."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
-from diffuscope.models.vae import VAE
+from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf import ops
 from diffuscope.perf.graphs import Graphs, proven
 from diffuscope.perf.unet import FastUNet, Prompt
-from diffuscope.perf.vae import FastDecoder
+from diffuscope.perf.vae import FastVAE
 from diffuscope.perf.weights import Watch
 from diffuscope.types import Tap
 
 N = TypeVar("N", bound=nn.Module)
 T = TypeVar("T")
+
+TIMES = 128
+"""Timesteps, times rows, that are embedded in one product."""
+
+JOINED = (2, 4, 6, 8, 12, 16, 24, 32)
+"""Numbers of rows to which the rows of several runs are filled up."""
 
 GRAPH_PIXELS = 1 << 18
 """Output pixels up to which decoding is recorded as a graph: beyond, launches cost little and a graph much memory."""
@@ -34,7 +40,7 @@ class Engine:
         self.wanted = wanted
         self.graphs = Graphs()
         self._unet = _Laid(FastUNet, "U-Net", self.graphs)
-        self._vae = _Laid(FastDecoder, "VAE", self.graphs)
+        self._vae = _Laid(FastVAE, "VAE", self.graphs)
 
     def runs(self, network: nn.Module, tap: Tap | None) -> bool:
         """Whether the fast twin of a network runs in a call with this tap."""
@@ -60,40 +66,110 @@ class Engine:
         return found
 
     def predictor(
-        self, unet: UNet, context: Tensor, extra: Mapping[str, Tensor] | None, *, pairs: bool
+        self,
+        unet: UNet,
+        context: Tensor,
+        extra: Mapping[str, Tensor] | None,
+        *,
+        pairs: bool,
+        times: Sequence[float] = (),
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``unet`` for a text, as a function of latents [N,C,H,W] and timestep. With ``pairs`` each row comes twice.
 
-        ``context`` and ``extra`` as in ``UNet``.
+        ``context`` and ``extra`` as in ``UNet``; ``times`` are the timesteps that will be asked for.
         """
-        read: _Read | None = None
+        return self.predictions(self.reading(unet, context, extra, times), pairs=pairs)
+
+    def predictions(self, reading: "Reading", *, pairs: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """``predictor`` of what is read."""
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            nonlocal read
-            twin = self._unet.get(unet, first=read is None)
-            if read is None or read.twin is not twin:
-                read = _Read(twin, twin.read(context, extra))
-            prompt = read.prompt
+            twin, prompt = reading.now()
             shared = x[: len(x) // 2] if pairs and twin.shares else x
             return self.graphs(
-                "U-Net", lambda new, kept: twin(new[0], new[1], prompt.of(kept)), [shared, time], read.tensors
+                "U-Net",
+                lambda new, kept: twin(new[0], new[1], prompt.of(kept)),
+                [shared, reading.timed(time)],
+                reading.tensors,
             )
 
         return predict
+
+    def reading(
+        self, unet: UNet, context: Tensor, extra: Mapping[str, Tensor] | None, times: Sequence[float]
+    ) -> "Reading":
+        """What the twin reads in a run; arguments as of ``predictor``."""
+        return Reading(lambda first: self._unet.get(unet, first=first), context, extra, times)
+
+    def joined(self, unet: UNet, prompt: Prompt, rows: Sequence[Tensor]) -> Tensor:
+        """[N,...] the twin's predictions for the rows of several runs: latents, ``timed``, and their prompts' tensors.
+
+        Args:
+            unet: the network.
+            prompt: of one of the runs; the others' have the same tensors.
+            rows: [N,...] each.
+        """
+        count, twin = len(rows[0]), self._unet.get(unet, first=False)
+        most = next((size for size in JOINED if size >= count), count)  # few shapes, so few graphs
+        full = list(rows)
+        if most > count:
+            full = [torch.cat([each, each[:1].expand(most - count, *each.shape[1:])]) for each in rows]
+        found = self.graphs("U-Net", lambda new, _: twin(new[0], new[1], prompt.of(new[2:], len(new[0]))), full, [])
+        return found[:count]
 
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""
         twin = self._vae.get(vae, first=True)
         if len(latents) * latents.shape[2] * latents.shape[3] * vae.config.factor**2 > GRAPH_PIXELS:
-            return proven(twin, latents)
-        return self.graphs("VAE", lambda new, _: twin(*new), [latents], [])
+            return proven(twin.decode, latents)
+        return self.graphs("VAE", lambda new, _: twin.decode(new[0]), [latents], [])
+
+    def encode(self, vae: VAE, pixels: Tensor) -> LatentDistribution:
+        """``vae.encode``; never as a graph, since an image is encoded once."""
+        mean, logvar = proven(self._vae.get(vae, first=True).encode, pixels).chunk(2, dim=1)
+        return LatentDistribution(mean, logvar.clamp(-30, 20))
 
 
-class _Read:
-    """A prompt as a twin read it."""
+class Reading:
+    """What a U-Net's twin reads in a run: the prompt once, the timesteps of many steps in one product.
 
-    def __init__(self, twin: FastUNet, prompt: Prompt) -> None:
-        self.twin, self.prompt, self.tensors = twin, prompt, prompt.tensors
+    Attributes:
+        tensors: the prompt's; other ones after a change of the weights.
+    """
+
+    def __init__(
+        self,
+        twin: Callable[[bool], FastUNet],
+        context: Tensor,
+        extra: Mapping[str, Tensor] | None,
+        times: Sequence[float],
+    ) -> None:
+        """``twin`` returns the twin as it is now, and is told whether it is asked for the first time in the run."""
+        self._twin, self._inputs, self._times = twin, (context, extra), tuple(times)
+        self._known: tuple[FastUNet, Prompt] | None = None
+        self._rows: dict[float, Tensor] = {}
+        self.tensors: list[Tensor] = []
+
+    def now(self) -> tuple[FastUNet, Prompt]:
+        """The twin, and the prompt as it reads it."""
+        twin = self._twin(self._known is None)
+        if self._known is None or self._known[0] is not twin:
+            self._known = twin, twin.read(*self._inputs)
+            self._rows, self.tensors = {}, self._known[1].tensors
+        return self._known
+
+    def timed(self, time: Tensor) -> Tensor:
+        """[R,W] what the twin reads of a timestep; the tensor should be on the host, where its value is known."""
+        twin, prompt = self.now()
+        value = float(time)
+        if value not in self._rows:
+            rows = prompt.rows if prompt.features or prompt.added is not None else 1
+            first = self._times.index(value) if value in self._times else len(self._times)
+            block = self._times[first : first + max(1, TIMES // rows)] or (value,)
+            device = self._inputs[0].device
+            kept = twin.timed(prompt, torch.tensor(block, dtype=torch.float32).to(device))
+            self._rows = dict(zip(block, kept.unbind(), strict=True))
+        return self._rows[value]
 
 
 class _Laid(Generic[N, T]):

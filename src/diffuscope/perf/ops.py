@@ -19,6 +19,8 @@ PARTS, PROGRAMS = 512, 512
 
 _warming: list[Thread] = []
 
+_sides: dict[int, torch.cuda.Stream] = {}
+
 _packed: WeakKeyDictionary[nn.Conv2d, tuple[object, Tensor | None]] = WeakKeyDictionary()
 
 broken: str | None = None if find_spec("triton") else "it is not installed"
@@ -126,6 +128,28 @@ def _pack(layer: nn.Conv2d, x: Tensor) -> Tensor | None:
         return None
     arguments = (layer.padding, layer.stride, layer.dilation, layer.groups, tuple(x.shape))
     return reorder(layer.weight.detach(), *arguments)
+
+
+def beside(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Begin ``function`` beside what follows; calling what is returned waits for its result.
+
+    Only in a CUDA graph that is being recorded, where it becomes a branch: small products fill the processors that
+    other kernels leave idle. What it reads has to be kept until then.
+    """
+    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        result = function()
+        return lambda: result
+    main = torch.cuda.current_stream()
+    side = _sides.setdefault(main.device_index, torch.cuda.Stream(main.device))
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        found = function()
+
+    def joined() -> Tensor:
+        main.wait_stream(side)
+        return found
+
+    return joined
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Map:

@@ -40,11 +40,12 @@ class Prompt:
         """All of them, in one order."""
         return [*self.keys, *self.values, *self.features, *([] if self.added is None else [self.added])]
 
-    def of(self, tensors: Sequence[Tensor]) -> "Prompt":
-        """The same with other ``tensors``, in that order."""
+    def of(self, tensors: Sequence[Tensor], rows: int | None = None) -> "Prompt":
+        """The same with other ``tensors``, in that order, and perhaps another number of ``rows``."""
         rest = iter(tensors)
         keys, values, features = (tuple(islice(rest, len(each))) for each in (self.keys, self.values, self.features))
-        return Prompt(self.rows, keys, values, features, None if self.added is None else next(rest))
+        added = None if self.added is None else next(rest)
+        return Prompt(self.rows if rows is None else rows, keys, values, features, added)
 
 
 class FastUNet:
@@ -85,16 +86,26 @@ class FastUNet:
         features, added = self.unet.conditioning(extra, context.dtype)
         return Prompt(len(context), tuple(k for k, _ in pairs), tuple(v for _, v in pairs), tuple(features), added)
 
-    def __call__(self, x: Tensor, time: Tensor, prompt: Prompt) -> Tensor:
-        """[N,out_channels,H,W] prediction for latents [N,C,H,W], or for [N/2,C,H,W] that all N rows share."""
-        unet, rows = self.unet, prompt.rows
-        features = sinusoidal_embedding(time[None], unet.config.channels[0]).to(x.dtype)
+    def timed(self, prompt: Prompt, times: Tensor) -> Tensor:
+        """[S,R,W] what the residual blocks add at the timesteps ``times`` [S], side by side: their widths sum to W.
+
+        R is N where the prompt changes the time embedding, else 1.
+        """
+        features = sinusoidal_embedding(times, self.unet.config.channels[0]).to(self.unet.conv_in.weight.dtype)[:, None]
         for part in prompt.features:
             features = features + part
-        embedding = unet.time_embed(features)
+        embedding = self.unet.time_embed(features)
         if prompt.added is not None:
             embedding = embedding + prompt.added
-        times = iter(self.time.split(F.silu(embedding)))
+        return self.time(F.silu(embedding))
+
+    def __call__(self, x: Tensor, timed: Tensor, prompt: Prompt) -> Tensor:
+        """[N,out_channels,H,W] prediction for latents [N,C,H,W], or for [N/2,C,H,W] that all N rows share.
+
+        ``timed`` [R,W] is that of the timestep, or [N,W] of a timestep for each row.
+        """
+        unet, rows = self.unet, prompt.rows
+        times = iter(timed.split(self.time.widths, dim=-1))
         texts = iter(zip(prompt.keys, prompt.values, strict=True))
 
         def stage(network: Stage, j: int, x: Map) -> Map:
@@ -163,14 +174,13 @@ def _shifts(network: Transformer) -> dict[nn.Module, tuple[Tensor, ...]]:
 
 def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
     """The residual block; ``time`` [B,C] or [1,C] is the projected time embedding."""
+    layer = block.conv_shortcut
+    shortcut = ops.beside(lambda: x.x if layer is None else ops.image(ops.pointwise(layer, ops.tokens(x.x)), x.x))
     h = ops.product(block.conv1, ops.group_norm(block.norm1, x, silu=True))
     h = ops.product(
         block.conv2, ops.group_norm(block.norm2, Map(h), silu=True, shift=block.conv1.bias, time=time, last=True)
     )
-    shortcut = x.x
-    if block.conv_shortcut is not None:
-        shortcut = ops.image(ops.pointwise(block.conv_shortcut, ops.tokens(shortcut)), shortcut)
-    return ops.add(h, shortcut, block.conv2.bias)
+    return ops.add(h, shortcut(), block.conv2.bias)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -42,12 +42,14 @@ class _Watched:
         return value if self.tap is None else self.tap(name, value)
 
 
-def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, notes: list[str]) -> Tensor:
+def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, notes: list[str], engine: Engine) -> Tensor:
     """[N,C,h,w] float32 latents of pixels [N,3,H,W] in [-1,1]: a sample with ``noise``, or the mean without."""
+    own = vae
 
     def run(vae: VAE) -> Tensor:
         weight = vae.quant_conv.weight
-        latents = vae.encode(pixels.to(weight), tap)
+        fast = vae is own and engine.runs(vae, tap)
+        latents = engine.encode(vae, pixels.to(weight)) if fast else vae.encode(pixels.to(weight), tap)
         return latents.mean if noise is None else latents.sample(noise.to(weight))
 
     with memory.phase("encoding the image", vae.quant_conv.weight.device.type):

@@ -105,7 +105,7 @@ def _estimates(
     unet: UNet, config: ModelConfig, plan: Plan, stage: Stage, channels: Tensor | None, tap: Tap | None, engine: Engine
 ) -> Estimates:
     def one(rows: UNetInputs, channels: Tensor | None = channels, *, pairs: bool = False) -> Denoiser:
-        network = _network(unet, rows, tap, engine, pairs=pairs)
+        network = _network(unet, rows, tap, engine, plan.levels.timesteps, pairs=pairs)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if channels is not None:
@@ -140,7 +140,9 @@ def _estimates(
     )
 
 
-def _network(unet: UNet, rows: UNetInputs, tap: Tap | None, engine: Engine, *, pairs: bool) -> Predict:
+def _network(
+    unet: UNet, rows: UNetInputs, tap: Tap | None, engine: Engine, times: Sequence[float], *, pairs: bool
+) -> Predict:
     """The U-Net conditioned on one text for each row: one call for each length of a text.
 
     With ``pairs`` the second half of the latents is always the same as the first.
@@ -151,7 +153,7 @@ def _network(unet: UNet, rows: UNetInputs, tap: Tap | None, engine: Engine, *, p
         context, extra = rows.rows(images)
         context = context.to(weight.device, weight.dtype)
         extra = None if extra is None else {name: value.to(weight.device) for name, value in extra.items()}
-        fast = engine.predictor(unet, context, extra, pairs=pairs and len(lengths) == 1)
+        fast = engine.predictor(unet, context, extra, pairs=pairs and len(lengths) == 1, times=times)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if engine.runs(unet, tap) and not torch.is_grad_enabled():

@@ -15,6 +15,7 @@ from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, open_image, to_pixels
 from diffuscope.loading import Components
+from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan
@@ -88,7 +89,13 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
 
 
 def init_latents(
-    init: InitImages, components: Components, plan: Plan, noise: PerImageNoise, tap: Tap | None, notes: list[str]
+    init: InitImages,
+    components: Components,
+    plan: Plan,
+    noise: PerImageNoise,
+    tap: Tap | None,
+    notes: list[str],
+    engine: Engine,
 ) -> tuple[Tensor, FromImage]:
     """[N,C,h,w] float32 latents at the run's first noise level, and what the run keeps of its image.
 
@@ -100,7 +107,7 @@ def init_latents(
     shape = (vae.config.latent_channels, plan.preset.height // factor, plan.preset.width // factor)
     if components.config.edits:
         start = noise.draw(shape) if init.noise is None else init.noise
-        return start.to(device, torch.float32) * scale, _to_edit(init, components, tap, notes)
+        return start.to(device, torch.float32) * scale, _to_edit(init, components, tap, notes, engine)
     if init.noise is not None:
         return init.noise.to(device, torch.float32) * scale, FromImage()
     if init.latents is not None:
@@ -113,7 +120,7 @@ def init_latents(
 
     def encoded(pixels: Tensor) -> Tensor:
         drawn = noise.draw(shape)
-        return torch.cat([codec.encode(vae, pixels[some], drawn[some], tap, notes) for some in plan.batches])
+        return torch.cat([codec.encode(vae, pixels[some], drawn[some], tap, notes, engine) for some in plan.batches])
 
     pixels = to_pixels(init.images)
     from_noise = init.masks is not None and plan.request.strength == 1.0
@@ -141,12 +148,12 @@ def noised(latents: Tensor, sigma: float | None, seed: int | Sequence[int] | Non
     return latents + sigma * noise.to(latents)
 
 
-def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: list[str]) -> FromImage:
+def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: list[str], engine: Engine) -> FromImage:
     """The image that InstructPix2Pix edits, as its U-Net reads it: mean latents, unscaled (Brooks et al. 2023)."""
     latents = init.latents
     if latents is None:
         assert init.images is not None  # the plan asks for one
-        latents = codec.encode(components.vae, to_pixels(init.images), None, tap, notes)
+        latents = codec.encode(components.vae, to_pixels(init.images), None, tap, notes, engine)
     return FromImage(channels=components.vae.unscaled(latents.to(components.unet.conv_in.weight.device)))
 
 

@@ -227,7 +227,7 @@ class Pipeline:
             warnings.warn(f"image: {note}", stacklevel=3)
         shape = (channels, images[0].height // factor, images[0].width // factor)
         noise = PerImageNoise(fitting.seeds_of(seed, len(images))).draw(shape) if sample else None
-        return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [])
+        return codec.encode(self.vae, to_pixels(images), noise, selected(tap, (self.vae,)), [], self.engine)
 
     def add_noise(
         self,
@@ -310,7 +310,7 @@ class Pipeline:
             with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
                 loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
                 texts = conditioning.encoded(components, planned, call.states, tap)
-            x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"])
+            x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"], self.engine)
             clock = Clock()
             denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
             denoise = self.adapters.with_loras(self._guided(call, planned, denoise, cond, loss), loras)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
-from diffuscope.models.vae import VAE
+from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf.engine import Engine as Twins
 from diffuscope.types import Tap
 
@@ -180,25 +180,51 @@ class SharedTwins(Twins):
         """Whether the batcher calls the network; with a tap the run does so itself."""
         return tap is None
 
+    def lay(self, unet: UNet, vae: VAE) -> None:
+        """Lay out the twins."""
+        self.twins.lay(unet, vae)
+
     def predictor(
-        self, unet: UNet, context: Tensor, extra: Mapping[str, Tensor] | None, *, pairs: bool
+        self,
+        unet: UNet,
+        context: Tensor,
+        extra: Mapping[str, Tensor] | None,
+        *,
+        pairs: bool,
+        times: Sequence[float] = (),
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``unet`` for a text, as a function of latents [N,C,H,W] and timestep."""
+        if self.twins.runs(unet, None):
+            return self._fast(unet, context, extra, pairs=pairs, times=times)
         names = () if extra is None else tuple(sorted(extra))
         others = [] if extra is None else [extra[name] for name in names]
-        alone = self.twins.predictor(unet, context, extra, pairs=pairs)
 
         def run(rows: Sequence[Tensor]) -> Tensor:
             x, time, context, *rest = rows
-            if x.shape[0] == len(context_rows) and context is context_rows and self.twins.runs(unet, None):
-                return alone(x, time[0])
             return unet(x, time, context, extra=dict(zip(names, rest, strict=True)) or None)
 
-        context_rows = context
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            rows = [x, torch.as_tensor(time, device=x.device).expand(len(x)), context, *others]
+            key = ("unet", id(unet), x.dtype, *(tuple(row.shape[1:]) for row in rows), names)
+            return self.batcher.call(key, rows, run)
+
+        return predict
+
+    def _fast(
+        self, unet: UNet, context: Tensor, extra: Mapping[str, Tensor] | None, *, pairs: bool, times: Sequence[float]
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The same by the fast twin: alone as without a batcher, and with others in one call of the twin."""
+        reading = self.twins.reading(unet, context, extra, times)
+        alone = self.twins.predictions(reading, pairs=pairs)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            rows = [x, torch.as_tensor(time, device=x.device).expand(len(x)), context_rows, *others]
-            key = ("unet", id(unet), x.dtype, *(tuple(row.shape[1:]) for row in rows), names)
+            timed, prompt = self.batcher.task(lambda: (reading.timed(time), reading.now()[1]))
+            rows = [x, timed.expand(len(x), -1), *reading.tensors]
+
+            def run(given: Sequence[Tensor]) -> Tensor:
+                return alone(x, time) if given[0] is x else self.twins.joined(unet, prompt, given)
+
+            key = ("unet", id(unet), x.dtype, *(tuple(row.shape[1:]) for row in rows))
             return self.batcher.call(key, rows, run)
 
         return predict
@@ -210,3 +236,7 @@ class SharedTwins(Twins):
             return self.twins.decode(vae, rows[0]) if self.twins.runs(vae, None) else vae.decode(rows[0])
 
         return self.batcher.call(("vae", id(vae), latents.dtype, tuple(latents.shape[1:])), [latents], run)
+
+    def encode(self, vae: VAE, pixels: Tensor) -> LatentDistribution:
+        """``vae.encode``; a run begins with it, in the thread that makes the calls."""
+        return self.twins.encode(vae, pixels) if self.twins.runs(vae, None) else vae.encode(pixels)

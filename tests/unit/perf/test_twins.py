@@ -59,6 +59,10 @@ def test_both_networks_of_every_family(family: str) -> None:
             assert close(engine.predictor(pipe.unet, context, extra, pairs=pairs)(x, time), expected)
     latents = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     assert close(engine.decode(pipe.vae, latents), pipe.vae.decode(latents))
+    pixels = torch.rand(2, 3, 40, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    found, wanted = engine.encode(pipe.vae, pixels), pipe.vae.encode(pixels)
+    assert close(found.mean, wanted.mean)
+    assert close(found.logvar, wanted.logvar)
 
 
 @torch.no_grad()
@@ -74,6 +78,40 @@ def test_rows_that_come_twice_run_once_up_to_the_text(model: Pipeline, monkeypat
     Engine(True).predictor(model.unet, context, None, pairs=True)(x, time)
     assert rows[:3] == [2, 2, 2]
     assert set(rows[3:]) == {4}
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl", "sd15-lcm"])
+@torch.no_grad()
+def test_rows_of_several_runs_in_one_call(family: str) -> None:
+    unet, engine = made(family).unet, Engine(True)
+    x, _, context, extra = inputs(unet)
+    rows, expected = [], []
+    for time in (501.5, 20.0, 999.0):
+        given = None if extra is None else {name: value.roll(int(time), 0) for name, value in extra.items()}
+        text = context.roll(int(time), 0)
+        reading = engine.reading(unet, text, given, (time,))
+        timed = reading.timed(torch.tensor(time)).expand(4, -1)
+        rows.append([x, timed, *reading.tensors])
+        expected.append(unet(x, time, text, extra=given))
+    joined = [torch.cat(each) for each in zip(*rows, strict=True)]
+    assert close(engine.joined(unet, reading.now()[1], joined), torch.cat(expected))
+    assert close(engine.joined(unet, reading.now()[1], [each[:5] for each in joined]), torch.cat(expected)[:5])
+
+
+@torch.no_grad()
+def test_timesteps_of_a_run_are_embedded_in_one_product(model: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _, context, _ = inputs(model.unet)
+    asked, real = [], FastUNet.timed
+
+    def seen(self: FastUNet, prompt: object, times: Tensor) -> Tensor:
+        asked.append(times.tolist())
+        return real(self, prompt, times)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FastUNet, "timed", seen)
+    predict = Engine(True).predictor(model.unet, context, None, pairs=False, times=(999.0, 500.0, 1.0))
+    for time in (999.0, 500.0, 750.0, 1.0):
+        assert close(predict(x, torch.tensor(time)), model.unet(x, time, context))
+    assert asked == [[999.0, 500.0, 1.0], [750.0], [1.0]]
 
 
 @torch.no_grad()

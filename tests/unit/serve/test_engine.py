@@ -1,5 +1,6 @@
 """Jobs on one model: the images are those of calls made alone, and jobs wait, run and end as they should."""
 
+import copy
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -9,6 +10,8 @@ import torch
 
 import diffuscope as ds
 from diffuscope.errors import BusyError
+from diffuscope.models.unet import UNet
+from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
 from diffuscope.serve import Engine
 from refusals import refused
@@ -46,6 +49,22 @@ def test_images_of_any_mix_are_those_made_alone(engine, alone):
         latents = torch.cat([result.latents for result in results])
         torch.testing.assert_close(latents, wanted.latents, rtol=1e-4, atol=1e-4)
     assert engine.batcher.joined > engine.batcher.calls
+
+
+def test_fast_twins_run_the_shared_calls_too(tiny, alone, monkeypatch: pytest.MonkeyPatch):
+    def plain(*_: object, **__: object) -> None:
+        raise AssertionError("the plain network ran")
+
+    networks = {name: copy.deepcopy(getattr(tiny, name)) for name in ("unet", "vae")}  # twins lay weights out anew
+    fast = Pipeline(replace(tiny.components, **networks), fast=True)
+    monkeypatch.setattr(UNet, "forward", plain)
+    engine = Engine(fast, running=4)
+    jobs = [engine.submit(request) for request in SOME * 2]
+    for k, job in enumerate(jobs):
+        latents = torch.cat([result.latents for result in job.result(60)])
+        torch.testing.assert_close(latents, alone[k % len(SOME)].latents, rtol=1e-3, atol=1e-3)
+    assert engine.batcher.joined > engine.batcher.calls
+    engine.stop()
 
 
 def test_exact_means_the_same_bits(tiny, alone):

@@ -55,5 +55,5 @@ def latent_rgb(pipe: Pipeline) -> LatentRGB:
     side = _CELLS * pipe.config.vae.factor
     pixels = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(-1, 1)
     with torch.no_grad():
-        latents = codec.encode(pipe.vae, pixels, None, None, [])
+        latents = codec.encode(pipe.vae, pixels, None, None, [], pipe.engine)
     return fit_latent_rgb(latents, pixels)

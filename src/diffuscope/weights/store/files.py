@@ -80,19 +80,32 @@ def _mapped(path: Path, infos: Mapping[str, TensorInfo], dtype: torch.dtype | No
 def _converted(
     path: Path, infos: Mapping[str, TensorInfo], dtype: torch.dtype | None, device: torch.device | str
 ) -> dict[str, Tensor]:
-    """The tensors, read one by one through one buffer and converted."""
-    buffer = torch.empty(max((info.end - info.start for info in infos.values()), default=0), dtype=torch.uint8)
+    """The tensors, read one by one through a buffer and converted: on a CUDA device there, beside the next reading."""
+    size, cuda = max((info.end - info.start for info in infos.values()), default=0), torch.device(device).type == "cuda"
+    buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=cuda) for _ in range(1 + cuda)]
+    copied: list[torch.cuda.Event | None] = [None, None]
     tensors = {}
     with path.open("rb") as file:
         data = data_start(path)
-        for name, info in sorted(infos.items(), key=lambda item: item[1].start):
+        for k, (name, info) in enumerate(sorted(infos.items(), key=lambda item: item[1].start)):
             file.seek(data + info.start)
-            part = buffer[: info.end - info.start]
+            turn = k % len(buffers)
+            if (event := copied[turn]) is not None:
+                event.synchronize()
+            part = buffers[turn][: info.end - info.start]
             if part.numel() and file.readinto(part.numpy().data) != part.numel():
                 refuse(path, f"tensor {shown(name)} ends early", "it is truncated: download it again")
             tensor = part.view(TORCH[info.dtype]).reshape(info.shape)
             target = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-            tensors[name] = tensor.to(device, target, copy=True)
+            if cuda:
+                there = tensor.to(device, non_blocking=True)
+                copied[turn] = torch.cuda.current_stream(there.device).record_event()
+                tensors[name] = there.to(target)
+            else:
+                tensors[name] = tensor.to(device, target, copy=True)
+        for event in copied:
+            if event is not None:
+                event.synchronize()  # before the buffers are given back
     return tensors
 
 
