@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Interval, MinLen
+from annotated_types import Ge, Interval, MaxLen, MinLen
 
 from diffuscope.config import LARGEST, FinalSigma, Spacing
 from diffuscope.errors import InputError
@@ -12,6 +12,13 @@ from diffuscope.schema import Group, Options
 
 Syntax = Literal["plain", "a1111", "comfyui"]
 """How brackets and long prompts are read: as text, or by a program's rules."""
+
+LONGEST_TEXT = 16_384
+"""Characters of a prompt: far more than any window reads, and tokens in a fifth of a second."""
+
+Text = Annotated[str, MaxLen(LONGEST_TEXT)]
+Texts = Text | Annotated[Sequence[Text], MinLen(1)]
+"""One text, or one per image."""
 
 Seed = Annotated[int, Interval(ge=0, le=2**63 - 1)]
 Side = Annotated[int, Interval(ge=1, le=8192)]
@@ -42,7 +49,7 @@ class GuidanceOptions(Options):
     """weight of the colour guidance; 10 by default, 30 with exact"""
     colour_low: NonNegative | None = None
     """stop the colour guidance at this noise level; 0 by default"""
-    similarity: str | None = None
+    similarity: Text | None = None
     """guide towards a second text, by CLIP similarity"""
     similarity_scale: PositiveScale | None = None
     """weight of the similarity guidance; 1 by default, 3 with exact"""
@@ -93,10 +100,10 @@ class Request(Options):
     ``help(diffuscope.Pipeline.steps)`` describes each of them, and ``diffuscope schema`` prints their ranges.
     """
 
-    prompt: Annotated[str | Annotated[Sequence[str], MinLen(1)] | None, Group("prompt")] = None
+    prompt: Annotated[Texts | None, Group("prompt")] = None
     """text of the image, or a list of texts for several; <lora:name:0.8> applies a LoRA"""
     _: KW_ONLY
-    negative_prompt: str | Annotated[Sequence[str], MinLen(1)] | None = None
+    negative_prompt: Texts | None = None
     """text to guide away from; one, or one per prompt; None is the empty text, and zeros in SDXL"""
     prompt_syntax: Syntax = "plain"
     """how prompts are read: plain, every letter is text; or with the weights and long prompts of a1111 or comfyui"""

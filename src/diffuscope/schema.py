@@ -16,7 +16,7 @@ from numbers import Real
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Self, SupportsIndex, Union, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
 
 from diffuscope.errors import InputError, Unquoted, nearest
 
@@ -181,12 +181,20 @@ def _bounds(marks: Sequence[Any]) -> dict[str, Any]:
     return {names[type(mark)]: getattr(mark, names[type(mark)]) for mark in single if type(mark) in names}
 
 
+def _lengths(marks: Sequence[Any]) -> tuple[int | None, int | None]:
+    """The least and the most members, or characters; None where there is no limit."""
+    least = next((mark.min_length for mark in marks if isinstance(mark, MinLen)), None)
+    return least, next((mark.max_length for mark in marks if isinstance(mark, MaxLen)), None)
+
+
 def _range(marks: Sequence[Any]) -> str:
     bounds = {name: f"{bound:,}" if abs(bound) < 1e9 else "2^63 - 1" for name, bound in _bounds(marks).items()}
     if bounds.keys() == {"ge", "le"}:
         return f" from {bounds['ge']} to {bounds['le']}"
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
     text = " and ".join(f"{words[name]} {bound}" for name, bound in bounds.items())
+    if (most := _lengths(marks)[1]) is not None:
+        text = f"at most {most:,} characters"
     return f" {'of ' * text.startswith('at')}{text}" if text else ""
 
 
@@ -198,7 +206,8 @@ def _fit(value: object, annotation: Any, argument: str) -> Any:
     tests = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
     if not all(tests[name](fit, bound) for name, bound in _bounds(marks).items()):
         return MISFIT
-    return MISFIT if any(len(fit) < mark.min_length for mark in marks if isinstance(mark, MinLen)) else fit
+    least, most = _lengths(marks)
+    return fit if (least is None or len(fit) >= least) and (most is None or len(fit) <= most) else MISFIT
 
 
 def _fit_type(value: object, base: Any, argument: str) -> Any:
@@ -306,13 +315,14 @@ def _property(annotation: Any) -> dict[str, Any]:
         return {"enum": list(args)}
     if base in _TYPES:
         names = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-        return {"type": _TYPES[base]} | {names[name]: bound for name, bound in _bounds(marks).items()}
+        bounds = {names[name]: bound for name, bound in _bounds(marks).items()}
+        most = _lengths(marks)[1]
+        return {"type": _TYPES[base]} | bounds | ({} if most is None else {"maxLength": most})
     if isinstance(base, type) and issubclass(base, Options):
         return _schema(base)
     if is_mapping(origin):
         return {"type": "object", "additionalProperties": _property(args[1])}
-    least = max((mark.min_length for mark in marks if isinstance(mark, MinLen)), default=0)
-    size = {"minItems": len(args), "maxItems": len(args)} if origin is tuple else {"minItems": least}
+    size = {"minItems": len(args), "maxItems": len(args)} if origin is tuple else {"minItems": _lengths(marks)[0] or 0}
     return {"type": "array", "items": _property(args[0]), **size}
 
 

@@ -21,7 +21,7 @@ from diffuscope.cli.flags import flag_of
 from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read, request_of
-from diffuscope.request import GuidanceOptions, Request, Thresholding
+from diffuscope.request import LONGEST_TEXT, GuidanceOptions, Request, Thresholding
 from diffuscope.schema import Option, Options, conformed, is_mapping, options, schema, split_annotated
 from narrow import made
 from refusals import refused
@@ -98,6 +98,13 @@ JUNK = st.one_of(
     st.lists(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3), max_size=3),
     st.dictionaries(st.sampled_from(["rescale", "end", "limit", "eta", "x"]), st.integers() | st.text(), max_size=2),
 )
+
+
+def test_the_longest_text_is_taken_and_one_letter_more_is_counted() -> None:
+    assert Request("x" * LONGEST_TEXT).prompt == "x" * LONGEST_TEXT
+    with refused("prompt") as caught:
+        Request("x" * (LONGEST_TEXT + 1))
+    assert "at most 16,384 characters" in caught.value.want
 
 
 @settings(deadline=None)
@@ -179,6 +186,9 @@ def test_numbers_beyond_their_range_are_refused(path: str) -> None:
         ('{"sampler_options": {"eta": null}}', "sampler_options.eta"),
         ('{"prompt": []}', "prompt"),
         ('{"prompt": "\\ud83e"}', "prompt"),
+        (json.dumps({"prompt": "x" * (LONGEST_TEXT + 1)}), "prompt"),
+        (json.dumps({"negative_prompt": ["a", "x" * (LONGEST_TEXT + 1)]}), "negative_prompt"),
+        (json.dumps({"guidance_options": {"similarity": "x" * (LONGEST_TEXT + 1)}}), "guidance_options.similarity"),
         ('{"image": "in.png"}', "image"),
         ("[]", "json"),
         ("3", "json"),
@@ -285,6 +295,7 @@ def test_another_validator_refuses_by_the_schema_what_a_request_refuses() -> Non
     Draft202012Validator.check_schema(VALIDATOR.schema)
     wrong = [nested(path, value) for path, option in NUMBERS.items() for value in (*outside(option), "1")]
     wrong += [{"strenght": 1}, {"guidance_options": {"scale": 1}}, {"final_sigma": "one"}, {"seed": []}, {"prompt": 3}]
+    wrong += [{name: "x" * (LONGEST_TEXT + 1)} for name in ("prompt", "negative_prompt")]
     assert [values for values in wrong if VALIDATOR.is_valid(values)] == []
 
 

@@ -3,23 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from inspect import Parameter
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from annotated_types import MinLen
 from torch import Generator, Tensor
 
 from diffuscope import fitting
 from diffuscope.config import ModelConfig, Preset
 from diffuscope.diffusion import samplers
 from diffuscope.diffusion.guidance import OnGuidance
-from diffuscope.diffusion.samplers import SamplerInfo
+from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.pipeline import generators, guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.prompt.parts import Part, parts_of
-from diffuscope.request import Request
+from diffuscope.request import Request, Texts
 from diffuscope.schema import conformed, options
 from diffuscope.types import Conditioning, Levels
 
@@ -99,8 +98,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     replayable = generators.are_seeds(drawing)
     seeds = generators.seeds(drawing) if drawing else fitting.seeds_of(call.seed, images)
     sampler = samplers.find(config.preset.sampler if call.sampler is None else call.sampler)
-    preset = fitting.filled(config, _sized(config, call), sampler.info.name, sampler.spacing)
-    preset = replace(preset, sampler_options=_sampler_options(preset.sampler_options, sampler.info))
+    preset = _preset(config, call, sampler)
     levels = schedule.levels(
         preset.num_inference_steps, sampler=sampler.info.function, sigmas=preset.sigmas, final_sigma=preset.final_sigma
     )
@@ -184,7 +182,7 @@ def _parts(
 
 def texts_of(prompt: object) -> tuple[str, ...]:
     """One text or several as a tuple."""
-    texts = conformed(prompt, str | Annotated[Sequence[str], MinLen(1)], "prompt")
+    texts = conformed(prompt, Texts, "prompt")
     return (texts,) if isinstance(texts, str) else texts
 
 
@@ -228,13 +226,14 @@ def _images(call: Call, prompts: int) -> int:
     return images
 
 
-def _sized(config: ModelConfig, call: Call) -> Call:
-    """The call with the size of its latents, unless it states one."""
+def _preset(config: ModelConfig, call: Call, sampler: SamplerMatch) -> Preset:
+    """The model's preset with the call's options filled in; without a size it is that of the call's latents."""
     latents = call.image if isinstance(call.image, Tensor) else call.latents
-    if latents is None or latents.ndim != 4:
-        return call
-    height, width = (side * config.vae.factor for side in latents.shape[2:])
-    return replace(call, height=call.height or height, width=call.width or width)
+    if latents is not None and latents.ndim == 4:
+        height, width = (side * config.vae.factor for side in latents.shape[2:])
+        call = replace(call, height=call.height or height, width=call.width or width)
+    preset = fitting.filled(config, call, sampler.info.name, sampler.spacing)
+    return replace(preset, sampler_options=_sampler_options(preset.sampler_options, sampler.info))
 
 
 def _sampler_options(given: Mapping[str, bool | float | str], sampler: SamplerInfo) -> dict[str, bool | float | str]:
