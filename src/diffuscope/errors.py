@@ -145,6 +145,14 @@ class BusyError(DiffuscopeError):
     """The queue of an engine is full. The same request may succeed later."""
 
 
+class StoppingError(BusyError):
+    """An engine that is about to stop takes no further job."""
+
+
+class TimeLimitError(DiffuscopeError):
+    """A job takes longer than its engine lets it."""
+
+
 class NonFiniteError(DiffuscopeError, ArithmeticError):
     """A network's output overflowed or is not a number, so there is no image."""
 

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from house.places import MODULES, ROOT, assert_none, name_of
 from house.test_constraints import PROJECT
 
-BELOW = {"starlette": "fastapi", "pydantic": "fastapi", "triton": "torch"}
+BELOW = {"anyio": "fastapi", "starlette": "fastapi", "pydantic": "fastapi", "triton": "torch"}
 """Module -> the package that brings it, triton where there is a GPU."""
 
 PACKAGES = {"PIL": "pillow"}

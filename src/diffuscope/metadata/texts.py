@@ -1,5 +1,6 @@
 """The texts in an image file, read without decoding its pixels: PNG chunks, EXIF, and comments of JPEG."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -33,17 +34,19 @@ class ImageTexts:
     """By the chunk's keyword, or as "EXIF UserComment"; of equal keywords the last has it, the others a number."""
 
 
-def read_texts(path: str | PathLike[str]) -> ImageTexts:
-    """The texts of a PNG, JPEG or WebP file.
+def read_texts(source: str | PathLike[str] | bytes) -> ImageTexts:
+    """The texts of a PNG, JPEG or WebP file, given as its path or its bytes.
 
     Raises:
         ImageError: no such file, no whole image file, or longer texts than ``TEXT_LIMIT``.
     """
-    path = Path(path)
+    path = "the image" if isinstance(source, bytes) else Path(source)
     try:
-        check_file(path)
-        with path.open("rb") as file:
-            return _png(file) if file.read(8) == SIGNATURE else _other(file)
+        if isinstance(source, bytes):
+            return _of_file(io.BytesIO(source))
+        check_file(source)
+        with Path(source).open("rb") as file:
+            return _of_file(file)
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file; give the path of an image") from error
     except ImageError:
@@ -58,6 +61,10 @@ def read_texts(path: str | PathLike[str]) -> ImageTexts:
         Image.DecompressionBombError,
     ) as error:
         raise ImageError(f"{path} cannot be read as an image ({error}); give a whole PNG, JPEG or WebP file") from error
+
+
+def _of_file(file: BinaryIO) -> ImageTexts:
+    return _png(file) if file.read(8) == SIGNATURE else _other(file)
 
 
 def _png(file: BinaryIO) -> ImageTexts:

@@ -108,10 +108,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     parts, negative_parts = _parts(config, call, prompts, negative, preset.num_inference_steps)
     guided = _is_guided(config, call, preset, parts)
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
-    if call.tap is not None and call.guidance_options.exact:
-        raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
-    if call.tap is not None and (call.batch_size or MAX_IMAGES) < len(seeds):
-        raise InputError("tap", call.tap, f"None with batch_size below {len(seeds)}, the number of images")
+    _check_tap(call, len(seeds))
     sizes = fitting.sizes(config, call, preset)
     if any(negative) and config.unet.guidance_dim is not None:
         hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
@@ -143,6 +140,13 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         negative_sizes=sizes.negative,
         on_guidance=call.on_guidance,
     )
+
+
+def _check_tap(call: Call, images: int) -> None:
+    if call.tap is not None and call.guidance_options.exact:
+        raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
+    if call.tap is not None and (call.batch_size or MAX_IMAGES) < images:
+        raise InputError("tap", call.tap, f"None with batch_size below {images}, the number of images")
 
 
 def _is_guided(config: ModelConfig, call: Call, preset: Preset, parts: Sequence[Sequence[Part]]) -> bool:

@@ -157,29 +157,30 @@ def _quoted(value: object) -> str:
     return json.dumps(text, ensure_ascii=False) if any(sign in text for sign in ",:\n") else text
 
 
-def read(path: str | PathLike[str]) -> Receipt:
-    """The receipt in a PNG; ``image_index`` is the position of the image in its call.
+def read(source: str | PathLike[str] | bytes) -> Receipt:
+    """The receipt in a PNG, given as its path or its bytes; ``image_index`` is the position of the image in its call.
 
     Raises:
         ImageError: the file is no image, has no receipt, or one of another format.
     """
-    texts = read_texts(path).texts
+    name = "the image" if isinstance(source, bytes) else str(Path(source))
+    texts = read_texts(source).texts
     if JSON_KEY not in texts:
         raise ImageError(
-            f"{Path(path)} has no diffuscope receipt; it was made by another program, saved without metadata, or "
+            f"{name} has no diffuscope receipt; it was made by another program, saved without metadata, or "
             "written again by a program that drops text chunks"
         )
     try:
         receipt = json.loads(texts[JSON_KEY])
     except (ValueError, RecursionError) as error:
-        raise ImageError(f"the receipt in {Path(path)} is damaged ({error}); save the image again") from error
+        raise ImageError(f"the receipt in {name} is damaged ({error}); save the image again") from error
     if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
         known = receipt.get("format") if isinstance(receipt, Mapping) else None
-        raise ImageError(f"the receipt in {Path(path)} has format {known}; this version reads format {FORMAT}")
+        raise ImageError(f"the receipt in {name} has format {known}; this version reads format {FORMAT}")
     receipt = {"model_file": None, **receipt}  # older ones have none
     wrong = _flaw(receipt)
     if wrong is not None:
-        raise ImageError(f"the receipt in {Path(path)} is damaged: its {wrong!r} is not possible")
+        raise ImageError(f"the receipt in {name} is damaged: its {wrong!r} is not possible")
     return dict(receipt)
 
 

@@ -3,7 +3,8 @@
 ``Engine(pipe).submit(request)`` is all that a door needs, be it HTTP, a batch or a replica.
 """
 
-from diffuscope.serve.engine import Engine
-from diffuscope.serve.job import Event, Job
+from diffuscope.serve.engine import Engine, Limits
+from diffuscope.serve.events import Event
+from diffuscope.serve.job import Job
 
-__all__ = ["Engine", "Event", "Job"]
+__all__ = ["Engine", "Event", "Job", "Limits"]

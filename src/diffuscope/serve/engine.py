@@ -1,26 +1,31 @@
 """The engine: jobs in, images out, on one model."""
 
 import copy
+import math
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, fields, replace
+from time import monotonic
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, StoppingError, TimeLimitError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan, plan
+from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
 from diffuscope.serve.batcher import Batcher, SharedTwins
+from diffuscope.serve.events import Events
 from diffuscope.serve.fair import FairQueue
-from diffuscope.serve.feed import Feed
 from diffuscope.serve.job import Job
+from diffuscope.serve.record import Kept, Recorder
+from diffuscope.serve.store import Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,23 @@ class _Unit:
     job: Job
     index: int
     call: Call
-    cost: float
+    recorder: Recorder
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an Engine takes and keeps, beside the numbers of images that run and wait."""
+
+    per_owner: int | None = None
+    """images of one owner that wait; None is the whole queue"""
+    seconds: float = math.inf
+    """time that a job may take from its first step on"""
+    jobs: int = 64
+    """jobs that have ended and are kept, the last ones"""
+    results: int = 1 << 30
+    """bytes of the images of jobs that have ended; the last one is kept in any case"""
+    arrays: int = 1 << 28
+    """bytes of the arrays of steps"""
 
 
 class Engine:
@@ -46,7 +67,10 @@ class Engine:
         queue: images that wait; more are refused.
         rows: most rows of a network call.
         exact: share no call, only the queue.
-        keep: jobs that have ended and are kept, the last ones.
+        limits: further limits.
+
+    Attributes:
+        events: of all jobs, by owner.
     """
 
     def __init__(
@@ -57,20 +81,21 @@ class Engine:
         queue: int = 256,
         rows: int = 16,
         exact: bool = False,
-        keep: int = 64,
+        limits: Limits | None = None,
     ) -> None:
-        for name, value in (("running", running), ("queue", queue), ("rows", rows), ("keep", keep)):
+        limits = Limits() if limits is None else limits
+        for name, value in (("running", running), ("queue", queue), ("rows", rows), ("limits.jobs", limits.jobs)):
             if value < 1:
                 raise InputError(name, value, "at least 1")
         self.batcher = Batcher(rows, alone=exact)
-        self.pipe = pipe
+        self.pipe, self.limits = pipe, limits
+        self.events = Events()
         self._shared = copy.copy(pipe)
         self._shared.engine = SharedTwins(pipe.engine, self.batcher)
-        self._queue: FairQueue[_Unit] = FairQueue(queue)
-        self.feed = Feed()
-        """The events of all jobs."""
+        self._queue: FairQueue[_Unit] = FairQueue(queue, limits.per_owner)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._keep = keep
+        self._slots: dict[tuple[str, str], Job] = {}
+        self._arrays: Store[Tensor] = Store(limits.arrays)
         self._turn = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -79,26 +104,34 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: Request | Call, *, owner: str = "", interactive: bool = False, slot: str = "") -> Job:
+    def submit(
+        self,
+        request: Request | Call,
+        *,
+        owner: str = "",
+        interactive: bool = False,
+        slot: str = "",
+        record: Collection[Kept] = (),
+    ) -> Job:
         """Queue a request; its images are made one by one.
 
         Args:
             request: options of the call; a Call also holds what JSON cannot, the same for each of its images.
             owner: between owners turns are fair.
             interactive: before work that nobody watches, which still gets a quarter of the turns.
-            slot: a name under which only the owner's latest job goes on; the one before is cancelled.
+            slot: an older job of the owner in the same slot is cancelled: the latest wins.
+            record: what ``array`` returns of each step.
 
         Raises:
             InputError: the request is not possible with this model.
             BusyError: the queue is full.
+            StoppingError: no further job is taken.
         """
         values: dict[str, Any] = {field.name: getattr(request, field.name) for field in fields(request)}
         call = request if isinstance(request, Call) else Call(**values)
         planned = plan(self.pipe.config, self.pipe.schedule, call)
-        job = Job(secrets.token_hex(8), request, planned.images, owner, interactive=interactive)
-        job.slot, job.plan = slot, planned
-        units = [_Unit(job, index, each, _cost(planned)) for index, each in enumerate(_single(call, planned))]
-        return self._queued(job, units)
+        job = Job(new_id(), request, planned, planned.images, owner, interactive=interactive, slot=slot)
+        return self._queued(job, _single(call, planned), _cost(planned), record)
 
     def submit_calls(
         self, calls: Sequence[Call], *, owner: str = "", interactive: bool = False, keep_states: bool = True
@@ -109,39 +142,54 @@ class Engine:
             calls: at least one; each may have taps and functions of its own.
             owner: between owners turns are fair.
             interactive: before work that nobody watches.
-            keep_states: keep the latents and clean estimates of each step.
+            keep_states: keep the latents and clean estimates of each step in the job.
 
         Raises:
             InputError: no call, or one that is not possible with this model.
             BusyError: the queue is full.
+            StoppingError: no further job is taken.
         """
         if not calls:
             raise InputError("calls", list(calls), "at least one call")
         plans = [plan(self.pipe.config, self.pipe.schedule, call) for call in calls]
-        job = Job(secrets.token_hex(8), calls[0], len(calls), owner, interactive=interactive, keeps_states=keep_states)
-        units = [
-            _Unit(job, index, call, _cost(planned) * planned.images)
-            for index, (call, planned) in enumerate(zip(calls, plans, strict=True))
-        ]
-        return self._queued(job, units)
+        job = Job(new_id(), calls[0], None, len(calls), owner, interactive=interactive)
+        job.keeps_states = keep_states
+        return self._queued(job, calls, max(_cost(planned) * planned.images for planned in plans), ())
 
-    def _queued(self, job: Job, units: Sequence["_Unit"]) -> Job:
-        job.feed = self.feed
-        for older in self.jobs if job.slot else ():
-            if (older.owner, older.slot) == (job.owner, job.slot) and older.state in ("queued", "running"):
-                older.cancel()
+    def _queued(self, job: Job, calls: Sequence[Call], cost: float, record: Collection[Kept]) -> Job:
+        units = [
+            _Unit(job, index, call, Recorder(self._arrays, job.id, index, record)) for index, call in enumerate(calls)
+        ]
+        job.watch(lambda event: self.events.tell(job.owner, job.id, event))
+        self._take_slot(job)
         with self._turn:
             if self._stopping:
-                raise InputError("request", job.request.prompt, "an engine that has not been stopped")
-            self._queue.check(len(units))
+                raise StoppingError("the engine is stopping and takes no further job")
+            self._queue.check(len(units), job.owner)
             for unit in units:
-                self._queue.put(unit, job.owner, unit.cost, interactive=job.interactive)
+                self._queue.put(unit, job.owner, cost, interactive=job.interactive)
             self._jobs[job.id] = job
             self._forget()
             job.tell("queued")
             self._turn.notify_all()
         job.when_cancelled(lambda: self._drop(job, units))
         return job
+
+    def _take_slot(self, job: Job) -> None:
+        """Cancel the older job in a job's slot."""
+        if not job.slot:
+            return
+        with self._turn:
+            for key in [key for key, old in self._slots.items() if old.ended]:
+                del self._slots[key]
+            older = self._slots.get((job.owner, job.slot))
+            self._slots[job.owner, job.slot] = job
+        if older is not None:
+            older.cancel()
+
+    def array(self, job: str, image: int, step: int, kind: Kept) -> Tensor | None:
+        """What a step of a job's image had, [C,h,w] float32, if it was recorded and is still kept."""
+        return self._arrays.get((job, image, step, kind))
 
     def job(self, id: str) -> Job | None:
         """A job by its id, if it is not forgotten."""
@@ -165,9 +213,29 @@ class Engine:
             return len(self._queue)
 
     @property
+    def queue_limit(self) -> int:
+        """Images that may wait."""
+        return self._queue.limit
+
+    @property
     def stopping(self) -> bool:
         """Whether no further job is taken."""
         return self._stopping
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Take no further job, and wait until all have ended; whether they have, after so many seconds."""
+        end = None if seconds is None else monotonic() + seconds
+        with self._turn:
+            self._stopping = True
+            self._turn.notify_all()
+        for job in self.jobs:
+            try:
+                job.result(None if end is None else max(0.0, end - monotonic()))
+            except TimeoutError:
+                return False
+            except (Exception, CancelledError):
+                continue
+        return True
 
     def stop(self, *, drain: bool = True) -> None:
         """End the engine: after all jobs, or at once, cancelling them. No job is taken from here on."""
@@ -188,20 +256,25 @@ class Engine:
                 unit = self._queue.take()
                 if unit is None:
                     return
-            if unit.job.state not in ("done", "failed", "cancelled"):
+            if not unit.job.ended:
                 self._run(unit)
 
     def _run(self, unit: _Unit) -> None:
-        job = unit.job
+        job, recorder = unit.job, unit.recorder
+        call = replace(unit.call, on_guidance=recorder.guidance) if recorder.sees_guidance else unit.call
+        end = monotonic() + self.limits.seconds
         try:
-            run = self.batcher.task(lambda: self._shared.steps(unit.call))
+            run = self.batcher.task(lambda: self._shared.steps(call))
             job.when_cancelled(run.cancel)
             job.tell("started", unit.index)
             with self.batcher:
                 for step in run:
+                    recorder.step(step)
                     if job.keeps_states:
                         job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
                     job.tell("step", unit.index, step.index, step.sigma)
+                    if monotonic() > end:
+                        raise TimeLimitError(f"an image takes longer than {self.limits.seconds:g} s; use fewer steps")
             if job.cancelling:
                 return
             job.results[unit.index] = run.result()
@@ -218,19 +291,34 @@ class Engine:
         with self._turn:
             for unit in units:
                 self._queue.remove(unit)
-        if job.state not in ("done", "failed"):
+        if not job.ended:
             job.error = CancelledError(f"job {job.id} was cancelled")
             job.tell("cancelled")
 
     def _forget(self) -> None:
-        ended = [job.id for job in self._jobs.values() if job.state in ("done", "failed", "cancelled")]
-        for old in ended[: max(0, len(ended) - self._keep)]:
-            del self._jobs[old]
+        """Drop old jobs beyond the limits."""
+        ended = [job for job in reversed(self._jobs.values()) if job.ended]
+        size = 0
+        for count, job in enumerate(ended):
+            size += sum(_bytes(result) for result in job.results if result is not None)
+            if count >= self.limits.jobs or (count and size > self.limits.results):
+                del self._jobs[job.id]
+
+
+def new_id() -> str:
+    """An id that nobody guesses."""
+    return secrets.token_hex(8)
 
 
 def _cost(planned: Plan) -> float:
-    """Of one image, in steps times pixels."""
+    """Of one image."""
     return float(len(planned.planned_sigmas) * planned.preset.height * planned.preset.width)
+
+
+def _bytes(result: Result) -> int:
+    array = getattr(result.images, "nbytes", None)
+    pixels = sum(3 * each.width * each.height for each in result.images) if array is None else int(array)
+    return result.latents.nbytes + pixels
 
 
 def _single(call: Call, planned: Plan) -> list[Call]:

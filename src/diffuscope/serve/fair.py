@@ -16,10 +16,11 @@ class FairQueue(Generic[T]):
 
     Args:
         limit: most items that wait.
+        per_owner: most of one owner.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, per_owner: int | None = None) -> None:
+        self.limit, self.per_owner = limit, limit if per_owner is None else per_owner
         self._items: dict[bool, dict[str, deque[tuple[T, float]]]] = {True: {}, False: {}}
         self._used: dict[str, float] = defaultdict(float)
         self._turns = 0
@@ -27,10 +28,13 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return sum(len(items) for owners in self._items.values() for items in owners.values())
 
-    def check(self, count: int) -> None:
-        """Refuse ``count`` more items where there is no room for all of them."""
+    def check(self, count: int, owner: str = "") -> None:
+        """Refuse ``count`` more items of an owner where there is no room for all of them."""
         if len(self) + count > self.limit:
             raise BusyError(f"{len(self)} images wait, and the queue holds {self.limit}; try again later")
+        own = sum(len(owners.get(owner, ())) for owners in self._items.values())
+        if own + count > self.per_owner:
+            raise BusyError(f"{own} images of this caller wait, of at most {self.per_owner}; try again later")
 
     def put(self, item: T, owner: str, cost: float, *, interactive: bool) -> None:
         """Add an item. An owner who had nothing in the queue starts with what the least busy one has used."""

@@ -1,10 +1,8 @@
 """A job: a request that waits, runs and ends, with its events."""
 
-import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from time import monotonic
 from typing import Literal
 
@@ -13,26 +11,7 @@ from torch import Tensor
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
-from diffuscope.serve.feed import Feed
-
-Kind = Literal["queued", "started", "step", "image", "done", "failed", "cancelled"]
-ENDS: tuple[Kind, ...] = ("done", "failed", "cancelled")
-EVENTS = 4096
-"""Events that a job keeps; older ones are forgotten, so a slow reader never holds up a run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a job."""
-
-    id: int
-    """Rises by one; a reader continues after the last that it has seen."""
-    kind: Kind
-    image: int | None = None
-    """Index of the image, for "started", "step" and "image"."""
-    step: int | None = None
-    sigma: float | None = None
-    """Noise level after the step."""
+from diffuscope.serve.events import ENDS, Event, Kind, Ring
 
 
 class Job:
@@ -41,32 +20,40 @@ class Job:
     Attributes:
         id: unique in its Engine.
         request: as submitted, with a seed for each image.
+        plan: of its images, with nothing left open; None where it has several calls.
         owner: who submitted it.
         interactive: whether someone waits before the screen.
-        keeps_states: whether ``states`` is filled.
+        slot: of its owner, in which only the newest job counts; "" is none.
+        steps: that are done, of each image.
+        states: of each call the latents and clean estimates after each step so far, [B,C,h,w] float32 on the CPU, if
+            ``keeps_states``.
     """
 
     def __init__(
-        self, id: str, request: Request, images: int, owner: str, *, interactive: bool, keeps_states: bool = True
+        self,
+        id: str,
+        request: Request,
+        plan: Plan | None,
+        images: int,
+        owner: str = "",
+        *,
+        interactive: bool = False,
+        slot: str = "",
     ) -> None:
-        self.id, self.request, self.owner, self.interactive = id, request, owner, interactive
-        self.keeps_states = keeps_states
-        self.slot = ""
-        """A newer job of the same owner in the same slot cancels this one."""
-        self.plan: Plan | None = None
-        """The request with nothing left open; None where the job has several."""
-        self.feed: Feed | None = None
-        """Where its events are told too."""
+        self.id, self.request, self.plan = id, request, plan
+        self.owner, self.interactive, self.slot = owner, interactive, slot
         self.results: list[Result | None] = [None] * images
+        self.steps = [0] * images
+        self.keeps_states = False
         self.states: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(images)]
-        """Of each image the latents and clean estimates after each step so far, [1,C,h,w] float32 on the CPU."""
         self.error: BaseException | None = None
         self.submitted = monotonic()
-        self._events: deque[Event] = deque(maxlen=EVENTS)
-        self._ids = itertools.count(1)
+        self._ring = Ring()
         self._turn = threading.Condition()
+        self._started = False
         self._ended: Kind | None = None
         self._on_cancel: list[Callable[[], None]] = []
+        self._watchers: list[Callable[[Event], object]] = []
         self._cancelling = False
 
     @property
@@ -75,7 +62,12 @@ class Job:
         with self._turn:
             if self._ended is not None:
                 return self._ended  # type: ignore[return-value]  # one of ENDS
-            return "running" if any(event.kind == "started" for event in self._events) else "queued"
+            return "running" if self._started else "queued"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is done, failed or cancelled."""
+        return self._ended is not None
 
     def result(self, timeout: float | None = None) -> list[Result]:
         """One Result for each image, when all are done.
@@ -100,6 +92,32 @@ class Job:
             if not new or new[-1].kind in ENDS:
                 return
             after = new[-1].id
+
+    def _wait(self, after: int, timeout: float | None) -> list[Event]:
+        with self._turn:
+            self._turn.wait_for(lambda: self._ring.last > after or self._ended is not None, timeout)
+            return self._ring.after(after)
+
+    def after(self, id: int) -> list[Event]:
+        """The events so far after one, without waiting."""
+        with self._turn:
+            return self._ring.after(id)
+
+    @contextmanager
+    def watched(self, watcher: Callable[[Event], object]) -> Iterator[None]:
+        """Call ``watcher`` with each event, in order; it must return at once."""
+        with self._turn:
+            self._watchers.append(watcher)
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._watchers.remove(watcher)
+
+    def watch(self, watcher: Callable[[Event], object]) -> None:
+        """``watched`` for as long as the job lives."""
+        with self._turn:
+            self._watchers.append(watcher)
 
     def cancel(self) -> None:
         """End the job: at once if it waits, at the next network call of each of its images that run."""
@@ -127,18 +145,13 @@ class Job:
         with self._turn:
             if self._ended is not None:
                 return
-            event = Event(next(self._ids), kind, image, step, sigma)
-            self._events.append(event)
+            self._started |= kind == "started"
+            if kind == "step" and image is not None:
+                self.steps[image] += 1
+            event = self._ring.add(kind, image, step, sigma, self.id)
             if kind in ENDS:
                 self._ended = kind
+                self._on_cancel.clear()  # they hold the runs, and with them their tensors
             self._turn.notify_all()
-            if self.feed is not None:
-                self.feed.add(self, event)
-
-    def _wait(self, after: int, timeout: float | None) -> list[Event]:
-        with self._turn:
-            self._turn.wait_for(lambda: self._newer(after) or self._ended is not None, timeout)
-            return self._newer(after)
-
-    def _newer(self, after: int) -> list[Event]:
-        return [event for event in self._events if event.id > after]
+            for watcher in self._watchers:  # within the turn, so that all see one order
+                watcher(event)

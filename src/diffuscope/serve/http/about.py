@@ -1,24 +1,75 @@
 """What a server says of its model, so that a page can show what there is and fold what there is not."""
 
 import inspect
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from starlette.concurrency import run_in_threadpool
 
 from diffuscope import __version__
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.samplers.contract import options as sampler_options
 from diffuscope.lens.latent_preview import LatentRGB, fit_latent_rgb
+from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline, codec
+from diffuscope.pipeline.inputs import Call
+from diffuscope.pipeline.plan import plan
 from diffuscope.request import Request
-from diffuscope.schema import schema
+from diffuscope.schema import Group, Options, schema
+from diffuscope.serve.engine import Engine
+from diffuscope.serve.http.bodies import described, options_of
+from diffuscope.serve.http.limits import LIMITS
+from diffuscope.serve.http.native import Submission
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanQuery(Options):
+    """A request to be planned."""
+
+    request: Annotated[Request, Group("plan")] = field(default_factory=Request)
+    """options of the call"""
+
 
 _PICTURES, _CELLS = 8, 8
 
 
-def about(pipe: Pipeline) -> dict[str, Any]:
-    """The model, its preset, the samplers, the form of a request, and how latents are drawn."""
+def add_about(routes: APIRouter, engine: Engine) -> None:
+    """Add the routes."""
+    fitted: list[LatentRGB] = []
+
+    @routes.get("/about")
+    def about() -> dict[str, Any]:
+        """What is served: the model, its preset, its parts, samplers, limits, and the schema of a job."""
+        limits = vars(LIMITS) | {"waiting": engine.queue_limit, "per_owner": engine.limits.per_owner}
+        return _of_model(engine.pipe) | {"job": schema(Submission), "limits": limits, "waiting": engine.waiting}
+
+    @routes.get("/latent-rgb")
+    def rgb() -> dict[str, Any]:
+        """The linear map from latents to colours in [-1,1], fitted to the VAE: for previews without it."""
+        if not fitted:
+            fitted.append(engine.batcher.task(lambda: latent_rgb(engine.pipe)))
+        return {"matrix": fitted[0].matrix.tolist(), "offset": fitted[0].offset.tolist(), "error": fitted[0].error}
+
+    @routes.post("/plan", openapi_extra=described(PlanQuery))
+    async def planned(http: HttpRequest) -> dict[str, Any]:
+        """A request with the preset filled in, its noise levels and timesteps; nothing is computed."""
+        query = await options_of(http, PlanQuery)
+        LIMITS.check(query.request)
+        return await run_in_threadpool(_planned, engine.pipe, query.request)
+
+
+def _planned(pipe: Pipeline, request: Request) -> dict[str, Any]:
+    made = plan(pipe.config, pipe.schedule, Call(**vars(request)))
+    levels = made.levels
+    described = {"request": made.request.to_dict(), "sigmas": levels.sigmas, "timesteps": levels.timesteps}
+    return described | {"guided": made.guided, "passes": made.passes}
+
+
+def _of_model(pipe: Pipeline) -> dict[str, Any]:
     config = pipe.config
     return {
         "version": __version__,
@@ -33,6 +84,8 @@ def about(pipe: Pipeline) -> dict[str, Any]:
         "inpaints": config.inpaints,
         "edits": config.edits,
         "zero_snr": config.schedule.zero_snr,
+        "places": pipe.tokenizer.length,
+        "taps": {name: tap_points(network) for name, network in pipe.components.networks.items()},
     }
 
 

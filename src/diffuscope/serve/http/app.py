@@ -1,18 +1,27 @@
 """The application: the doors, the errors, the state of health, behind the guard."""
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
 
 from diffuscope import __version__
 from diffuscope.errors import DiffuscopeError
 from diffuscope.serve.engine import Engine
-from diffuscope.serve.http import inspections, native, openai, page
-from diffuscope.serve.http.errors import RETRY_SECONDS, answer
+from diffuscope.serve.http import inspections, openai, page
+from diffuscope.serve.http.about import add_about
+from diffuscope.serve.http.arrays import add_arrays
+from diffuscope.serve.http.errors import answer
 from diffuscope.serve.http.guard import Guard
+from diffuscope.serve.http.native import add_jobs
+from diffuscope.serve.http.pictures import Pictures
+from diffuscope.serve.http.text import add_text
 
 
 def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] = ()) -> Guard:
@@ -23,11 +32,21 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
         key: that every request must have; None asks for none.
         hosts: names beside the loopback ones under which the server is reached.
     """
-    app = FastAPI(title="diffuscope", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi")
-    app.include_router(native.router(engine))
+    app = FastAPI(
+        title="diffuscope", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
+    )
+    pictures = Pictures(engine)
+    routes = APIRouter(prefix="/api/v1", tags=["native"])
+    add_jobs(routes, engine, pictures)
+    add_arrays(routes, engine, pictures)
+    add_about(routes, engine)
+    add_text(routes, engine)
+    app.include_router(routes)
     app.include_router(inspections.router(engine))
     app.include_router(openai.router(engine))
     app.include_router(page.router(key))
+
+    app.openapi = partial(_openapi, app, routes)  # type: ignore[method-assign]  # FastAPI's own way to change it
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: HttpRequest, error: RequestValidationError) -> JSONResponse:
@@ -38,12 +57,17 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
 
     @app.exception_handler(Exception)
     async def failed(_: HttpRequest, error: Exception) -> JSONResponse:
-        status, message, argument = answer(error)
-        headers = {"Retry-After": str(RETRY_SECONDS)} if status == 429 else None
-        return JSONResponse({"error": {"message": message, "type": "error", "argument": argument}}, status, headers)
+        found = answer(error)
+        body = {"message": found.message, "type": "error", "argument": found.argument}
+        return JSONResponse({"error": body}, found.status, found.headers)
 
     app.add_exception_handler(DiffuscopeError, failed)
 
+    _add_health(app, engine)
+    return Guard(app, key=key, hosts=hosts)
+
+
+def _add_health(app: FastAPI, engine: Engine) -> None:
     @app.get("/healthz")
     def healthy() -> PlainTextResponse:
         """The process answers."""
@@ -66,4 +90,13 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
         ]
         return PlainTextResponse("\n".join(lines) + "\n")
 
-    return Guard(app, key=key, hosts=hosts)
+
+def _openapi(app: FastAPI, ours: APIRouter) -> dict[str, Any]:
+    """OpenAPI, with our schemas as they are: FastAPI leaves out defaults that are null."""
+    if app.openapi_schema is None:
+        described = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        for route in ours.routes:
+            if isinstance(route, APIRoute) and route.openapi_extra is not None:
+                described["paths"][route.path]["post"] |= route.openapi_extra
+        app.openapi_schema = described
+    return app.openapi_schema

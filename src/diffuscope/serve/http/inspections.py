@@ -11,7 +11,9 @@ from diffuscope.lens.modules import histogram, modules, source
 from diffuscope.request import Request
 from diffuscope.schema import schema
 from diffuscope.serve.engine import Engine
+from diffuscope.serve.http.callers import owner_of
 from diffuscope.serve.http.errors import NotFoundError
+from diffuscope.serve.http.limits import LIMITS
 from diffuscope.serve.inspections import Inspections
 
 STATES = {"queued", "running"}
@@ -38,7 +40,8 @@ def router(engine: Engine) -> APIRouter:
     ) -> dict[str, Any]:
         """Queue an inspection: its id is that of a job, whose events tell when more is known."""
         asked = Request.from_json(json.dumps(request))
-        owner = "" if http.client is None else http.client.host
+        LIMITS.check(asked)
+        owner = owner_of(http, "native")
         job = inspections.submit(kind, asked, options or {}, owner=owner, interactive=interactive)
         return {"id": job.id, "kind": kind, "state": job.state, "calls": len(job.results), "done": 0}
 

@@ -1,187 +1,186 @@
-"""Our own interface, ``/api/v1``: jobs, their events, the arrays of their steps, their images."""
+"""Our own interface, ``/api/v1``: jobs, their events, and what is served."""
 
-import json
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+import asyncio
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Response
+from fastapi import APIRouter, Header
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
-from torch import Tensor
+from starlette.concurrency import run_in_threadpool
 
-from diffuscope.errors import InputError
-from diffuscope.images import png_bytes
-from diffuscope.lens.latent_preview import LatentRGB
-from diffuscope.pipeline import receipt as receipts
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.pipeline.inputs import Call
-from diffuscope.pipeline.plan import plan
 from diffuscope.request import Request
+from diffuscope.schema import Group, Options
 from diffuscope.serve.engine import Engine
-from diffuscope.serve.http.about import about as capabilities
-from diffuscope.serve.http.about import latent_rgb
-from diffuscope.serve.http.errors import NotFoundError
-from diffuscope.serve.job import ENDS, Event, Job
+from diffuscope.serve.http import streams
+from diffuscope.serve.http.bodies import described, in_decoder, options_of
+from diffuscope.serve.http.callers import owner_of
+from diffuscope.serve.http.errors import NotFoundError, answer
+from diffuscope.serve.http.limits import LIMITS
+from diffuscope.serve.http.pictures import Pictures
+from diffuscope.serve.job import Job
+from diffuscope.serve.record import Kept
 
-PAUSE = 15.0
-"""Seconds after which a stream without events has a comment, so that nothing between closes it."""
-
-
-def router(engine: Engine) -> APIRouter:
-    """The routes of an Engine."""
-    routes = APIRouter(prefix="/api/v1", tags=["native"])
-    fitted: list[LatentRGB] = []
-    _add_jobs(routes, engine)
-    _add_arrays(routes, engine)
-
-    @routes.get("/about")
-    def about() -> dict[str, Any]:
-        """What is served: the model, its preset, its parts, the samplers, and the schema of a request."""
-        return capabilities(engine.pipe) | {"waiting": engine.waiting}
-
-    @routes.get("/latent-rgb")
-    def rgb() -> dict[str, Any]:
-        """The linear map from latents to colours in [-1,1], fitted to the VAE: for previews without it."""
-        if not fitted:
-            fitted.append(latent_rgb(engine.pipe))
-        return {"matrix": fitted[0].matrix.tolist(), "offset": fitted[0].offset.tolist(), "error": fitted[0].error}
-
-    @routes.post("/plan")
-    def planned(request: Annotated[dict[str, Any], Body(embed=True)]) -> dict[str, Any]:
-        """A request with the preset filled in, its noise levels and timesteps; nothing is computed."""
-        made = plan(engine.pipe.config, engine.pipe.schedule, Call(**vars(Request.from_json(json.dumps(request)))))
-        levels = made.levels
-        described = {"request": made.request.to_dict(), "sigmas": levels.sigmas, "timesteps": levels.timesteps}
-        return described | {"guided": made.guided, "passes": made.passes}
-
-    @routes.post("/text")
-    def text(prompt: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
-        """The tokens of a text: words, ids, and the places that are left."""
-        tokenizer = engine.pipe.tokenizer
-        ids = tokenizer.tokenize(prompt)
-        return {"ids": ids, "tokens": [tokenizer.tokens[i] for i in ids], "places": tokenizer.length - 2}
-
-    return routes
+KEYS = 1024
+"""Idempotency keys that are remembered."""
 
 
-def _add_jobs(routes: APIRouter, engine: Engine) -> None:
-    @routes.post("/jobs", status_code=202)
-    def submit(
-        http: HttpRequest,
-        request: Annotated[dict[str, Any], Body(embed=True)],
-        interactive: Annotated[bool, Body(embed=True)] = False,
-        slot: Annotated[str, Body(embed=True)] = "",
-    ) -> dict[str, Any]:
-        """Queue a request; its form is ``request`` of ``/about``. It cancels an older one in the same ``slot``."""
-        options = Request.from_json(json.dumps(request))
-        return _described(engine.submit(options, owner=_owner(http), interactive=interactive, slot=slot))
+@dataclass(frozen=True, kw_only=True)
+class Submission(Options):
+    """A job: a request, its pictures, and how it is run."""
+
+    request: Annotated[Request, Group("job")] = field(default_factory=Request)
+    """options of the call"""
+    image: str | None = None
+    """id of a picture, for img2img and inpainting"""
+    mask_image: str | None = None
+    """id of a picture, for inpainting; the masked area is white"""
+    interactive: bool = False
+    """before jobs that nobody watches"""
+    slot: str = ""
+    """an older job of this caller in the same slot is cancelled: the latest wins"""
+    record: Sequence[Kept] = ("x", "x0", "cond", "uncond")
+    """arrays of each step that are kept"""
+
+    def call(self, pictures: Pictures) -> Call:
+        """The call, with its pictures decoded.
+
+        Raises:
+            InputError: too much is asked for, or there is no such picture.
+        """
+        LIMITS.check(self.request)
+        if len(self.slot) > 200:
+            raise InputError("slot", Unquoted(f"{len(self.slot)} characters"), "at most 200")
+        values: dict[str, Any] = {each.name: getattr(self.request, each.name) for each in fields(Request)}
+        values["image"] = None if self.image is None else pictures.image(self.image, "image")
+        values["mask_image"] = None if self.mask_image is None else pictures.image(self.mask_image, "mask_image")
+        return Call(**values)
+
+
+def add_jobs(routes: APIRouter, engine: Engine, pictures: Pictures) -> None:
+    """Add the routes of jobs and their events."""
+    known = _Keys()
+
+    @routes.post("/jobs", status_code=202, openapi_extra=described(Submission))
+    async def submit(http: HttpRequest, idempotency_key: Annotated[str | None, Header()] = None) -> dict[str, Any]:
+        """Queue a job. With the header Idempotency-Key the same body is queued once, however often it is sent."""
+        owner, body = owner_of(http, "native"), await http.body()
+        key = known.of(owner, idempotency_key, body)
+        async with key.lock:
+            if key.job is not None and (old := engine.job(key.job)) is not None:
+                return _described(old)
+            submission = await options_of(http, Submission)
+            call = await in_decoder(submission.call, pictures)
+
+            def queue() -> Job:
+                return engine.submit(
+                    call,
+                    owner=owner,
+                    interactive=submission.interactive,
+                    slot=submission.slot,
+                    record=tuple(submission.record),
+                )
+
+            job = await run_in_threadpool(queue)
+            key.job = job.id
+            return _described(job)
 
     @routes.get("/jobs")
-    def jobs() -> list[dict[str, Any]]:
-        """All jobs that wait, run, or are kept."""
-        return [_described(job) for job in engine.jobs]
+    def jobs(http: HttpRequest) -> list[dict[str, Any]]:
+        """The caller's jobs that wait, run, or are kept; the oldest first."""
+        owner = owner_of(http, "native")
+        return [_described(job) for job in engine.jobs if job.owner == owner]
 
     @routes.get("/jobs/{job}")
     def job(job: str) -> dict[str, Any]:
         """One job, with the receipts of the images that are done."""
-        return _described(_job(engine, job), receipts_too=True)
+        return _described(find(engine, job), receipts_too=True)
 
     @routes.delete("/jobs/{job}")
     def cancel(job: str) -> dict[str, Any]:
         """Cancel a job: at once if it waits, at its next network call if it runs."""
-        found = _job(engine, job)
+        found = find(engine, job)
         found.cancel()
         return _described(found)
 
     @routes.get("/jobs/{job}/events")
-    def events(job: str, last_event_id: Annotated[int, Header()] = 0) -> StreamingResponse:
-        """Server-sent events of a job, from the one after Last-Event-ID."""
-        return StreamingResponse(_stream(_job(engine, job), last_event_id), media_type="text/event-stream")
+    async def events_of_job(job: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
+        """Server-sent events of a job, from the one after Last-Event-ID, to its end."""
+        return streams.stream(streams.one_job(find(engine, job), last_event_id))
 
     @routes.get("/events")
-    def all_events(last_event_id: Annotated[int | None, Header()] = None) -> StreamingResponse:
-        """Server-sent events of all jobs, from the one after Last-Event-ID, or from now."""
-        after = engine.feed.last if last_event_id is None else last_event_id
-        return StreamingResponse(_all(engine, after), media_type="text/event-stream")
+    async def events(
+        http: HttpRequest, last_event_id: Annotated[str | None, Header()] = None, after: str | None = None
+    ) -> StreamingResponse:
+        """Server-sent events of all jobs of the caller, from now on, or from the one after Last-Event-ID."""
+        position = last_event_id if after is None else after
+        return streams.stream(streams.all_jobs(engine, owner_of(http, "native"), position))
 
 
-def _add_arrays(routes: APIRouter, engine: Engine) -> None:
-    @routes.get("/jobs/{job}/images/{image}.png")
-    def image(job: str, image: int) -> Response:
-        """An image as PNG, with its receipt."""
-        result = _at(_job(engine, job).results, image, "image")
-        if result is None:
-            raise NotFoundError(f"image {image} of job {job} is not done")
-        return Response(png_bytes(result.images[0], receipts.chunks(result.receipt, 0)), media_type="image/png")
+class _Key:
+    """A request that may be sent again."""
 
-    @routes.get("/jobs/{job}/images/{image}/steps/{step}/{kind}")
-    def state(job: str, image: int, step: int, kind: Literal["x", "x0"]) -> Response:
-        """Latents, or the clean estimate, after a step: float32, little-endian, shape [C,h,w] in the header X-Shape."""
-        pair = _at(_at(_job(engine, job).states, image, "image"), step, "step")
-        return _array(pair[0 if kind == "x" else 1][0], f"{job}-{image}-{step}-{kind}")
+    def __init__(self, digest: bytes) -> None:
+        self.digest, self.lock = digest, asyncio.Lock()
+        self.job: str | None = None
 
 
-def _stream(job: Job, after: int) -> Iterator[str]:
-    while True:
-        last: Event | None = None
-        for event in job.events(after, timeout=PAUSE):
-            last, after = event, event.id
-            yield f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(_fields(event))}\n\n"
-        if (last is not None and last.kind in ENDS) or (last is None and job.state in ENDS):
-            return
-        yield ": \n\n"
+class _Keys:
+    """Idempotency keys and the jobs that they have made."""
 
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, str], _Key] = OrderedDict()
+        self._lock = threading.Lock()
 
-def _all(engine: Engine, after: int) -> Iterator[str]:
-    yield ": \n\n"  # the reader knows at once that it is heard
-    while not engine.stopping:
-        told = engine.feed.after(after, PAUSE)
-        for each in told:
-            after, event = each.id, each.event
-            yield f"id: {after}\nevent: {event.kind}\ndata: {json.dumps({'job': each.job.id} | _fields(event))}\n\n"
-        if not told:
-            yield ": \n\n"
-
-
-def _fields(event: Event) -> dict[str, Any]:
-    fields = {name: getattr(event, name) for name in ("image", "step", "sigma")}
-    return {name: value for name, value in fields.items() if value is not None}
+    def of(self, owner: str, name: str | None, body: bytes) -> _Key:
+        digest = hashlib.sha256(body).digest()
+        if name is None:
+            return _Key(digest)
+        if not 0 < len(name) <= 200:
+            raise InputError("Idempotency-Key", name, "at most 200 characters")
+        with self._lock:
+            key = self._known.setdefault((owner, name), _Key(digest))
+            while len(self._known) > KEYS:
+                self._known.popitem(last=False)
+        if key.digest != digest:
+            raise InputError("Idempotency-Key", name, "a new key for another body")
+        return key
 
 
 def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
     made = [result is not None for result in job.results]
-    described: dict[str, Any] = {"id": job.id, "state": job.state, "images": len(made), "done": sum(made)}
-    described |= {"request": job.request.to_dict(), "slot": job.slot, "steps": [len(states) for states in job.states]}
+    described: dict[str, Any] = {
+        "id": job.id,
+        "state": job.state,
+        "images": len(made),
+        "done": sum(made),
+        "pictures": [streams.picture_id(job.id, image) if done else None for image, done in enumerate(made)],
+        "request": job.request.to_dict(),
+        "slot": job.slot,
+        "steps": list(job.steps),
+    }
     if job.plan is not None:
         described |= {"sigmas": job.plan.levels.sigmas, "seeds": job.plan.seeds}
-    if job.state == "failed":
-        described["error"] = str(job.error) if isinstance(job.error, InputError) else "the request failed; see the log"
+    if job.state == "failed" and job.error is not None:
+        described["error"] = answer(job.error).message
     if receipts_too:
         described["receipts"] = [None if result is None else dict(result.receipt) for result in job.results]
     return described
 
 
-def _array(values: Tensor, name: str) -> Response:
-    headers = {
-        "X-Shape": ",".join(map(str, values.shape)),
-        "X-Dtype": "float32",
-        "ETag": f'"{name}"',
-        "Cache-Control": "private, max-age=31536000, immutable",
-    }
-    return Response(values.contiguous().numpy().tobytes(), media_type="application/octet-stream", headers=headers)
+def find(engine: Engine, name: str) -> Job:
+    """A job by its id.
 
-
-def _job(engine: Engine, name: str) -> Job:
+    Raises:
+        NotFoundError: there is none.
+    """
     job = engine.job(name)
     if job is None:
         raise NotFoundError("no job of that id; it may be forgotten")
     return job
-
-
-def _at(items: list[Any], index: int, kind: str) -> Any:
-    if not 0 <= index < len(items):
-        raise NotFoundError(f"no {kind} {index}; there are {len(items)} so far")
-    return items[index]
-
-
-def _owner(http: HttpRequest) -> str:
-    return "" if http.client is None else http.client.host

@@ -20,6 +20,7 @@ from diffuscope.request import Request
 from diffuscope.serve.engine import Engine
 from diffuscope.serve.http.errors import answer
 from diffuscope.serve.job import Job
+from diffuscope.serve.record import Kept
 
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 MOST_IMAGES, MOST_PARTIAL = 10, 3
@@ -53,7 +54,8 @@ def router(engine: Engine) -> APIRouter:
             given = {name: value for name, value in body.items() if value is not None}
             request = _request(engine, given)
             owner = "" if http.client is None else http.client.host
-            job = engine.submit(request, owner=owner, interactive=bool(given.get("stream")))
+            record: tuple[Kept, ...] = ("x0",) if given.get("stream") else ()
+            job = engine.submit(request, owner=owner, interactive=bool(given.get("stream")), record=record)
             if given.get("stream"):
                 events = _events(engine, job, given)
                 return StreamingResponse(events, media_type="text/event-stream")
@@ -67,10 +69,10 @@ def router(engine: Engine) -> APIRouter:
 
 def failed(error: BaseException) -> JSONResponse:
     """An error in OpenAI's form."""
-    status, message, argument = answer(error)
-    kind = {422: "invalid_request_error", 429: "rate_limit_error"}.get(status, "server_error")
-    body = {"error": {"message": message, "type": kind, "param": argument, "code": None}}
-    return JSONResponse(body, 400 if status == 422 else status, {"Retry-After": "5"} if status == 429 else None)
+    found = answer(error)
+    kind = {422: "invalid_request_error", 429: "rate_limit_error"}.get(found.status, "server_error")
+    body = {"error": {"message": found.message, "type": kind, "param": found.argument, "code": None}}
+    return JSONResponse(body, 400 if found.status == 422 else found.status, found.headers)
 
 
 def _request(engine: Engine, given: dict[str, Any]) -> Request:
@@ -132,9 +134,9 @@ def _events(engine: Engine, job: Job, given: dict[str, Any]) -> Iterator[str]:
     try:
         for event in job.events():
             if event.kind == "step" and event.image == 0 and event.step is not None and wanted:
-                total = len(job.states[0])  # steps so far
-                if total in _shown(engine, job, wanted):
-                    image = engine.decode(job.states[0][event.step][1])[0]
+                x0 = engine.array(job.id, 0, event.step, "x0")
+                if event.step + 1 in _shown(job, wanted) and x0 is not None:
+                    image = engine.decode(x0[None])[0]
                     content = base64.b64encode(png_bytes(image)).decode()
                     yield _event("partial_image", given, {"b64_json": content, "partial_image_index": index})
                     index += 1
@@ -152,9 +154,10 @@ def _events(engine: Engine, job: Job, given: dict[str, Any]) -> Iterator[str]:
     yield "data: [DONE]\n\n"
 
 
-def _shown(engine: Engine, job: Job, wanted: int) -> set[int]:
+def _shown(job: Job, wanted: int) -> set[int]:
     """After which steps an estimate is sent: spread over the run."""
-    steps = job.request.num_inference_steps or engine.pipe.config.preset.num_inference_steps
+    assert job.plan is not None
+    steps = len(job.plan.levels.sigmas) - 1
     return {max(1, round(steps * (k + 1) / (wanted + 1))) for k in range(wanted)}
 
 

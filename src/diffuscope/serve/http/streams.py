@@ -1,0 +1,140 @@
+"""Events of jobs as server-sent events, and waiting for jobs, without a thread for each reader."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from fastapi import Request as HttpRequest
+from fastapi.responses import StreamingResponse
+
+from diffuscope.serve.engine import Engine
+from diffuscope.serve.events import Event
+from diffuscope.serve.http.errors import answer
+from diffuscope.serve.job import Job
+
+PAUSE = 15.0
+"""Seconds after which a stream without events has a comment, so that nothing between closes it."""
+
+
+class Bell:
+    """Wakes one task, from any thread."""
+
+    def __init__(self) -> None:
+        self._loop, self._rung = asyncio.get_running_loop(), asyncio.Event()
+
+    def ring(self, *_: object) -> None:
+        """Wake the task."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._rung.set)
+
+    async def wait(self, seconds: float = PAUSE) -> None:
+        """Until it was rung since the last time, or for so long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._rung.wait(), seconds)
+        self._rung.clear()
+
+
+async def events_of(job: Job, after: int = 0) -> AsyncIterator[Event | None]:
+    """The events of a job as they happen, to its end; None after each pause."""
+    bell = Bell()
+    with job.watched(bell.ring):
+        while True:
+            new = job.after(after)
+            for event in new:
+                yield event
+                after = event.id
+            if job.ended and not job.after(after):
+                return
+            await bell.wait()
+            if not job.after(after) and not job.ended:
+                yield None
+
+
+async def finished(http: HttpRequest, job: Job) -> bool:
+    """Wait for the end of a job. If its client leaves, the job is cancelled, and this is False."""
+    bell, left = Bell(), asyncio.ensure_future(_left(http))
+    try:
+        with job.watched(bell.ring):
+            left.add_done_callback(bell.ring)
+            while not job.ended and not left.done():
+                await bell.wait()
+    finally:
+        left.cancel()
+        if not job.ended:
+            job.cancel()
+    return not left.done() or job.state != "cancelled"
+
+
+async def _left(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def stream(content: AsyncIterator[str]) -> StreamingResponse:
+    """A response of server-sent events."""
+    return StreamingResponse(content, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def message(data: Mapping[str, Any] | str, event: str | None = None, id: object = None) -> str:
+    """One server-sent event."""
+    lines = [] if id is None else [f"id: {id}"]
+    lines += [] if event is None else [f"event: {event}"]
+    lines.append(f"data: {data if isinstance(data, str) else json.dumps(data)}")
+    return "\n".join(lines) + "\n\n"
+
+
+COMMENT = ": \n\n"
+
+
+def fields_of(event: Event, job: Job | None) -> dict[str, Any]:
+    """What an event of a job says, without what it has not."""
+    names = ("job", "image", "step", "sigma")
+    found = {name: value for name in names if (value := getattr(event, name)) is not None}
+    if event.kind == "image":
+        found["picture"] = picture_id(event.job, event.image)
+    if event.kind == "failed" and job is not None and job.error is not None:
+        found["error"] = answer(job.error).message
+    return found
+
+
+def picture_id(job: str, image: int | None) -> str:
+    """The id of an image of a job."""
+    return f"{job}-{image}"
+
+
+async def one_job(job: Job, after: int) -> AsyncIterator[str]:
+    """The events of a job, to its end."""
+    async for event in events_of(job, after):
+        if event is None:
+            yield COMMENT
+        else:
+            yield message(fields_of(event, job), event.kind, event.id)
+
+
+async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterator[str]:
+    """The events of all jobs of an owner, from now on, or from the one after a position; without an end.
+
+    The first is "ready", or "reset" where some that the reader has not seen are forgotten: it has to ask for the jobs.
+    """
+    bell, events = Bell(), engine.events
+    with events.listening(owner, bell.ring):
+        position = events.position(owner) if after is None else after
+        new, missing = events.after(owner, position)
+        yield message({}, "reset" if missing else "ready", events.position(owner) if missing else position)
+        if missing:
+            position = events.position(owner)
+            new = []
+        while True:
+            for event in new:
+                position = events.at(event.id)
+                yield message(fields_of(event, engine.job(event.job)), event.kind, position)
+            await bell.wait()
+            new, missing = events.after(owner, position)
+            if missing:
+                position = events.position(owner)
+                yield message({}, "reset", position)
+                new = []
+            elif not new:
+                yield COMMENT

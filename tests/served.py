@@ -1,0 +1,43 @@
+"""A server on a port, and what its streams say."""
+
+import json
+import socket
+import threading
+from contextlib import contextmanager
+
+import uvicorn
+
+
+@contextmanager
+def listening(app):
+    """An application on a free port of this machine; its address."""
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{own.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+
+
+def events_of(text):
+    """The server-sent events of a whole stream: kind and data."""
+    parts = [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.strip().split("\n\n")]
+    return [(part.get("event"), json.loads(part["data"]) if part["data"] != "[DONE]" else None) for part in parts]
+
+
+def read_events(response):
+    """Those of a stream without an end, as they come: id, kind, data."""
+    part = {}
+    for line in response.iter_lines():
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            part[name] = value
+        elif part:
+            yield part.get("id"), part["event"], json.loads(part["data"])
+            part = {}
