@@ -31,6 +31,8 @@ PUBLIC = {
         "Request",
         "GuidanceOptions",
         "Thresholding",
+        "Branch",
+        "Latents",
         "ModelSource",
         "samplers",
     ],

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from diffuscope.models.tokenizer import Tokenizer
     from diffuscope.nn.taps import tap_points
     from diffuscope.pipeline import Pipeline, Replay, Result, Run, load, replay, samplers
-    from diffuscope.request import GuidanceOptions, Request, Thresholding
+    from diffuscope.request import Branch, GuidanceOptions, Latents, Request, Thresholding
     from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
 
 __all__ = [
+    "Branch",
     "Conditioning",
     "Denoiser",
     "GuidanceOptions",
+    "Latents",
     "Levels",
     "ModelConfig",
     "ModelSource",
@@ -56,9 +58,11 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _HOMES = {
+    "Branch": "request",
     "Conditioning": "types",
     "Denoiser": "types",
     "GuidanceOptions": "request",
+    "Latents": "request",
     "Levels": "types",
     "ModelConfig": "config",
     "ModelSource": "model_source",

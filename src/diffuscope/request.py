@@ -1,14 +1,21 @@
 """The options of a call, each stated once: its name, type, range, default and help. Imports no torch."""
 
+import base64
+import binascii
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, Literal
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from annotated_types import Ge, Interval, MaxLen, MinLen
 
 from diffuscope.config import LARGEST, FinalSigma, Spacing
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.schema import Group, Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Syntax = Literal["plain", "a1111", "comfyui"]
 """How brackets and long prompts are read: as text, or by a program's rules."""
@@ -93,6 +100,92 @@ class Thresholding(Options):
             raise InputError("limit", self.limit, "None with ratio or max_value", "Use one kind of thresholding")
 
 
+WHOLE_RUN = (
+    "num_images_per_prompt",
+    "batch_size",
+    "seed",
+    "height",
+    "width",
+    "strength",
+    "denoising_start",
+    "denoising_end",
+)
+"""Options that cannot change within a run."""
+
+MOST_BRANCHES = 64
+"""Branches of branches of one request."""
+
+
+@dataclass(frozen=True, repr=False)
+class Latents(Options):
+    """Latents as JSON: small arrays, 4 KiB for an image of 128x128, 64 KiB for one of 512x512."""
+
+    shape: tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)], Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
+    """images, channels, height and width"""
+    data: str
+    """the float32 values in base64, little-endian, the last axis first; "" where a receipt has only their hash"""
+    sha256: str = ""
+    """of the values, in the place of ``data``"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wanted = 4 * math.prod(self.shape)
+        if not self.data and self.sha256:
+            return
+        if len(self.data) != 4 * -(-wanted // 3):
+            got = Unquoted(f"{len(self.data):,} characters")
+            raise InputError("data", got, f"{4 * -(-wanted // 3):,}, base64 of {wanted:,} bytes of float32")
+        try:
+            size = len(base64.b64decode(self.data, validate=True))
+        except (binascii.Error, ValueError):
+            size = -1
+        if size != wanted:
+            raise InputError("data", Unquoted("other characters"), f"base64 of {wanted:,} bytes of float32")
+
+    def __repr__(self) -> str:
+        return f"Latents({list(self.shape)})"
+
+    def hashed(self) -> Self:
+        """The same with the hash in the place of the values."""
+        return replace(self, data="", sha256=hashlib.sha256(base64.b64decode(self.data)).hexdigest())
+
+    @classmethod
+    def of(cls, values: "Tensor") -> Self:
+        """Those of a tensor [N,C,h,w]."""
+        if values.ndim != 4:
+            raise InputError("x", values, "latents of shape [N,C,h,w]")
+        array = values.detach().cpu().float().contiguous().numpy().astype("<f4")
+        return cls(tuple(array.shape), base64.b64encode(array.tobytes()).decode())
+
+
+@dataclass(frozen=True)
+class Branch(Options):
+    """The first steps of another request, from which this one goes on.
+
+    The sampler keeps its history, its noise and the noise levels above. With another sampler, other options of it, or
+    another spacing, the rest is a run of its own from there.
+    """
+
+    step: Annotated[int, Interval(ge=0, le=1000)]
+    """how many of its steps are kept"""
+    request: "Request"
+    """the other request; seeds, size, number of images, strength and batch_size may stand in either of the two"""
+    x: Latents | None = None
+    """latents in the place of those after these steps, such as painted ones; as many steps as there are may be kept"""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """As that of other options, for at most ``MOST_BRANCHES`` within each other."""
+        depth, inner = 0, cast(object, values)
+        while isinstance(inner, Mapping) and depth <= MOST_BRANCHES:
+            request = inner.get("request")
+            inner = request.get("branch") if isinstance(request, Mapping) else None
+            depth += 1
+        if depth > MOST_BRANCHES:
+            raise InputError("request", Unquoted("more branches"), f"at most {MOST_BRANCHES} within each other")
+        return super().from_dict(values)
+
+
 @dataclass(frozen=True)
 class Request(Options):
     """The options of a call that fit into JSON. None is the model's preset, or off.
@@ -151,9 +244,36 @@ class Request(Options):
     """crop conditioning: top and left; 0 and 0 by default, for a centred subject"""
     target_size: tuple[Coordinate, Coordinate] | None = None
     """size conditioning: height and width after resizing and cropping; those of the image by default"""
+    branch: Annotated[Branch | None, Group("branch")] = None
+    """go on from a step of another request: a Branch, or a dict of its fields; ``run.branch(step, ...)`` makes it"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         start, end = self.denoising_start, self.denoising_end
         if start is not None and end is not None and start >= end:
             raise InputError("denoising_start", start, f"a number below denoising_end, {end:g}")
+
+    def branched(self, step: int, x: Latents | None = None, **changes: Any) -> Self:
+        """This request with ``changes``, after the first ``step`` steps of what it is now.
+
+        Args:
+            step: how many of its steps are kept.
+            x: latents in the place of those after these steps.
+            changes: other options from there on. Another sampler has none of the options of this one.
+
+        Raises:
+            InputError: one of ``WHOLE_RUN``, or a value that is not possible.
+        """
+        for name in WHOLE_RUN:
+            if name in changes:
+                raise InputError(name, changes[name], "no change of it, since it holds for a whole run")
+        first: Request = self
+        while first.branch is not None and step <= first.branch.step:
+            if step == first.branch.step:
+                x = x or first.branch.x
+            first = first.branch.request
+        if changes.get("sampler", self.sampler) != self.sampler:
+            changes = {"sampler_options": {}} | changes
+        if not isinstance(changes.get("sigmas"), str | None):  # a list, whose length is the number of steps
+            changes = {"num_inference_steps": None} | changes
+        return replace(self, **(changes | {"branch": Branch(step, first, x)}))

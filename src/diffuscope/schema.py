@@ -36,6 +36,7 @@ class Option(NamedTuple):
     name: str
     annotation: Any
     default: Any
+    """``dataclasses.MISSING`` where it must be given."""
     help: str
     group: str
 
@@ -69,6 +70,9 @@ class Options:
             if name not in known:
                 suggestion = nearest(name, known) or f"There are {', '.join(known)}"
                 raise InputError(name, values[name], f"an option of {cls.__name__}", suggestion)
+        for option in options(cls):
+            if option.default is MISSING and option.name not in values:
+                raise InputError(option.name, Unquoted("nothing"), wanted(option.annotation))
         return cls(**values)
 
     @classmethod
@@ -110,7 +114,7 @@ def _options(stated: type[Any]) -> Iterator[Option]:
 
 def schema(kind: type[Options]) -> dict[str, Any]:
     """JSON Schema (2020-12) of a class of options: types, ranges, choices, defaults, help and groups."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind, kind)}
 
 
 def conformed(value: object, annotation: Any, argument: str) -> Any:
@@ -295,22 +299,25 @@ def _json_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
-def _schema(kind: type[Options]) -> dict[str, Any]:
-    properties = {}
+def _schema(kind: type[Options], root: type[Options]) -> dict[str, Any]:
+    """That of ``kind`` within the schema of ``root``, to which it refers where it holds it again."""
+    properties, required = {}, [option.name for option in options(kind) if option.default is MISSING]
     for option in options(kind):
-        about = {"description": option.help, "default": _json_value(option.default)}
+        about = {"description": option.help}
+        about |= {} if option.default is MISSING else {"default": _json_value(option.default)}
         group = {"x-group": option.group} if option.group else {}
-        properties[option.name] = _property(option.annotation) | about | group
+        properties[option.name] = _property(option.annotation, root) | about | group
     text = (inspect.getdoc(kind) or "").partition("\n\n")[0]
     head = {"title": kind.__name__, "description": text, "type": "object"}
-    return {**head, "properties": properties, "additionalProperties": False}
+    needs = {"required": required} if required else {}
+    return {**head, "properties": properties, **needs, "additionalProperties": False}
 
 
-def _property(annotation: Any) -> dict[str, Any]:
+def _property(annotation: Any, root: type[Options]) -> dict[str, Any]:
     base, marks = split_annotated(annotation)
     origin, args = get_origin(base), get_args(base)
     if origin in (Union, UnionType):
-        return {"anyOf": [_property(member) for member in args]}
+        return {"anyOf": [_property(member, root) for member in args]}
     if origin is Literal:
         return {"enum": list(args)}
     if base in _TYPES:
@@ -319,11 +326,11 @@ def _property(annotation: Any) -> dict[str, Any]:
         most = _lengths(marks)[1]
         return {"type": _TYPES[base]} | bounds | ({} if most is None else {"maxLength": most})
     if isinstance(base, type) and issubclass(base, Options):
-        return _schema(base)
+        return {"$ref": "#"} if base is root else _schema(base, root)
     if is_mapping(origin):
-        return {"type": "object", "additionalProperties": _property(args[1])}
+        return {"type": "object", "additionalProperties": _property(args[1], root)}
     size = {"minItems": len(args), "maxItems": len(args)} if origin is tuple else {"minItems": _lengths(marks)[0] or 0}
-    return {"type": "array", "items": _property(args[0]), **size}
+    return {"type": "array", "items": _property(args[0], root), **size}
 
 
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
+import torch
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,11 +18,11 @@ from jsonschema import Draft202012Validator
 
 import diffuscope as ds
 from diffuscope.cli import main
-from diffuscope.cli.flags import flag_of
+from diffuscope.cli.flags import WITHOUT_FLAG, flag_of
 from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read, request_of
-from diffuscope.request import LONGEST_TEXT, GuidanceOptions, Request, Thresholding
+from diffuscope.request import LONGEST_TEXT, Branch, GuidanceOptions, Latents, Request, Thresholding
 from diffuscope.schema import Option, Options, conformed, is_mapping, options, schema, split_annotated
 from narrow import made
 from refusals import refused
@@ -59,6 +60,8 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     if base is float:
         edges = {"exclude_min": "gt" in limits, "exclude_max": "lt" in limits}
         return st.floats(lowest, highest, allow_nan=False, allow_infinity=False, **edges)
+    if base is Branch:
+        return BRANCHES
     if isinstance(base, type) and is_dataclass(base):
         return instances(base)
     if is_mapping(origin):
@@ -82,6 +85,19 @@ def instances(kind: type[Options]) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({}, optional={option.name: values(option.annotation) for option in options(kind)}).map(
         consistent
     )
+
+
+BRANCHES = st.recursive(
+    st.builds(Request, st.text(max_size=5), guidance_scale=st.floats(0, 9)),
+    lambda inner: st.builds(
+        lambda step, first, x: Request("a fox", branch=Branch(step, first, x)),
+        st.integers(0, 1000),
+        inner,
+        st.none() | st.builds(Latents.of, st.builds(lambda c: torch.randn(1, c, 2, 3), st.integers(1, 4))),
+    ),
+    max_leaves=3,
+).map(lambda first: Branch(3, first))
+"""Branches of branches, with and without latents."""
 
 
 def refusal(call: Callable[..., object], *args: object, **kwargs: object) -> InputError | None:
@@ -184,6 +200,12 @@ def test_numbers_beyond_their_range_are_refused(path: str) -> None:
         ('{"seed": 1, "seed": 2}', "seed"),
         ('{"sampler_options": {"eta": 1, "eta": 0}}', "eta"),
         ('{"sampler_options": {"eta": null}}', "sampler_options.eta"),
+        ('{"branch": {"step": 1}}', "branch.request"),
+        ('{"branch": {"step": -1, "request": {}}}', "branch.step"),
+        ('{"branch": {"step": 1, "request": {"strength": 2}}}', "branch.request.strength"),
+        ('{"branch": {"step": 1, "request": {}, "x": {"shape": [1, 4, 2, 2], "data": "AAAA"}}}', "branch.x.data"),
+        ('{"branch": {"step": 1, "request": {}, "x": {"shape": [1, 1, 1, 1], "data": "????AA=="}}}', "branch.x.data"),
+        ('{"branch": {"step": 1, "request": ' * 400 + "{}" + "}}" * 400, "branch.request"),
         ('{"prompt": []}', "prompt"),
         ('{"prompt": "\\ud83e"}', "prompt"),
         (json.dumps({"prompt": "x" * (LONGEST_TEXT + 1)}), "prompt"),
@@ -231,10 +253,11 @@ def test_every_option_is_a_flag(capsys: pytest.CaptureFixture[str], monkeypatch:
     monkeypatch.setenv("COLUMNS", "300")
     assert main(["generate", "--help"]) == 0
     page = capsys.readouterr().out
-    missing = [path for path in PATHS if f"{flag_of(path)} " not in page and path != "prompt"]
+    paths = {path: option for path, option in PATHS.items() if path not in WITHOUT_FLAG}
+    missing = [path for path in paths if f"{flag_of(path)} " not in page and path != "prompt"]
     assert missing == []
     assert "PROMPT" in page
-    assert [path for path, option in PATHS.items() if option.help.split()[0] not in page] == []
+    assert [path for path, option in paths.items() if option.help.split()[0] not in page] == []
 
 
 def test_every_option_is_a_property_of_the_schema() -> None:
@@ -270,6 +293,7 @@ CALLS = [
         height=16,
         width=24,
         upscale=1,
+        branch=Branch(1, Request(["a hen", "a fox"], guidance_scale=2)),
     ),
     Request(
         "a fox",
@@ -315,7 +339,7 @@ def test_every_option_is_in_the_receipt_and_replayed(
     again = request_of(receipt)
     for name, option in OPTIONS.items():
         value = getattr(request_, name)
-        if value != option.default and name not in ("prompt", "negative_prompt", "seed", "sampler"):
+        if value != option.default and name not in ("prompt", "negative_prompt", "seed", "sampler", "branch"):
             assert getattr(again, name) == value, name
     assert ds.replay(paths[-1], model=pipe).identical
 

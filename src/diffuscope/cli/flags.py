@@ -31,6 +31,9 @@ NAMES = {
 ABSENT = "\0"
 """The text of a flag that is not given: no command line can hold it. (With None tyro takes twice as long.)"""
 
+WITHOUT_FLAG = {"branch"}
+"""Options that a command line cannot hold; ``diffuscope branch`` makes them."""
+
 PRESETS = {option.name for option in fields(Preset)}
 PLACEHOLDERS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
 
@@ -133,6 +136,8 @@ def _positional(command: str, name: str, words: Sequence[str]) -> str:
 
 def _flags(kind: type[Any], prefix: str = "", group: str = "") -> Iterator[Flag]:
     for option in options(kind):
+        if option.name in WITHOUT_FLAG:
+            continue
         (member, *_) = members(option.annotation)
         if is_dataclass(member) and isinstance(member, type):
             yield from _flags(member, f"{prefix}{option.name}.", option.group)

@@ -41,8 +41,9 @@ class RunTap(ABC):
         self.call, self.calls, self.images = -1, 1, 1
         if plan is not None:
             steps = len(plan.levels.sigmas) - 1  # of those planned: a run may hand over to another model
+            first = 0 if plan.branch is None else plan.branch.step  # it sees the steps after the branch
             calls = network_calls(plan.sampler.function, plan.planned_sigmas, **plan.sampler_options)
-            self.calls, self.images = sum(calls[:steps]), plan.images
+            self.calls, self.images = sum(calls[first:steps]), plan.images
 
     def wants(self, name: str) -> bool:
         """Whether a pattern matches; the U-Net's input too, to count its calls."""

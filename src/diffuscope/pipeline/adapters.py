@@ -152,11 +152,14 @@ class Adapters:
             self._check(name)
         self._change({}, without=[*self._loaded] if name is None else [name])
 
-    def of_call(self, tags: Mapping[str, float]) -> Loras:
-        """The LoRAs of a call with these tags in its prompts; one that is not loaded is loaded from a folder."""
-        fixed: Loras | None = getattr(self._receipt, "loras", None)
+    def of_call(self, tags: Mapping[str, float], depth: int = 0) -> Loras:
+        """The LoRAs of a call with these tags in its prompts; one that is not loaded is loaded from a folder.
+
+        Of a branch, ``depth`` 1 is the call from which it branches, and so on.
+        """
+        fixed: list[Loras] | None = getattr(self._receipt, "loras", None)
         if fixed is not None:
-            return fixed
+            return fixed[depth]
         for name, weight in tags.items():
             if weight:
                 self._find(name, "prompt")
@@ -229,14 +232,17 @@ class Adapters:
             merged(self.networks[part]).rest(self.networks[part], part, _active(self._loaded.values()))
 
     @contextmanager
-    def as_in_receipt(self, entries: Sequence[Mapping[str, Any]]) -> Iterator[None]:
-        """Within, the calls of this thread have the LoRAs of a receipt, and no others."""
-        self._receipt.loras = _active(
-            self._find(entry["name"], "lora_dir", entry["sha256"])._replace(
-                weight=conformed(entry["weight"], float, "loras")
+    def as_in_receipt(self, entries: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[None]:
+        """Within, the calls of this thread have the LoRAs of a receipt, and no others; by depth, as in ``of_call``."""
+        self._receipt.loras = [
+            _active(
+                self._find(entry["name"], "lora_dir", entry["sha256"])._replace(
+                    weight=conformed(entry["weight"], float, "loras")
+                )
+                for entry in own
             )
-            for entry in entries
-        )
+            for own in entries
+        ]
         try:
             yield
         finally:

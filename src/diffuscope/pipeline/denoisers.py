@@ -1,6 +1,6 @@
 """The U-Net as a Denoiser of the run's texts, with classifier-free guidance; the texts may change between steps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,10 +12,11 @@ from diffuscope.errors import InputError, Unquoted
 from diffuscope.models.unet import UNet
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import guidance
+from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
 from diffuscope.pipeline.guidance import CondUncond
 from diffuscope.pipeline.plan import Plan
-from diffuscope.types import Denoiser, Step, Tap
+from diffuscope.types import Denoiser, Tap
 
 
 class Estimates(NamedTuple):
@@ -25,18 +26,6 @@ class Estimates(NamedTuple):
     cond: Denoiser
 
 
-class Clock:
-    """Counts the steps of a run for Denoisers, whose network calls do not tell which step makes them."""
-
-    step = 0
-
-    def counted(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """The steps; while one is computed, ``step`` is its index."""
-        for step in steps:
-            self.step = step.index + 1
-            yield step
-
-
 def denoisers_of(
     unet: UNet,
     config: ModelConfig,
@@ -44,7 +33,7 @@ def denoisers_of(
     texts: Encoded,
     channels: Tensor | None,
     tap: Tap | None,
-    clock: Clock,
+    now: Answers,
     engine: Engine,
 ) -> Estimates:
     """The U-Net as Denoisers of the texts.
@@ -56,7 +45,7 @@ def denoisers_of(
         texts: encoded.
         channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
         tap: reads or replaces activations.
-        clock: counts the run's steps.
+        now: counts the run's steps.
         engine: runs the U-Net where it has a fast twin.
 
     Raises:
@@ -82,10 +71,10 @@ def denoisers_of(
     if len(stages) == 1:
         return stages[entries[0]]
 
-    def now() -> Estimates:
-        return stages[entries[min(clock.step, len(entries) - 1)]]
+    def current() -> Estimates:
+        return stages[entries[min(now.step, len(entries) - 1)]]
 
-    return Estimates(lambda x, sigma: now().guided(x, sigma), lambda x, sigma: now().cond(x, sigma))
+    return Estimates(lambda x, sigma: current().guided(x, sigma), lambda x, sigma: current().cond(x, sigma))
 
 
 def _in_batches(parts: list[Estimates], batches: list[slice]) -> Estimates:

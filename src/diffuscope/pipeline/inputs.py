@@ -11,6 +11,7 @@ from diffuscope.diffusion.guidance import OnGuidance
 from diffuscope.diffusion.samplers import Sampler
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.images import ImageSources
+from diffuscope.pipeline.answers import Answers
 from diffuscope.request import Request
 from diffuscope.types import Conditioning, Denoiser, TapArgument
 
@@ -40,6 +41,8 @@ class Inputs:
     """reads or replaces activations, by the names of ``tap_points``; rows of a guided batch are [negative, prompt]"""
     on_guidance: OnGuidance | None = None
     """sees both estimates whenever guidance combines them: unconditional x0, conditional x0, x and sigma"""
+    answers: Answers | None = None
+    """``run.answers`` of the run from which this one branches: its steps are not computed again"""
 
 
 @dataclass(frozen=True, eq=False)

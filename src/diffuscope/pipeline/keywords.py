@@ -32,7 +32,7 @@ def takes(kind: Callable[P, T], counterparts: Mapping[str, str] = NONE) -> Calla
 
     def decorate(function: Callable[[T], R]) -> Callable[P, R]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            _check_names(kind, function.__qualname__, kwargs, counterparts)
+            check_names(kind, function.__qualname__, kwargs, counterparts)
             return function(_built(kind, args, kwargs))
 
         _describe(call, function, kind)
@@ -48,7 +48,7 @@ def method_takes(
 
     def decorate(method: Callable[[Owner, T], R]) -> Callable[Concatenate[Owner, P], R]:
         def call(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            _check_names(kind, method.__qualname__, kwargs, counterparts)
+            check_names(kind, method.__qualname__, kwargs, counterparts)
             return method(self, _built(kind, args, kwargs))
 
         _describe(call, method, kind, inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD))
@@ -87,9 +87,7 @@ def _names(kind: Callable[..., Any]) -> tuple[str, ...]:
     return _NAMES[kind]
 
 
-def _check_names(
-    kind: Callable[..., Any], function: str, given: Iterable[str], counterparts: Mapping[str, str]
-) -> None:
+def check_names(kind: Callable[..., Any], function: str, given: Iterable[str], counterparts: Mapping[str, str]) -> None:
     """TypeError for an argument that does not exist, as Python raises it, with its counterpart or a similar name."""
     known = _names(kind)
     for name in given:

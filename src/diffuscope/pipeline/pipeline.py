@@ -13,20 +13,18 @@ from torch import Tensor
 
 from diffuscope import fitting, loading
 from diffuscope.clip_score import ClipScore, load_clip_score
-from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import Sampler
 from diffuscope.diffusion.schedules import Schedule
-from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
 from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import codec, conditioning, counterparts, guidance, latent_range, memory, save
+from diffuscope.pipeline import branching, codec, counterparts, latent_range, memory, save, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
-from diffuscope.pipeline.denoisers import Clock, denoisers_of
+from diffuscope.pipeline.answers import BUDGET, Answers
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.hashing import Hashing
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
@@ -42,7 +40,7 @@ from diffuscope.pipeline.taps import selected
 from diffuscope.prompt import encode_all
 from diffuscope.prompt.parts import check_one_text
 from diffuscope.request import Syntax
-from diffuscope.types import Conditioning, Denoiser, Tap, TapArgument
+from diffuscope.types import Conditioning, Tap, TapArgument
 from diffuscope.weights.store import stamps
 
 
@@ -151,7 +149,7 @@ class Pipeline:
         Returns:
             The images, ``num_images_per_prompt`` for each prompt in turn, with latents, seeds and receipt.
         """
-        return self._begin(call).result()
+        return self._begin(call, 0).result()
 
     @method_takes(Call, counterparts.CALL)
     def steps(self, call: Call) -> Run:
@@ -290,62 +288,45 @@ class Pipeline:
         with self.adapters.using():
             return save.save(self.components, Path(folder), layout)
 
-    def _begin(self, call: Call) -> Run:
+    def _begin(self, call: Call, budget: int = BUDGET) -> Run:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
-        components = self.components
         stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
         preset, images = planned.preset, planned.batches[0].stop
         rows = images * planned.passes
         memory.check(self.config, preset.width, preset.height, images, rows, self.unet.conv_in.weight)
-        init = init_images(call, planned, components)
-        tap = selected(call.tap, tuple(components.networks.values()), planned)
-        loras = self.adapters.of_call(planned.loras)
-        receipt = self._receipt(call, planned, init, loras)
+        init = init_images(call, planned, self.components)
+        latents = segment.latents(planned, self.config.vae)
+        parts = segment.segments(self.components, self.adapters, call, planned)
+        receipt = self._receipt(call, planned, init, parts.loras)
         noise = PerImageNoise(planned.generators or planned.seeds)
+        now = Answers(planned.request, parts.loras, budget)
         with torch.inference_mode(False), torch.no_grad():
             if self.device.type == "cuda" and self._hashing is None:
                 self.engine.lay(self.unet, self.vae)  # first, so that no tensor is held that is replaced
                 self._hashing = Hashing(self.adapters)
-            with memory.phase("encoding the prompt", self.device.type), self.adapters.in_text_encoders(loras):
-                loss = self._similarity_loss(call.guidance_options.similarity, receipt["notes"])
-                texts = conditioning.encoded(components, planned, call.states, tap)
-            x, kept = init_latents(init, components, planned, noise, tap, receipt["notes"], self.engine)
-            clock = Clock()
-            denoise, cond = denoisers_of(self.unet, self.config, planned, texts, kept.channels, tap, clock, self.engine)
-            denoise = self.adapters.with_loras(self._guided(call, planned, denoise, cond, loss), loras)
+            with memory.phase("encoding the prompt", self.device.type):
+                encode = partial(segment.encoded, self.components, self.adapters, lambda: self.similarity)
+                texts = [encode(part, receipt["notes"]) for part in parts.live]
+            x, kept = init_latents(
+                init, self.components, planned, noise, parts.live[0].tap, receipt["notes"], self.engine
+            )
+            x = latents[0].to(x, copy=True) if 0 in latents else x
+            denoise = segment.denoiser(self.components, self.adapters, self.engine, parts, texts, kept.channels, now)
         area = kept.known_area(planned.levels)
         denoise = denoise if area is None else area.denoiser(denoise)
-        steps = self.adapters.rest_after(clock.counted(sampler_steps(planned, denoise, x, noise)))
-        steps = steps if area is None else area.steps(steps)
-        return Run(steps, planned.levels, receipt, partial(self._finish, planned, call.output_type, tap))
+        steps = self.adapters.rest_after(now.counted(sampler_steps(planned, denoise, x, noise)))
+        steps = segment.with_latents(steps if area is None else area.steps(steps), latents)
+        finish = partial(self._finish, planned, call.output_type, parts.live[0].tap)
+        return Run(steps, planned.levels, receipt, finish, now, lambda *of: self._begin(branching.changed(call, *of)))
 
-    def _similarity_loss(self, text: str | None, notes: list[str]) -> Loss | None:
-        if text is None:
-            return None
-        notes += self.similarity.notes(text)
-        return self.similarity.loss(text)
-
-    def _guided(self, call: Call, planned: Plan, denoise: Denoiser, cond: Denoiser, loss: Loss | None) -> Denoiser:
-        """The Denoiser with the call's losses, guidance functions and thresholding."""
-
-        def decode(latents: Tensor) -> Tensor:
-            return torch.cat([codec.decode_differentiable(self.vae, latents[images]) for images in planned.batches])
-
-        denoise = guidance.loss_guided(denoise, cond, call.guidance_options, decode, loss)
-        for change in call.functions:
-            denoise = change(denoise)
-            if not callable(denoise):
-                raise InputError("guidance", denoise, "functions that return a Denoiser")
-            denoise = guidance.checked(denoise)
-        return thresholded(denoise, **vars(call.thresholding))
-
-    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: Loras) -> Receipt:
-        texts = dict.fromkeys((*planned.prompts, *planned.negative_prompts))
+    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: list[Loras]) -> Receipt:
+        texts = dict.fromkeys(text for each in planned.lineage for text in (*each.prompts, *each.negative_prompts))
         components, schedule = self.components, self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
         return receipts.of_plan(planned) | {
-            "loras": self.adapters.receipt_entries(loras),
+            "loras": self.adapters.receipt_entries(loras[0]),
+            "branch_loras": [self.adapters.receipt_entries(each) for each in loras[1:]],
             "embeddings": self.embeddings.receipt_entries(texts),
             "model": self.config.name,
             "model_file": components.file_name,
@@ -358,7 +339,7 @@ class Pipeline:
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
             "edits": list(planned.edits),
             "checks": [],
-            "notes": [*components.notes, *self.adapters.notes(loras), *notes_before(call, planned, components)],
+            "notes": [*components.notes, *self.adapters.notes(loras[0]), *notes_before(call, planned, components)],
         }
 
     def _finish(
@@ -385,7 +366,7 @@ class Pipeline:
             else:
                 output = torch.cat([codec.shares(pixels(images), upscaler, notes, check) for images in planned.batches])
         notes += self.engine.notes
-        is_clip_guided = planned.request.guidance_options.similarity is not None
+        is_clip_guided = any(each.request.guidance_options.similarity is not None for each in planned.lineage)
         receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
         if isinstance(output, list):

@@ -14,7 +14,7 @@ from diffuscope.diffusion.guidance import OnGuidance
 from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
-from diffuscope.pipeline import generators, guidance
+from diffuscope.pipeline import branching, generators, guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.prompt.parts import Part, parts_of
@@ -66,11 +66,18 @@ class Plan:
     """The names of the inputs that no receipt can hold."""
     on_guidance: OnGuidance | None
     """Sees the estimates that guidance combines."""
+    branch: "Branched | None"
+    """The run from which it goes on."""
 
     @property
     def images(self) -> int:
         """How many images the call makes."""
         return len(self.seeds)
+
+    @property
+    def lineage(self) -> list["Plan"]:
+        """This plan, that from which it branches, and so on."""
+        return [self, *([] if self.branch is None else self.branch.plan.lineage)]
 
     @property
     def batches(self) -> list[slice]:
@@ -83,12 +90,42 @@ class Plan:
         return tuple(values[k // self.request.num_images_per_prompt % len(values)] for k in range(self.images))
 
 
+@dataclass(frozen=True)
+class Branched:
+    """The run from which a plan goes on."""
+
+    step: int
+    """How many of its steps are kept."""
+    call: Call
+    plan: Plan
+    continues: bool
+    """Whether its sampler goes on, with its history; else the plan's own begins."""
+
+
 def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     """The call, checked against the model, with its preset filled in.
 
     Raises:
         InputError: an option is not possible with this model.
     """
+    if call.branch is None:
+        return _plan(config, schedule, call, None)
+    first_call = branching.first_call(call, call.branch)
+    first = plan(config, schedule, first_call)
+    own = _plan(config, schedule, branching.completed(call, first.request), first)
+    branching.check(own.request, first.request)
+    before, after = ((each.sampler, each.sampler_options, each.planned_sigmas) for each in (first, own))
+    return replace(
+        own,
+        request=replace(own.request, branch=replace(call.branch, request=first.request)),
+        branch=Branched(call.branch.step, first_call, first, before == after),
+        edits=tuple(dict.fromkeys((*first.edits, *own.edits))),
+        passes=max(first.passes, own.passes),
+    )
+
+
+def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | None) -> Plan:
+    """The plan of a call, which goes on from the first one."""
     fitting.check(config, call)
     _check_image(config, call)
     written = texts_of(call.prompt) if call.states is None else ("",) * _rows(config, call.states)
@@ -104,10 +141,14 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     )
     preset = replace(preset, num_inference_steps=len(levels.sigmas) - 1)
     levels, planned = _visited(levels, config, call, sampler.info.variance_preserving)
+    if first is not None and call.branch is not None:
+        levels = branching.joined(call.branch, first.levels, levels)
+        planned = branching.following(call.branch.step, first.planned_sigmas, planned)
     negative = _negative_prompts(call, len(prompts))
     parts, negative_parts = _parts(config, call, prompts, negative, preset.num_inference_steps)
     guided = _is_guided(config, call, preset, parts)
-    guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas, guided=guided)
+    begins = 0 if call.branch is None else min(call.branch.step, len(levels.sigmas) - 2)
+    guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas[begins:], guided=guided)
     _check_tap(call, len(seeds))
     sizes = fitting.sizes(config, call, preset)
     if any(negative) and config.unet.guidance_dim is not None:
@@ -139,13 +180,17 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
         sizes=sizes.values,
         negative_sizes=sizes.negative,
         on_guidance=call.on_guidance,
+        branch=None,
     )
 
 
 def _check_tap(call: Call, images: int) -> None:
-    if call.tap is not None and call.guidance_options.exact:
+    """A tap sees one call of the U-Net in each estimate, with the rows of all images."""
+    if call.tap is None:
+        return
+    if call.guidance_options.exact:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
-    if call.tap is not None and (call.batch_size or MAX_IMAGES) < images:
+    if (call.batch_size or MAX_IMAGES) < images:
         raise InputError("tap", call.tap, f"None with batch_size below {images}, the number of images")
 
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from os import PathLike
@@ -17,7 +19,7 @@ from diffuscope.diffusion import samplers
 from diffuscope.errors import ImageError, InputError
 from diffuscope.metadata import read_texts
 from diffuscope.pipeline.plan import Plan
-from diffuscope.request import Request
+from diffuscope.request import Branch, Request
 from diffuscope.schema import options
 
 Receipt = dict[str, Any]
@@ -25,6 +27,9 @@ Receipt = dict[str, Any]
 
 FORMAT = 2
 """Version of the receipt; it changes when an old reader would misunderstand a new receipt."""
+
+LATENTS = 1 << 20
+"""Bytes of latents that a receipt holds: four of SDXL at 1024x1024; of more it has the hashes."""
 
 JSON_KEY = "diffuscope"
 TEXT_KEY = "parameters"
@@ -38,7 +43,9 @@ _SCHEDULE_TYPES = {"sgm_uniform": "SGM Uniform"}
 
 _PROVENANCE: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
-    **dict.fromkeys(("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "embeddings"), (list,)),
+    **dict.fromkeys(
+        ("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "branch_loras", "embeddings"), (list,)
+    ),
     **dict.fromkeys(("model", "device", "dtype"), (str,)),
     **dict.fromkeys(("threads", "image_index"), (int,)),
     **dict.fromkeys(("vae", "model_file"), (str, type(None))),
@@ -80,6 +87,37 @@ def request_of(receipt: Receipt) -> Request:
         if name not in receipt:
             raise InputError(name, None, "an option of the receipt")
     return Request.from_dict({name: receipt[name] for name in names})
+
+
+def branch_of(request: Request, edits: Sequence[str]) -> Receipt:
+    """The part of a receipt that says from what a run goes on, and what of it the receipt does not hold."""
+    sizes = [4 * math.prod(branch.x.shape) for branch in _branches(request) if branch.x is not None]
+    if sum(sizes) <= LATENTS:
+        return {"branch": request.to_dict()["branch"], "edits": list(edits)}
+    return {"branch": _hashed(request).to_dict()["branch"], "edits": list(dict.fromkeys([*edits, "branch.x"]))}
+
+
+def _branches(request: Request) -> Iterator[Branch]:
+    """The branches of a request, the last one first."""
+    while request.branch is not None:
+        yield request.branch
+        request = request.branch.request
+
+
+def _hashed(request: Request) -> Request:
+    """A request with hashes in the place of latents."""
+    branch = request.branch
+    if branch is None:
+        return request
+    x = None if branch.x is None else branch.x.hashed()
+    return replace(request, branch=replace(branch, request=_hashed(branch.request), x=x))
+
+
+def texts_of(receipt: Receipt) -> list[str]:
+    """All prompts and negative prompts of a receipt, those before a branch too."""
+    request = request_of(receipt)
+    requests = [request, *(branch.request for branch in _branches(request))]
+    return [text for each in requests for texts in (each.prompt, each.negative_prompt) for text in texts or ()]
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -177,7 +215,7 @@ def read(source: str | PathLike[str] | bytes) -> Receipt:
     if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
         known = receipt.get("format") if isinstance(receipt, Mapping) else None
         raise ImageError(f"the receipt in {name} has format {known}; this version reads format {FORMAT}")
-    receipt = {"model_file": None, **receipt}  # older ones have none
+    receipt = {"model_file": None, "branch": None, "branch_loras": [], **receipt}  # older ones have none
     wrong = _flaw(receipt)
     if wrong is not None:
         raise ImageError(f"the receipt in {name} is damaged: its {wrong!r} is not possible")
@@ -204,10 +242,15 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
         return "image_index"
     if not all(isinstance(name, str) for name in receipt["edits"]):
         return "edits"
-    for key, types_of in _ADAPTERS.items():
-        for entry in receipt[key]:
-            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), kind) for k, kind in types_of.items()):
+    if not all(isinstance(entries, list) for entries in receipt["branch_loras"]):
+        return "branch_loras"
+    adapters = [("branch_loras", "loras", entries) for entries in receipt["branch_loras"]]
+    for key, kind, entries in [*adapters, *((key, key, receipt[key]) for key in _ADAPTERS)]:
+        for entry in entries:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), t) for k, t in _ADAPTERS[kind].items()):
                 return key
+    if len(receipt["branch_loras"]) != len([*_branches(request)]):
+        return "branch_loras"
     for check in receipt["checks"]:
         if not isinstance(check, dict) or not isinstance(check.get("step"), int):
             return "checks"

@@ -101,7 +101,7 @@ def replay(
         raise InputError("sampler", old["sampler"], "a sampler that is registered", hint)
     if lora_dir is not None:
         pipe.lora_dir = lora_dir
-    with pipe.adapters.as_in_receipt(old["loras"]):
+    with pipe.adapters.as_in_receipt([old["loras"], *old["branch_loras"]]):
         _check_embeddings(old, pipe)
         result = pipe(receipts.request_of(old), image=image, mask_image=mask_image)
     for key in IMAGES:
@@ -131,8 +131,7 @@ def _pipeline(
     else:
         source = model if isinstance(model, ModelSource) else ModelSource(model)
         pipe = open_model(_source(old, source))
-    names = (*old["prompt"], *(old["negative_prompt"] or ()))
-    known = [] if source.models_dir is None else library.named_embeddings(source.models_dir, names)
+    known = [] if source.models_dir is None else library.named_embeddings(source.models_dir, receipts.texts_of(old))
     for path in (*embeddings, *known):
         pipe.load_embedding(path, allow_pickle=source.allow_pickle)
     return pipe
@@ -191,9 +190,7 @@ def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
 
 
 def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:
-    used = pipe.embeddings.receipt_entries(
-        parse_lora_tags(text).text for text in [*old["prompt"], *(old["negative_prompt"] or ())]
-    )
+    used = pipe.embeddings.receipt_entries(parse_lora_tags(text).text for text in receipts.texts_of(old))
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:
         got = Unquoted(f"another embedding for {min(differing)!r} than the receipt's, or none")

@@ -1,9 +1,9 @@
 """One run of a sampler as an iterator: the loop is the caller's."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -11,22 +11,53 @@ from torch import Tensor
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.errors import InputError, NonFiniteError, Unquoted, shown
 from diffuscope.pipeline import memory
+from diffuscope.pipeline.answers import Answers
+from diffuscope.pipeline.branching import depth_of, with_edit
 from diffuscope.pipeline.codec import Check
-from diffuscope.pipeline.plan import Plan
-from diffuscope.pipeline.receipt import Receipt, checked_steps, checksums
+from diffuscope.pipeline.plan import Branched, Plan
+from diffuscope.pipeline.receipt import Receipt, branch_of, checked_steps, checksums
 from diffuscope.pipeline.result import Result
+from diffuscope.request import MOST_BRANCHES, Latents
 from diffuscope.types import Denoiser, Levels, Noise, Step
+
+_UNREPEATED = {
+    "step.x0": "a run whose step.x0 was not changed in place; step.x may be assigned",
+    "step.x": "a run whose latents are float32, and were not changed in more than 64 steps",
+    "generator": "a run from seeds, or from generators that had drawn nothing before",
+}
+"""What a branch cannot make again, and what it needs."""
 
 
 def sampler_steps(plan: Plan, denoise: Denoiser, x: Tensor, noise: PerImageNoise) -> Iterator[Step]:
-    """The steps of the plan's sampler, with the noise and the options of its kind."""
+    """The steps of the plan's sampler, with the noise and the options of its kind; of a branch, those before too."""
+    if plan.branch is not None and plan.branch.continues:
+        return sampler_steps(plan.branch.plan, denoise, x, noise)
+    if plan.branch is not None:
+        return _two_samplers(plan, plan.branch, denoise, x, noise)
+    return islice(_steps(plan, 0, denoise, x, noise), len(plan.levels.sigmas) - 1)
+
+
+def _two_samplers(plan: Plan, branch: Branched, denoise: Denoiser, x: Tensor, noise: PerImageNoise) -> Iterator[Step]:
+    """The steps that a branch keeps, then those of its own sampler, which starts from their latents."""
+    for step in islice(sampler_steps(branch.plan, denoise, x, noise), branch.step):
+        yield step
+        x = step.x
+    for step in islice(_steps(plan, branch.step, denoise, x, noise), len(plan.levels.sigmas) - 1 - branch.step):
+        step.index += branch.step
+        yield step
+
+
+def _steps(plan: Plan, first: int, denoise: Denoiser, x: Tensor, noise: PerImageNoise) -> Iterator[Step]:
+    """The steps of the plan's own sampler from its ``first`` level on."""
     info, levels = plan.sampler, plan.levels
     sampler_noise: Noise = noise
     if info.noise == "brownian":  # up to the model's highest level, so that a seed's path is the same in every run
         sampler_noise = BrownianNoise(plan.seeds, max(levels.sigmas[0], math.exp(levels.log_sigmas[-1])))
     extra = {"log_sigmas": levels.log_sigmas} if info.takes_log_sigmas else {}
-    steps = info.function(denoise, x, plan.planned_sigmas, noise=sampler_noise, **extra, **plan.sampler_options)
-    return islice(steps, len(levels.sigmas) - 1)
+    sigmas = plan.planned_sigmas[first:]
+    if len(sigmas) < 2:
+        return iter(())
+    return info.function(denoise, x, sigmas, noise=sampler_noise, **extra, **plan.sampler_options)
 
 
 class Run(Iterator[Step]):
@@ -42,9 +73,23 @@ class Run(Iterator[Step]):
         levels: Levels,
         receipt: Receipt,
         finish: Callable[[Tensor, Receipt, Check], Result],
+        answers: Answers,
+        branch: Callable[[int, Mapping[int, Latents], Answers, Mapping[str, Any]], "Run"],
     ) -> None:
-        """Wrap a sampler's ``steps``; ``finish`` makes the result, and calls a check that ends a cancelled run."""
+        """Wrap a sampler's ``steps``.
+
+        Args:
+            steps: of the sampler.
+            levels: which they visit.
+            receipt: of the call.
+            finish: makes the result, and calls a check that ends a cancelled run.
+            answers: what the Denoiser answered so far.
+            branch: begins a run that goes on from a step of this one, with its edits, its answers and changes.
+        """
         self.levels = levels
+        self.answers = answers
+        self._branch = branch
+        self._edits: dict[int, Latents] = {}
         self._steps = steps
         self._receipt = receipt
         self._finish = finish
@@ -83,6 +128,28 @@ class Run(Iterator[Step]):
         """What the call has to say so far: words that the model never learned, sizes far from its own ..."""
         return list(self._receipt["notes"])
 
+    def branch(self, step: int, *, x: Tensor | None = None, **changes: Any) -> "Run":
+        """A run that goes on from a step of this one, with something changed; it begins with the steps that are kept.
+
+        What this run has computed is not computed again, so these steps come at once. The sampler is the same, with its
+        history and its noise: with nothing changed, every step is the same, bit for bit. With another sampler, other
+        ``sampler_options`` or another spacing, the rest is a run of its own, from the latents there on.
+
+        Args:
+            step: how many steps are kept: 4 keeps those with the indices 0 to 3.
+            x: [N,C,h,w] latents from which it goes on, such as ``step.x`` painted over.
+            changes: arguments of a call from there on: ``prompt``, ``guidance_scale``, ``sampler`` ... A ``tap`` is for
+                these steps alone.
+
+        Raises:
+            InputError: no such step, or a change of what holds for a whole run, such as its size.
+        """
+        self._notice_edit()
+        for name, want in _UNREPEATED.items():
+            if name in self._receipt["edits"]:
+                raise InputError("run", Unquoted(f"one with {name}"), want)
+        return self._branch(step, self._edits, self.answers, changes | ({} if x is None else {"x": x}))
+
     def cancel(self) -> None:
         """End the run after the current step, or while it decodes. May be called from another thread."""
         self._cancelled = True
@@ -120,11 +187,12 @@ class Run(Iterator[Step]):
             )
         self._receipt["checks"] += [{"step": index, "x0": checksums(x0)} for index, x0 in self._estimates]
         self._estimates.clear()
+        self._receipt |= branch_of(self.answers.request, self._receipt["edits"])
         with torch.no_grad():
             return self._finish(latents, self._receipt, self._check)
 
     def _notice_edit(self) -> None:
-        """Note in the receipt that the caller changed the latents, which no receipt can hold."""
+        """Keep the latents that the caller changed; note in the receipt what it cannot hold."""
         if self._last is None or self._seen is None:
             return
         (x, version), (x0, version_of_x0) = self._seen
@@ -134,7 +202,21 @@ class Run(Iterator[Step]):
             return
         if self._last.x.shape != x.shape:
             raise InputError("step.x", self._last.x, f"latents of the same shape, {list(x.shape)}")
-        self._note("step.x")
+        self._keep_edit(self._last)
+
+    def _keep_edit(self, step: Step) -> None:
+        """The run goes on from other latents: a branch of what it was."""
+        self._seen = ((step.x, step.x._version), (step.x0, step.x0._version))
+        if step.x.dtype != torch.float32 or len(self._edits) >= MOST_BRANCHES:
+            self._note("step.x")
+            return
+        x, count = Latents.of(step.x), step.index + 1
+        self._edits[count] = x
+        if (depth := depth_of(self.answers.request, count)) is not None:  # both sides of it have the same LoRAs
+            self.answers.loras.insert(depth, self.answers.loras[depth])
+            entries = [self._receipt["loras"], *self._receipt["branch_loras"]]
+            self._receipt["branch_loras"].insert(depth, entries[depth])
+        self.answers.request = with_edit(self.answers.request, count, x)
 
     def _note(self, name: str) -> None:
         if name not in self._receipt["edits"]:

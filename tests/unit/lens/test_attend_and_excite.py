@@ -61,7 +61,7 @@ def test_it_moves_the_latents_between_steps(tiny: Pipeline) -> None:
     for _ in excite.guide(run):
         pass
     assert seen == list(run.levels.sigmas[1:3])
-    assert run.result().receipt["edits"] == ["step.x"]
+    assert run.result().receipt["branch"]["step"] == 2
 
 
 def test_what_cannot_be_is_refused(tiny: Pipeline) -> None:

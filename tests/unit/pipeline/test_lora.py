@@ -315,3 +315,20 @@ def test_replay_takes_the_same_files(pipe: Pipeline, folder: Path, tmp_path: Pat
     again.load_lora(folder / "below" / "sand.safetensors", name="ink")
     with refused("lora_dir"):
         ds.replay(path, model=again)
+
+
+def test_a_branch_has_loras_of_its_own(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
+    pipe.lora_dir = folder
+    run = pipe.steps("a fox <lora:ink:1>", seed=3, num_inference_steps=4)
+    kept = [step.x.clone() for step in run]
+    other = run.branch(2, prompt="a fox <lora:wood:0.5>")
+    steps = [step.x.clone() for step in other]
+    assert [torch.equal(a, b) for a, b in zip(steps, kept, strict=True)] == [True, True, False, False]
+    result = other.result()
+    names = [[entry["name"] for entry in own] for own in (result.receipt["loras"], *result.receipt["branch_loras"])]
+    assert names == [["wood"], ["ink"]]
+    (path,) = result.save(tmp_path / "out.png")
+    assert ds.replay(path, model=pipe).identical
+    pipe.load_lora(folder / "below" / "sand.safetensors")
+    with refused("answers"):  # they were made without it
+        run.branch(2)

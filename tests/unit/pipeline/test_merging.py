@@ -263,7 +263,7 @@ def test_a_replay_leaves_other_threads_their_loras(pipe: Pipeline, folder: Path,
     wanted = pipe("a fox", seed=1).latents
     before = tensors(pipe)
     entries = ds.pipeline.receipt.read(path)["loras"]
-    with pipe.adapters.as_in_receipt(entries), ThreadPoolExecutor(1) as pool:
+    with pipe.adapters.as_in_receipt([entries]), ThreadPoolExecutor(1) as pool:
         assert torch.equal(pool.submit(lambda: pipe("a fox", seed=1).latents).result(), wanted)
         assert not torch.equal(pipe("a fox", seed=1).latents, wanted)
     assert equal(tensors(pipe), before)

@@ -1,0 +1,180 @@
+"""What one request contributes to a run: all steps, or those before a branch."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffuscope.clip_score import ClipScore
+from diffuscope.config import VAEConfig
+from diffuscope.diffusion.loss_guidance import Loss
+from diffuscope.diffusion.thresholding import thresholded
+from diffuscope.errors import InputError, Unquoted
+from diffuscope.loading import Components
+from diffuscope.models.vae import VAE
+from diffuscope.perf.engine import Engine
+from diffuscope.pipeline import codec, conditioning, guidance
+from diffuscope.pipeline.adapters import Adapters
+from diffuscope.pipeline.answers import Answers
+from diffuscope.pipeline.branching import decoded
+from diffuscope.pipeline.conditioning import Encoded
+from diffuscope.pipeline.denoisers import denoisers_of
+from diffuscope.pipeline.inputs import Call
+from diffuscope.pipeline.merging import Loras
+from diffuscope.pipeline.plan import Plan
+from diffuscope.pipeline.taps import selected
+from diffuscope.types import Denoiser, Step, Tap
+
+
+class Texts(NamedTuple):
+    """The encoded texts of a request."""
+
+    encoded: Encoded
+    similarity: Loss | None
+    """The loss of a text that guides it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A request of a run."""
+
+    call: Call
+    plan: Plan
+    loras: Loras
+    tap: Tap | None
+
+
+class Segments(NamedTuple):
+    """The requests of a run: its own, that from which it branches, and so on."""
+
+    loras: list[Loras]
+    """Of all of them."""
+    live: list[Segment]
+    """Those whose answers are not recorded."""
+    replayed: int
+    """How many steps are recorded."""
+
+
+def segments(components: Components, adapters: Adapters, call: Call, plan: Plan) -> Segments:
+    """The requests of a call.
+
+    Raises:
+        InputError: the answers are those of another run.
+    """
+    calls, plans, replayed = [call], [plan], _replayed(call.answers, plan)
+    while (branch := plans[-1].branch) is not None:
+        calls.append(branch.call)
+        plans.append(branch.plan)
+    ends = [len(plan.levels.sigmas), *(each.branch.step for each in plans if each.branch is not None)]
+    loras = [adapters.of_call(own.loras, depth) for depth, own in enumerate(plans)]
+    if call.answers is not None and call.answers.loras[1 - len(plans) :] != loras[1:]:
+        got = Unquoted("those of a run with other LoRAs")
+        raise InputError("answers", got, "those of the run that branches", "Set its LoRAs again, or leave answers out")
+    networks = tuple(components.networks.values())
+    live = [
+        Segment(own, each, lora, selected(own.tap, networks, each))
+        for own, each, lora, end in zip(calls, plans, loras, ends, strict=True)
+        if end > replayed
+    ]
+    return Segments(loras, live, replayed)
+
+
+def _replayed(answers: Answers | None, plan: Plan) -> int:
+    """The number of steps whose answers are recorded."""
+    if answers is None:
+        return 0
+    if plan.branch is None:
+        raise InputError("answers", Unquoted("those of a run"), "None without branch")
+    if not answers.covers(plan.branch.plan.request, plan.branch.step):
+        raise InputError("answers", Unquoted("those of another run"), "those of the run that branches")
+    return min(plan.branch.step, answers.complete)
+
+
+def latents(plan: Plan, vae: VAEConfig) -> dict[int, Tensor]:
+    """The latents [N,C,h,w] that replace those of a run, by the number of steps before.
+
+    Raises:
+        InputError: another shape, or values that are not finite.
+    """
+    shape = [plan.images, vae.latent_channels, plan.preset.height // vae.factor, plan.preset.width // vae.factor]
+    branches = [each.request.branch for each in reversed(plan.lineage)]
+    return {each.step: decoded(each.x, shape) for each in branches if each is not None and each.x is not None}
+
+
+def with_latents(steps: Iterator[Step], latents: Mapping[int, Tensor]) -> Iterator[Step]:
+    """The steps of a run, with what replaces its latents in ``step.x``."""
+    for step in steps:
+        if step.index + 1 in latents:
+            step.x = latents[step.index + 1].to(step.x, copy=True)
+        yield step
+
+
+def encoded(
+    components: Components, adapters: Adapters, clip: Callable[[], ClipScore], segment: Segment, notes: list[str]
+) -> Texts:
+    """The texts of a request; ``clip`` is asked for the loss of a text that guides it."""
+    text, loss = segment.call.guidance_options.similarity, None
+    with adapters.in_text_encoders(segment.loras):
+        if text is not None:
+            notes += clip().notes(text)
+            loss = clip().loss(text)
+        return Texts(conditioning.encoded(components, segment.plan, segment.call.states, segment.tap), loss)
+
+
+def denoiser(
+    components: Components,
+    adapters: Adapters,
+    engine: Engine,
+    parts: Segments,
+    texts: list[Texts],
+    channels: Tensor | None,
+    now: Answers,
+) -> Denoiser:
+    """The Denoiser of a run: that of each request in its steps, or what was recorded.
+
+    Args:
+        components: of the model.
+        adapters: its LoRAs.
+        engine: runs the U-Net where it has a fast twin.
+        parts: the requests.
+        texts: of those that are live.
+        channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
+        now: counts the steps, and records.
+    """
+    config, each = components.config, []
+    for own, text in zip(parts.live, texts, strict=True):
+        found = denoisers_of(components.unet, config, own.plan, text.encoded, channels, own.tap, now, engine)
+        guided = _guided(components.vae, own, found.guided, found.cond, text.similarity)
+        each.append(adapters.with_loras(guided, own.loras))
+    denoise = each.pop()
+    while each:
+        branch = parts.live[len(each) - 1].plan.branch
+        assert branch is not None
+        denoise = _switched(denoise, each.pop(), branch.step, now)
+    answers = parts.live[0].call.answers
+    if answers is not None and parts.replayed:
+        denoise = answers.replayed(denoise, parts.replayed, now)
+    return now.recorded(denoise) if now.budget else denoise
+
+
+def _switched(before: Denoiser, after: Denoiser, step: int, now: Answers) -> Denoiser:
+    """``before`` in the first ``step`` steps, then ``after``."""
+    return lambda x, sigma: (before if now.step < step else after)(x, sigma)
+
+
+def _guided(vae: VAE, segment: Segment, denoise: Denoiser, cond: Denoiser, loss: Loss | None) -> Denoiser:
+    """The Denoiser with the call's losses, guidance functions and thresholding."""
+    call, batches = segment.call, segment.plan.batches
+
+    def decode(latents: Tensor) -> Tensor:
+        return torch.cat([codec.decode_differentiable(vae, latents[images]) for images in batches])
+
+    denoise = guidance.loss_guided(denoise, cond, call.guidance_options, decode, loss)
+    for change in call.functions:
+        denoise = change(denoise)
+        if not callable(denoise):
+            raise InputError("guidance", denoise, "functions that return a Denoiser")
+        denoise = guidance.checked(denoise)
+    return thresholded(denoise, **vars(call.thresholding))
