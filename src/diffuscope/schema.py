@@ -114,7 +114,7 @@ def _options(stated: type[Any]) -> Iterator[Option]:
 
 def schema(kind: type[Options]) -> dict[str, Any]:
     """JSON Schema (2020-12) of a class of options: types, ranges, choices, defaults, help and groups."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind, kind)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind)}
 
 
 def conformed(value: object, annotation: Any, argument: str) -> Any:
@@ -299,25 +299,28 @@ def _json_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
-def _schema(kind: type[Options], root: type[Options]) -> dict[str, Any]:
-    """That of ``kind`` within the schema of ``root``, to which it refers where it holds it again."""
+def _schema(kind: type[Options], within: tuple[type[Options], ...] = ()) -> dict[str, Any]:
+    """That of ``kind`` within those of others. One that holds itself is a reference, if it is the whole document."""
+    if kind in within:
+        return {"$ref": "#"} if kind is within[0] else {"title": kind.__name__, "type": "object"}
+    within = (*within, kind)
     properties, required = {}, [option.name for option in options(kind) if option.default is MISSING]
     for option in options(kind):
         about = {"description": option.help}
         about |= {} if option.default is MISSING else {"default": _json_value(option.default)}
         group = {"x-group": option.group} if option.group else {}
-        properties[option.name] = _property(option.annotation, root) | about | group
+        properties[option.name] = _property(option.annotation, within) | about | group
     text = (inspect.getdoc(kind) or "").partition("\n\n")[0]
     head = {"title": kind.__name__, "description": text, "type": "object"}
     needs = {"required": required} if required else {}
     return {**head, "properties": properties, **needs, "additionalProperties": False}
 
 
-def _property(annotation: Any, root: type[Options]) -> dict[str, Any]:
+def _property(annotation: Any, within: tuple[type[Options], ...]) -> dict[str, Any]:
     base, marks = split_annotated(annotation)
     origin, args = get_origin(base), get_args(base)
     if origin in (Union, UnionType):
-        return {"anyOf": [_property(member, root) for member in args]}
+        return {"anyOf": [_property(member, within) for member in args]}
     if origin is Literal:
         return {"enum": list(args)}
     if base in _TYPES:
@@ -326,11 +329,11 @@ def _property(annotation: Any, root: type[Options]) -> dict[str, Any]:
         most = _lengths(marks)[1]
         return {"type": _TYPES[base]} | bounds | ({} if most is None else {"maxLength": most})
     if isinstance(base, type) and issubclass(base, Options):
-        return {"$ref": "#"} if base is root else _schema(base, root)
+        return _schema(base, within)
     if is_mapping(origin):
-        return {"type": "object", "additionalProperties": _property(args[1], root)}
+        return {"type": "object", "additionalProperties": _property(args[1], within)}
     size = {"minItems": len(args), "maxItems": len(args)} if origin is tuple else {"minItems": _lengths(marks)[0] or 0}
-    return {"type": "array", "items": _property(args[0], root), **size}
+    return {"type": "array", "items": _property(args[0], within), **size}
 
 
 _TYPES: dict[Any, str] = {int: "integer", float: "number", str: "string", bool: "boolean", NoneType: "null"}

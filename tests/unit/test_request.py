@@ -4,7 +4,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -309,6 +309,14 @@ CALLS = [
 VALIDATOR = Draft202012Validator(schema(Request))
 
 
+@dataclass(frozen=True)
+class Holder(Options):
+    """Options that hold a request."""
+
+    request: Request = field(default_factory=Request)
+    """what to make"""
+
+
 @settings(deadline=None, max_examples=25)
 @given(instances(Request))
 def test_another_validator_takes_what_a_request_writes(request_: Request) -> None:
@@ -321,6 +329,13 @@ def test_another_validator_refuses_by_the_schema_what_a_request_refuses() -> Non
     wrong += [{"strenght": 1}, {"guidance_options": {"scale": 1}}, {"final_sigma": "one"}, {"seed": []}, {"prompt": 3}]
     wrong += [{name: "x" * (LONGEST_TEXT + 1)} for name in ("prompt", "negative_prompt")]
     assert [values for values in wrong if VALIDATOR.is_valid(values)] == []
+
+
+def test_the_schema_of_options_that_hold_a_request() -> None:
+    """It ends, though a request may hold another one."""
+    document = schema(Holder)
+    Draft202012Validator(document).validate({"request": CALLS[0].to_dict()})
+    assert not Draft202012Validator(document).is_valid({"request": {"branch": {"step": 1, "request": 3}}})
 
 
 def test_the_calls_below_set_every_option_but_those_of_an_image() -> None:
