@@ -7,8 +7,8 @@ from pathlib import Path
 
 from diffuscope import hub, library
 from diffuscope.config import ModelConfig
-from diffuscope.errors import ModelNotFoundError, nearest
-from diffuscope.weights.layout import diffusers_folder, own_config
+from diffuscope.errors import ModelNotFoundError, WeightsError, nearest
+from diffuscope.weights.layout import diffusers_folder, fields, own_config
 from diffuscope.weights.layout.fields import Description
 
 DEFAULT = "emoji"
@@ -51,7 +51,17 @@ def shipped_models() -> dict[str, Path]:
 
 def describe_folder(folder: Path) -> Description:
     """The config of a model's folder in either layout, and what of its files is not used."""
-    return Description(own_config.read(folder)) if is_own(folder) else diffusers_folder.describe(folder)
+    if not is_own(folder):
+        return diffusers_folder.describe(folder)
+    config, notes = own_config.read(folder), list[str]()
+    for tokenizer, encoder in zip(("tokenizer", "tokenizer_2"), config.text_encoders, strict=False):
+        notes += fields.tokenizer_notes(folder, tokenizer, encoder.positions)
+        if fields.stated_pad(folder, tokenizer) not in (None, encoder.pad):
+            raise WeightsError(
+                f"{folder / tokenizer} pads texts with another token than {encoder.pad}, as {own_config.FILE} has it; "
+                "save the model again"
+            )
+    return Description(config, tuple(notes))
 
 
 def is_own(folder: Path) -> bool:

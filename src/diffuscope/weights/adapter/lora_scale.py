@@ -50,6 +50,9 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 PEFT_TYPES = {"LORA": "LoRA", "ADALORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr", "OFT": "OFT"}
 """PEFT's name of a kind of adapter -> ours; whole tensors stand beside any."""
 
+NETWORKS = ("unet", "text_encoder", "text_encoder_2")
+"""The first word of diffusers' names of tensors, and of its settings in a file for several networks."""
+
 _LITERAL = re.compile(r"[\w.]+")
 _LEAF = re.compile(r"\.(?:lora|hada|lokr|oft)_")
 
@@ -64,8 +67,8 @@ class PeftSettings:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self._seconds = SECONDS
-        self.unused = [name for name, value in values.items() if value and _known(name, value) is None]
-        """Names of settings that are set, and of which nothing is known here."""
+        self._unknown = [name for name, value in values.items() if value and _known(name, value) is None]
+        self._applied: set[str] = set()
 
     @classmethod
     def of(cls, path: Path, header: Header) -> "PeftSettings":
@@ -75,6 +78,12 @@ class PeftSettings:
             return cls(documents.parse_json(header.metadata[METADATA], f"metadata {METADATA} of {path}", todo))
         config = path.with_name(PEFT_CONFIG)
         return cls(documents.read_json(config, todo) if path.name == PEFT_FILE and config.is_file() else {})
+
+    @property
+    def unused(self) -> list[str]:
+        """Settings of which nothing is known here, and "text_encoder.*" for those of a network that no tensor is of."""
+        networks = dict.fromkeys(name.split(".")[0] for name, value in self._values.items() if value and "." in name)
+        return [*self._unknown, *(f"{network}.*" for network in networks if network not in self._applied)]
 
     def scale(self, key: str, rank: int | None) -> float:
         """Alpha / r of the layer with this tensor, or alpha / sqrt(r) (rsLoRA, Kalajdzievski 2023).
@@ -121,8 +130,15 @@ class PeftSettings:
         start = f"{part}."
         own = {name.removeprefix(start): value for name, value in self._values.items() if name.startswith(start)}
         if own:
-            layer = layer.removeprefix(start)
-        return own or {name: value for name, value in self._values.items() if "." not in name}, unwrapped(layer)
+            self._applied.add(part)
+            return own, unwrapped(layer.removeprefix(start))
+        own = {name: value for name, value in self._values.items() if "." not in name}
+        if self._values and not own and part not in NETWORKS:
+            network = next(iter(self._values)).split(".")[0]
+            raise WeightsError(
+                f"the LoRA's settings are of {shown(network)}, and {shown(key)} names no network; save the LoRA again"
+            )
+        return own, unwrapped(layer)
 
     def _number(self, name: str, default: Any, patterns: object, layer: str) -> float:
         value = self._matching(patterns, layer, default) if isinstance(patterns, dict) else default

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
-from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config, tokenizer_config
+from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config
 from diffuscope.weights.layout.network_config import Json
 from diffuscope.weights.store import documents, headers, shards
 
@@ -29,7 +29,6 @@ PICKLED = {
 
 SCHEDULER = scheduler_config.FILE
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-END_OF_TEXT = 49407  # id of the token
 SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
 """Their default guidance scale is 5, not 7.5."""
 
@@ -109,10 +108,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     parts = [part for part in TEXT_ENCODERS if _has(index, part)]
     encoders = [_text_encoder(folder, part, read("text_encoder", f"{part}/config.json")) for part in parts]
     for part, encoder in zip(parts, encoders, strict=True):
-        for kind in fields.TOKENIZER:
-            file = f"{part.replace('text_encoder', 'tokenizer')}/{kind}.json"
-            if (folder / file).is_file():
-                tokenizer_config.check_values(kind, file, read(kind, file), encoder.positions)
+        notes.extend(fields.tokenizer_notes(folder, part.replace("text_encoder", "tokenizer"), encoder.positions))
     sdxl = unet.extra_dim is not None  # only its classes read penultimate states and heed `force_upcast`
     if sdxl:
         encoders = [replace(encoder, states="penultimate") for encoder in encoders]
@@ -281,13 +277,9 @@ def _class_preset(index: Json) -> Json:
 def _text_encoder(folder: Path, part: str, document: Json) -> TextEncoderConfig:
     """The config of a text encoder, with the padding of its tokenizer."""
     config = network_config.text_encoder_from_json(document)
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / part.replace("text_encoder", "tokenizer") / name
-        token = documents.read_json(path, ADVICE).get("pad_token") if path.is_file() else None
-        content = token.get("content") if isinstance(token, dict) else token
-        if content is not None:
-            return replace(config, pad=0 if content == "!" else END_OF_TEXT)
-    return replace(config, pad=0 if config.activation == "gelu" else END_OF_TEXT)  # OpenCLIP's and OpenAI's
+    pad = fields.stated_pad(folder, part.replace("text_encoder", "tokenizer"))
+    usual = 0 if config.activation == "gelu" else fields.END_OF_TEXT  # OpenCLIP's and OpenAI's
+    return replace(config, pad=usual if pad is None else pad)
 
 
 def find_weights(folder: str | Path, part: str, *, allow_pickle: bool = False) -> tuple[Path, ...]:

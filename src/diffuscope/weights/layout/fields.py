@@ -5,12 +5,14 @@ A field that no table knows may change the picture, so ``unused`` names it, for 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from diffuscope.config import ModelConfig
 from diffuscope.errors import shown
 from diffuscope.weights.layout import edm_config, network_config, scheduler_config, tokenizer_config
 from diffuscope.weights.layout.network_config import Json
+from diffuscope.weights.store import documents
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ Kind = Literal[
 
 TOKENIZER: tuple[Kind, ...] = ("tokenizer_config", "special_tokens_map", "tokenizer")
 """Those of a tokenizer's folder, beside its words; any may be missing."""
+
+END_OF_TEXT = 49407
+"""Id of the token."""
 
 ORIGIN = "where the file comes from"
 OUTPUT = "form of the output in other programs"
@@ -131,6 +136,7 @@ READ: dict[Kind, frozenset[str]] = {
 }
 """File -> the fields that decide something here, or are refused where they would."""
 
+ADVICE = "save the whole folder again"
 MOST = 8
 """Fields that a note names."""
 
@@ -139,6 +145,33 @@ def unused(kind: Kind, file: str, document: Json) -> list[str]:
     """One note on the fields of a file that nothing here reads, if it has any."""
     names = document.keys() - READ[kind] - IRRELEVANT[kind].keys() - COMMON.keys()
     return note(file, "fields", sorted({*names, *tokenizer_config.ignored(kind, document)}))
+
+
+def tokenizer_notes(folder: Path, subfolder: str, positions: int) -> list[str]:
+    """Notes on the settings in a tokenizer's subfolder, for a text encoder of so many positions.
+
+    Raises:
+        WeightsError: a setting would give other ids than CLIP's tokenizer.
+    """
+    notes = []
+    for kind in TOKENIZER:
+        file = f"{subfolder}/{kind}.json"
+        if (folder / file).is_file():
+            document = documents.read_json(folder / file, ADVICE)
+            tokenizer_config.check_values(kind, file, document, positions)
+            notes += unused(kind, file, document)
+    return notes
+
+
+def stated_pad(folder: Path, subfolder: str) -> int | None:
+    """The id that fills up short texts, if a tokenizer's subfolder says which."""
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / subfolder / name
+        token = documents.read_json(path, ADVICE).get("pad_token") if path.is_file() else None
+        content = token.get("content") if isinstance(token, dict) else token
+        if content is not None:
+            return 0 if content == "!" else END_OF_TEXT
+    return None
 
 
 def note(file: str, what: str, names: Iterable[str]) -> list[str]:

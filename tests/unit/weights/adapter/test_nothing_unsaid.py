@@ -198,8 +198,9 @@ def test_an_error_is_one_screen_whatever_the_names(networks: dict[str, Network],
     assert len(str(caught.value)) < 600
 
 
-def with_settings(place: Path, settings: dict[str, object]) -> Path:
-    path = write(place / "adapter_model.safetensors", halves(f"{PEFT}.to_q") | halves(f"{PEFT}.to_k"))
+def with_settings(place: Path, settings: dict[str, object], network: str = "base_model.model.") -> Path:
+    layer = PEFT.replace("base_model.model.", network)
+    path = write(place / "adapter_model.safetensors", halves(f"{layer}.to_q") | halves(f"{layer}.to_k"))
     (place / lora_scale.PEFT_CONFIG).write_text(json.dumps(settings))
     return path
 
@@ -208,7 +209,8 @@ def with_settings(place: Path, settings: dict[str, object]) -> Path:
 def test_each_setting_of_peft_is_known_or_named(networks: dict[str, Network], tmp_path: Path, network: str) -> None:
     """Those of today: ``tests/parity/test_peft.py``."""
     settings = {f"{network}new_mode": True, f"{network}another": None, f"{network}r": 3, f"{network}lora_alpha": 3}
-    assert lora.read(with_settings(tmp_path, settings), networks).unused == (f"{network}new_mode",)
+    path = with_settings(tmp_path, settings, network or "base_model.model.")
+    assert lora.read(path, networks).unused == (f"{network}new_mode",)
     for name in lora_scale.REFUSED:
         with pytest.raises(WeightsError, match=f"{name}=True, which is not supported"):
             lora.read(with_settings(tmp_path, {f"{network}{name}": True}), networks)
@@ -231,6 +233,19 @@ def test_settings_of_another_kind_of_adapter_are_refused(
     assert read({"peft_type": "LORA", "use_dora": False}).unused == ()
     with pytest.raises(WeightsError, match=says):
         read(setting)
+
+
+def test_settings_of_a_network_that_no_tensor_names_are_refused(networks: dict[str, Network], tmp_path: Path) -> None:
+    """They apply to nothing, so the scale would silently be 1."""
+    with pytest.raises(WeightsError, match=r"settings are of 'unet', and 'base_model\.model.*' names no network"):
+        lora.read(with_settings(tmp_path, {"unet.r": 3, "unet.lora_alpha": 30}), networks)
+
+
+def test_settings_of_a_network_without_tensors_are_named(networks: dict[str, Network], tmp_path: Path) -> None:
+    settings = {"unet.r": 3, "unet.lora_alpha": 30, "text_encoder.r": 3, "text_encoder.lora_alpha": 30}
+    found = lora.read(with_settings(tmp_path, settings, "unet."), networks)
+    assert found.unused == ("text_encoder.*",)
+    assert {adapter.scale for adapter in found.adapters.values()} == {10.0}
 
 
 def test_patterns_are_regular_expressions(networks: dict[str, Network], tmp_path: Path) -> None:

@@ -7,17 +7,21 @@ import pytest
 
 from diffuscope.config import TINY
 from diffuscope.errors import WeightsError
+from diffuscope.model_files import describe_folder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline.save import write_tokenizer
-from diffuscope.weights.layout import diffusers_folder, tokenizer_files
+from diffuscope.weights.layout import diffusers_folder, own_config, tokenizer_files
 
 SETTINGS, SPECIAL = "tokenizer/tokenizer_config.json", "tokenizer/special_tokens_map.json"
 
 
-@pytest.fixture
-def written(tmp_path: Path) -> Path:
-    """The JSON files of a folder and its tokenizer, without weights."""
-    diffusers_folder.write_config(tmp_path, TINY)
+@pytest.fixture(params=["diffusers", "own"])
+def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The JSON files of a folder in either layout and its tokenizer, without weights."""
+    if request.param == "own":
+        (tmp_path / own_config.FILE).write_text(own_config.to_json(TINY))
+    else:
+        diffusers_folder.write_config(tmp_path, TINY)
     write_tokenizer(Tokenizer(), tmp_path / "tokenizer")
     return tmp_path
 
@@ -36,9 +40,9 @@ def edit(path: Path, **values: object) -> None:
     ],
 )
 def test_a_setting_without_effect_is_named(written: Path, file: str, field: str, value: object) -> None:
-    assert diffusers_folder.describe(written).notes == ()
+    assert describe_folder(written).notes == ()
     edit(written / file, **{field: value})
-    (note,) = diffusers_folder.describe(written).notes
+    (note,) = describe_folder(written).notes
     assert note == f"{file} has fields that are not used: {field!r}"
 
 
@@ -57,7 +61,16 @@ def test_a_setting_without_effect_is_named(written: Path, file: str, field: str,
 def test_a_setting_that_gives_other_ids_is_refused(written: Path, file: str, field: str, value: object) -> None:
     edit(written / file, **{field: value})
     with pytest.raises(WeightsError, match=f"{file} has {field} = "):
-        diffusers_folder.describe(written)
+        describe_folder(written)
+
+
+@pytest.mark.parametrize("written", ["own"], indirect=True)
+@pytest.mark.parametrize("file", [SETTINGS, SPECIAL])
+def test_our_config_and_the_tokenizer_pad_alike(written: Path, file: str) -> None:
+    for name in (SETTINGS, SPECIAL):
+        edit(written / name, pad_token="!" if name == file else None)
+    with pytest.raises(WeightsError, match="pads texts with another token than 49407"):
+        describe_folder(written)
 
 
 @pytest.mark.parametrize("file", [SETTINGS, SPECIAL])
