@@ -2,6 +2,7 @@
 // renders again when it has come. No view fetches by itself.
 
 import * as api from './api.js';
+import * as inspections from './inspections.js';
 import { fromHash, toHash } from './hash.js';
 import { ended, runOf, told } from './runs.js';
 
@@ -20,6 +21,7 @@ export function createActions(store) {
   /** @type {Map<string, {value?: any, error?: Error}>} */
   const cache = new Map();
   const { get, set } = store;
+  inspections.whenMoreIsKnown(store.touch);
 
   /**
    * The answer under a key, or undefined while it is on its way; an error is the answer `null`, and stands in
@@ -159,10 +161,11 @@ export function createActions(store) {
 
     /** An event of the stream. @param {string} kind @param {any} event */
     async told(kind, event) {
+      if (inspections.told(kind, event)) return;
       const run = get().runs[event.job];
       if (!run || ended(kind)) {
         const described = await api.get(`jobs/${event.job}`).catch(() => null);
-        if (described) adopt(described);
+        if (described && !described.label) adopt(described);
         return;
       }
       set({ runs: { ...get().runs, [run.id]: told(run, kind, event) } });

@@ -58,6 +58,12 @@ export async function array(path) {
   return { data: new Float32Array(await answer.arrayBuffer()), shape };
 }
 
+/** A file of the server. @param {string} path @returns {Promise<{buffer: ArrayBuffer, state: string}>} */
+export async function bytes(path) {
+  const answer = await ask(path);
+  return { buffer: await answer.arrayBuffer(), state: answer.headers.get('X-State') ?? '' };
+}
+
 const KINDS = ['queued', 'started', 'step', 'image', 'done', 'failed', 'cancelled'];
 
 /**

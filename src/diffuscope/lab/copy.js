@@ -1,4 +1,7 @@
-// "Copy as": the Python, the command and the HTTP request that give what a view shows.
+// "Copy as": the Python, the command and the HTTP request that give what a view shows. A test runs each of them.
+
+import { requestOf } from './inspections.js';
+import { current } from './runs.js';
 
 /** @typedef {import('./types.js').State} State */
 /** @typedef {import('./types.js').View} View */
@@ -7,4 +10,115 @@
 /** @param {State} state @param {View} view @returns {Snippets|null} */
 export function snippets(state, view) {
   return view.copy ? view.copy(state) : null;
+}
+
+/** Flags whose names are not those of the options. @type {Record<string, string>} */
+const FLAGS = { num_inference_steps: 'steps', num_images_per_prompt: 'count', guidance_options: 'guidance' };
+
+/** A value as Python writes it. @param {any} value @returns {string} */
+export function python(value) {
+  if (value === null || value === undefined) return 'None';
+  if (typeof value === 'boolean') return value ? 'True' : 'False';
+  if (Array.isArray(value)) return `[${value.map(python).join(', ')}]`;
+  if (typeof value === 'object')
+    return `{${Object.entries(value).map(([name, each]) => `${python(name)}: ${python(each)}`).join(', ')}}`;
+  return JSON.stringify(value).replace(/[\u007f-\uffff]/g, (letter) => letter);
+}
+
+/** A text as a shell reads it. @param {any} text */
+export const quoted = (text) => {
+  const plain = String(text);
+  return /^[\w.,:=/@%+-]+$/.test(plain) ? plain : `'${plain.replaceAll("'", "'\\''")}'`;
+};
+
+/** The options of a request that are not their defaults, without the prompt. @param {State} state @param {any} request
+ * @returns {[string, any][]} */
+export function changed(state, request) {
+  const known = state.about?.request?.properties ?? {};
+  return Object.entries(request).filter(
+    ([name, value]) => name !== 'prompt' && JSON.stringify(value) !== JSON.stringify(known[name]?.default ?? null),
+  );
+}
+
+/** @param {[string, any][]} options @returns {string} ", name=value" of each */
+export const keywords = (options) => options.map(([name, value]) => `, ${name}=${python(value)}`).join('');
+
+/** @param {[string, any][]} options @returns {string} " --flag value" of each */
+export function flags(options) {
+  return options
+    .flatMap(([name, value]) => {
+      const flag = `--${(FLAGS[name] ?? name).replaceAll('_', '-')}`;
+      if (name === 'sampler_options') return [flag, ...Object.entries(value).map(([key, each]) => `${key}=${each}`)];
+      if (name === 'guidance_options' || name === 'thresholding')
+        return Object.entries(value).flatMap(([key, each]) => oneFlag(`${flag}-${key.replaceAll('_', '-')}`, each));
+      return oneFlag(flag, value);
+    })
+    .map((text) => ` ${text.startsWith('--') ? text : quoted(text)}`)
+    .join('');
+}
+
+/** @param {string} flag @param {any} value @returns {string[]} */
+function oneFlag(flag, value) {
+  if (value === true) return [flag];
+  if (value === false || value === null) return [];
+  if (Array.isArray(value)) return [flag, ...(flag === '--sigmas' ? [value.join(',')] : value.map(String))];
+  return [flag, String(value)];
+}
+
+/** A call of the server with curl. @param {string} path @param {object|null} body @param {string} [more] */
+export function curl(path, body, more = '') {
+  const address = `${location.origin}/api/v1/${path}`;
+  const json = body ? ` --json ${quoted(JSON.stringify(body))}` : '';
+  return `curl -sS -H "Authorization: Bearer $TOKEN" ${address}${json}${more}`;
+}
+
+/** A GET of the server with curl. @param {string} path */
+export const curlOf = (path) => curl(path, null);
+
+const ID = `python -c 'import json,sys; print(json.load(sys.stdin)["id"])'`;
+export const TOKEN = 'TOKEN=...  # that of the address which `diffuscope lab` printed';
+
+/** The tensors of an experiment. @param {State} state @param {string} kind @param {Record<string, any>} options
+ * @param {string} tensor the one that is shown @returns {Snippets} */
+export function inspectionSnippets(state, kind, options, tensor) {
+  const run = /** @type {import('./types.js').Run} */ (current(state));
+  const request = requestOf(run);
+  const rest = changed(state, request);
+  const body = { kind, request: Object.fromEntries([['prompt', request.prompt], ...rest]), options };
+  const given = Object.keys(options).length ? `, options=${python(options)}` : '';
+  const pairs = Object.entries(options).map(
+    ([name, value]) => ` ${quoted(`${name}=${Array.isArray(value) ? value.join(',') : value}`)}`,
+  );
+  const model = state.about?.model ?? 'emoji';
+  return {
+    python: `import diffuscope as ds
+from diffuscope.lens.inspect import inspect
+
+pipe = ds.load(${python(model)})
+found = inspect(pipe, ${python(kind)}, ${python(request.prompt)}${given}${keywords(rest)})
+array = found[${python(tensor)}]`,
+    cli: `diffuscope inspect ${quoted(request.prompt)} --kind ${kind}${
+      pairs.length ? ` --options${pairs.join('')}` : ''
+    }${flags(rest)} --model ${quoted(model)} --out ${kind}.safetensors`,
+    http: `${TOKEN}
+JOB=$(${curl('inspections', body)} | ${ID})
+${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
+${curl('inspections/$JOB/tensors', null, ` --output ${kind}.safetensors`)}`,
+  };
+}
+
+/** The tokens of a text. @param {State} state @param {string} text @returns {Snippets} */
+export function textSnippets(state, text) {
+  const model = state.about?.model ?? 'emoji';
+  return {
+    python: `import diffuscope as ds
+from diffuscope.lens.text import debug
+
+pipe = ds.load(${python(model)})
+print(debug(pipe, ${python(text)}))
+array = pipe.tokenizer.encode(${python(text)})`,
+    cli: `diffuscope inspect ${quoted(text)} --kind layers --steps 1 --model ${quoted(model)} --out layers.safetensors`,
+    http: `${TOKEN}
+${curl('text', { prompt: text, nearest: 6 })}`,
+  };
 }

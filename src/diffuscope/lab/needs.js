@@ -9,6 +9,10 @@ const NEEDS = {
   model: (state) => (state.about ? null : 'The model is not there yet.'),
   run: (state) => (current(state) ? null : 'There is no run yet. Write a prompt above and press Generate.'),
   step: (state) => (stepsOf(current(state)) ? null : 'The run has not made its first step yet.'),
+  oneEncoder: (state) =>
+    (state.about?.text_encoders?.length ?? 1) === 1
+      ? null
+      : 'This model reads its text with two encoders; their layers cannot be cut off one by one.',
   live: (state) =>
     current(state)?.recorded ? 'This picture was recorded. Press Generate to make one of your own.' : null,
 };

@@ -60,3 +60,13 @@ export function titleOf(run) {
   const text = Array.isArray(prompt) ? prompt.join(' · ') : (prompt ?? '');
   return text || 'no prompt';
 }
+
+/** Width and height of the latents of the run on show, in cells: what a place is counted in.
+ * @param {State} state @returns {[number, number]} */
+export function gridOf(state) {
+  const { preset, latents } = state.about ?? {};
+  const request = current(state)?.request ?? {};
+  const side = (/** @type {'width'|'height'} */ name) =>
+    Math.max(1, Math.round((request[name] ?? preset?.[name] ?? 128) / (latents?.factor ?? 8)));
+  return [side('width'), side('height')];
+}

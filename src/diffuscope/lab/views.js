@@ -1,12 +1,21 @@
 // All views, in the order of the navigation. To add one: write views/NAME.js, and name it here.
 
+import { ablation } from './views/ablation.js';
+import { attention } from './views/attention.js';
+import { colour } from './views/colour.js';
+import { edit } from './views/edit.js';
 import { generate } from './views/generate.js';
+import { layers } from './views/layers.js';
+import { mix } from './views/mix.js';
+import { modules } from './views/modules.js';
+import { places } from './views/places.js';
 import { steps } from './views/steps.js';
+import { tokens } from './views/tokens.js';
 
 /** @typedef {import('./types.js').View} View */
 
 /** @type {View[]} */
-export const VIEWS = [generate, steps];
+export const VIEWS = [generate, steps, attention, places, modules, tokens, layers, mix, ablation, edit, colour];
 
 /** @param {string} id @returns {View} */
 export const viewOf = (id) => VIEWS.find((view) => view.id === id) ?? VIEWS[0];

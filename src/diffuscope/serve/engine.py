@@ -134,12 +134,19 @@ class Engine:
         return self._queued(job, _single(call, planned), _cost(planned), record)
 
     def submit_calls(
-        self, calls: Sequence[Call], *, owner: str = "", interactive: bool = False, keep_states: bool = True
+        self,
+        calls: Sequence[Call],
+        *,
+        label: str = "",
+        owner: str = "",
+        interactive: bool = False,
+        keep_states: bool = True,
     ) -> Job:
         """Queue several calls as one job: its image k is call k. The images of one call are made together.
 
         Args:
             calls: at least one; each may have taps and functions of its own.
+            label: what the job is, for whoever lists jobs.
             owner: between owners turns are fair.
             interactive: before work that nobody watches.
             keep_states: keep the latents and clean estimates of each step in the job.
@@ -153,7 +160,7 @@ class Engine:
             raise InputError("calls", list(calls), "at least one call")
         plans = [plan(self.pipe.config, self.pipe.schedule, call) for call in calls]
         job = Job(new_id(), calls[0], None, len(calls), owner, interactive=interactive)
-        job.keeps_states = keep_states
+        job.keeps_states, job.label = keep_states, label
         return self._queued(job, calls, max(_cost(planned) * planned.images for planned in plans), ())
 
     def _queued(self, job: Job, calls: Sequence[Call], cost: float, record: Collection[Kept]) -> Job:

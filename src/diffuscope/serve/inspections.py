@@ -45,7 +45,7 @@ class Inspections:
         engine = self.engine
         inspection, seeded = engine.batcher.task(lambda: begin(engine.pipe, kind, request, options))
         job = engine.submit_calls(
-            inspection.calls, owner=owner, interactive=interactive, keep_states=inspection.keeps_states
+            inspection.calls, label=kind, owner=owner, interactive=interactive, keep_states=inspection.keeps_states
         )
         with self._lock:
             self._known[job.id] = job, kind, seeded, inspection

@@ -24,6 +24,7 @@ class Job:
         owner: who submitted it.
         interactive: whether someone waits before the screen.
         slot: of its owner, in which only the newest job counts; "" is none.
+        label: what a job of several calls is; empty for that of a request.
         steps: that are done, of each image.
         states: of each call the latents and clean estimates after each step so far, [B,C,h,w] float32 on the CPU, if
             ``keeps_states``.
@@ -45,6 +46,7 @@ class Job:
         self.results: list[Result | None] = [None] * images
         self.steps = [0] * images
         self.keeps_states = False
+        self.label = ""
         self.states: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(images)]
         self.error: BaseException | None = None
         self.submitted = monotonic()

@@ -7,10 +7,11 @@ import '../draw/raster.js';
 
 /**
  * @param {{picture: Picture|null|undefined, sentence: string, caption?: unknown, place?: [number, number]|null,
- *   onPlace?: (place: [number, number]|null) => void, read?: (x: number, y: number) => string,
+ *   onPlace?: (place: [number, number]|null) => void,
+ *   onHover?: (place: [number, number]|null) => void, read?: (x: number, y: number) => string,
  *   cells?: [number, number]|null, size?: 'small'|'large'|'', smooth?: boolean}} what
  */
-export function figure({ picture, sentence, caption, place = null, onPlace, read, cells, size = '', smooth }) {
+export function figure({ picture, sentence, caption, place = null, onPlace, onHover, read, cells, size = '', smooth }) {
   return html`<figure class="figure ${size}">
     ${
       picture
@@ -23,6 +24,7 @@ export function figure({ picture, sentence, caption, place = null, onPlace, read
             .place=${place}
             .label=${sentence}
             @place=${(/** @type {CustomEvent} */ event) => onPlace?.(event.detail)}
+            @hover=${(/** @type {CustomEvent} */ event) => onHover?.(event.detail)}
           ></lab-raster>`
         : html`<div class="waiting" role="img" aria-label="${sentence}: on its way"></div>`
     }

@@ -163,6 +163,7 @@ def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
         "pictures": [streams.picture_id(job.id, image) if done else None for image, done in enumerate(made)],
         "request": job.request.to_dict(),
         "slot": job.slot,
+        "label": job.label,
         "steps": list(job.steps),
     }
     if job.plan is not None:

@@ -54,6 +54,7 @@ def test_tensors_are_those_of_the_function(client, tiny, kind):
         else:
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4)
     assert metadata(answer.content) == json.loads(json.dumps(expected.about))
+    assert client.get(f"/api/v1/jobs/{job}").json()["label"] == kind
     described = client.get(f"/api/v1/inspections/{job}").json()
     assert (described["state"], described["kind"], described["done"]) == ("done", kind, described["calls"])
     assert described["shapes"] == {name: list(value.shape) for name, value in expected.tensors.items()}

@@ -1,0 +1,94 @@
+// What stands around an experiment of the server: the button that begins it, how far it is, and what went wrong.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { begin, forget, isBusy, requestOf, seen, stop } from '../inspections.js';
+import { current, ended } from '../runs.js';
+
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../inspections.js').Inspected} Inspected */
+
+const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look inside costs a moment
+
+/**
+ * The experiment of a kind on the run on show; begun by itself where it is cheap and the run has ended.
+ * @param {State} state @param {string} kind @param {object} [options] @param {{wait?: boolean}} [how] wait for a button
+ * @returns {{entry: Inspected|undefined, request: any, start: () => void}}
+ */
+export function experiment(state, kind, options = {}, { wait = false } = {}) {
+  const run = /** @type {import('../types.js').Run} */ (current(state));
+  const request = requestOf(run);
+  const start = () => void begin(kind, request, options);
+  const { width = 0, height = 0 } = state.about?.preset ?? {};
+  const cheap = (request.width ?? width) * (request.height ?? height) <= SMALL;
+  const entry = seen(kind, request, options);
+  if (!entry && !wait && cheap && state.about && ended(run.state)) start();
+  return { entry: entry ?? seen(kind, request, options), request, start };
+}
+
+/**
+ * One line on an experiment, or nothing where it is done. @param {Inspected|undefined} entry
+ * @param {{title: string, costs: string, start: () => void}} what
+ */
+export function progress(entry, { title, costs, start }) {
+  if (!entry)
+    return html`<p class="begin">
+      <button class="primary" @click=${start}>${title}</button><span>${costs}</span>
+    </p>`;
+  if (entry.state === 'failed' || entry.state === 'cancelled')
+    return html`<p class="begin" role="status">
+      <button @click=${() => forget(entry)}>Again</button>
+      <span>${entry.state === 'failed' ? (entry.error ?? 'It failed.') : 'It was stopped.'}</span>
+    </p>`;
+  if (!isBusy(entry)) return nothing;
+  const said = entry.calls > 1 ? `${entry.done} of ${entry.calls} runs` : entry.steps ? `step ${entry.steps}` : 'it waits';
+  return html`<p class="begin" role="status">
+    <progress max=${Math.max(1, entry.calls)} value=${entry.done || nothing} aria-label=${title}></progress>
+    <span>${said}</span>
+    <button class="quiet" @click=${() => stop(entry)}>Stop</button>
+  </p>`;
+}
+
+/** A choice of a few, as one row of buttons. @template T @param {string} title @param {[T, string][]} choices
+ * @param {T} chosen @param {(value: T) => void} choose */
+export const segments = (title, choices, chosen, choose) =>
+  html`<div class="field">
+    <span class="name">${title}</span>
+    <div class="segments" role="group" aria-label=${title}>
+      ${choices.map(
+        ([value, text]) =>
+          html`<button aria-pressed=${value === chosen ? 'true' : 'false'} @click=${() => choose(value)}>${text}</button>`,
+      )}
+    </div>
+  </div>`;
+
+/** A choice of many. @param {string} title @param {[string, string][]} choices @param {string} chosen
+ * @param {(value: string) => void} choose */
+export const dropdown = (title, choices, chosen, choose) =>
+  html`<label class="field"
+    ><span class="name">${title}</span>
+    <select .value=${chosen} @change=${(/** @type {any} */ event) => choose(event.target.value)}>
+      ${choices.map(([value, text]) => html`<option value=${value} ?selected=${value === chosen}>${text}</option>`)}
+    </select></label
+  >`;
+
+/** A number on a scale. @param {string} title @param {{min: number, max: number, step: number, value: number}} scale
+ * @param {(value: number) => void} choose @param {string} [said] */
+export const slider = (title, { min, max, step, value }, choose, said = String(value)) =>
+  html`<label class="field slider"
+    ><span class="name">${title} <output>${said}</output></span>
+    <input
+      type="range"
+      min=${min}
+      max=${max}
+      step=${step}
+      .value=${String(value)}
+      aria-valuetext=${said}
+      @input=${(/** @type {any} */ event) => choose(Number(event.target.value))}
+    /></label>`;
+
+/** A bar of a share, with its number. @param {number} share 0 to 1 of the whole bar */
+export const bar = (share) =>
+  html`<svg class="share" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">
+    <rect class="ground" width="100" height="8"></rect>
+    <rect width=${(100 * Math.max(0, Math.min(1, share))).toFixed(1)} height="8"></rect>
+  </svg>`;

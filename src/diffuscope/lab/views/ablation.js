@@ -1,0 +1,220 @@
+// Ablation: switch parts of the network off and see what the picture lacks; and a map of what matters when.
+
+import { html, nothing, svg } from '../vendor/lit-html.js';
+import { blockLabel } from '../attention.js';
+import { inspectionSnippets } from '../copy.js';
+import { largest, mapped } from '../draw/colours.js';
+import { dropdown, experiment, progress, segments, slider } from '../parts/experiment.js';
+import { figure } from '../parts/figure.js';
+import { blocksOfModules, PARTS, unet } from '../parts/unet.js';
+import { pictureOf } from '../tensors.js';
+
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+/** @typedef {{names: string[], strength: number, word: string, first: number, last: number|null}} Settings */
+
+const KIND = 'ablation';
+const MAP = 'ablation-map';
+const DRAFT = 6; // steps of a run of the map: enough to see which band matters
+
+/** @type {import('../types.js').View} */
+export const ablation = {
+  id: 'ablation',
+  title: 'Ablation',
+  group: 'Change inside',
+  about: 'What does a part do? Switch it off, or turn it down, and look at what the picture lacks.',
+  needs: ['model', 'run'],
+  source: 'lens/ablation.py',
+  render(state, actions) {
+    const modules = actions.json('modules');
+    if (!modules) return html`<p class="begin" role="status">reading …</p>`;
+    const blocks = blocksOfModules(modules);
+    const settings = settingsOf(state, blocks);
+    const { start } = experiment(state, KIND, optionsOf(settings), { wait: true });
+    const made = state.local.ablationMade;
+    const entry = made ? experiment(state, KIND, made, { wait: true }).entry : undefined;
+    const begin = () => {
+      actions.keep('ablationMade', optionsOf(settings));
+      start();
+    };
+    return html`${switches(state, actions, blocks, settings, begin)}
+    ${entry ? progress(entry, { title: 'Run without', costs: '', start: begin }) : nothing}
+    ${entry?.tensors.done ? outcome(entry.tensors) : nothing} ${map(state, actions)}`;
+  },
+  copy: (state) =>
+    inspectionSnippets(state, KIND, state.local.ablationMade ?? optionsOf(settingsOf(state, [])), 'latents'),
+};
+
+/** @param {State} state @param {string[]} blocks @returns {Settings} */
+function settingsOf(state, blocks) {
+  const middle = blocks.find((block) => block.startsWith('unet.mid')) ?? 'unet.mid.attn.0.block.0';
+  return { names: [`${middle}.cross_attn`], strength: 0, word: '', first: 0, last: null, ...state.local.ablation };
+}
+
+/** @param {Settings} settings @returns {Record<string, any>} */
+function optionsOf({ names, strength, word, first, last }) {
+  const parts = word ? names.filter((name) => name.endsWith('cross_attn')) : names;
+  /** @type {Record<string, any>} */
+  const options = { names: word && !parts.length ? ['unet.*.cross_attn'] : parts, strength };
+  if (word) options.word = word;
+  if (first) options.first = first;
+  if (last !== null) options.last = last;
+  return options;
+}
+
+/** @param {State} state @param {Actions} actions @param {string[]} blocks @param {Settings} settings
+ * @param {() => void} begin */
+function switches(state, actions, blocks, settings, begin) {
+  const set = (/** @type {Partial<Settings>} */ change) => actions.keep('ablation', { ...state.local.ablation, ...change });
+  const isOff = (/** @type {string} */ name) => settings.names.includes(name);
+  const toggle = (/** @type {string} */ name) =>
+    set({ names: isOff(name) ? settings.names.filter((each) => each !== name) : [...settings.names, name] });
+  const all = (/** @type {string} */ part) => blocks.map((block) => `${block}.${part}`);
+  const words = [...new Set(promptOf(state).toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
+  const off = settings.names.length;
+  return html`${unet(blocks, isOff, toggle)}
+    <form
+      class="row panel"
+      @submit=${(/** @type {Event} */ event) => {
+        event.preventDefault();
+        begin();
+      }}
+    >
+      <div class="field">
+        <span class="name">Switch off in every block</span>
+        <div class="row">
+          ${PARTS.map(
+            ([part, title]) => html`<button type="button" @click=${() => set({ names: all(part) })}>${title}</button>`,
+          )}
+          <button type="button" class="quiet" @click=${() => set({ names: [] })}>none</button>
+        </div>
+      </div>
+      ${slider('What remains of it', { min: 0, max: 2, step: 0.1, value: settings.strength }, (strength) => set({ strength }), `${Math.round(settings.strength * 100)} %`)}
+      ${dropdown(
+        'Of the attention to',
+        [['', 'everything'], ...words.map((/** @type {string} */ word) => /** @type {[string, string]} */ ([word, `“${word}” alone`]))],
+        settings.word,
+        (word) => set({ word }),
+      )}
+      ${
+        settings.first || settings.last !== null
+          ? html`<div class="field"><span class="name">Network calls</span>
+              <button type="button" @click=${() => set({ first: 0, last: null })}>
+                ${settings.first + 1} to ${(settings.last ?? 0) + 1} ✕
+              </button></div>`
+          : nothing
+      }
+      <button class="primary" type="submit" ?disabled=${!off && !settings.word}>Run ${settings.strength === 0 ? 'without' : 'with this'}</button>
+    </form>`;
+}
+
+/** @param {State} state */
+const promptOf = (state) => {
+  const { prompt } = state.runs[state.current ?? '']?.request ?? {};
+  return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
+};
+
+/** @param {import('../tensors.js').Tensors} tensors */
+function outcome(tensors) {
+  const [whole, without] = [0, 1].map((k) => pictureOf(tensors, k));
+  const effect = tensors.effect?.data[0];
+  return html`<div class="cards">
+    ${figure({ picture: whole, sentence: 'The picture as it is', caption: html`<b>as it is</b>`, smooth: true })}
+    ${figure({ picture: without, sentence: 'The picture with the change', caption: html`<b>with the change</b>`, smooth: true })}
+    ${figure({
+      picture: whole && without ? difference(whole, without) : null,
+      sentence: 'Where the two differ',
+      caption: html`<b>difference</b>${effect === undefined ? '' : ` · ${effect.toFixed(2)} deviations of the latents`}`,
+      smooth: true,
+    })}
+  </div>`;
+}
+
+/** @param {import('../draw/colours.js').Picture} one @param {import('../draw/colours.js').Picture} other */
+function difference(one, other) {
+  const size = new Float32Array(one.width * one.height);
+  for (let i = 0; i < size.length; i++)
+    for (let c = 0; c < 3; c++) size[i] += Math.abs(one.rgba[i * 4 + c] - other.rgba[i * 4 + c]) / 3;
+  return mapped(size, one.width, one.height, 'heat', 0, Math.max(24, largest(size)));
+}
+
+/** @param {State} state @param {Actions} actions */
+function map(state, actions) {
+  const part = state.local.mapPart ?? 'cross_attn';
+  const options = { part, bands: 4 };
+  const { entry, start } = mapped_(state, options);
+  const count = entry ? entry.calls : null;
+  return html`<section>
+    <h2 class="over">What matters when</h2>
+    <div class="row">
+      ${segments('Part', PARTS.map(([id, title]) => /** @type {[string, string]} */ ([id, title])), part, (value) => actions.keep('mapPart', value))}
+    </div>
+    ${progress(entry, {
+      title: 'Fill in the map',
+      costs: `Each block is switched off in each quarter of ${DRAFT} steps, one run after the other, while you go on.`,
+      start,
+    })}
+    ${entry?.tensors.effect && entry.about ? table(state, actions, entry.tensors.effect, entry.about, part) : nothing}
+    ${count ? html`<p class="note">Change of the final latents, in their standard deviations. Press one to try it above.</p>` : nothing}
+  </section>`;
+}
+
+/** The map is of a shorter run. @param {State} state @param {object} options */
+function mapped_(state, options) {
+  const run = state.runs[state.current ?? ''];
+  const draft = { ...run, request: { ...run.request, num_inference_steps: DRAFT, sigmas: null } };
+  const short = { ...state, runs: { ...state.runs, [run.id]: draft } };
+  return experiment(short, MAP, options, { wait: true });
+}
+
+/** @param {State} state @param {Actions} actions @param {import('../tensors.js').Tensor} effect @param {any} about
+ * @param {string} part */
+function table(state, actions, effect, about, part) {
+  const [rows, columns] = effect.shape;
+  const high = [...effect.data].reduce((most, value) => (value > most ? value : most), 1e-6);
+  const total = state.runs[state.current ?? '']?.total || 12;
+  const calls = (/** @type {number} */ band) => {
+    const [first, last] = about.bands[band].map((/** @type {number} */ step) => step / DRAFT);
+    return { first: Math.round(first * total), last: Math.max(Math.round((last + 1 / DRAFT) * total) - 1, 0) };
+  };
+  const cell = (/** @type {number} */ row, /** @type {number} */ band) => {
+    const value = effect.data[row * columns + band];
+    const known = !Number.isNaN(value);
+    const { first, last } = calls(band);
+    const choose = () => actions.keep('ablation', { names: [about.blocks[row]], strength: 0, word: '', first, last });
+    return html`<td>
+      <button
+        class="cell"
+        ?disabled=${!known}
+        aria-label="${blockLabel(about.blocks[row].slice(0, -part.length - 1))}, steps ${first + 1} to ${last + 1}: ${known ? value.toFixed(2) : 'not known yet'}"
+        @click=${choose}
+      >
+        <svg viewBox="0 0 10 10" preserveAspectRatio="none" aria-hidden="true">
+          ${svg`<rect width="10" height="10" fill-opacity=${known ? (value / high).toFixed(3) : 0}></rect>`}
+        </svg>
+        <span>${known ? value.toFixed(2) : ''}</span>
+      </button>
+    </td>`;
+  };
+  return html`<table class="causes">
+    <caption class="sr">Effect of each block in each band of steps</caption>
+    <thead>
+      <tr>
+        <th scope="col"><span class="sr">block</span></th>
+        ${Array.from({ length: columns }, (_, band) => {
+          const { first, last } = calls(band);
+          return html`<th scope="col">steps ${first + 1}–${last + 1}</th>`;
+        })}
+      </tr>
+    </thead>
+    <tbody>
+      ${Array.from(
+        { length: rows },
+        (_, row) => html`<tr>
+          <th scope="row">${blockLabel(about.blocks[row].slice(0, -part.length - 1))}</th>
+          ${Array.from({ length: columns }, (_, band) => cell(row, band))}
+        </tr>`,
+      )}
+    </tbody>
+  </table>`;
+}

@@ -1,0 +1,152 @@
+// Attention both ways: from a word to the places that attend to it, and from a place to the words, by step, block, head.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { blockLabel, blocksOf, callsOf, callsThere, headsOf, meanOf, most, valueAt, wordMap } from '../attention.js';
+import { inspectionSnippets } from '../copy.js';
+import { heat, overlay } from '../draw/overlay.js';
+import { bar, experiment, progress, segments } from '../parts/experiment.js';
+import { figure } from '../parts/figure.js';
+import { pictureOf } from '../tensors.js';
+import { gridOf, shownStep } from '../runs.js';
+
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+/** @typedef {import('../inspections.js').Inspected} Inspected */
+
+const KIND = 'attention';
+const COSTS = 'One more run with the same seed, in which each layer’s attention is kept. The picture stays the same.';
+
+/** @type {import('../types.js').View} */
+export const attention = {
+  id: 'attention',
+  title: 'Attention',
+  group: 'Look inside',
+  about: 'Which word each place of the picture attends to. Point at a word to see its places, at a place to see its words.',
+  needs: ['run'],
+  source: 'lens/attention_record.py',
+  render(state, actions) {
+    const { entry, start } = experiment(state, KIND);
+    const line = progress(entry, { title: 'Look at the attention of this run', costs: COSTS, start });
+    if (!entry || !callsThere(entry.tensors)) return line;
+    return html`${line}${shown(state, actions, entry)}`;
+  },
+  copy: (state) =>
+    inspectionSnippets(state, KIND, {}, `unet.${state.selection.block?.slice(5) ?? 'mid.attn.0.block.0'}.cross_attn`),
+};
+
+/** @param {State} state @param {Actions} actions @param {Inspected} entry */
+function shown(state, actions, entry) {
+  const { tensors, about } = entry;
+  const { selection, local } = state;
+  const blocks = blocksOf(tensors);
+  const block = blocks.includes(selection.block ?? '') ? selection.block : null;
+  const heads = block ? headsOf(tensors, block) : 0;
+  const head = block && selection.head !== null && selection.head < heads ? selection.head : null;
+  const calls = callsOf(about, selection.step, callsThere(tensors));
+  const part = { ...calls, block, head };
+  const words = [...about.words.map((/** @type {any} */ each) => each.word), 'start of text', 'end and padding'];
+  const grid = gridOf(state);
+  const place = local.hoverPlace ?? selection.place;
+  const word = Math.min(local.hoverWord ?? selection.word ?? firstNoun(about.words), about.words.length - 1);
+  const map = wordMap(tensors, word, part);
+  const when = selection.step === null ? 'mean of all steps' : `step ${selection.step + 1}`;
+  const where = block ? `${blockLabel(block)}${head === null ? '' : `, head ${head + 1}`}` : 'mean of all blocks';
+  const values = words.map((_, k) => {
+    const field = wordMap(tensors, k, part);
+    return place ? valueAt(field, place, grid) : meanOf(field);
+  });
+  const percent = (/** @type {number} */ value) => `${(100 * value).toFixed(1)} %`;
+  return html`<div class="split">
+    <div>
+      ${figure({
+        picture: overlay(map, pictureOf(tensors, 0), most(map)),
+        sentence: `Attention to “${words[word]}”, ${where}, ${when}: at most ${percent(most(map))} of a place’s attention`,
+        caption: html`<b>${words[word]}</b> · ${where} · ${when} · brightest ${percent(most(map))}`,
+        cells: grid,
+        place: selection.place,
+        smooth: true,
+        onPlace: (at) => actions.select({ place: at }),
+        onHover: (at) => actions.keep('hoverPlace', at),
+      })}
+    </div>
+    <div class="column">
+      <h2>${place ? `What place ${place[0] + 1}, ${place[1] + 1} attends to` : 'What the picture attends to'}</h2>
+      ${ranking(words, values, word, actions, percent)}
+      <div class="row">
+        ${segments('Steps', stepChoice(state), selection.step === null ? null : selection.step, (step) =>
+          actions.select({ step }),
+        )}
+        ${
+          block
+            ? segments(
+                'Head',
+                [[null, 'mean'], ...Array.from({ length: heads > 1 ? heads : 0 }, (_, k) => /** @type {[any, string]} */ ([k, String(k + 1)]))],
+                head,
+                (value) => actions.select({ head: value }),
+              )
+            : nothing
+        }
+      </div>
+      ${about.averages_heads ? html`<p class="note">Heads are averaged, since all of them would not fit.</p>` : nothing}
+    </div>
+  </div>
+  <h2 class="over">In each block</h2>
+  ${blockStrip(tensors, blocks, word, words[word], { ...calls, head: null }, block, actions)}`;
+}
+
+/** All steps, or the one of the timeline. @param {State} state @returns {[any, string][]} */
+export function stepChoice(state) {
+  const step = state.selection.step ?? shownStep(state);
+  return [[null, 'all'], ...(step === null ? [] : [/** @type {[any, string]} */ ([step, `step ${step + 1}`])])];
+}
+
+/** The first word that is no article. @param {{word: string}[]} words */
+export const firstNoun = (words) =>
+  Math.max(0, words.findIndex(({ word }) => word.length > 2 && !['the', 'and', 'with', 'for'].includes(word)));
+
+/** @param {string[]} words @param {number[]} values @param {number} word @param {Actions} actions
+ * @param {(value: number) => string} percent */
+function ranking(words, values, word, actions, percent) {
+  const own = words.length - 2;
+  const highest = Math.max(...values.slice(0, own), 1e-6);
+  const order = [...Array(own).keys()].sort((a, b) => values[b] - values[a]);
+  const row = (/** @type {number} */ k) => html`<li>
+    <button
+      class="word"
+      aria-pressed=${k === word ? 'true' : 'false'}
+      @click=${() => actions.select({ word: k })}
+      @pointerenter=${() => actions.keep('hoverWord', k)}
+      @pointerleave=${() => actions.keep('hoverWord', undefined)}
+    >
+      <span>${words[k]}</span>${bar(values[k] / highest)}<output>${percent(values[k])}</output>
+    </button>
+  </li>`;
+  return html`<ol class="ranking">
+    ${order.map(row)}
+    ${[own, own + 1].map(
+      (k) => html`<li class="rest"><span>${words[k]}</span><i></i><output>${percent(values[k])}</output></li>`,
+    )}
+  </ol>`;
+}
+
+/** @param {import('../tensors.js').Tensors} tensors @param {string[]} blocks @param {number} word @param {string} name
+ * @param {{from: number, to: number, head: null}} calls @param {string|null} chosen @param {Actions} actions
+ * @param {string} [prefix] */
+export function blockStrip(tensors, blocks, word, name, calls, chosen, actions, prefix = '') {
+  const fields = blocks.map((block) => wordMap(tensors, word, { ...calls, block }, prefix));
+  return html`<ul class="strip-of-blocks">
+    ${blocks.map(
+      (block, k) => html`<li>
+        <button
+          class="tile"
+          aria-pressed=${block === chosen ? 'true' : 'false'}
+          aria-label="${blockLabel(block)}: at most ${(100 * most(fields[k])).toFixed(1)} % to ${name}"
+          @click=${() => actions.select({ block: block === chosen ? null : block, head: null })}
+        >
+          <lab-raster .picture=${heat(fields[k], most(fields[k]))}></lab-raster>
+          <small>${blockLabel(block)}</small>
+        </button>
+      </li>`,
+    )}
+  </ul>`;
+}

@@ -1,0 +1,148 @@
+// Prompt-to-prompt: another prompt with the attention of this one, beside what it makes alone, with both maps.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { blocksOf, callsOf, callsThere, most, wordMap } from '../attention.js';
+import { inspectionSnippets } from '../copy.js';
+import { overlay } from '../draw/overlay.js';
+import { dropdown, experiment, progress, segments, slider } from '../parts/experiment.js';
+import { figure } from '../parts/figure.js';
+import { pictureOf } from '../tensors.js';
+
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+
+const KIND = 'prompt-to-prompt';
+
+/** @type {import('../types.js').View} */
+export const edit = {
+  id: 'edit',
+  title: 'Prompt-to-prompt',
+  group: 'Change inside',
+  about: 'Change the prompt and keep the composition: the new prompt takes over the attention of the old one.',
+  needs: ['run'],
+  source: 'lens/prompt_to_prompt.py',
+  render(state, actions) {
+    const made = state.local.editMade ?? optionsOf(state);
+    const { entry } = experiment(state, KIND, made, { wait: true });
+    const { start } = experiment(state, KIND, optionsOf(state), { wait: true });
+    const begin = () => {
+      actions.keep('editMade', optionsOf(state));
+      start();
+    };
+    return html`${form(state, actions, begin)}
+    ${entry ? progress(entry, { title: 'Edit', costs: '', start: begin }) : nothing}
+    ${entry?.tensors.done ? shown(state, actions, entry, made) : nothing}`;
+  },
+  copy: (state) => inspectionSnippets(state, KIND, optionsOf(state), 'pictures'),
+};
+
+/** @param {State} state @returns {Record<string, any>} */
+function optionsOf(state) {
+  const own = { edit: suggestion(promptOf(state)), method: 'refine', cross: 0.8, self: 0.4, word: '', factor: 2, ...state.local.edit };
+  return {
+    edit: own.edit.trim() || suggestion(promptOf(state)),
+    method: own.method,
+    cross_fraction: own.cross,
+    self_fraction: own.self,
+    ...(own.word ? { word: own.word, factor: own.factor } : {}),
+  };
+}
+
+/** @param {State} state */
+const promptOf = (state) => {
+  const { prompt } = state.runs[state.current ?? '']?.request ?? {};
+  return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
+};
+
+/** A first edit to try: another colour, or one more word. @param {string} prompt */
+const suggestion = (prompt) => (/\bred\b/.test(prompt) ? prompt.replace(/\bred\b/, 'blue') : `a blue ${prompt.replace(/^an? /, '')}`);
+
+/** @param {State} state @param {Actions} actions @param {() => void} begin */
+function form(state, actions, begin) {
+  const options = optionsOf(state);
+  const set = (/** @type {object} */ change) => actions.keep('edit', { ...state.local.edit, ...change });
+  const words = [...new Set(options.edit.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
+  return html`<form
+    class="row panel"
+    @submit=${(/** @type {Event} */ event) => {
+      event.preventDefault();
+      begin();
+    }}
+  >
+    <label class="field grow"
+      ><span class="name">Edited prompt</span>
+      <input type="text" autocomplete="off" .value=${options.edit} @input=${(/** @type {any} */ event) => set({ edit: event.target.value })} />
+    </label>
+    ${segments(
+      'Words',
+      [
+        ['refine', 'refine'],
+        ['replace', 'replace'],
+      ],
+      options.method,
+      (method) => set({ method }),
+    )}
+    ${slider('Steps with its words', { min: 0, max: 1, step: 0.05, value: options.cross_fraction }, (cross) => set({ cross }), `${Math.round(100 * options.cross_fraction)} %`)}
+    ${slider('Steps with its places', { min: 0, max: 1, step: 0.05, value: options.self_fraction }, (self) => set({ self }), `${Math.round(100 * options.self_fraction)} %`)}
+    ${dropdown(
+      'Reweight',
+      [['', 'no word'], ...words.map((/** @type {string} */ word) => /** @type {[string, string]} */ ([word, word]))],
+      options.word ?? '',
+      (word) => set({ word }),
+    )}
+    ${options.word ? slider('by', { min: -2, max: 4, step: 0.25, value: options.factor }, (factor) => set({ factor }), `× ${options.factor}`) : nothing}
+    <button class="primary" type="submit">Edit</button>
+  </form>`;
+}
+
+/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry
+ * @param {Record<string, any>} options */
+function shown(state, actions, entry, options) {
+  const { tensors, about } = entry;
+  const names = [promptOf(state), `${options.edit}, edited`, `${options.edit}, made alone`];
+  return html`<div class="cards">
+      ${names.map((name, k) =>
+        figure({ picture: pictureOf(tensors, k), sentence: name, caption: html`<b>${name}</b>`, smooth: true }),
+      )}
+    </div>
+    ${about && callsThere(tensors, 'source.') ? maps(state, actions, tensors, about) : nothing}`;
+}
+
+/** @param {State} state @param {Actions} actions @param {import('../tensors.js').Tensors} tensors @param {any} about */
+function maps(state, actions, tensors, about) {
+  const blocks = blocksOf(tensors, 'source.');
+  const block = blocks.includes(state.selection.block ?? '') ? state.selection.block : null;
+  const pairs = about.edit.words.map((/** @type {any} */ each, /** @type {number} */ k) => ({
+    edit: each.word,
+    source: about.source.words[Math.min(k, about.source.words.length - 1)].word,
+  }));
+  const word = Math.min(state.selection.word ?? Math.max(0, pairs.findIndex((/** @type {any} */ each) => each.edit !== each.source)), pairs.length - 1);
+  const sides = [
+    ['source', 0, Math.min(word, about.source.words.length - 1), about.source],
+    ['edit', 1, word, about.edit],
+  ];
+  return html`<h2 class="over">Attention to one word, in both</h2>
+    <ol class="chips">
+      ${pairs.map(
+        (/** @type {any} */ each, /** @type {number} */ k) => html`<li>
+          <button class="chip" aria-pressed=${k === word ? 'true' : 'false'} @click=${() => actions.select({ word: k })}>
+            ${each.edit === each.source ? each.edit : html`${each.source} → <b>${each.edit}</b>`}
+          </button>
+        </li>`,
+      )}
+    </ol>
+    <div class="cards">
+      ${sides.map(([name, picture, k, labels]) => {
+        const prefix = `${name}.`;
+        const calls = callsOf(about, state.selection.step, callsThere(tensors, prefix));
+        const field = wordMap(tensors, /** @type {number} */ (k), { ...calls, block, head: null }, prefix);
+        const said = /** @type {any} */ (labels).words[/** @type {number} */ (k)].word;
+        return figure({
+          picture: overlay(field, pictureOf(tensors, /** @type {number} */ (picture)), most(field)),
+          sentence: `Attention to “${said}” in the ${name === 'source' ? 'prompt' : 'edit'}: at most ${(100 * most(field)).toFixed(1)} %`,
+          caption: html`<b>${said}</b> · in the ${name === 'source' ? 'prompt' : 'edit'} · brightest ${(100 * most(field)).toFixed(1)} %`,
+          smooth: true,
+        });
+      })}
+    </div>`;
+}

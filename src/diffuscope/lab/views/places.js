@@ -1,0 +1,134 @@
+// Self-attention: where a place of the picture looks, and which places look alike.
+
+import { html } from '../vendor/lit-html.js';
+import { blockLabel, most, resized } from '../attention.js';
+import { inspectionSnippets } from '../copy.js';
+import { heat, overlay } from '../draw/overlay.js';
+import { components } from '../draw/components.js';
+import { experiment, progress } from '../parts/experiment.js';
+import { figure } from '../parts/figure.js';
+import { gridOf } from '../runs.js';
+import { part, pictureOf } from '../tensors.js';
+
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+/** @typedef {import('../attention.js').Field} Field */
+
+const KIND = 'self-attention';
+const SELF = '.self_attn';
+const COSTS = 'One more run with the same seed, in which self-attention is kept. The picture stays the same.';
+
+/** @type {import('../types.js').View} */
+export const places = {
+  id: 'places',
+  title: 'Places',
+  group: 'Look inside',
+  about: 'Self-attention: from which other places a place of the picture takes what it needs. Point at a place.',
+  needs: ['run'],
+  source: 'lens/attention_record.py',
+  render(state, actions) {
+    const { entry, start } = experiment(state, KIND);
+    const line = progress(entry, { title: 'Look at the self-attention of this run', costs: COSTS, start });
+    const blocks = entry ? blocksOf(entry.tensors) : [];
+    if (!entry || !blocks.length) return line;
+    const block = blocks.includes(state.selection.block ?? '') ? /** @type {string} */ (state.selection.block) : finest(entry.tensors, blocks);
+    return html`${line}${shown(state, actions, entry, blocks, block)}`;
+  },
+  copy: (state) =>
+    inspectionSnippets(state, KIND, {}, `${state.selection.block ?? 'unet.mid.attn.0.block.0'}${SELF}`),
+};
+
+/** @param {import('../tensors.js').Tensors} tensors */
+const blocksOf = (tensors) =>
+  Object.keys(tensors)
+    .filter((name) => name.endsWith(SELF))
+    .map((name) => name.slice(0, -SELF.length))
+    .sort();
+
+/** The last of the finest blocks. @param {import('../tensors.js').Tensors} tensors @param {string[]} blocks */
+function finest(tensors, blocks) {
+  const size = (/** @type {string} */ block) => tensors[block + SELF].shape[1];
+  const largest = Math.max(...blocks.map(size));
+  return /** @type {string} */ (blocks.findLast((block) => size(block) === largest));
+}
+
+/** Which kept call a step shows: the nearest; the last for all. @param {any} about @param {number|null} step
+ * @param {number} there */
+function callOf(about, step, there) {
+  if (step === null) return there - 1;
+  const counts = about.calls_per_step;
+  const call = counts.slice(0, step).reduce((/** @type {number} */ sum, /** @type {number} */ n) => sum + n, 0);
+  const kept = about.kept_calls.slice(0, there);
+  const distance = (/** @type {number} */ k) => Math.abs(kept[k] - call);
+  return kept.reduce((/** @type {number} */ best, _, /** @type {number} */ k) => (distance(k) < distance(best) ? k : best), 0);
+}
+
+/** Where a place of a block looks. @param {import('../tensors.js').Tensors} tensors @param {string} block
+ * @param {number} call @param {[number, number]} place @param {[number, number]} grid @returns {Field} */
+function lookOf(tensors, block, call, [x, y], [width, height]) {
+  const tensor = tensors[block + SELF];
+  const [, h, w] = tensor.shape;
+  const row = Math.min(h - 1, Math.floor(((y + 0.5) * h) / height));
+  const column = Math.min(w - 1, Math.floor(((x + 0.5) * w) / width));
+  const scale = part(tensors[`${block}${SELF}.scale`], call, row, column).data[0] / 255;
+  return { data: Float32Array.from(part(tensor, call, row, column).data, (value) => value * scale), width: w, height: h };
+}
+
+/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry
+ * @param {string[]} blocks @param {string} block */
+function shown(state, actions, entry, blocks, block) {
+  const { tensors, about } = entry;
+  const grid = gridOf(state);
+  const place = state.local.hoverPlace ?? state.selection.place ?? [grid[0] >> 1, grid[1] >> 1];
+  const call = callOf(about, state.selection.step, tensors[block + SELF].shape[0]);
+  const look = lookOf(tensors, block, call, place, grid);
+  const counts = about.calls_per_step;
+  const step = stepOf(counts, about.kept_calls[call]);
+  const where = `${blockLabel(block)}, step ${step + 1}`;
+  const alike = components(tensors[block + SELF], tensors[`${block}${SELF}.scale`], call);
+  const select = {
+    cells: grid,
+    place: state.selection.place,
+    onPlace: (/** @type {[number, number]|null} */ at) => actions.select({ place: at }),
+    onHover: (/** @type {[number, number]|null} */ at) => actions.keep('hoverPlace', at),
+  };
+  return html`<div class="pair">
+    ${figure({
+      ...select,
+      picture: overlay(resized(look, grid[0], grid[1]), pictureOf(tensors, 0), most(look)),
+      sentence: `Where place ${place[0] + 1}, ${place[1] + 1} looks in ${where}: at most ${(100 * most(look)).toFixed(1)} % at one place`,
+      caption: html`<b>Where it looks</b> · place ${place[0] + 1}, ${place[1] + 1} · ${where}`,
+      smooth: true,
+    })}
+    ${figure({
+      ...select,
+      picture: alike,
+      sentence: `Places that look alike have one colour, in ${where}: the three main directions of self-attention`,
+      caption: html`<b>Who looks alike</b> · the three main directions as colours`,
+      smooth: true,
+    })}
+  </div>
+  <h2 class="over">From this place in each block</h2>
+  <ul class="strip-of-blocks">
+    ${blocks.map((each) => {
+      const field = lookOf(tensors, each, Math.min(call, tensors[each + SELF].shape[0] - 1), place, grid);
+      return html`<li>
+        <button
+          class="tile"
+          aria-pressed=${each === block ? 'true' : 'false'}
+          aria-label="${blockLabel(each)}: at most ${(100 * most(field)).toFixed(1)} % at one place"
+          @click=${() => actions.select({ block: each })}
+        >
+          <lab-raster .picture=${heat(field, most(field))}></lab-raster>
+          <small>${blockLabel(each)}</small>
+        </button>
+      </li>`;
+    })}
+  </ul>`;
+}
+
+/** @param {number[]} counts @param {number} call */
+function stepOf(counts, call) {
+  let sum = 0;
+  return Math.max(0, counts.findIndex((count) => (sum += count) > call));
+}
