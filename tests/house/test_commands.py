@@ -36,6 +36,8 @@ FLAGS = {
     "inspect": f"{PROMPT} {SAMPLING} strength model {OPENING} kind options out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae initial seconds stop-after scenes device",
+    "train digits": "out seconds steps device",
+    "train fashion": "out folder seconds steps device",
     "eval": "towers count out sheet corpus teacher model classifier device dtype",
     "eval sheet": "model out device dtype",
     "eval preset": "count calls guidance-scale sampler out corpus teacher model classifier device dtype",

@@ -14,7 +14,7 @@ from house.test_constraints import PROJECT
 BELOW = {"anyio": "fastapi", "starlette": "fastapi", "pydantic": "fastapi", "triton": "torch"}
 """Module -> the package that brings it, triton where there is a GPU."""
 
-PACKAGES = {"PIL": "pillow"}
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit_learn"}
 """Module -> package, where the names differ."""
 
 

@@ -24,6 +24,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("diffuscope.cli.inspect:inspect", "write the tensors of an experiment on one call"),
     "data build": ("diffuscope.cli.data:build", "build the corpus of captioned vector images"),
     "train": ("diffuscope.cli.train:train", "run stages of the emoji recipe"),
+    "train digits": ("diffuscope.cli.digits:digits", "train a model of handwritten digits from nothing"),
+    "train fashion": ("diffuscope.cli.digits:fashion", "the same for ten kinds of clothes, on a GPU"),
     "eval": ("diffuscope.cli.eval:evaluate", "score a model: autoencoder, retrieval, colours, tag words"),
     "eval sheet": ("diffuscope.cli.eval:contact_sheet", "generate a contact sheet of 64 fixed prompts"),
     "eval preset": ("diffuscope.cli.eval:preset", "score samplers, steps and guidance scales, to choose a preset"),

@@ -88,6 +88,24 @@ def shortcut_target(network: FlowMap, z: Tensor, phi: Tensor, end: Tensor) -> Te
     return velocity_between(z, lower, phi - end)
 
 
+def consistency_target(network: FlowMap, velocity: Tensor, z: Tensor, phi: Tensor, after: Tensor) -> Tensor:
+    """What takes ``z`` to the clean latents that the network gives a little further down. For no gradient.
+
+    Consistency distillation (Song et al. 2023, equation 7) with a DDIM step of the teacher as its solver, as latent
+    consistency models do it (Luo et al. 2023, algorithm 1); a map that always ends at 0.
+
+    Args:
+        network: F, of the student or its average.
+        velocity: u, the teacher's velocity at ``z``.
+        z: [B,C,H,W] at ``phi``.
+        phi: where the step starts.
+        after: where it ends, above or at 0.
+    """
+    lower = rotate(z, velocity, phi - after)
+    x0 = rotate(lower, network(lower, after, torch.zeros_like(after)), after)
+    return velocity_between(z, x0, phi)
+
+
 def flow_map_target(
     network: FlowMap, velocity: Tensor, z: Tensor, phi: Tensor, end: Tensor, *, ratio: float = 1.0, step: float = 0.0
 ) -> Tensor:

@@ -52,7 +52,7 @@ def turbo(seconds: float = 320.0) -> TurboRecipe:
 
 def student_of(teacher: UNet) -> UNet:
     """A network with the teacher's weights that also reads guidance scale and step size, both without effect yet."""
-    student = UNet(replace(teacher.config, guidance_dim=EMBEDDING, step_dim=EMBEDDING))
+    student = type(teacher)(replace(teacher.config, guidance_dim=EMBEDDING, step_dim=EMBEDDING))
     without_effect = {name: torch.zeros_like(value) for name, value in student.state_dict().items()}
     student.load_state_dict(without_effect | teacher.state_dict())
     return stages.to_device(student, teacher.conv_in.weight.device).requires_grad_(True)

@@ -166,3 +166,14 @@ def test_matching_moves_a_distribution_onto_the_other():
         spread = spread + 0.05 * (direction * noise).mean()
     assert mean.item() == pytest.approx(1.0, abs=0.1)
     assert abs(spread.item()) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
+def test_the_true_flow_map_is_consistent(z, part):
+    """With a solver step of no length or along the true trajectory, and only then."""
+    after = ALONG * part
+    u = o.velocity_between(z, lowered(z, ALONG, after), ALONG - after)
+    end = torch.zeros_like(ALONG)
+    torch.testing.assert_close(o.consistency_target(flow_map, u, z, ALONG, after), flow_map(z, ALONG, end))
+    wrong = o.consistency_target(flow_map, u + 0.5, z, ALONG, after)
+    assert (part == 0.999) == torch.allclose(wrong, flow_map(z, ALONG, end), atol=1e-2)

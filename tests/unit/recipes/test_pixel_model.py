@@ -1,0 +1,90 @@
+"""A model on pixels: every sampler and all guidance work on it, and its folder brings it back."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from diffuscope.diffusion.samplers import SAMPLERS
+from diffuscope.errors import ModelNotFoundError, WeightsError
+from diffuscope.models.class_unet import ClassUNet
+from diffuscope.recipes.digits import digits
+from diffuscope.recipes.pixel_model import CONFIG, PixelModel, PixelModelConfig, load
+from diffuscope.training.pixels import PixelLatents, one_hot
+from refusals import refused
+
+
+@pytest.fixture(scope="module")
+def model():
+    recipe = digits()
+    unet = replace(recipe.unet, channels=(8,))
+    config = PixelModelConfig(
+        name="random",
+        classes=recipe.classes,
+        unet=unet,
+        schedule=recipe.schedule,
+        latents=PixelLatents(mean=0.13, std=0.31, patch=4),
+        preset=replace(recipe.preset, num_inference_steps=3),
+    )
+    torch.manual_seed(0)
+    return PixelModel(config, ClassUNet(unet))
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_every_sampler_draws(model, sampler):
+    steps = list(model.steps([1, -1], sampler=sampler, num_inference_steps=4))
+    assert len(steps) == 4
+    assert steps[-1].x.isfinite().all()
+    pixels = model.sample([1, -1], sampler=sampler, num_inference_steps=4)
+    assert pixels.shape == (2, 1, 28, 28)
+    assert torch.equal(pixels, model.config.latents.decode(steps[-1].x))
+
+
+def test_a_picture_is_its_seed_and_its_class(model):
+    both = model.sample([3, 4], seed=5)
+    torch.testing.assert_close(model.sample([4], seed=6), both[1:], rtol=0, atol=1e-5)
+    assert not torch.allclose(model.sample([5], seed=6), both[1:], atol=1e-3)
+    assert model(4, seed=6).size == (28, 28)
+
+
+def test_guidance_is_the_engine_s_own(model):
+    levels = model.schedule.levels(5, sampler="ddim", sigmas="trailing")
+    x, sigma = torch.randn(2, 16, 7, 7) * 3, levels.sigmas[2]
+    cond, none, half = (
+        model.denoiser(labels, levels, scale)(x, sigma)
+        for labels, scale in (([7, 1], 1.0), ([-1, -1], 1.0), ([7, 1], 2.5))
+    )
+    torch.testing.assert_close(half, none + 2.5 * (cond - none), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(cond, none, atol=1e-3)
+
+
+def test_a_denoiser_is_the_network_between_two_formulas(model):
+    levels = model.schedule.levels(5, sampler="ddim", sigmas="trailing")
+    x, sigma = torch.randn(1, 16, 7, 7), levels.sigmas[2]
+    v = model.unet(x / (sigma**2 + 1) ** 0.5, torch.tensor(levels.timesteps[2]), one_hot(torch.tensor([7]), 10))
+    expected = x / (sigma**2 + 1) - v * sigma / (sigma**2 + 1) ** 0.5
+    torch.testing.assert_close(model.denoiser([7], levels)(x, sigma), expected)
+
+
+@pytest.mark.parametrize("labels", [[], [10], [-2], [1, 11]])
+def test_a_class_that_is_none_is_refused(model, labels):
+    with refused("labels", labels):
+        model.sample(labels)
+
+
+def test_a_folder_brings_it_back(model, tmp_path):
+    back = load(model.save(tmp_path / "folder"))
+    assert back.config == model.config
+    assert torch.equal(back.sample([1], seed=3), model.sample([1], seed=3))
+
+
+def test_no_folder_and_damaged_ones_are_told(model, tmp_path):
+    with pytest.raises(ModelNotFoundError, match="diffuscope train digits --out"):
+        load(tmp_path)
+    path = model.save(tmp_path) / CONFIG
+    document = json.loads(path.read_text())
+    for wrong in ({}, document | {"unet": 3}, document | {"unet": {"channels": [8]}}, document | {"latents": {"x": 1}}):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(WeightsError):
+            load(tmp_path)
