@@ -43,6 +43,7 @@ class DigitsRecipe:
             channels=(48,),
             blocks=1,
             depth=(0,),
+            mid_depth=0,
             heads=(2,),
             context_dim=10,
             extra_dim=10,
@@ -63,7 +64,7 @@ def digits(seconds: float = 180.0) -> DigitsRecipe:
     """TODO."""
     return DigitsRecipe(
         loop=LoopConfig(
-            lr=3e-3, seconds=seconds, warmup_steps=50, ema_decay=0.998, validate_every=60.0, save_every=60.0
+            lr=8e-3, seconds=seconds, warmup_steps=50, ema_decay=0.998, validate_every=60.0, save_every=60.0
         )
     )
 
