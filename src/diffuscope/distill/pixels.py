@@ -132,6 +132,8 @@ class PixelDistillTask:
         phi, end = (angle.view(-1, 1, 1, 1) for angle in self._angles(draws[1], draws[2]))
         z = phi.cos() * x0 + phi.sin() * noise
         target = self._target(z, phi, end, text, scale, context.progress)
+        if settings.method == "consistency":  # the solver's step ends there, the map's at 0
+            end = torch.zeros_like(end)
         error = (self.map(z, phi, end, text, scale) - target).square().mean()
         return error, {}
 

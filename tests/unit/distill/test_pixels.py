@@ -31,7 +31,7 @@ METHODS = {"guidance": 16, "progressive": 2, "shortcut": 2, "flow_map": 2, "cons
 """Method -> steps of its student."""
 FIELD = Field(Schedule(ScheduleConfig(betas="cosine", prediction="v", zero_snr=True)), torch.device("cpu"))
 UNET = UNetConfig(
-    in_channels=16, out_channels=16, channels=(8,), blocks=1, depth=(0,), heads=(1,), context_dim=10, extra_dim=10,
+    in_channels=16, out_channels=16, channels=(32,), blocks=1, depth=(0,), heads=(1,), context_dim=10, extra_dim=10,
     mid_depth=0, norm_groups=4,
 )  # fmt: skip
 
@@ -69,7 +69,7 @@ def context(step=0, progress=0.0):
 @pytest.mark.parametrize(("method", "steps"), METHODS.items())
 def test_a_student_comes_to_where_its_teacher_comes(method, steps):
     """In fewer steps than the teacher's 16, whose latents lose half of their size on the way from noise."""
-    one = task(method, perfect, steps={"progressive": steps, "consistency": 4}.get(method, 16))
+    one = task(method, perfect, steps={"progressive": steps, "consistency": 2}.get(method, 16))
     noise = torch.randn(32, 16, 7, 7, generator=torch.Generator().manual_seed(1))
     text = one_hot(torch.arange(32) % 10, 10)
     asked = sample(perfect, noise, text, 1.0, FIELD.phis(16))
@@ -80,11 +80,11 @@ def test_a_student_comes_to_where_its_teacher_comes(method, steps):
 
     before = gap()
     optimiser = torch.optim.Adam(one.network.parameters(), 3e-3)
-    for step in range(150):
+    for step in range(150 if method == "consistency" else 60):  # it learns the last step first
         one.loss(context(step, progress=0.5))[0].backward()
         optimiser.step()
         optimiser.zero_grad()
-    assert gap() < 0.3 * before
+    assert gap() < 0.35 * before
 
 
 def test_guidance_is_all_that_the_first_student_has_to_learn():
