@@ -67,7 +67,7 @@ def step(
     x = torch.randn(images, config.unet.in_channels, *latents, generator=generator).to(device)
     x, when = torch.cat([x, x]).to(dtype), torch.tensor(TIME)
     context = torch.randn(rows, 77, config.unet.context_dim, generator=generator).to(device, dtype)
-    extra = _extra(unet, config, size, rows, generator, device, dtype)
+    extra = extra_inputs(unet, config, size, rows, generator, device, dtype)
 
     there = when.to(device)
 
@@ -92,7 +92,7 @@ def step(
     return report
 
 
-def _extra(
+def extra_inputs(
     unet: UNet,
     config: ModelConfig,
     size: tuple[int, int],

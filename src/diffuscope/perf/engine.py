@@ -55,6 +55,10 @@ class Engine:
         if self.runs(vae, None):
             self._vae.get(vae, first=True)
 
+    def release(self) -> None:
+        """Give back the memory that speed costs, the graphs; they are recorded again."""
+        self.graphs.forget()
+
     @property
     def notes(self) -> list[str]:
         """What runs slower than it could, and why; a sentence each."""

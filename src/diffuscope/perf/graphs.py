@@ -50,11 +50,14 @@ class Graphs:
         self._lock = RLock()
         self.failure: str | None = None
 
-    def forget(self, name: str) -> None:
-        """Drop the graphs of a name: its function reads other memory from now on."""
+    def forget(self, name: str | None = None) -> None:
+        """Drop the graphs of a name, whose function reads other memory from now on; or all, with their memory."""
         with self._lock:
-            for key in [key for key in self._seen if key[0] == name]:
+            for key in [key for key in self._seen if name is None or key[0] == name]:
                 del self._seen[key]
+            if name is None and self._pool is not None:
+                self._pool = None
+                torch.cuda.empty_cache()
 
     def __call__(self, name: str, function: Function, changing: Sequence[Tensor], shared: Sequence[Tensor]) -> Tensor:
         """The function's result, in memory of its own.

@@ -33,12 +33,13 @@ class Answers:
     Attributes:
         request: of the run, with nothing left open.
         loras: of the run, and of those from which it branches.
+        notes: of the run's receipt.
         step: index of the step that is computed now.
         budget: bytes that may be kept; what comes later is not, and is computed again.
     """
 
-    def __init__(self, request: Request, loras: list[Loras], budget: int = BUDGET) -> None:
-        self.request, self.loras = request, loras
+    def __init__(self, request: Request, loras: list[Loras], notes: list[str], budget: int = BUDGET) -> None:
+        self.request, self.loras, self.notes = request, loras, notes
         self.step = 0
         self.budget = budget
         self._steps: list[list[Answer]] = []

@@ -1,6 +1,7 @@
 """The U-Net as a Denoiser of the run's texts, with classifier-free guidance; the texts may change between steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from diffuscope.diffusion.prediction import Predict, denoiser
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.models.unet import UNet
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import guidance
+from diffuscope.pipeline import guidance, memory
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
 from diffuscope.pipeline.guidance import CondUncond
@@ -45,7 +46,7 @@ def denoisers_of(
         texts: encoded.
         channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
         tap: reads or replaces activations.
-        now: counts the run's steps.
+        now: counts the run's steps, and has the notes of its receipt.
         engine: runs the U-Net where it has a fast twin.
 
     Raises:
@@ -60,7 +61,11 @@ def denoisers_of(
         return _in_batches(
             [
                 _estimates(
-                    unet, config, plan, stage.some(images), None if channels is None else channels[images], tap, engine
+                    _Network(unet, tap, engine, plan.levels.timesteps, now.notes),
+                    config,
+                    plan,
+                    stage.some(images),
+                    None if channels is None else channels[images],
                 )
                 for images in plan.batches
             ],
@@ -90,16 +95,16 @@ def _in_batches(parts: list[Estimates], batches: list[slice]) -> Estimates:
     return Estimates(joined([part.guided for part in parts]), joined([part.cond for part in parts]))
 
 
-def _estimates(
-    unet: UNet, config: ModelConfig, plan: Plan, stage: Stage, channels: Tensor | None, tap: Tap | None, engine: Engine
-) -> Estimates:
+def _estimates(unet: "_Network", config: ModelConfig, plan: Plan, stage: Stage, channels: Tensor | None) -> Estimates:
+    tap = unet.tap
+
     def one(rows: UNetInputs, channels: Tensor | None = channels, *, pairs: bool = False) -> Denoiser:
-        network = _network(unet, rows, tap, engine, plan.levels.timesteps, pairs=pairs)
+        network = unet.of(rows, pairs=pairs)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if channels is not None:
                 x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
-            return network(x.to(unet.conv_in.weight.dtype), time)
+            return network(x.to(unet.weight.dtype), time)
 
         return denoiser(predict, plan.levels, config.schedule.prediction)
 
@@ -129,33 +134,64 @@ def _estimates(
     )
 
 
-def _network(
-    unet: UNet, rows: UNetInputs, tap: Tap | None, engine: Engine, times: Sequence[float], *, pairs: bool
-) -> Predict:
-    """The U-Net conditioned on one text for each row: one call for each length of a text.
+@dataclass(frozen=True)
+class _Network:
+    """The U-Net as a run calls it."""
 
-    With ``pairs`` the second half of the latents is always the same as the first.
-    """
-    weight, lengths = unet.conv_in.weight, rows.lengths().values()
+    unet: UNet
+    tap: Tap | None
+    engine: Engine
+    times: Sequence[float]
+    """Timesteps of the run."""
+    notes: list[str]
 
-    def on(images: Sequence[int]) -> Predict:
+    @property
+    def weight(self) -> Tensor:
+        """For device and dtype."""
+        return self.unet.conv_in.weight
+
+    def of(self, rows: UNetInputs, *, pairs: bool) -> Predict:
+        """Conditioned on one text for each row: one call for each length of a text.
+
+        With ``pairs`` the second half of the latents is always the same as the first.
+        """
+        lengths = rows.lengths().values()
+        groups = [(images, self._on(rows, images, pairs=pairs and len(lengths) == 1)) for images in lengths]
+        if len(groups) == 1:
+            return groups[0][1]
+        order = torch.tensor([image for images in lengths for image in images], device=self.weight.device).argsort()
+        return lambda x, time: torch.cat([predict(x[images], time) for images, predict in groups])[order]
+
+    def _on(self, rows: UNetInputs, images: Sequence[int], *, pairs: bool) -> Predict:
+        """For some rows; where memory does not suffice, each half of them by itself from then on."""
         context, extra = rows.rows(images)
-        context = context.to(weight.device, weight.dtype)
-        extra = None if extra is None else {name: value.to(weight.device) for name, value in extra.items()}
-        fast = engine.predictor(unet, context, extra, pairs=pairs and len(lengths) == 1, times=times)
+        context = context.to(self.weight.device, self.weight.dtype)
+        extra = None if extra is None else {name: value.to(self.weight.device) for name, value in extra.items()}
+        fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=self.times)
+        halves: list[Predict] = []
+
+        def whole(x: Tensor, time: Tensor) -> Tensor:
+            if self.engine.runs(self.unet, self.tap) and not torch.is_grad_enabled():
+                return fast(x, time)
+            return self.unet(x, time, context, extra=extra, tap=self.tap)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            if engine.runs(unet, tap) and not torch.is_grad_enabled():
-                return fast(x, time)
-            return unet(x, time, context, extra=extra, tap=tap)
+            if not halves:
+                try:
+                    return whole(x, time)
+                except Exception as error:
+                    if len(images) == 1 or self.tap is not None or not memory.is_out_of_memory(error):
+                        raise
+                    memory.release(error)
+                self.engine.release()
+                if memory.SPLIT not in self.notes:
+                    self.notes.append(memory.SPLIT)
+                middle = len(images) // 2
+                halves.extend(self._on(rows, some, pairs=False) for some in (images[:middle], images[middle:]))
+            parts = x[: len(images) // 2], x[len(images) // 2 :]
+            return torch.cat([half(part, time) for half, part in zip(halves, parts, strict=True)])
 
         return predict
-
-    groups = [(images, on(images)) for images in lengths]
-    if len(groups) == 1:
-        return groups[0][1]
-    order = torch.tensor([image for images in lengths for image in images], device=weight.device).argsort()
-    return lambda x, time: torch.cat([predict(x[images], time) for images, predict in groups])[order]
 
 
 def _composed(parts: list[Denoiser], weights: Tensor, uncond: Denoiser) -> Denoiser:

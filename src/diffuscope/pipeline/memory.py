@@ -1,6 +1,7 @@
 """Memory: how much a run needs at least, how much there is, and an error that says what to change."""
 
 import traceback
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from diffuscope.config import ModelConfig
 from diffuscope.errors import OutOfMemoryError
+from diffuscope.pipeline import peak
 
 T = TypeVar("T")
 
@@ -24,6 +26,7 @@ _CGROUPS = (
 """Limit and use of this process's container, in versions 2 and 1."""
 
 SHORT = "memory was short, so images were finished in smaller pieces, equal up to rounding"
+SPLIT = "memory was short, so the U-Net computed its rows in smaller batches, equal up to rounding"
 
 HINTS = {
     "loading the model": 'Use dtype="float16" or device="cpu", or free memory',
@@ -99,43 +102,60 @@ def available(device: torch.device) -> int | None:
     return min(found, default=None)
 
 
-def check(config: ModelConfig, width: int, height: int, images: int, rows: int, weight: Tensor) -> None:
-    """Refuse a run that cannot fit, before it begins.
+def images_at_once(
+    config: ModelConfig, width: int, height: int, images: int, passes: int, weight: Tensor, *, fast: bool
+) -> int:
+    """How many of ``images`` the networks can compute at once in the memory that is left.
+
+    Far below it nothing is computed; near it the peak of the call is found by ``peak``. What fails all the same, since
+    others took memory meanwhile, is tried again in smaller pieces.
 
     Args:
         config: of the model.
         width: of the images, in pixels.
         height: likewise.
-        images: how many in one call.
-        rows: of the U-Net's batch.
+        images: that are wanted at once.
+        passes: rows of the U-Net for an image.
         weight: of the U-Net, for device and dtype.
+        fast: whether the fast twins run.
 
     Raises:
-        OutOfMemoryError: its largest activations alone are larger than the memory that is left; the hint has the
-            largest size that fits.
+        OutOfMemoryError: not one image fits; the hint has the largest size that does.
     """
-    size, least = (width, height), needed(config, width, height, rows) * weight.element_size()
-    if least < _CHECKED or (left := available(weight.device)) is None or least <= left:
-        return
-    factor = config.vae.factor
-    for share in range(255, 0, -1):
-        size = (width * share // 256 // factor * factor, height * share // 256 // factor * factor)
-        if _SLACK * needed(config, *size, rows) * weight.element_size() <= left:
-            break
-    fits = f"At most about {size[0]}x{size[1]} fits" if min(size) >= factor else "No size of this shape fits"
-    several = f", with {images} images in one call" if images > 1 else ""
+    device, dtype, factor = weight.device, weight.dtype, config.vae.factor
+    least = needed(config, width, height, images * passes) * weight.element_size()
+    if least < _CHECKED or (left := available(device)) is None or _FAR * least <= left:
+        return images
+
+    def fits(size: tuple[int, int], images: int, passes: int) -> bool:
+        cells = size[1] // factor, size[0] // factor
+        if device.type == "cpu" and peak.decoding(config.vae, cells, dtype, 1, fast=fast) > left:
+            return False  # other devices have the processor to fall back on
+        return peak.sampling(config.unet, cells, dtype, images * passes, fast=fast) <= left
+
+    count = images
+    while count > 1 and not fits((width, height), count, passes):
+        count = -(-count // 2)
+    if count > 1 or fits((width, height), 1, passes) or fits((width, height), 1, 1):
+        return count
+    shares = range(255, 0, -1)
+    sizes = [(width * share // 256 // factor * factor, height * share // 256 // factor * factor) for share in shares]
+    found = bisect_left(sizes, True, key=lambda size: min(size) < factor or fits(size, 1, 1))
+    size = sizes[found] if found < len(sizes) else (0, 0)
+    least = peak.sampling(config.unet, (height // factor, width // factor), dtype, 1, fast=fast)
     raise OutOfMemoryError(
         f"planning {width}x{height}",
-        weight.device.type,
-        f"It needs at least {least >> 20:,} MiB, and {left >> 20:,} MiB are left. {fits}{several}",
+        device.type,
+        f"It needs at least {least >> 20:,} MiB, and {left >> 20:,} MiB are left. "
+        + (f"At most about {size[0]}x{size[1]} fits" if min(size) >= factor else "No size of this shape fits"),
     )
 
 
 _CHECKED = 1 << 28
 """Bytes; smaller runs begin without asking what is left."""
 
-_SLACK = 2.0
-"""The peak of a run over the least that it needs."""
+_FAR = 8
+"""Times the least that a run needs: where so much is left, nobody asks further."""
 
 
 def needed(config: ModelConfig, width: int, height: int, rows: int) -> int:

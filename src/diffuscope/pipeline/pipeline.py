@@ -27,6 +27,7 @@ from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import BUDGET, Answers
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.hashing import Hashing
+from diffuscope.pipeline.in_memory import in_memory
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
 from diffuscope.pipeline.inputs import Call, OutputType
 from diffuscope.pipeline.keywords import forwarded, method_takes
@@ -292,15 +293,14 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
-        preset, images = planned.preset, planned.batches[0].stop
-        rows = images * planned.passes
-        memory.check(self.config, preset.width, preset.height, images, rows, self.unet.conv_in.weight)
+        call, planned, short = in_memory(call, planned, self.config, self.schedule, self.unet, self.engine)
         init = init_images(call, planned, self.components)
         latents = segment.latents(planned, self.config.vae)
         parts = segment.segments(self.components, self.adapters, call, planned)
         receipt = self._receipt(call, planned, init, parts.loras)
+        receipt["notes"] += short
         noise = PerImageNoise(planned.generators or planned.seeds)
-        now = Answers(planned.request, parts.loras, budget)
+        now = Answers(planned.request, parts.loras, receipt["notes"], budget)
         with torch.inference_mode(False), torch.no_grad():
             if self.device.type == "cuda" and self._hashing is None:
                 self.engine.lay(self.unet, self.vae)  # first, so that no tensor is held that is replaced

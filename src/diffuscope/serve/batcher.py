@@ -180,6 +180,10 @@ class SharedTwins(Twins):
         """Whether the batcher calls the network; with a tap the run does so itself."""
         return tap is None
 
+    def release(self) -> None:
+        """Give back the memory of the twins' graphs, between two calls."""
+        self.batcher.task(self.twins.release)
+
     def lay(self, unet: UNet, vae: VAE) -> None:
         """Lay out the twins."""
         self.twins.lay(unet, vae)

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from diffuscope.cli import main
-from diffuscope.config import FAMILIES
+from diffuscope.config import FAMILIES, PRESETS
 from diffuscope.errors import DiffuscopeError, OutOfMemoryError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline import Pipeline, codec, memory
+from diffuscope.perf import ops
+from diffuscope.perf.unet import FastUNet
+from diffuscope.pipeline import Pipeline, codec, memory, peak
+from narrow import random_model
 from refusals import refused
 
 
@@ -147,20 +150,81 @@ def test_a_size_that_cannot_fit_is_refused_before_anything_runs(
 ) -> None:
     monkeypatch.setattr(memory, "available", lambda _: 40 << 20)
     monkeypatch.setattr(memory, "_CHECKED", 0)
-    monkeypatch.setattr(UNet, "forward", python_s)
-    with pytest.raises(OutOfMemoryError, match=r"At most about \d+x\d+ fits") as caught:
-        tiny.steps("fox", width=2048, height=1024)
+    with monkeypatch.context() as patched:
+        patched.setattr(TextEncoder, "forward", python_s)
+        with pytest.raises(OutOfMemoryError, match=r"At most about \d+x\d+ fits") as caught:
+            tiny.steps("fox", width=2048, height=1024)
     assert caught.value.phase == "planning 2048x1024"
     width, height = map(int, caught.value.hint.split("about ")[1].split(" ")[0].split("x"))
     tiny.steps("fox", width=width, height=height)
     assert abs(width / height - 2) < 0.1
-    with pytest.raises(OutOfMemoryError, match="with 600 images"):
-        tiny.steps("fox", num_images_per_prompt=600)
+    with pytest.raises(OutOfMemoryError, match=r"At most about \d+x\d+ fits"):  # whatever the number of images
+        tiny.steps("fox", width=2048, height=1024, num_images_per_prompt=4)
     monkeypatch.setattr(memory, "available", lambda _: 1)
     with pytest.raises(OutOfMemoryError, match="No size"):
         tiny.steps("fox")
     monkeypatch.setattr(memory, "available", lambda _: None)
     tiny.steps("fox", width=2048, height=1024)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_fewer_images_at_once_where_memory_is_short(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    pipe = Pipeline(tiny.components)
+    plain = pipe("fox", seed=3, num_images_per_prompt=5)
+    if fast:
+        pipe = Pipeline(random_model(tiny.config).components, fast=True)
+    cells, kind = (32 // tiny.config.vae.factor,) * 2, torch.float32
+    room = peak.sampling(pipe.config.unet, cells, kind, 2 * 2, fast=fast)
+    assert room < peak.sampling(pipe.config.unet, cells, kind, 3 * 2, fast=fast)
+    monkeypatch.setattr(memory, "available", lambda _: room)
+    monkeypatch.setattr(memory, "_CHECKED", 0)
+    monkeypatch.setattr(peak, "decoding", lambda *_, **__: 0)
+    result = pipe("fox", seed=3, num_images_per_prompt=5)
+    assert "memory is short, so the networks compute 2 of 5 images at once" in result.receipt["notes"]
+    assert result.receipt["batch_size"] == 2
+    if not fast:
+        torch.testing.assert_close(result.latents, plain.latents, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_of_the_unet_are_halved_where_memory_does_not_suffice(
+    tiny: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, rows, real = tiny("fox", seed=1, num_images_per_prompt=3), [], UNet.forward
+
+    def short(self: UNet, x: Tensor, *rest: object, **more: object) -> Tensor:
+        rows.append(len(x))
+        return exhaust() if len(x) > 2 else real(self, x, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(UNet, "forward", short)
+    again = tiny("fox", seed=1, num_images_per_prompt=3)
+    assert rows[:8] == [6, 3, 1, 2, 3, 1, 2, 1]  # found in the first step, and kept
+    torch.testing.assert_close(again.latents, plain.latents, rtol=1e-4, atol=1e-4)
+    assert sorted(again.receipt["notes"]) == sorted([*plain.receipt["notes"], memory.SPLIT])
+    monkeypatch.setattr(UNet, "forward", exhaust)
+    with pytest.raises(OutOfMemoryError) as caught:
+        tiny("fox", seed=1)
+    assert caught.value.phase == "sampling"
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_peak_that_is_planned_is_the_peak(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tensors that exist, counted as they are made and freed: the same, though nothing was computed before."""
+    monkeypatch.setattr(ops, "packed", lambda *_: None)  # oneDNN's own tensors do not tell their size
+    config = PRESETS["tiny-sdxl"]
+    pipe = random_model(config)
+    cells, rows = (8, 12), 2
+    expected = peak.sampling(config.unet, cells, torch.float32, rows, fast=fast)
+    x, context = torch.randn(rows, 4, *cells), torch.randn(rows, 77, config.unet.context_dim)
+    pooled = torch.randn(rows, config.pooled_dim)
+    extra = {"pooled": pooled, "sizes": torch.full((rows, config.sizes), 64.0)}
+    twin = FastUNet(pipe.unet)
+    prompt = twin.read(context, extra)
+    timed = twin.timed(prompt, torch.tensor([5.0]))[0]
+    run = (lambda: twin(x, timed, prompt)) if fast else (lambda: pipe.unet(x, 5.0, context, extra=extra))
+    found = peak.traced(run, pipe.unet, twin.time.weight)
+    assert abs(found - expected) <= 0.02 * expected
 
 
 def test_the_least_that_is_needed_grows_as_it_must() -> None:

@@ -1,0 +1,88 @@
+"""From the start of a process to its first images, part by part, for a folder in the size of a family.
+
+    python benchmarks/start.py --family sd15 --out start.json
+
+A folder with random weights in float16 is written first. Then processes open it, each a fresh one, and make two images:
+the first process with an empty cache of kernels, the others with a full one. Times are seconds since the process was
+started, by the host's clock after the device has done its work.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from diffuscope import loading
+from diffuscope.bench import measure, report
+from diffuscope.config import PRESETS
+from diffuscope.weights.store.documents import write_text
+
+CHILD = """
+import json, sys, time
+start, folder, device, steps = float(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+found = {}
+def mark(name):
+    if "torch" in sys.modules and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    found[name] = round(time.time() - start, 3)
+mark("python")
+import torch
+mark("torch")
+import diffuscope as ds
+from diffuscope.pipeline import Pipeline
+mark("diffuscope")
+pipe = ds.load(folder, device=device)
+mark("opened")
+for image in ("first", "second"):
+    run = pipe.steps("a red fox", seed=1, num_inference_steps=steps)
+    mark(f"{image}: prompt encoded")
+    for step in run:
+        if step.index in (0, 1, steps - 1):
+            mark(f"{image}: step {step.index + 1}")
+    result = run.result()
+    mark(f"{image}: decoded")
+    if image == "first":
+        result.save(folder + "/out.png", overwrite=True)
+        mark("first: written")
+print(json.dumps({"seconds": found, "notes": result.receipt["notes"]}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time a process from its start to its first images.")
+    parser.add_argument("--family", default="sd15")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "model"
+        device = loading.choose_device(asked.device)
+        half = torch.float16 if device.type == "cuda" else torch.float32
+        start = time.perf_counter()
+        measure.random_model(PRESETS[asked.family], device, half).save(folder, "diffusers")
+        document = report.head(device, half, report.this_command())
+        document["folder written in"] = round(time.perf_counter() - start, 1)
+        environment = os.environ | {"TRITON_CACHE_DIR": f"{place}/triton"}
+        document["processes"] = []
+        for _ in range(asked.processes):
+            arguments = (str(time.time()), str(folder), asked.device, str(asked.steps))
+            done = subprocess.run(
+                [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=False, env=environment
+            )
+            lines = done.stdout.strip().splitlines()
+            failed = {"failed": done.stderr[-2000:]}
+            document["processes"].append(json.loads(lines[-1]) if done.returncode == 0 else failed)
+    write_text(asked.out, json.dumps(document, indent=1) + "\n")
+    print(json.dumps(document, indent=1))
+
+
+if __name__ == "__main__":
+    main()
