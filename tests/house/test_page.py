@@ -1,9 +1,10 @@
 """The lab's page: small files that are sent as they are written, one vendored library, nothing from elsewhere."""
 
 import hashlib
+import json
 import re
 
-from house.places import SOURCE, assert_none
+from house.places import ROOT, SOURCE, assert_none
 
 PAGE = SOURCE / "lab"
 FILES = [path for path in PAGE.rglob("*") if path.is_file()]
@@ -55,3 +56,24 @@ def test_every_module_says_what_it_is_for():
         for path in modules
         if not path.read_text(encoding="utf-8").startswith("// ")
     )
+
+
+def test_the_tours_are_the_chapters_of_the_deep_dive():
+    """Each stop leads to a view that there is."""
+    index = json.loads((PAGE / "tours/index.json").read_text(encoding="utf-8"))
+    assert len(index) == 10
+    views = {
+        found[1]
+        for path in (PAGE / "views").glob("*.js")
+        if (found := re.search(r"^  id: '(\w+)'", path.read_text(encoding="utf-8"), re.MULTILINE))
+    }
+    faults = []
+    for tour in index:
+        stops = json.loads((PAGE / f"tours/{tour['id']}.json").read_text(encoding="utf-8"))["stops"]
+        chapter = ROOT / f"docs/deep-dive/{tour['page']}.md"
+        if f"# {tour['title']}" not in chapter.read_text(encoding="utf-8").splitlines():
+            faults.append(f"{tour['title']} is no chapter")
+        if tour["stops"] != len(stops):
+            faults.append(f"{tour['title']} has {len(stops)} stops")
+        faults += [f"{tour['title']}: no view {stop['view']}" for stop in stops if stop["view"] not in views]
+    assert_none(faults)

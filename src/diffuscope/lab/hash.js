@@ -13,6 +13,7 @@ export function toHash(state) {
   if (state.selection.block) parts.set('block', state.selection.block);
   if (state.current && !state.runs[state.current]?.recorded) parts.set('run', state.current);
   if (state.other) parts.set('other', state.other);
+  if (state.tour) parts.set('tour', `${state.tour[0]}.${state.tour[1] + 1}`);
   return String(parts);
 }
 
@@ -32,6 +33,8 @@ export function fromHash(hash, state) {
   selection.block = parts.get('block');
   change.selection = selection;
   if (parts.get('run')) change.current = parts.get('run');
+  const tour = /^(\d\d)\.(\d{1,2})$/.exec(parts.get('tour') ?? '');
+  change.tour = tour ? [tour[1], Number(tour[2]) - 1] : null;
   if (parts.get('other')) change.other = parts.get('other');
   return change;
 }

@@ -16,6 +16,7 @@ export function initial() {
     order: [],
     current: null,
     other: null,
+    tour: null,
     live: false,
     offline: false,
     error: null,

@@ -44,6 +44,7 @@
  *   order: string[],
  *   current: string|null,
  *   other: string|null,
+ *   tour: [string, number]|null,
  *   live: boolean,
  *   offline: boolean,
  *   error: {message: string, argument: string|null}|null,

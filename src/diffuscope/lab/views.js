@@ -11,11 +11,12 @@ import { modules } from './views/modules.js';
 import { places } from './views/places.js';
 import { steps } from './views/steps.js';
 import { tokens } from './views/tokens.js';
+import { tours } from './views/tours.js';
 
 /** @typedef {import('./types.js').View} View */
 
 /** @type {View[]} */
-export const VIEWS = [generate, steps, attention, places, modules, tokens, layers, mix, ablation, edit, colour];
+export const VIEWS = [generate, steps, attention, places, modules, tokens, layers, mix, ablation, edit, colour, tours];
 
 /** @param {string} id @returns {View} */
 export const viewOf = (id) => VIEWS.find((view) => view.id === id) ?? VIEWS[0];

@@ -8,6 +8,7 @@ import { VIEWS, viewOf } from '../views.js';
 import { copyMenu } from './copy-menu.js';
 import { empty } from './figure.js';
 import { timeline } from './timeline.js';
+import { tourCard } from './tour.js';
 
 /** @typedef {import('../types.js').State} State */
 /** @typedef {import('../actions.js').Actions} Actions */
@@ -21,7 +22,7 @@ export function shell(state, actions) {
     <header class="bar">${bar(state, actions)}</header>
     <nav class="views" aria-label="Views">${navigation(state, actions)}</nav>
     <main id="main" tabindex="-1" data-view=${view.id}>
-      ${state.error ? problem(state, actions) : nothing}
+      ${state.error ? problem(state, actions) : nothing} ${tourCard(state, actions)}
       <header class="head">
         <div>
           <h1>${view.title}</h1>
