@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 
+from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.layout.network_config import Json, check, refuse
 
 START, END, FIRST = "<|startoftext|>", "<|endoftext|>", "!"
 SPECIAL = {"bos_token": (START,), "eos_token": (END,), "pad_token": (END, FIRST)}
 """Special token -> what it may be."""
+
+LONG_CLIP = 248
+"""Positions of LongCLIP (Zhang et al. 2024), CLIP's being 77."""
 
 FURTHER = ("additional_special_tokens", "extra_special_tokens")
 """Fields with special tokens that must be among the added ones; ``tokenizer_files`` compares."""
@@ -74,7 +78,13 @@ def check_values(kind: str, file: str, document: Json, positions: int) -> None:
     contents = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
     check(file, contents, SPECIAL)
     if kind == "tokenizer_config":
-        check(file, document, SUPPORTED | {"model_max_length": (positions, None)})
+        check(file, document, SUPPORTED)
+        if (longest := document.get("model_max_length")) not in (None, positions):
+            kind = " (LongCLIP has 248)" if positions == LONG_CLIP else ""
+            raise WeightsError(
+                f"{file} has model_max_length = {shown(longest)}, and its text encoder {positions} positions{kind}; "
+                "write that number there if it was trained on texts of this length"
+            )
 
 
 def _check_whole(file: str, document: Json) -> None:

@@ -64,6 +64,15 @@ def test_a_setting_that_gives_other_ids_is_refused(written: Path, file: str, fie
         describe_folder(written)
 
 
+@pytest.mark.parametrize("written", ["diffusers"], indirect=True)
+def test_a_text_encoder_of_more_positions_than_its_tokenizer_is_named(written: Path) -> None:
+    edit(written / "text_encoder/config.json", max_position_embeddings=248)
+    with pytest.raises(WeightsError, match=r"77, and its text encoder 248 positions \(LongCLIP has 248\)"):
+        describe_folder(written)
+    edit(written / SETTINGS, model_max_length=248)
+    assert describe_folder(written).config.text_encoder.positions == 248
+
+
 @pytest.mark.parametrize("written", ["own"], indirect=True)
 @pytest.mark.parametrize("file", [SETTINGS, SPECIAL])
 def test_our_config_and_the_tokenizer_pad_alike(written: Path, file: str) -> None:
