@@ -145,6 +145,14 @@ class Latents(Options):
     def __repr__(self) -> str:
         return f"Latents({list(self.shape)})"
 
+    def row(self, index: int) -> Self:
+        """Those of one image."""
+        values = base64.b64decode(self.data)
+        size = len(values) // self.shape[0]
+        return replace(
+            self, shape=(1, *self.shape[1:]), data=base64.b64encode(values[index * size :][:size]).decode(), sha256=""
+        )
+
     def hashed(self) -> Self:
         """The same with the hash in the place of the values."""
         return replace(self, data="", sha256=hashlib.sha256(base64.b64decode(self.data)).hexdigest())

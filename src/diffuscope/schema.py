@@ -40,6 +40,11 @@ class Option(NamedTuple):
     help: str
     group: str
 
+    @property
+    def key(self) -> str:
+        """Its name in JSON: "from" of a field ``from_``, which is a word of Python's own."""
+        return self.name.removesuffix("_")
+
 
 class Options:
     """Base of a frozen dataclass of options. A value that does not fit its annotation is an InputError."""
@@ -48,11 +53,11 @@ class Options:
         for option in options(type(self)):
             given = getattr(self, option.name)
             if given is not option.default:  # a default fits: most options of a call have theirs
-                object.__setattr__(self, option.name, conformed(given, option.annotation, option.name))
+                object.__setattr__(self, option.name, conformed(given, option.annotation, option.key))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values by name. Of nested options only those that differ from their defaults."""
-        return {option.name: _json_value(getattr(self, option.name)) for option in options(type(self))}
+        return {option.key: _json_value(getattr(self, option.name)) for option in options(type(self))}
 
     def to_json(self) -> str:
         """``to_dict`` as one line of JSON."""
@@ -65,15 +70,15 @@ class Options:
         Raises:
             InputError: a name is unknown, or a value does not fit.
         """
-        known = [option.name for option in options(cls)]
+        known = {option.key: option.name for option in options(cls)}
         for name in values:
             if name not in known:
                 suggestion = nearest(name, known) or f"There are {', '.join(known)}"
                 raise InputError(name, values[name], f"an option of {cls.__name__}", suggestion)
         for option in options(cls):
-            if option.default is MISSING and option.name not in values:
-                raise InputError(option.name, Unquoted("nothing"), wanted(option.annotation))
-        return cls(**values)
+            if option.default is MISSING and option.key not in values:
+                raise InputError(option.key, Unquoted("nothing"), wanted(option.annotation))
+        return cls(**{known[key]: value for key, value in values.items()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -295,7 +300,7 @@ _SCALARS: dict[Any, Any] = {
 def _json_value(value: Any) -> Any:
     if isinstance(value, Options):
         changed = (option for option in options(type(value)) if getattr(value, option.name) != option.default)
-        return {option.name: _json_value(getattr(value, option.name)) for option in changed}
+        return {option.key: _json_value(getattr(value, option.name)) for option in changed}
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 
@@ -304,12 +309,12 @@ def _schema(kind: type[Options], within: tuple[type[Options], ...] = ()) -> dict
     if kind in within:
         return {"$ref": "#"} if kind is within[0] else {"title": kind.__name__, "type": "object"}
     within = (*within, kind)
-    properties, required = {}, [option.name for option in options(kind) if option.default is MISSING]
+    properties, required = {}, [option.key for option in options(kind) if option.default is MISSING]
     for option in options(kind):
         about = {"description": option.help}
         about |= {} if option.default is MISSING else {"default": _json_value(option.default)}
         group = {"x-group": option.group} if option.group else {}
-        properties[option.name] = _property(option.annotation, within) | about | group
+        properties[option.key] = _property(option.annotation, within) | about | group
     text = (inspect.getdoc(kind) or "").partition("\n\n")[0]
     head = {"title": kind.__name__, "description": text, "type": "object"}
     needs = {"required": required} if required else {}

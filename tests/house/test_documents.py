@@ -196,6 +196,17 @@ def test_the_sampler_that_the_how_to_writes_works(fast: Path):
     assert (fast / "fox.png").exists()
 
 
+def test_the_branches_of_the_how_to(tiny: ds.Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """On the tiny model with as many steps: the page itself compares the same branch from a run and from a file."""
+    preset = replace(tiny.config.preset, num_inference_steps=12)
+    model = ds.Pipeline(replace(tiny.components, config=replace(tiny.config, preset=preset)))
+    monkeypatch.setattr(ds, "load", lambda _: model)
+    names: dict[str, object] = {}
+    for code in python_blocks(ROOT / "docs/how-to/branch-a-run.md"):
+        exec(compile(code, "branch-a-run.md", "exec"), names)
+    assert {"blue", "images", "other", "same"} <= names.keys()
+
+
 def test_decisions_are_short_and_numbered_without_a_gap():
     pages = sorted((ROOT / "docs/adr").glob("0*.md"))
     assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))

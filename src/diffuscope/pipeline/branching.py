@@ -99,14 +99,15 @@ def following(step: int, first: tuple[float, ...], own: tuple[float, ...]) -> tu
     return first[: step + 1] + own[own.index(now) + 1 if now in own else next(below, len(own)) :]
 
 
-def decoded(latents: Latents, shape: list[int]) -> Tensor:
+def decoded(latents: Latents, shape: tuple[int, ...]) -> Tensor:
     """[N,C,h,w] float32 of latents as JSON.
 
     Raises:
         InputError: another shape, values that are not finite, or only their hash.
     """
-    if list(latents.shape) != shape:
-        raise InputError("branch.x", Unquoted(f"latents of shape {list(latents.shape)}"), f"latents of shape {shape}")
+    if latents.shape != shape:
+        got = Unquoted(f"latents of shape {list(latents.shape)}")
+        raise InputError("branch.x", got, f"latents of shape {list(shape)}")
     if not latents.data:
         raise InputError("branch.x", Unquoted("only the hash of latents"), "the latents themselves")
     array = np.frombuffer(base64.b64decode(latents.data), "<f4").reshape(latents.shape)

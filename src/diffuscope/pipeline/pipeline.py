@@ -295,7 +295,7 @@ class Pipeline:
         planned = plan(self.config, self.schedule, call)
         call, planned, short = in_memory(call, planned, self.config, self.schedule, self.unet, self.engine)
         init = init_images(call, planned, self.components)
-        latents = segment.latents(planned, self.config.vae)
+        latents = segment.latents(planned)
         parts = segment.segments(self.components, self.adapters, call, planned)
         receipt = self._receipt(call, planned, init, parts.loras)
         receipt["notes"] += short
@@ -312,7 +312,9 @@ class Pipeline:
                 init, self.components, planned, noise, parts.live[0].tap, receipt["notes"], self.engine
             )
             x = latents[0].to(x, copy=True) if 0 in latents else x
-            denoise = segment.denoiser(self.components, self.adapters, self.engine, parts, texts, kept.channels, now)
+            denoise = segment.denoiser(
+                self.config, self.components, self.adapters, self.engine, parts, texts, kept.channels, now
+            )
         area = kept.known_area(planned.levels)
         denoise = denoise if area is None else area.denoiser(denoise)
         steps = self.adapters.rest_after(now.counted(sampler_steps(planned, denoise, x, noise)))

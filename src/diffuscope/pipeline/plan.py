@@ -98,6 +98,8 @@ class Branched:
     """How many of its steps are kept."""
     call: Call
     plan: Plan
+    x: Tensor | None
+    """[N,C,h,w] float32 latents in the place of those after these steps."""
     continues: bool
     """Whether its sampler goes on, with its history; else the plan's own begins."""
 
@@ -114,11 +116,14 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     first = plan(config, schedule, first_call)
     own = _plan(config, schedule, branching.completed(call, first.request), first)
     branching.check(own.request, first.request)
+    factor, size = config.vae.factor, (own.preset.height, own.preset.width)
+    shape = (own.images, config.vae.latent_channels, *(side // factor for side in size))
+    x = None if call.branch.x is None else branching.decoded(call.branch.x, shape)
     before, after = ((each.sampler, each.sampler_options, each.planned_sigmas) for each in (first, own))
     return replace(
         own,
         request=replace(own.request, branch=replace(call.branch, request=first.request)),
-        branch=Branched(call.branch.step, first_call, first, before == after),
+        branch=Branched(call.branch.step, first_call, first, x, before == after),
         edits=tuple(dict.fromkeys((*first.edits, *own.edits))),
         passes=max(first.passes, own.passes),
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.clip_score import ClipScore
-from diffuscope.config import VAEConfig
+from diffuscope.config import ModelConfig
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError, Unquoted
@@ -18,7 +18,6 @@ from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec, conditioning, guidance
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import Answers
-from diffuscope.pipeline.branching import decoded
 from diffuscope.pipeline.conditioning import Encoded
 from diffuscope.pipeline.denoisers import denoisers_of
 from diffuscope.pipeline.inputs import Call
@@ -92,15 +91,10 @@ def _replayed(answers: Answers | None, plan: Plan) -> int:
     return min(plan.branch.step, answers.complete)
 
 
-def latents(plan: Plan, vae: VAEConfig) -> dict[int, Tensor]:
-    """The latents [N,C,h,w] that replace those of a run, by the number of steps before.
-
-    Raises:
-        InputError: another shape, or values that are not finite.
-    """
-    shape = [plan.images, vae.latent_channels, plan.preset.height // vae.factor, plan.preset.width // vae.factor]
-    branches = [each.request.branch for each in reversed(plan.lineage)]
-    return {each.step: decoded(each.x, shape) for each in branches if each is not None and each.x is not None}
+def latents(plan: Plan) -> dict[int, Tensor]:
+    """The latents [N,C,h,w] that replace those of a run, by the number of steps before."""
+    branches = [each.branch for each in reversed(plan.lineage)]
+    return {each.step: each.x for each in branches if each is not None and each.x is not None}
 
 
 def with_latents(steps: Iterator[Step], latents: Mapping[int, Tensor]) -> Iterator[Step]:
@@ -124,6 +118,7 @@ def encoded(
 
 
 def denoiser(
+    config: ModelConfig,
     components: Components,
     adapters: Adapters,
     engine: Engine,
@@ -135,7 +130,8 @@ def denoiser(
     """The Denoiser of a run: that of each request in its steps, or what was recorded.
 
     Args:
-        components: of the model.
+        config: of the model.
+        components: its networks.
         adapters: its LoRAs.
         engine: runs the U-Net where it has a fast twin.
         parts: the requests.
@@ -143,7 +139,7 @@ def denoiser(
         channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
         now: counts the steps, and records.
     """
-    config, each = components.config, []
+    each = []
     for own, text in zip(parts.live, texts, strict=True):
         found = denoisers_of(components.unet, config, own.plan, text.encoded, channels, own.tap, now, engine)
         guided = _guided(components.vae, own, found.guided, found.cond, text.similarity)

@@ -3,8 +3,9 @@
 ``Engine(pipe).submit(request)`` is all that a door needs, be it HTTP, a batch or a replica.
 """
 
+from diffuscope.serve.branches import Origin
 from diffuscope.serve.engine import Engine, Limits
 from diffuscope.serve.events import Event
 from diffuscope.serve.job import Job
 
-__all__ = ["Engine", "Event", "Job", "Limits"]
+__all__ = ["Engine", "Event", "Job", "Limits", "Origin"]

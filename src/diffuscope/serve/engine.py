@@ -5,9 +5,9 @@ import math
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from diffuscope.errors import InputError, StoppingError, TimeLimitError
 from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan, plan
 from diffuscope.pipeline.result import Result
-from diffuscope.request import Request
+from diffuscope.request import Latents, Request
 from diffuscope.serve.batcher import Batcher, SharedTwins
+from diffuscope.serve.branches import Origin, branched, call_of, singles
 from diffuscope.serve.events import Events
 from diffuscope.serve.fair import FairQueue
 from diffuscope.serve.job import Job
@@ -36,6 +38,8 @@ class _Unit:
     index: int
     call: Call
     recorder: Recorder
+    origin: tuple[str, int] | None
+    """The job and image from which it goes on."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Limits:
     """bytes of the images of jobs that have ended; the last one is kept in any case"""
     arrays: int = 1 << 28
     """bytes of the arrays of steps"""
+    answers: int = 1 << 28
+    """bytes of what branches of jobs need not compute again"""
 
 
 class Engine:
@@ -96,6 +102,7 @@ class Engine:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._slots: dict[tuple[str, str], Job] = {}
         self._arrays: Store[Tensor] = Store(limits.arrays)
+        self._answers: Store[Answers] = Store(limits.answers)
         self._turn = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -112,6 +119,7 @@ class Engine:
         interactive: bool = False,
         slot: str = "",
         record: Collection[Kept] = (),
+        origin: Origin | None = None,
     ) -> Job:
         """Queue a request; its images are made one by one.
 
@@ -120,18 +128,52 @@ class Engine:
             owner: between owners turns are fair.
             interactive: before work that nobody watches, which still gets a quarter of the turns.
             slot: an older job of the owner in the same slot is cancelled: the latest wins.
-            record: what ``array`` returns of each step.
+            record: what ``array`` returns of each step; where this is anything, branches of the job are faster too.
+            origin: the job that the request's ``branch`` names: what it recorded is not computed again.
 
         Raises:
             InputError: the request is not possible with this model.
             BusyError: the queue is full.
             StoppingError: no further job is taken.
         """
-        values: dict[str, Any] = {field.name: getattr(request, field.name) for field in fields(request)}
-        call = request if isinstance(request, Call) else Call(**values)
+        call = call_of(request)
         planned = plan(self.pipe.config, self.pipe.schedule, call)
         job = Job(new_id(), request, planned, planned.images, owner, interactive=interactive, slot=slot)
-        return self._queued(job, _single(call, planned), _cost(planned), record)
+        job.origin = origin
+        return self._queued(job, singles(call, planned), _cost(planned), record)
+
+    def branch(
+        self,
+        origin: Origin,
+        changes: Mapping[str, Any],
+        *,
+        x: Latents | None = None,
+        owner: str = "",
+        interactive: bool = False,
+        slot: str = "",
+        record: Collection[Kept] = (),
+    ) -> Job:
+        """Queue a job that goes on from a step of another one, with something changed.
+
+        Args:
+            origin: the other job, which step, and which of its images.
+            changes: options of a Request, from there on.
+            x: latents in the place of those after that step.
+            owner: as in ``submit``.
+            interactive: likewise.
+            slot: likewise.
+            record: likewise.
+
+        Raises:
+            InputError: there is no such job or step, or a change of what holds for a whole run.
+            BusyError: the queue is full.
+            StoppingError: no further job is taken.
+        """
+        job = self.job(origin.job)
+        if job is None or job.plan is None:
+            raise InputError("from.job", origin.job, "a job of one request that is not forgotten")
+        call = branched(origin, job.request, job.plan, changes, x)
+        return self.submit(call, owner=owner, interactive=interactive, slot=slot, record=record, origin=origin)
 
     def submit_calls(
         self,
@@ -164,8 +206,10 @@ class Engine:
         return self._queued(job, calls, max(_cost(planned) * planned.images for planned in plans), ())
 
     def _queued(self, job: Job, calls: Sequence[Call], cost: float, record: Collection[Kept]) -> Job:
+        origins = [None if job.origin is None else job.origin.unit(index) for index in range(len(calls))]
         units = [
-            _Unit(job, index, call, Recorder(self._arrays, job.id, index, record)) for index, call in enumerate(calls)
+            _Unit(job, index, call, Recorder(self._arrays, job.id, index, record), origins[index])
+            for index, call in enumerate(calls)
         ]
         job.watch(lambda event: self.events.tell(job.owner, job.id, event))
         self._take_slot(job)
@@ -269,9 +313,14 @@ class Engine:
     def _run(self, unit: _Unit) -> None:
         job, recorder = unit.job, unit.recorder
         call = replace(unit.call, on_guidance=recorder.guidance) if recorder.sees_guidance else unit.call
+        if unit.origin is not None and call.branch is not None:
+            recorder.inherit(unit.origin, call.branch.step)
+            call = replace(call, answers=self._answers.get(unit.origin))
         end = monotonic() + self.limits.seconds
         try:
             run = self.batcher.task(lambda: self._shared.steps(call))
+            if recorder.keeps:
+                self._answers.put((job.id, unit.index), run.answers, 0)
             job.when_cancelled(run.cancel)
             job.tell("started", unit.index)
             with self.batcher:
@@ -282,6 +331,9 @@ class Engine:
                     job.tell("step", unit.index, step.index, step.sigma)
                     if monotonic() > end:
                         raise TimeLimitError(f"an image takes longer than {self.limits.seconds:g} s; use fewer steps")
+            if recorder.keeps:
+                run.answers.to_cpu()
+                self._answers.put((job.id, unit.index), run.answers, run.answers.size)
             if job.cancelling:
                 return
             job.results[unit.index] = run.result()
@@ -326,23 +378,3 @@ def _bytes(result: Result) -> int:
     array = getattr(result.images, "nbytes", None)
     pixels = sum(3 * each.width * each.height for each in result.images) if array is None else int(array)
     return result.latents.nbytes + pixels
-
-
-def _single(call: Call, planned: Plan) -> list[Call]:
-    """The call of each image."""
-    prompts = None if call.prompt is None else planned.per_image(_texts(planned.request.prompt))
-    negative = None if call.negative_prompt is None else planned.per_image(planned.negative_prompts)
-    return [
-        replace(
-            call,
-            prompt=None if prompts is None else prompts[index],
-            negative_prompt=None if negative is None else negative[index],
-            seed=planned.seeds[index],
-            num_images_per_prompt=1,
-        )
-        for index in range(planned.images)
-    ]
-
-
-def _texts(texts: object) -> tuple[str, ...]:
-    return (texts,) if isinstance(texts, str) else tuple(texts)  # type: ignore[arg-type]  # texts or one

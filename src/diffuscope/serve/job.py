@@ -11,6 +11,7 @@ from torch import Tensor
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
+from diffuscope.serve.branches import Origin
 from diffuscope.serve.events import ENDS, Event, Kind, Ring
 
 
@@ -25,6 +26,7 @@ class Job:
         interactive: whether someone waits before the screen.
         slot: of its owner, in which only the newest job counts; "" is none.
         label: what a job of several calls is; empty for that of a request.
+        origin: the job from which it goes on.
         steps: that are done, of each image.
         states: of each call the latents and clean estimates after each step so far, [B,C,h,w] float32 on the CPU, if
             ``keeps_states``.
@@ -43,6 +45,7 @@ class Job:
     ) -> None:
         self.id, self.request, self.plan = id, request, plan
         self.owner, self.interactive, self.slot = owner, interactive, slot
+        self.origin: Origin | None = None
         self.results: list[Result | None] = [None] * images
         self.steps = [0] * images
         self.keeps_states = False

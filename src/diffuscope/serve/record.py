@@ -11,6 +11,8 @@ from diffuscope.types import Step
 Kept = Literal["x", "x0", "cond", "uncond"]
 """Latents after the step; the clean estimate of the step; and the two that guidance combined first in it."""
 
+GUIDANCE: tuple[Kept, ...] = ("cond", "uncond")
+
 
 class Recorder:
     """Keeps arrays [C,h,w], float32 on the CPU, of one image of a job.
@@ -25,6 +27,11 @@ class Recorder:
     def __init__(self, arrays: Store[Tensor], job: str, image: int, kinds: Collection[Kept]) -> None:
         self._arrays, self._name, self._kinds = arrays, (job, image), kinds
         self._step, self._combined = 0, -1
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept."""
+        return bool(self._kinds)
 
     @property
     def sees_guidance(self) -> bool:
@@ -43,6 +50,13 @@ class Recorder:
             self._combined = self._step
             self._keep(self._step, "cond", cond)
             self._keep(self._step, "uncond", uncond)
+
+    def inherit(self, origin: tuple[str, int], steps: int) -> None:
+        """Keep what another job's image had of guidance in its first steps, in which this one calls no network."""
+        for step in range(steps):
+            for kind in GUIDANCE:
+                if kind in self._kinds and (kept := self._arrays.get((*origin, step, kind))) is not None:
+                    self._arrays.put((*self._name, step, kind), kept, kept.nbytes)
 
     def _keep(self, step: int, kind: Kept, value: Tensor) -> None:
         if kind in self._kinds:

@@ -40,6 +40,8 @@ class RequestLimits:
         if (request.height or 1) * (request.width or 1) > self.pixels:
             got = Unquoted(f"{request.width}x{request.height}")
             raise InputError("height", got, f"at most {self.pixels:,} pixels")
+        if request.branch is not None:
+            self.check(request.branch.request)
 
     def check_text(self, name: str, text: str) -> None:
         """Refuse a text that is too long.

@@ -2,12 +2,14 @@
 
 import asyncio
 import hashlib
+import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
+from annotated_types import Ge, Interval
 from fastapi import APIRouter, Header
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
@@ -15,8 +17,9 @@ from starlette.concurrency import run_in_threadpool
 
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.pipeline.inputs import Call
-from diffuscope.request import Request
+from diffuscope.request import Latents, Request
 from diffuscope.schema import Group, Options
+from diffuscope.serve.branches import Origin
 from diffuscope.serve.engine import Engine
 from diffuscope.serve.http import streams
 from diffuscope.serve.http.bodies import described, in_decoder, options_of
@@ -29,6 +32,20 @@ from diffuscope.serve.record import Kept
 
 KEYS = 1024
 """Idempotency keys that are remembered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class From(Options):
+    """A step of another job."""
+
+    job: str
+    """its id"""
+    step: Annotated[int, Interval(ge=0, le=1000)]
+    """how many of its steps are kept"""
+    image: Annotated[int, Ge(0)] | None = None
+    """which of its images goes on; all by default"""
+    x: Latents | None = None
+    """latents in the place of those after these steps"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +64,45 @@ class Submission(Options):
     """an older job of this caller in the same slot is cancelled: the latest wins"""
     record: Sequence[Kept] = ("x", "x0", "cond", "uncond")
     """arrays of each step that are kept"""
+    from_: From | None = None
+    """go on from a step of another job; ``request`` has what changes there, all else is the job's"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        LIMITS.check(self.request)
+        if len(self.slot) > 200:
+            raise InputError("slot", Unquoted(f"{len(self.slot)} characters"), "at most 200")
+        for name in ("image", "mask_image"):
+            if self.from_ is not None and getattr(self, name) is not None:
+                raise InputError(name, getattr(self, name), "none, since a branch has that of its job")
+        if self.from_ is not None and self.request.branch is not None:
+            raise InputError("request.branch", self.request.branch, "none with from")
 
     def call(self, pictures: Pictures) -> Call:
         """The call, with its pictures decoded.
 
         Raises:
-            InputError: too much is asked for, or there is no such picture.
+            InputError: there is no such picture.
         """
-        LIMITS.check(self.request)
-        if len(self.slot) > 200:
-            raise InputError("slot", Unquoted(f"{len(self.slot)} characters"), "at most 200")
         values: dict[str, Any] = {each.name: getattr(self.request, each.name) for each in fields(Request)}
         values["image"] = None if self.image is None else pictures.image(self.image, "image")
         values["mask_image"] = None if self.mask_image is None else pictures.image(self.mask_image, "mask_image")
         return Call(**values)
+
+    def how(self, owner: str) -> dict[str, Any]:
+        """How it is run: keywords of ``Engine.submit``."""
+        names = ("interactive", "slot", "record")
+        return {"owner": owner} | {name: getattr(self, name) for name in names}
+
+    def branch(self, engine: Engine, origin: From, changes: Mapping[str, Any], owner: str) -> Job:
+        """The job that goes on from a step of another one.
+
+        Raises:
+            NotFoundError: there is no such job.
+            InputError: there is no such step or image, or a change of what holds for the whole job.
+        """
+        find(engine, origin.job)
+        return engine.branch(Origin(origin.job, origin.step, origin.image), changes, x=origin.x, **self.how(owner))
 
 
 def add_jobs(routes: APIRouter, engine: Engine, pictures: Pictures) -> None:
@@ -76,18 +118,12 @@ def add_jobs(routes: APIRouter, engine: Engine, pictures: Pictures) -> None:
             if key.job is not None and (old := engine.job(key.job)) is not None:
                 return _described(old)
             submission = await options_of(http, Submission)
-            call = await in_decoder(submission.call, pictures)
-
-            def queue() -> Job:
-                return engine.submit(
-                    call,
-                    owner=owner,
-                    interactive=submission.interactive,
-                    slot=submission.slot,
-                    record=tuple(submission.record),
-                )
-
-            job = await run_in_threadpool(queue)
+            if submission.from_ is None:
+                call = await in_decoder(submission.call, pictures)
+                job = await run_in_threadpool(engine.submit, call, **submission.how(owner))
+            else:
+                changes = {name: getattr(submission.request, name) for name in json.loads(body).get("request", ())}
+                job = await run_in_threadpool(submission.branch, engine, submission.from_, changes, owner)
             key.job = job.id
             return _described(job)
 
@@ -164,6 +200,7 @@ def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
         "request": job.request.to_dict(),
         "slot": job.slot,
         "label": job.label,
+        "from": None if job.origin is None else vars(job.origin),
         "steps": list(job.steps),
     }
     if job.plan is not None:

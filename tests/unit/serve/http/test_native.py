@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from diffuscope.images import png_bytes
+from diffuscope.pipeline.receipt import request_of
 from served import events_of, read_events
 
 FOX = {"prompt": "a fox", "seed": 3, "upscale": 1, "num_inference_steps": 2}
@@ -332,3 +333,57 @@ def test_tokens_have_their_nearest(client, tiny):
     assert fox not in [each["id"] for each in near]
     assert near[0]["cosine"] >= near[-1]["cosine"]
     assert client.post("/api/v1/text", json={"prompt": "a", "nearest": 51}).json()["error"]["argument"] == "nearest"
+
+
+def test_a_tree_of_jobs(client, tiny):
+    """Go back to a step, change a word, and go on from there; then again, with the latents painted over."""
+    root = client.post("/api/v1/jobs", json={"request": FOX | {"num_inference_steps": 4}}).json()
+    assert root["from"] is None
+    events_of(client.get(f"/api/v1/jobs/{root['id']}/events").text)
+    body = {"request": {"prompt": "a blue fox"}, "from": {"job": root["id"], "step": 2}}
+    blue = client.post("/api/v1/jobs", json=body).json()
+    events_of(client.get(f"/api/v1/jobs/{blue['id']}/events").text)
+    x = np.frombuffer(client.get(f"/api/v1/jobs/{blue['id']}/images/0/steps/2/x").content, "<f4").copy()
+    x[:100] = 0.0
+    painted = {"shape": [1, 4, 16, 16], "data": base64.b64encode(x.tobytes()).decode()}
+    body = {"from": {"job": blue["id"], "step": 3, "x": painted}, "request": {"guidance_scale": 2}}
+    third = client.post("/api/v1/jobs", json=body).json()
+    events_of(client.get(f"/api/v1/jobs/{third['id']}/events").text)
+
+    listed = {job["id"]: job for job in client.get("/api/v1/jobs").json()}
+    assert listed[blue["id"]]["from"] == {"job": root["id"], "step": 2, "image": None}
+    assert listed[third["id"]]["from"] == {"job": blue["id"], "step": 3, "image": None}
+    assert listed[third["id"]]["request"]["prompt"] == "a blue fox"
+    assert listed[third["id"]]["request"]["num_inference_steps"] == 4
+    for step, same in enumerate((True, True, False, False)):
+        pair = [client.get(f"/api/v1/jobs/{job['id']}/images/0/steps/{step}/x").content for job in (root, blue)]
+        assert (pair[0] == pair[1]) is same
+
+    receipt = client.get(f"/api/v1/jobs/{third['id']}").json()["receipts"][0]
+    assert receipt["branch"]["request"]["branch"]["request"]["prompt"] == ["a fox"]
+    latents = np.frombuffer(client.get(f"/api/v1/jobs/{third['id']}/images/0/steps/3/x").content, "<f4")
+    alone = tiny(request_of(receipt)).latents.numpy().ravel()
+    np.testing.assert_allclose(latents, alone, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "argument"),
+    [
+        ({"from": {"job": "0", "step": 1}}, 404, None),
+        ({"from": {"step": 1}}, 422, "from.job"),
+        ({"from": {"job": "JOB", "step": 9}}, 422, "branch.step"),
+        ({"from": {"job": "JOB", "step": 1, "image": 3}}, 422, "from.image"),
+        ({"from": {"job": "JOB", "step": 1, "stepp": 1}}, 422, "from.stepp"),
+        ({"from": {"job": "JOB", "step": 1}, "image": "0"}, 422, "image"),
+        ({"from": {"job": "JOB", "step": 1}, "request": {"height": 64}}, 422, "height"),
+        ({"from": {"job": "JOB", "step": 1, "x": {"shape": [1, 4, 4, 4], "data": "AAAA"}}}, 422, "from.x.data"),
+        ({"request": FOX | {"branch": {"step": 1, "request": {"prompt": "x", "num_inference_steps": 900}}}}, 422, None),
+    ],
+)
+def test_an_impossible_branch(client, body, status, argument):
+    job = client.post("/api/v1/jobs", json={"request": FOX}).json()["id"]
+    events_of(client.get(f"/api/v1/jobs/{job}/events").text)
+    answer = client.post("/api/v1/jobs", json=json.loads(json.dumps(body).replace("JOB", job)))
+    assert answer.status_code == status
+    if argument is not None:
+        assert answer.json()["error"]["argument"] == argument
