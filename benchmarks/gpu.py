@@ -82,13 +82,17 @@ def main() -> None:
         if not asked.only or any(each in name for each in asked.only)
     }
     start = time.perf_counter()
-    document["measured"] = measure.measured(
-        chosen, timer, lambda name: print(f"{time.perf_counter() - start:6.1f} s  {name}", flush=True)
-    )
-    print(json.dumps(document["measured"]))
-    if asked.out is not None:
-        asked.out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(asked.out, json.dumps(document, indent=2) + "\n")
+
+    def tell(name: str) -> None:
+        print(f"{time.perf_counter() - start:6.1f} s  {name}", flush=True)
+
+    def keep(found: Report) -> None:
+        document["measured"] = found
+        if asked.out is not None:
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            write_text(asked.out, json.dumps(document, indent=2) + "\n")
+
+    print(json.dumps(measure.measured(chosen, timer, tell, keep)))
     for path in asked.documents:
         write_text(path, report.placed(path.read_text(encoding="utf-8"), "gpu", report.tables(document)))
 

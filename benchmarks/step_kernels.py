@@ -150,13 +150,15 @@ def main() -> None:
     timer = Timer(DEVICE, 0.01 if TRIED else 0.5)
     document = report.head(DEVICE, HALF, report.this_command())
     parts = {
+        "step": lambda: step(timer, "sd15"),
         "host": host,
-        "step, sd15": lambda: step(timer, "sd15"),
         "attention": lambda: attention(timer),
-        "step, sdxl": lambda: step(timer, "sdxl"),
     }
-    document["measured"] = measure.measured(parts, timer, lambda name: print(name, flush=True))
-    write_text(asked.out, json.dumps(document, indent=1) + "\n")
+
+    def keep(found: Report) -> None:
+        write_text(asked.out, json.dumps(document | {"measured": found}, indent=1) + "\n")
+
+    measure.measured(parts, timer, lambda name: print(name, flush=True), keep)
 
 
 if __name__ == "__main__":

@@ -157,8 +157,20 @@ def calls(pipe: Pipeline, request: Request, timer: Timer, *, batch: int | None =
     return report
 
 
-def measured(parts: dict[str, Callable[[], Report]], timer: Timer, tell: Callable[[str], None]) -> Report:
-    """The reports of the parts by name; one that fails is told in its place, and the others go on."""
+def measured(
+    parts: dict[str, Callable[[], Report]],
+    timer: Timer,
+    tell: Callable[[str], None],
+    keep: Callable[[Report], None] = lambda _: None,
+) -> Report:
+    """The reports of the parts by name; one that fails is told in its place, and the others go on.
+
+    Args:
+        parts: what is measured.
+        timer: of the device.
+        tell: called with the name of each part before it begins.
+        keep: called after each part with all that is found so far.
+    """
     found: Report = {}
     for name, part in parts.items():
         tell(name)
@@ -166,6 +178,7 @@ def measured(parts: dict[str, Callable[[], Report]], timer: Timer, tell: Callabl
             found[name] = part()
         except Exception:  # whatever fails, the others are measured
             found[name] = {"failed": traceback.format_exc(limit=-2)}
+        keep(found)
         _freed(timer)
     return found
 
