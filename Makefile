@@ -6,9 +6,10 @@ OUT ?= out.png
 SEED ?= 32
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TYPESCRIPT := 5.9.3
 PINNED := --constraint constraints.txt --build-constraint constraints.txt
 
-.PHONY: help image test lint docs clean
+.PHONY: help image lab test lint page-types browser docs clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is to make
@@ -17,7 +18,10 @@ help:  ## Say what there is to make
 image: .venv/installed  ## Write OUT from PROMPT with the shipped model
 	$(BIN)/diffuscope generate "$(PROMPT)" --seed $(SEED) --out "$(OUT)"
 
-test: lint  ## Everything that CI runs
+lab: .venv/served  ## Open the lab: a page in which one sees through the shipped model
+	$(BIN)/diffuscope lab
+
+test: lint browser  ## Everything that CI runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/tested  ## Static part: format, lint, types, layers
@@ -25,6 +29,16 @@ lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory page-types; \
+	else echo "no npm here: the types of the lab's page are not checked"; fi
+
+page-types:  # of the lab's modules, from their comments
+	@test -x .venv/node/node_modules/.bin/tsc || npm install --silent --no-fund --no-audit --prefix .venv/node typescript@$(TYPESCRIPT)
+	.venv/node/node_modules/.bin/tsc --project src/diffuscope/lab/jsconfig.json
+
+browser:  # for the tests of the lab's page; elsewhere than on Debian, install Chromium yourself
+	@command -v chromium >/dev/null || (apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium) \
+	|| echo "no Chromium here: the tests of the lab's page will say so"
 
 docs: .venv/documented  ## The documentation as HTML in docs/_build/html
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --jobs 2 docs docs/_build/html
@@ -41,6 +55,10 @@ clean:  ## Remove what was made here, .venv too
 
 .venv/installed: .venv/pip pyproject.toml constraints.txt
 	$(PIP) $(PINNED) --editable .
+	touch $@
+
+.venv/served: .venv/installed
+	$(PIP) $(PINNED) --editable ".[server]"
 	touch $@
 
 .venv/tested: .venv/installed

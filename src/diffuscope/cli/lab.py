@@ -66,6 +66,7 @@ def _listening(port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, each))
+            listening.listen(128)  # from here on a browser waits and is not refused
         except OSError:
             listening.close()
             continue

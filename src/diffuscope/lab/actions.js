@@ -4,6 +4,7 @@
 import * as api from './api.js';
 import * as inspections from './inspections.js';
 import { fromHash, toHash } from './hash.js';
+import { optionsOf } from './parts/form.js';
 import { ended, runOf, told } from './runs.js';
 
 /** @typedef {import('./types.js').State} State */
@@ -51,7 +52,8 @@ export function createActions(store) {
   /** @param {unknown} error */
   function fail(error) {
     const said = /** @type {any} */ (error);
-    set({ error: { message: said.message ?? String(error), argument: said.argument ?? null } });
+    const bare = (/** @type {string} */ text) => text.replace(/^request\./, ''); // the form knows options alone
+    set({ error: { message: bare(said.message ?? String(error)), argument: said.argument ? bare(said.argument) : null } });
   }
 
   /** Submit a job and make it the current run. @param {object} body @returns {Promise<string|null>} */
@@ -70,13 +72,19 @@ export function createActions(store) {
   /** Take a job of the server into the page. @param {any} described */
   function adopt(described) {
     const state = get();
-    const run = runOf(described, state.runs[described.id]);
+    const run = runOf(described, state.runs[described.id], defaultsOf(state));
     const order = state.runs[run.id] ? state.order : [...state.order, run.id];
     set({ runs: { ...state.runs, [run.id]: run }, order });
     return run;
   }
 
+  const latest = oneAtATime();
+  /** @type {(() => void)|null} */
+  let settled = null;
+
   const actions = {
+    /** The state as it is now, for handlers that outlive a rendering. */
+    state: get,
     load,
     fail,
     submit,
@@ -111,6 +119,10 @@ export function createActions(store) {
     /** Show a view. @param {string} view */
     go(view) {
       set({ view, error: null });
+      const state = get();
+      const run = state.current ? state.runs[state.current] : null;
+      // A branch needs a step: at first one at which the picture is still open.
+      if (view === 'branch' && state.selection.step === null && run) actions.select({ step: run.total >> 2 });
     },
     /** Set options of the request; undefined takes one back to the preset. @param {Record<string, any>} change */
     setOptions(change) {
@@ -128,10 +140,67 @@ export function createActions(store) {
     /** Generate from the form, with some options changed. @param {Record<string, any>} [change] */
     async generate(change = {}) {
       const state = get();
-      const inputs = state.image ? { image: state.image, mask: state.mask } : {};
-      const id = await submit({ request: { ...state.options, ...change }, ...inputs });
+      const id = await submit({ request: { ...state.options, ...change }, ...inputsOf(state) });
       if (id) set({ current: id, selection: { ...get().selection, step: null } });
       return id;
+    },
+    /** A draft of the form while a hand moves: few steps, and only the latest goes on. */
+    live() {
+      const state = get();
+      const steps = Math.min(5, state.options.num_inference_steps ?? state.about?.preset.num_inference_steps ?? 5);
+      /** @type {Record<string, any>} */
+      const request = { ...state.options, num_inference_steps: steps, upscale: 1, num_images_per_prompt: 1 };
+      if (Array.isArray(request.sigmas)) delete request.num_inference_steps;
+      latest.ask(() => actions.draft('live', { request, ...inputsOf(state) }));
+    },
+    /** Something is being dragged: `now` follows it where the page is live, `then` when the hand has left.
+     * @param {() => void} then @param {() => void} now */
+    unsettled(then, now) {
+      settled = then;
+      if (get().live) now();
+    },
+    /** The hand has left. */
+    settle() {
+      const then = settled;
+      settled = null;
+      if (then && get().options.prompt) then();
+    },
+    /** Go on from a step of a run with something changed. @param {string} job @param {number} step how many of its
+     * steps are kept, minus one @param {Record<string, any>} change @param {object|null} [x] latents in their place */
+    async branch(job, step, change, x = null) {
+      const { branch: _, ...request } = get().runs[job].request;
+      const from = { job, step: step + 1, ...(x ? { x } : {}) };
+      const id = await submit({ request: { ...request, ...change }, from });
+      if (id) set({ current: id, other: job, selection: { ...get().selection, step: null } });
+      return id;
+    },
+    /** Start from an image: a file, or the address of one that was made here. @param {Blob|string} image */
+    async useImage(image) {
+      try {
+        const file = typeof image === 'string' ? await (await fetch(image)).blob() : image;
+        const { id } = await api.upload('pictures', { picture: file });
+        set({ image: id, mask: null, error: null });
+      } catch (error) {
+        fail(error);
+      }
+    },
+    /** @param {Blob|null} mask white where the picture is generated anew */
+    async setMask(mask) {
+      if (!mask) return set({ mask: null });
+      try {
+        set({ mask: (await api.upload('pictures', { picture: mask })).id });
+      } catch (error) {
+        fail(error);
+      }
+    },
+    /** Take the settings that a picture says of itself. @param {Blob} file */
+    async restore(file) {
+      try {
+        const found = await api.upload('receipt', { picture: file });
+        set({ options: found.request, error: null, local: { ...get().local, restored: found } });
+      } catch (error) {
+        fail(error);
+      }
     },
     /** A job in a slot: only the latest one goes on. It becomes the current run. @param {string} slot
      * @param {object} body */
@@ -151,17 +220,23 @@ export function createActions(store) {
     /** Show a run; the step stays selected where it has one. @param {string} id */
     open(id) {
       const run = get().runs[id];
-      if (run && !run.recorded) set({ current: id, options: { ...run.request } });
-      else set({ current: id });
+      if (!run || run.recorded) return set({ current: id });
+      const { branch: _, ...options } = run.request;
+      set({ current: id, options, error: null });
     },
     /** @param {string|null} id the run to compare with */
     compare(id) {
       set({ other: id });
     },
 
+    /** Ask for all jobs of the server anew. */
+    async refresh() {
+      for (const job of await api.get('jobs')) if (!job.slot && !job.label) adopt(job);
+    },
     /** An event of the stream. @param {string} kind @param {any} event */
     async told(kind, event) {
       if (inspections.told(kind, event)) return;
+      if (kind === 'reset') return actions.refresh().catch(fail);
       const run = get().runs[event.job];
       if (!run || ended(kind)) {
         const described = await api.get(`jobs/${event.job}`).catch(() => null);
@@ -181,4 +256,37 @@ export function createActions(store) {
     },
   };
   return actions;
+}
+
+/** The defaults of the options. @param {State} state */
+function defaultsOf(state) {
+  const options = Object.entries(optionsOf(state));
+  return Object.fromEntries(options.map(([name, schema]) => [name, schema.default]));
+}
+
+/** The pictures of a call. @param {State} state */
+function inputsOf(state) {
+  if (!state.image) return {};
+  return state.mask ? { image: state.image, mask_image: state.mask } : { image: state.image };
+}
+
+/** Work of which one part is under way, and of what is asked for meanwhile only the last is done. */
+function oneAtATime() {
+  let busy = false;
+  /** @type {(() => Promise<unknown>)|null} */
+  let next = null;
+  return {
+    /** @param {() => Promise<unknown>} work */
+    async ask(work) {
+      next = work;
+      if (busy) return;
+      busy = true;
+      while (next) {
+        const now = next;
+        next = null;
+        await now();
+      }
+      busy = false;
+    },
+  };
 }

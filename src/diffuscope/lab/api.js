@@ -73,6 +73,7 @@ const KINDS = ['queued', 'started', 'step', 'image', 'done', 'failed', 'cancelle
  */
 export function follow(tell, connection) {
   const source = new EventSource(`${ROOT}/events`);
+  source.addEventListener('reset', () => tell('reset', {}));
   for (const kind of KINDS) source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
   source.onopen = () => connection(false);
   source.onerror = () => connection(true);
@@ -82,7 +83,12 @@ export function follow(tell, connection) {
 /** Paths of what a job holds. */
 export const paths = {
   /** @param {string} job @param {number} [image] */
-  image: (job, image = 0) => `${ROOT}/jobs/${job}/images/${image}.png`,
+  image: (job, image = 0) => `${ROOT}/pictures/${job}-${image}.png`,
+  /** A picture that was sent in, or made. @param {string} id */
+  picture: (id) => `${ROOT}/pictures/${id}.png`,
+  /** A step's array, decoded by the VAE. @param {string} job @param {number} image @param {number} step
+   * @param {string} kind */
+  decoded: (job, image, step, kind) => `${ROOT}/jobs/${job}/images/${image}/steps/${step}/${kind}.png`,
   /** @param {string} job @param {number} image @param {number} step @param {string} kind */
   step: (job, image, step, kind) => `${ROOT}/jobs/${job}/images/${image}/steps/${step}/${kind}`,
 };

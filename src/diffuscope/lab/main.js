@@ -48,7 +48,7 @@ async function start() {
     api.follow(actions.told, (offline) => {
       if (offline !== store.get().offline) store.set({ offline });
     });
-    for (const job of await api.get('jobs')) if (!job.slot && !job.label) actions.adopt(job);
+    await actions.refresh();
     await begin();
   } catch (error) {
     const missing = /** @type {any} */ (error).status === 401;

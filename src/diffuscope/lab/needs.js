@@ -13,6 +13,11 @@ const NEEDS = {
     (state.about?.text_encoders?.length ?? 1) === 1
       ? null
       : 'This model reads its text with two encoders; their layers cannot be cut off one by one.',
+  guided: (state) => {
+    const run = current(state);
+    const scale = run?.request.guidance_scale ?? state.about?.preset.guidance_scale;
+    return scale === 1 || scale === 0 ? 'This run had no guidance: its scale was 1, so the network was asked once.' : null;
+  },
   live: (state) =>
     current(state)?.recorded ? 'This picture was recorded. Press Generate to make one of your own.' : null,
 };

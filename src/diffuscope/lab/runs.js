@@ -6,17 +6,30 @@
 /** @param {string} state */
 export const ended = (state) => state === 'done' || state === 'failed' || state === 'cancelled';
 
-/** A job as the server describes it. @param {any} job @param {Run} [known] @returns {Run} */
-export function runOf(job, known) {
+/** Options without those that are left to the preset. @param {Record<string, any>} options
+ * @param {Record<string, any>} defaults */
+export function compact(options, defaults) {
+  return Object.fromEntries(
+    Object.entries(options).filter(([name, value]) => {
+      const text = JSON.stringify(value);
+      return value !== null && text !== '{}' && text !== JSON.stringify(defaults[name]);
+    }),
+  );
+}
+
+/** A job as the server describes it. @param {any} job @param {Run} [known] @param {Record<string, any>} [defaults]
+ * @returns {Run} */
+export function runOf(job, known, defaults = {}) {
+  if (known && ended(known.state) && !ended(job.state)) return known; // an older answer that came late
   const sigmas = job.sigmas ?? [];
   return {
     id: job.id,
-    request: job.request,
+    request: compact(job.request ?? known?.request ?? {}, defaults),
     seeds: job.seeds ?? [],
     state: job.state,
     images: job.images,
-    done: job.done,
-    steps: job.steps ?? [],
+    done: Math.max(job.done, known?.done ?? 0),
+    steps: (job.steps ?? []).map((/** @type {number} */ count, /** @type {number} */ k) => Math.max(count, known?.steps[k] ?? 0)),
     sigmas,
     total: Math.max(0, sigmas.length - 1),
     slot: job.slot || null,

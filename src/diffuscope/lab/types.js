@@ -12,9 +12,11 @@
  * @typedef {Record<string, any>} Options
  *
  * What the server says of itself: GET /api/v1/about.
- * @typedef {{version: string, model: string, preset: Options, samplers: {name: string, label: string, about: string,
- *   options: string[]}[], request: Schema, waiting: number, latents: {channels: number, factor: number,
- *   rgb: {matrix: number[][], offset: number[]}}, parts: string[]}} About
+ * @typedef {{version: string, model: string, preset: Options, draws: string, device: string,
+ *   samplers: {name: string, label: string, about: string, options: Options, order: number, calls: number,
+ *   noise: string}[], request: Schema, latents: {channels: number, factor: number},
+ *   text_encoders: {layers: number, width: number}[], inpaints: boolean, edits: boolean, zero_snr: boolean,
+ *   places: number, waiting: number}} About
  *
  * JSON Schema, as far as the form reads it.
  * @typedef {{type?: string, title?: string, description?: string, default?: any, enum?: any[], anyOf?: Schema[],

@@ -77,6 +77,7 @@ export function largest(values) {
 export function short(value, digits = 3) {
   if (!Number.isFinite(value)) return String(value);
   const size = Math.abs(value);
-  if (size >= 1000 || (size > 0 && size < 0.001)) return value.toExponential(2).replace('-', '−');
+  if (size >= 100000 || (size > 0 && size < 0.0005)) return value.toExponential(1).replaceAll('-', '−');
+  if (size >= 1000) return value.toFixed(0).replace('-', '−');
   return value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : digits).replace('-', '−');
 }

@@ -18,6 +18,8 @@ export class Raster extends HTMLElement {
     this.read = null;
     /** Whether a place can be selected. */
     this.selects = false;
+    /** Whether a drag, or the space bar, paints: each cell on the way is told by the event "paint". */
+    this.paints = false;
     this.canvas = document.createElement('canvas');
     this.mark = document.createElement('i');
     this.mark.className = 'mark';
@@ -33,6 +35,7 @@ export class Raster extends HTMLElement {
     this.addEventListener('pointerdown', (event) => {
       if (!this.selects || event.button !== 0) return;
       const at = this._at(event);
+      if (this.paints) return this._paint(at);
       const same = this._place && at[0] === this._place[0] && at[1] === this._place[1];
       this._choose(same ? null : at);
     });
@@ -83,7 +86,8 @@ export class Raster extends HTMLElement {
   _point(event) {
     if (!this._picture) return;
     const at = this._at(event);
-    if (event.buttons === 1 && this.selects && String(at) !== String(this._place)) this._choose(at);
+    if (event.buttons === 1 && this.selects && String(at) !== String(this._place))
+      (this.paints ? this._paint : this._choose).call(this, at);
     this._setHover(at);
   }
 
@@ -93,6 +97,12 @@ export class Raster extends HTMLElement {
     this._hover = at;
     this._draw();
     this.dispatchEvent(new CustomEvent('hover', { detail: at }));
+  }
+
+  /** @param {[number, number]} at */
+  _paint(at) {
+    this._choose(at);
+    this.dispatchEvent(new CustomEvent('paint', { detail: at }));
   }
 
   /** @param {[number, number]|null} at */
@@ -109,6 +119,10 @@ export class Raster extends HTMLElement {
     const [width, height] = this._grid();
     const move = moves[/** @type {keyof typeof moves} */ (event.key)];
     if (event.key === 'Escape' && this._place) this._choose(null);
+    if (event.key === ' ' && this.paints) {
+      event.preventDefault();
+      this._paint(this._place ?? [width >> 1, height >> 1]);
+    }
     if (!move) return;
     event.preventDefault();
     const [x, y] = this._place ?? [width >> 1, height >> 1];

@@ -95,7 +95,7 @@ function navigation(state, actions) {
       <h2>${group}</h2>
       ${VIEWS.filter((view) => view.group === group).map(
         (view) => html`<a
-          href="#view=${view.id}"
+          href="./#view=${view.id}"
           aria-current=${view.id === viewOf(state.view).id ? 'page' : nothing}
           @click=${(/** @type {Event} */ event) => {
             event.preventDefault();

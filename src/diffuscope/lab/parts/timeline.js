@@ -53,7 +53,7 @@ export function timeline(state, actions) {
     ${steps.map(
       (step) => html`<span
         data-step=${step}
-        class=${shown !== null && step <= shown && shown < step + every ? 'on' : ''}
+        class=${shown !== null && selected !== null && step <= shown && shown < step + every ? 'on' : ''}
         title="after step ${step + 1}, noise level ${short(run.sigmas[step + 1] ?? 0)}"
       >
         ${
@@ -65,6 +65,11 @@ export function timeline(state, actions) {
       </span>`,
     )}
   </div>
+    ${
+      selected === null || run.recorded || !ended(run.state)
+        ? nothing
+        : html`<button class="here" @click=${() => actions.go('branch')}>Branch after ${(shown ?? 0) + 1}</button>`
+    }
     <button
       class="end ${selected === null ? 'on' : ''}"
       @click=${() => actions.select({ step: null })}

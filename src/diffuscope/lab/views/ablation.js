@@ -21,7 +21,7 @@ const DRAFT = 6; // steps of a run of the map: enough to see which band matters
 export const ablation = {
   id: 'ablation',
   title: 'Ablation',
-  group: 'Change inside',
+  group: 'Change',
   about: 'What does a part do? Switch it off, or turn it down, and look at what the picture lacks.',
   needs: ['model', 'run'],
   source: 'lens/ablation.py',

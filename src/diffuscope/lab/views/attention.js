@@ -20,7 +20,7 @@ const COSTS = 'One more run with the same seed, in which each layer’s attentio
 export const attention = {
   id: 'attention',
   title: 'Attention',
-  group: 'Look inside',
+  group: 'Inside',
   about: 'Which word each place of the picture attends to. Point at a word to see its places, at a place to see its words.',
   needs: ['run'],
   source: 'lens/attention_record.py',

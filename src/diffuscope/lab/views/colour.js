@@ -18,7 +18,7 @@ const KIND = 'colour';
 export const colour = {
   id: 'colour',
   title: 'Loss guidance',
-  group: 'Change inside',
+  group: 'Change',
   about: 'Any function of the picture can guide it: here the distance from a colour. Its gradient pushes each estimate.',
   needs: ['run'],
   source: 'diffusion/loss_guidance.py',

@@ -17,7 +17,7 @@ const KIND = 'prompt-to-prompt';
 export const edit = {
   id: 'edit',
   title: 'Prompt-to-prompt',
-  group: 'Change inside',
+  group: 'Change',
   about: 'Change the prompt and keep the composition: the new prompt takes over the attention of the old one.',
   needs: ['run'],
   source: 'lens/prompt_to_prompt.py',

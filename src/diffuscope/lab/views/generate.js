@@ -1,34 +1,85 @@
 // Generate: the picture large, and every option of a call beside it.
 
-import { html } from '../vendor/lit-html.js';
+import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
-import { current, shownStep, titleOf } from '../runs.js';
+import { current, ended, shownStep, titleOf } from '../runs.js';
+import { short } from '../draw/colours.js';
 import { figure, photo } from '../parts/figure.js';
+import { form } from '../parts/form.js';
+import { inputs } from '../parts/inputs.js';
 import { stepPreview } from '../parts/preview.js';
 
 /** @typedef {import('../types.js').View} View */
+/** @typedef {import('../types.js').Run} Run */
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
 
 /** @type {View} */
 export const generate = {
   id: 'generate',
   title: 'Generate',
   group: 'Make',
-  about: 'From a prompt to a picture. Every option of a call stands beside it; what is left empty is the preset.',
-  needs: ['run'],
+  about: 'From a prompt to a picture. What is left empty is the model’s preset. Drop in a picture to use its settings.',
+  needs: [],
   render(state, actions) {
-    const run = /** @type {import('../types.js').Run} */ (current(state));
-    const step = shownStep(state);
-    const done = run.done > 0 && state.selection.step === null;
-    if (done)
-      return html`<div class="stage">
-        ${photo(run.recorded ? 'opening/fox.webp' : paths.image(run.id), titleOf(run), titleOf(run))}
-      </div>`;
-    return html`<div class="stage">
-      ${figure({
-        picture: step === null ? null : stepPreview(actions, run, step),
-        sentence: step === null ? titleOf(run) : `${titleOf(run)}: clean estimate after step ${step + 1} of ${run.total}`,
-        smooth: true,
-      })}
+    const follow = {
+      onInput: () => state.live && actions.live(),
+      onChange: () => state.live && actions.generate(),
+    };
+    return html`<div class="split">
+      <div class="stage">${stage(state, actions)} ${inputs(state, actions)}</div>
+      <form class="panel" aria-label="Options" @submit=${(/** @type {Event} */ event) => (event.preventDefault(), actions.generate())}>
+        ${state.about ? form(state, actions, follow) : html`<p class="muted">The model is on its way.</p>`}
+        <button type="submit" class="sr">Generate</button>
+      </form>
     </div>`;
   },
 };
+
+/** @param {State} state @param {Actions} actions */
+function stage(state, actions) {
+  const run = current(state);
+  if (!run) return html`<div class="figure"><div class="waiting"></div></div>`;
+  const step = shownStep(state);
+  if (run.state === 'failed') return html`<div class="empty"><p>The run failed: ${run.error}</p></div>`;
+  const title = titleOf(run);
+  if (run.done && state.selection.step === null) {
+    if (run.images > 1) return gallery(run);
+    return photo(run.recorded ? 'opening/fox.webp' : paths.image(run.id), title, facts(run, actions));
+  }
+  return figure({
+    picture: step === null ? null : stepPreview(actions, run, step),
+    sentence: step === null ? title : `${title}: clean estimate after step ${step + 1} of ${run.total}`,
+    caption: step === null ? html`waiting for its turn` : stepFacts(run, step),
+  });
+}
+
+/** @param {Run} run */
+const gallery = (run) => html`<div class="tiles">
+  ${Array.from({ length: run.images }, (_, k) =>
+    k < run.done
+      ? html`<figure class="figure">
+          <a href=${paths.image(run.id, k)} download="seed-${run.seeds[k]}.png"
+            ><img src=${paths.image(run.id, k)} alt="${titleOf(run)}, seed ${run.seeds[k]}"
+          /></a>
+          <figcaption>seed ${run.seeds[k]}</figcaption>
+        </figure>`
+      : html`<div class="waiting"></div>`,
+  )}
+</div>`;
+
+/** @param {Run} run @param {Actions} actions */
+function facts(run, actions) {
+  if (run.recorded) return html`recorded with the emoji model; yours appears here`;
+  const file = paths.image(run.id);
+  return html`<span class="num">seed ${run.seeds[0]}</span>
+    <span class="num">${run.total} steps</span>
+    <a href=${file} download="diffuscope-${run.seeds[0]}.png">Save PNG</a>
+    <button type="button" class="link" @click=${() => actions.useImage(file)}>Use as image input</button>
+    <button type="button" class="link" @click=${() => actions.setOptions({ seed: run.seeds[0] })}>Keep seed</button>`;
+}
+
+/** @param {Run} run @param {number} step */
+const stepFacts = (run, step) => html`clean estimate after step
+  <span class="num">${step + 1} of ${run.total}</span>, noise level
+  <span class="num">${short(run.sigmas[step + 1] ?? 0)}</span>${ended(run.state) ? nothing : ' …'}`;

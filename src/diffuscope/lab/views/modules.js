@@ -13,7 +13,7 @@ import { short } from '../draw/colours.js';
 export const modules = {
   id: 'modules',
   title: 'Modules',
-  group: 'Look inside',
+  group: 'Inside',
   about: 'What the networks are made of. Open a module to see its shapes, how its numbers are spread, and its source.',
   needs: ['model'],
   source: 'lens/modules.py',

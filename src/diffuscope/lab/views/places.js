@@ -22,7 +22,7 @@ const COSTS = 'One more run with the same seed, in which self-attention is kept.
 export const places = {
   id: 'places',
   title: 'Places',
-  group: 'Look inside',
+  group: 'Inside',
   about: 'Self-attention: from which other places a place of the picture takes what it needs. Point at a place.',
   needs: ['run'],
   source: 'lens/attention_record.py',
@@ -60,7 +60,7 @@ function callOf(about, step, there) {
   const call = counts.slice(0, step).reduce((/** @type {number} */ sum, /** @type {number} */ n) => sum + n, 0);
   const kept = about.kept_calls.slice(0, there);
   const distance = (/** @type {number} */ k) => Math.abs(kept[k] - call);
-  return kept.reduce((/** @type {number} */ best, _, /** @type {number} */ k) => (distance(k) < distance(best) ? k : best), 0);
+  return kept.reduce((/** @type {number} */ best, /** @type {unknown} */ _, /** @type {number} */ k) => (distance(k) < distance(best) ? k : best), 0);
 }
 
 /** Where a place of a block looks. @param {import('../tensors.js').Tensors} tensors @param {string} block

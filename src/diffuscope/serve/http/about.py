@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 from fastapi import APIRouter
 from fastapi import Request as HttpRequest
+from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
 from diffuscope import __version__
@@ -32,6 +33,8 @@ class PlanQuery(Options):
 
     request: Annotated[Request, Group("plan")] = field(default_factory=Request)
     """options of the call"""
+    image: bool = False
+    """whether the call starts from an image"""
 
 
 _PICTURES, _CELLS = 8, 8
@@ -56,17 +59,32 @@ def add_about(routes: APIRouter, engine: Engine) -> None:
 
     @routes.post("/plan", openapi_extra=described(PlanQuery))
     async def planned(http: HttpRequest) -> dict[str, Any]:
-        """A request with the preset filled in, its noise levels and timesteps; nothing is computed."""
+        """A request with the preset filled in, its noise levels and timesteps; nothing is computed.
+
+        ``all`` are the levels of the whole schedule, of which a run from an image visits the last.
+        """
         query = await options_of(http, PlanQuery)
         LIMITS.check(query.request)
-        return await run_in_threadpool(_planned, engine.pipe, query.request)
+        return await run_in_threadpool(_planned, engine.pipe, query)
 
 
-def _planned(pipe: Pipeline, request: Request) -> dict[str, Any]:
-    made = plan(pipe.config, pipe.schedule, Call(**vars(request)))
-    levels = made.levels
-    described = {"request": made.request.to_dict(), "sigmas": levels.sigmas, "timesteps": levels.timesteps}
-    return described | {"guided": made.guided, "passes": made.passes}
+def _planned(pipe: Pipeline, query: PlanQuery) -> dict[str, Any]:
+    config, blank = pipe.config, Image.new("RGB", (8, 8))
+    options = vars(query.request)
+    inputs: dict[str, Any] = {"image": blank} if query.image or config.edits or config.inpaints else {}
+    inputs |= {"mask_image": blank} if config.inpaints else {}
+    made = plan(config, pipe.schedule, Call(**options, **inputs))
+    whole = made
+    if query.image:
+        whole = plan(config, pipe.schedule, Call(**options | {"strength": 1.0}, **inputs))
+    return {
+        "request": made.request.to_dict(),
+        "sigmas": made.levels.sigmas,
+        "timesteps": made.levels.timesteps,
+        "all": whole.levels.sigmas,
+        "guided": made.guided,
+        "passes": made.passes,
+    }
 
 
 def _of_model(pipe: Pipeline) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from diffuscope.errors import ImageError, InputError, Unquoted
+from diffuscope.images import png_bytes
 from diffuscope.metadata import read_texts, settings_of
 from diffuscope.metadata.settings import OTHERS
 from diffuscope.pipeline import receipt as receipts
@@ -66,17 +67,30 @@ def add_arrays(routes: APIRouter, engine: Engine, pictures: Pictures) -> None:
         """The request in a picture of ours, or of another program, as far as it can be made here."""
         return await run_in_threadpool(described, await file_of(http, "picture"))
 
+    @routes.get("/jobs/{job}/images/{image}/steps/{step}/{kind}.png", response_class=Response)
+    def decoded(http: HttpRequest, job: str, image: int, step: int, kind: Kept) -> Response:
+        """An array of a step, decoded by the VAE: the network's own size, not upscaled."""
+        name = f"{job}-{image}-{step}-{kind}"
+        headers = {"ETag": f'"{name}-decoded"', "Cache-Control": IMMUTABLE}
+        if http.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        content = png_bytes(engine.decode(kept(job, image, step, kind)[None])[0])
+        return Response(content, media_type="image/png", headers=headers)
+
     @routes.get("/jobs/{job}/images/{image}/steps/{step}/{kind}", response_class=Response)
     def state(http: HttpRequest, job: str, image: int, step: int, kind: Kept) -> Response:
         """An array of a step: float32, little-endian, shape [C,h,w] in X-Shape. It never changes.
 
         ``x`` are the latents after the step, ``x0`` its clean estimate, ``cond`` and ``uncond`` what guidance combined.
         """
+        return array(http, kept(job, image, step, kind), f"{job}-{image}-{step}-{kind}")
+
+    def kept(job: str, image: int, step: int, kind: Kept) -> Tensor:
         find(engine, job)
         values = engine.array(job, image, step, kind)
         if values is None:
             raise NotFoundError(f"no {kind} of step {step} of image {image}: not recorded, not there yet, or forgotten")
-        return array(http, values, f"{job}-{image}-{step}-{kind}")
+        return values
 
 
 def array(http: HttpRequest, values: Tensor, name: str) -> Response:

@@ -1,0 +1,42 @@
+// What is different between the requests of two runs, option by option.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { words } from './field.js';
+
+/** @typedef {import('../types.js').Run} Run */
+/** @typedef {import('../types.js').State} State */
+
+/** @param {State} state @param {Run} before @param {Run} after @returns {[string, string, string][]} name, before, after */
+export function changed(state, before, after) {
+  const preset = /** @type {Record<string, any>} */ (state.about?.preset ?? {});
+  const names = new Set([...Object.keys(before.request), ...Object.keys(after.request)]);
+  /** @type {[string, string, string][]} */
+  const found = [];
+  for (const name of names) {
+    if (name === 'branch' || (name === 'seed' && String(before.seeds) === String(after.seeds))) continue;
+    const [a, b] = [before, after].map((run) => said(run.request[name] ?? preset[name]));
+    if (a !== b) found.push([name, a, b]);
+  }
+  return found;
+}
+
+/** @param {any} value */
+function said(value) {
+  if (value === null || value === undefined || value === '') return '–';
+  if (typeof value === 'object') {
+    const text = JSON.stringify(value);
+    return text === '{}' ? '–' : text.length > 60 ? `${text.slice(0, 57)}…` : text;
+  }
+  return String(value);
+}
+
+/** @param {State} state @param {Run} before @param {Run} after */
+export function changes(state, before, after) {
+  const found = changed(state, before, after);
+  if (!found.length) return nothing;
+  return html`<dl class="changes">
+    ${found.map(
+      ([name, a, b]) => html`<div><dt>${words(name)}</dt><dd><del>${a}</del> → <ins>${b}</ins></dd></div>`,
+    )}
+  </dl>`;
+}

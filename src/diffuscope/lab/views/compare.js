@@ -1,0 +1,130 @@
+// Two runs against each other: wiped over one another, their difference, and the first step at which they part.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { paths } from '../api.js';
+import { lines } from '../draw/plot.js';
+import { mapped, short } from '../draw/colours.js';
+import { current, shownStep, stepsOf, titleOf } from '../runs.js';
+import { empty, figure } from '../parts/figure.js';
+import { stepPreview } from '../parts/preview.js';
+import { changes } from '../parts/changes.js';
+import '../draw/wipe.js';
+
+/** @typedef {import('../types.js').View} View */
+/** @typedef {import('../types.js').Run} Run */
+/** @typedef {import('../types.js').Values} Values */
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+
+/** @type {View} */
+export const compare = {
+  id: 'compare',
+  title: 'Compare',
+  group: 'The run',
+  about: 'Two runs side by side, at the same step. Drag the line across the picture; below it, where and when they part.',
+  needs: ['run', 'live'],
+  render(state, actions) {
+    const one = /** @type {Run} */ (current(state));
+    const others = state.order.map((id) => state.runs[id]).filter((run) => run.id !== one.id && run.done && !run.recorded);
+    if (!others.length) return empty('There is only one run. Change something and generate again.');
+    const other = others.find((run) => run.id === state.other) ?? others[others.length - 1];
+    return html`<div class="tools-row">
+        <label class="pick"
+          >against
+          <select
+            .value=${other.id}
+            @change=${(/** @type {any} */ event) => actions.compare(event.target.value)}
+            aria-label="The run to compare with"
+          >
+            ${others.toReversed().map(
+              (run) => html`<option value=${run.id} ?selected=${run.id === other.id}>
+                ${titleOf(run)}, seed ${run.seeds[0]}${run.from ? `, branched after step ${run.from.step}` : ''}
+              </option>`,
+            )}
+          </select>
+        </label>
+        <button type="button" @click=${() => swap(state, actions, one, other)}>Swap</button>
+      </div>
+      ${changes(state, other, one)} ${pictures(state, actions, one, other)} ${parting(state, actions, one, other)}`;
+  },
+};
+
+/** @param {State} state @param {Actions} actions @param {Run} one @param {Run} other */
+function swap(state, actions, one, other) {
+  actions.open(other.id);
+  actions.compare(one.id);
+}
+
+/** @param {State} state @param {Actions} actions @param {Run} one @param {Run} other */
+function pictures(state, actions, one, other) {
+  const step = shownStep(state, one) ?? 0;
+  const whole = state.selection.step === null && one.done && other.done;
+  const last = Math.max(0, stepsOf(other) - 1);
+  const [a, b] = [actions.array(one.id, step, 'x0'), actions.array(other.id, Math.min(step, last), 'x0')];
+  const apart = a && b && String(a.shape) === String(b.shape) ? between(a, b) : undefined;
+  const at = whole ? 'the finished pictures' : `the clean estimates after step ${step + 1}`;
+  return html`<div class="cards compare">
+    <figure class="figure">
+      <lab-wipe
+        .label=${`Wipe between two runs: ${at}. Arrow keys move the line.`}
+        .urls=${whole ? [paths.image(other.id), paths.image(one.id)] : null}
+        .pictures=${whole ? null : [stepPreview(actions, other, Math.min(step, last)), stepPreview(actions, one, step)]}
+      ></lab-wipe>
+      <figcaption><b>left</b> ${titleOf(other)} <b>right</b> ${titleOf(one)}</figcaption>
+    </figure>
+    ${figure({
+      picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most || 1),
+      sentence: `Difference of the clean estimates after step ${step + 1}, at most ${short(apart?.most ?? 0)}`,
+      caption: html`<b>difference</b> of the estimates <span class="num">at most ${short(apart?.most ?? 0, 2)}</span>`,
+      place: state.selection.place,
+      onPlace: (place) => actions.select({ place }),
+      read: (x, y) => (apart ? short(apart.sizes[y * apart.width + x]) : ''),
+    })}
+  </div>`;
+}
+
+/** @param {Values} a @param {Values} b */
+function between(a, b) {
+  const [, height, width] = a.shape;
+  const sizes = new Float32Array(width * height);
+  for (let i = 0; i < a.data.length; i++) sizes[i % sizes.length] += (a.data[i] - b.data[i]) ** 2;
+  let sum = 0;
+  let most = 0;
+  for (let i = 0; i < sizes.length; i++) {
+    sum += sizes[i];
+    sizes[i] = Math.sqrt(sizes[i]);
+    most = Math.max(most, sizes[i]);
+  }
+  return { width, height, sizes, most, mean: Math.sqrt(sum / a.data.length) };
+}
+
+/** The first step at which the estimates differ in any bit, and how far they go apart. @param {State} state
+ * @param {Actions} actions @param {Run} one @param {Run} other */
+function parting(state, actions, one, other) {
+  const count = Math.min(stepsOf(one), stepsOf(other));
+  const values = Array.from({ length: count }, (_, k) => {
+    const [a, b] = [actions.array(one.id, k, 'x0'), actions.array(other.id, k, 'x0')];
+    return a && b && String(a.shape) === String(b.shape) ? between(a, b).mean : null;
+  });
+  const first = values.findIndex((value) => value !== null && value > 0);
+  const said = values.includes(null)
+    ? 'On its way.'
+    : first < 0
+      ? 'They are the same in every step, to the last bit.'
+      : first === 0
+        ? 'They part in the first step.'
+        : `They are the same to the last bit for ${first} steps, and part in step ${first + 1}.`;
+  return html`<h2 class="part">Where they part</h2>
+    <p class="muted" role="status">${said}</p>
+    ${
+      count
+        ? lines({
+            lines: [{ name: 'difference', values }],
+            sentence: `Root mean square of the difference of the two runs' clean estimates over ${count} steps. ${said}`,
+            step: shownStep(state, one),
+            onStep: (step) => actions.select({ step }),
+            zero: true,
+          })
+        : nothing
+    }`;
+}

@@ -1,0 +1,159 @@
+// A grid of runs: one option along each side. Each cell is a run of its own, which opens with a click.
+
+import { html, nothing } from '../vendor/lit-html.js';
+import { paths } from '../api.js';
+import { ended, stepsOf } from '../runs.js';
+import { kindOf, words } from '../parts/field.js';
+import { optionsOf } from '../parts/form.js';
+import { empty } from '../parts/figure.js';
+import { stepPreview } from '../parts/preview.js';
+import '../draw/raster.js';
+
+/** @typedef {import('../types.js').View} View */
+/** @typedef {import('../types.js').State} State */
+/** @typedef {import('../actions.js').Actions} Actions */
+
+const USUAL = {
+  seed: '1, 2, 3, 4',
+  guidance_scale: '1, 2.5, 5, 9',
+  num_inference_steps: '2, 4, 8, 16',
+  strength: '0.3, 0.5, 0.7, 0.9',
+  sampler: 'euler, dpmpp_2m, euler_ancestral, heun',
+  sigmas: 'model, karras, exponential',
+  prompt: 'a red fox, a blue fox, a red car',
+};
+const NAMES = Object.keys(USUAL);
+const MOST = 64; // cells
+
+/** @type {View} */
+export const grid = {
+  id: 'grid',
+  title: 'Grid',
+  group: 'Make',
+  about: 'One option across, another down; every cell is a run that opens with a click and can be stopped by itself.',
+  needs: ['model'],
+  render(state, actions) {
+    const axes = state.local.axes ?? { x: 'seed', y: 'guidance_scale', xs: USUAL.seed, ys: USUAL.guidance_scale };
+    const set = (/** @type {object} */ change) => actions.keep('axes', { ...axes, ...change });
+    const [xs, ys] = [values(state, axes.x, axes.xs), values(state, axes.y, axes.ys)];
+    const cells = xs.length * ys.length;
+    const busy = cellsOf(state).some((id) => id && state.runs[id] && !ended(state.runs[id].state));
+    return html`<form
+        class="axes"
+        @submit=${(/** @type {Event} */ event) => {
+          event.preventDefault();
+          fill(state, actions, axes, xs, ys);
+        }}
+      >
+        ${axis('across', axes.x, axes.xs, axes.y, (x, text) => set({ x, xs: text }))}
+        ${axis('down', axes.y, axes.ys, axes.x, (y, text) => set({ y, ys: text }))}
+        <button type="submit" class="primary" ?disabled=${!cells || cells > MOST}>Fill ${cells} cells</button>
+        ${busy ? html`<button type="button" @click=${() => stopAll(state, actions)}>Stop all</button>` : nothing}
+        ${cells > MOST ? html`<p class="muted">At most ${MOST} cells.</p>` : nothing}
+      </form>
+      ${state.local.grid ? filled(state, actions) : empty('The grid is empty. Choose two options and their values, then fill it.')}`;
+  },
+};
+
+/** @param {string} side @param {string} name @param {string} text @param {string} other
+ * @param {(name: string, text: string) => void} set */
+function axis(side, name, text, other, set) {
+  return html`<div class="axis">
+    <label for="axis-${side}">${side}</label>
+    <select id="axis-${side}" .value=${name} @change=${(/** @type {any} */ event) => set(event.target.value, /** @type {any} */ (USUAL)[event.target.value])}>
+      ${NAMES.filter((each) => each !== other).map((each) => html`<option value=${each} ?selected=${each === name}>${words(each)}</option>`)}
+    </select>
+    <input
+      type="text"
+      aria-label="${words(name)}: values ${side}, between commas"
+      .value=${text}
+      @input=${(/** @type {any} */ event) => set(name, event.target.value)}
+    />
+  </div>`;
+}
+
+/** @param {State} state @param {string} name @param {string} text */
+function values(state, name, text) {
+  const { kind, schema } = kindOf(optionsOf(state)[name] ?? {});
+  const parts = text.split(',').map((part) => part.trim()).filter(Boolean);
+  const isNumber = kind === 'number' || schema.type === 'integer' || schema.type === 'number';
+  return isNumber ? parts.map(Number).filter((value) => !Number.isNaN(value)) : parts;
+}
+
+/** @param {State} state @returns {(string|null)[]} */
+const cellsOf = (state) => (state.local.grid ? state.local.grid.cells.flat() : []);
+
+/** @param {State} state @param {Actions} actions @param {any} axes @param {any[]} xs @param {any[]} ys */
+async function fill(state, actions, axes, xs, ys) {
+  stopAll(state, actions);
+  /** @type {(string|null)[][]} */
+  const cells = ys.map(() => xs.map(() => null));
+  actions.keep('grid', { ...axes, xValues: xs, yValues: ys, cells });
+  const base = { prompt: 'a red fox', ...state.options, num_images_per_prompt: 1 };
+  for (const [row, y] of ys.entries())
+    for (const [column, x] of xs.entries()) {
+      const request = { ...base, [axes.x]: x, [axes.y]: y };
+      const id = await actions.submit({ request, interactive: false });
+      if (!id) return;
+      cells[row][column] = id;
+      actions.keep('grid', { ...axes, xValues: xs, yValues: ys, cells });
+    }
+}
+
+/** @param {State} state @param {Actions} actions */
+function stopAll(state, actions) {
+  for (const id of cellsOf(state)) if (id && state.runs[id] && !ended(state.runs[id].state)) actions.cancel(id);
+}
+
+/** @param {State} state @param {Actions} actions */
+function filled(state, actions) {
+  const { x, y, xValues, yValues, cells } = state.local.grid;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label="Grid of ${words(x)} and ${words(y)}">
+    <table class="gridded">
+      <thead>
+        <tr>
+          <td><span class="muted">${words(y)} ↓ ${words(x)} →</span></td>
+          ${xValues.map((/** @type {any} */ value) => html`<th scope="col" class="num">${value}</th>`)}
+        </tr>
+      </thead>
+      <tbody>
+        ${yValues.map(
+          (/** @type {any} */ value, /** @type {number} */ row) => html`<tr>
+            <th scope="row" class="num">${value}</th>
+            ${xValues.map((/** @type {any} */ other, /** @type {number} */ column) =>
+              html`<td>${cell(state, actions, cells[row][column], `${words(x)} ${other}, ${words(y)} ${value}`)}</td>`,
+            )}
+          </tr>`,
+        )}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+/** @param {State} state @param {Actions} actions @param {string|null} id @param {string} title */
+function cell(state, actions, id, title) {
+  const run = id ? state.runs[id] : null;
+  if (!run) return html`<i class="waiting"></i>`;
+  const there = stepsOf(run);
+  const picture = run.done
+    ? html`<img src=${paths.image(run.id)} alt="" loading="lazy" />`
+    : there
+      ? html`<lab-raster .picture=${stepPreview(actions, run, there - 1) ?? null}></lab-raster>`
+      : html`<i class=${ended(run.state) ? 'none' : 'waiting'}>${ended(run.state) ? run.state : ''}</i>`;
+  return html`<button
+      type="button"
+      class="thumb ${id === state.current ? 'on' : ''}"
+      aria-label="Open ${title}"
+      @click=${() => {
+        actions.open(run.id);
+        actions.go('generate');
+      }}
+    >
+      ${picture}
+    </button>
+    ${
+      ended(run.state)
+        ? nothing
+        : html`<button type="button" class="quiet stop" aria-label="Stop ${title}" @click=${() => actions.cancel(run.id)}>✕</button>`
+    }`;
+}

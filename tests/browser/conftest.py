@@ -1,0 +1,82 @@
+"""One lab and one browser for all journeys. A request off the origin, or an error in the console, fails the test."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+expect.set_options(timeout=20_000)
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """The address, with its token, that `diffuscope lab` prints."""
+    command = [sys.executable, "-m", "diffuscope", "lab", "emoji", "--device", "cpu", "--no-browser", "--port", "7930"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=pipe, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def signed_in(browser: Browser, address: str) -> dict:
+    """The cookies of a browser that has shown the token, and has made the first picture."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(address)
+    expect(page.locator(".time .end small")).to_have_text("done")
+    expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, signed_in: dict, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page of the lab that has shown the token; the test fails by what it should not have done.
+
+    Chromium itself writes an answer of 4xx into the console, which the mark ``refusals`` allows.
+    """
+    context = browser.new_context(storage_state=signed_in, viewport={"width": 1280, "height": 900})
+    made = context.new_page()
+    origin = address.partition("/lab/")[0]
+    faults = []
+    made.on("console", lambda message: message.type in ("error", "warning") and faults.append(_said(message)))
+    made.on("pageerror", lambda error: faults.append(str(error)))
+    made.on("request", lambda asked: asked.url.startswith((origin, "blob:", "data:")) or faults.append(asked.url))
+    made.goto(f"{origin}/lab/")
+    expect(made.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+    yield made
+    context.close()
+    allowed = "status of 422" if request.node.get_closest_marker("refusals") else "\0"
+    assert [fault for fault in faults if allowed not in fault] == []
+
+
+def _said(message: ConsoleMessage) -> str:
+    return f"{message.text} {message.location.get('url', '')}"

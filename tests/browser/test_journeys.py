@@ -1,0 +1,221 @@
+"""What a person does in the lab, from opening it to branching a run."""
+
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+QUICK = {"prompt": "a blue car", "seed": 5, "num_inference_steps": 3, "upscale": 1}
+
+
+def go(page: Page, view: str) -> None:
+    page.get_by_role("link", name=view, exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(view)
+
+
+def quick(page: Page, **options: object) -> None:
+    """Fill the form by the address, and generate."""
+    request = json.dumps(QUICK | options)
+    page.evaluate("request => { location.hash = new URLSearchParams({view: 'generate', request}) }", request)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(str((QUICK | options)["prompt"]))
+    page.get_by_role("button", name="Generate", exact=True).first.click()
+    expect(page.locator(".time .end small")).not_to_have_text("done")
+    expect(page.locator(".time .end small")).to_have_text("done")
+
+
+def api(page: Page, path: str):
+    return page.request.get(f"{page.url.partition('/lab/')[0]}/api/v1/{path}")
+
+
+def newest(page: Page) -> dict:
+    return api(page, f"jobs/{api(page, 'jobs').json()[-1]['id']}").json()
+
+
+def test_a_picture_is_seen_before_the_model_answers(browser, address):
+    page = browser.new_page()
+    page.route("**/api/v1/**", lambda route: route.abort())
+    page.goto(address.partition("#")[0])
+    expect(page.locator("img[src='opening/fox.webp']").first).to_be_visible()
+    expect(page.locator(".strip lab-raster")).to_have_count(12)
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    page.close()
+
+
+def test_without_the_token_the_page_says_what_to_do(browser, address):
+    page = browser.new_page()
+    page.goto(address.partition("#")[0])
+    expect(page.get_by_role("alert")).to_contain_text("has not shown the token")
+    page.close()
+
+
+def test_the_token_leaves_the_address_and_the_cookie_is_out_of_reach(page, signed_in, address):
+    token = address.rpartition("=")[2]
+    assert token not in page.url
+    assert page.evaluate("document.cookie") == ""
+    (cookie,) = signed_in["cookies"]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+
+
+def test_a_prompt_becomes_a_picture_with_its_receipt(page):
+    quick(page)
+    job = newest(page)
+    assert job["receipts"][0]["prompt"] == ["a blue car"]
+    picture = page.locator(".stage img")
+    expect(picture).to_have_attribute("alt", "a blue car")
+    content = page.request.get(page.url.partition("/lab/")[0] + picture.get_attribute("src")).body()
+    assert json.loads(Image.open(io.BytesIO(content)).text["diffuscope"])["seed"] == [5]
+
+
+def test_the_address_holds_what_one_sees(page, browser, signed_in):
+    quick(page)
+    go(page, "Steps")
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    other = browser.new_context(storage_state=signed_in).new_page()
+    other.goto(page.url)
+    expect(other.get_by_role("heading", level=1)).to_have_text("Steps")
+    expect(other.locator(".where")).to_contain_text("step 1 of 3")
+    other.context.close()
+
+
+@pytest.mark.refusals
+def test_an_impossible_option_is_explained_at_its_field(page):
+    page.get_by_label("seed", exact=True).fill("-3")
+    page.get_by_role("button", name="Generate", exact=True).first.click()
+    expect(page.get_by_role("alert")).to_contain_text("seed")
+    expect(page.locator(".field.wrong")).to_contain_text("seed")
+
+
+@pytest.mark.parametrize("kind", ["x", "x0"])
+def test_the_numbers_shown_are_those_of_the_library(page, kind):
+    """What a cell says is the server's float, and that is the library's."""
+    quick(page)
+    go(page, "Steps")
+    job = newest(page)
+    answer = api(page, f"jobs/{job['id']}/images/0/steps/2/{kind}")
+    shape = [int(side) for side in answer.headers["x-shape"].split(",")]
+    values = np.frombuffer(answer.body(), "<f4").reshape(shape)
+    page.get_by_role("button", name="Latents" if kind == "x" else "Clean estimate").click()
+    channel = page.get_by_role("application", name=re.compile("^Channel 1 of"))
+    channel.focus()
+    channel.press("ArrowRight")
+    x, y = shape[2] // 2 + 1, shape[1] // 2
+    expect(channel.locator("output")).to_have_text(f"{values[1, y, x]:.3f}".replace("-", "−"))
+    expect(page.get_by_role("heading", name=f"Place {x},{y} through the run")).to_be_visible()
+
+
+def test_a_dot_of_the_schedule_becomes_a_noise_level_of_the_run(page):
+    quick(page)
+    go(page, "Schedule")
+    page.get_by_role("slider", name="noise level 2").press("PageUp")
+    expect(page.locator(".tools-row")).to_contain_text("your own levels")
+    expect(page.locator(".time .end small")).to_have_text("done")
+    levels = newest(page)["request"]["sigmas"]
+    assert len(levels) == 4
+    assert levels == sorted(levels, reverse=True)
+
+
+def test_guidance_is_the_sum_that_is_shown(page):
+    quick(page)
+    go(page, "Guidance")
+    job = newest(page)
+    shown = {}
+    for kind in ("cond", "uncond", "x0"):
+        shown[kind] = np.frombuffer(api(page, f"jobs/{job['id']}/images/0/steps/1/{kind}").body(), "<f4")
+    scale = job["receipts"][0]["guidance_scale"]
+    mixed = shown["uncond"] + scale * (shown["cond"] - shown["uncond"])
+    np.testing.assert_allclose(mixed, shown["x0"], rtol=1e-4, atol=1e-4)
+    page.get_by_role("slider", name="guidance scale").fill("6")
+    expect(page.get_by_role("button", name="Generate with 6.0")).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("over 3 steps"))).to_be_visible()
+
+
+def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
+    quick(page)
+    page.get_by_role("button", name="Use as image input").click()
+    mask = page.get_by_role("application", name=re.compile("^Image input"))
+    expect(page.get_by_text("Image to image.")).to_be_visible()
+    page.get_by_role("slider", name="brush").fill("40")
+    box = mask.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6, steps=4)
+    page.mouse.up()
+    expect(page.get_by_text("Inpainting.")).to_be_visible()
+    before = newest(page)["id"]
+    page.get_by_label("Prompt", exact=True).fill("a green frog")
+    page.get_by_role("button", name="Generate", exact=True).first.click()
+    expect(page.locator(".time .end small")).not_to_have_text("done")
+    expect(page.locator(".time .end small")).to_have_text("done")
+    after = newest(page)
+    assert after["receipts"][0]["mask_image"] is not None
+    one, other = (
+        np.asarray(Image.open(io.BytesIO(api(page, f"pictures/{id}-0.png").body())).convert("RGB")).astype(int)
+        for id in (before, after["id"])
+    )
+    width = one.shape[1]
+    changed = np.abs(one - other).mean(axis=(0, 2))
+    assert changed[width // 2 : width * 7 // 8].mean() > 3 * changed[: width * 3 // 8].mean()
+
+    go(page, "Schedule")
+    expect(page.get_by_text("the image enters here")).to_be_visible()
+
+
+INFOTEXT = "a green frog\nNegative prompt: grey\nSteps: 4, Sampler: Euler a, CFG scale: 3, Seed: 77, Size: 128x128"
+
+
+def test_the_settings_of_a_picture_are_taken(page, tmp_path):
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    texts.add_text("parameters", INFOTEXT)
+    path = tmp_path / "frog.png"
+    Image.new("RGB", (16, 16)).save(path, pnginfo=texts)
+    page.get_by_label("Take settings from a picture").set_input_files(path)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a green frog")
+    expect(page.get_by_label("seed", exact=True)).to_have_value("77")
+    expect(page.get_by_label("negative prompt", exact=True)).to_have_value("grey")
+    expect(page.get_by_label("sampler", exact=True)).to_have_value("euler_ancestral")
+
+
+@pytest.mark.refusals
+def test_what_is_no_picture_is_refused_in_a_sentence(page, tmp_path):
+    path = tmp_path / "letter.png"
+    path.write_bytes(b"dear diary")
+    page.get_by_label("Take settings from a picture").set_input_files(path)
+    expect(page.get_by_role("alert")).to_contain_text("picture")
+
+
+def test_a_grid_is_filled_and_a_cell_opens_as_a_run(page):
+    quick(page)
+    go(page, "Grid")
+    page.get_by_label("seed: values across, between commas").fill("3, 4")
+    page.get_by_label("guidance scale: values down, between commas").fill("2")
+    page.get_by_role("button", name="Fill 2 cells").click()
+    expect(page.locator(".gridded img")).to_have_count(2)
+    page.get_by_role("button", name="Open seed 4, guidance scale 2").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Generate")
+    expect(page.get_by_label("seed", exact=True)).to_have_value("4")
+
+
+def test_a_draft_follows_a_slider_and_the_latest_wins(page):
+    quick(page)
+    page.get_by_label("Live").check()
+    slider = page.get_by_role("slider", name="guidance scale, slider")
+    for _ in range(5):
+        slider.press("ArrowRight")
+    expect(page.locator(".time .end small")).to_have_text("done")
+    jobs = api(page, "jobs").json()
+    assert jobs[-1]["state"] == "done"
+    assert [job["state"] for job in jobs if job["slot"] == "live"].count("done") >= 1
+
+
+def test_a_run_can_be_stopped(page):
+    quick(page)
+    page.get_by_label("steps", exact=True).fill("200")
+    page.get_by_role("button", name="Generate", exact=True).first.click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator(".time .end small")).to_have_text("cancelled")
