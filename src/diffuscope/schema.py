@@ -99,9 +99,10 @@ class Options:
 
 
 def options(kind: type[Any]) -> tuple[Option, ...]:
-    """The options that the nearest direct subclass of ``Options``, or another dataclass, states, in their order."""
+    """The options that a dataclass states, or all direct subclasses of ``Options`` among its bases, in their order."""
     if kind not in _CACHE:
-        _CACHE[kind] = tuple(_options(next((base for base in kind.__mro__ if Options in base.__bases__), kind)))
+        stated = [base for base in reversed(kind.__mro__) if Options in base.__bases__] or [kind]
+        _CACHE[kind] = tuple(option for base in stated for option in _options(base))
     return _CACHE[kind]
 
 

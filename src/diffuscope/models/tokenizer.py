@@ -7,6 +7,7 @@ of lowest rank in the table of merges becomes one piece, again and again.
 Ids: 0-255 bytes, 256-511 bytes that end a word, 512-49405 merges in order of rank, then start and end of text.
 """
 
+import copy
 import gzip
 import io
 import zlib
@@ -154,6 +155,13 @@ class Tokenizer:
         self.added_tokens: dict[str, tuple[int, ...]] = {each.word: each.ids for each in words}
         self._added = AddedWords(words)
         self._cache.clear()
+
+    def with_added_tokens(self, counts: Mapping[str, int]) -> "Tokenizer":
+        """Another tokenizer of the same vocabulary, with these added tokens; see ``set_added_tokens``."""
+        other = copy.copy(self)
+        other._cache, other._cached = {}, 0
+        other.set_added_tokens(counts)
+        return other
 
     def encode(self, text: str | Sequence[str]) -> Tensor:
         """Ids of one text or several: start, tokens, end, padding; tokens that do not fit are dropped (see ``cut``).

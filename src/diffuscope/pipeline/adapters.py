@@ -81,6 +81,11 @@ class Adapters:
         """Name -> weight of each that is loaded, in the order of their names; a copy."""
         return {name: self._loaded[name].weight for name in sorted(self._loaded)}
 
+    @property
+    def active(self) -> Loras:
+        """Those that are set for every call, at another weight than 0."""
+        return _active(self._loaded.values())
+
     def load(
         self,
         path: str | PathLike[str],
@@ -193,7 +198,7 @@ class Adapters:
             parts: which networks; None is all that LoRAs change.
             run: within a use of the same run nothing waits, whichever thread it is in.
         """
-        loras = _active(self._loaded.values()) if loras is None else loras
+        loras = self.active if loras is None else loras
         with ExitStack() as stack:
             for part in self._parts() if parts is None else parts:
                 stack.enter_context(merged(self.networks[part]).using(self.networks[part], part, loras, run))
@@ -229,7 +234,7 @@ class Adapters:
     def rest(self, parts: Iterable[str]) -> None:
         """Give networks that nobody uses the LoRAs that are set for every call."""
         for part in parts:
-            merged(self.networks[part]).rest(self.networks[part], part, _active(self._loaded.values()))
+            merged(self.networks[part]).rest(self.networks[part], part, self.active)
 
     @contextmanager
     def as_in_receipt(self, entries: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[None]:

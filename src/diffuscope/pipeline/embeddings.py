@@ -34,6 +34,11 @@ class Embeddings:
         self.towers = towers
         self._loaded: dict[str, TextualInversion] = {}
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Word -> how many tokens it takes, of each that is loaded."""
+        return {word: loaded.length for word, loaded in self._loaded.items()}
+
     def load(
         self, path: str | PathLike[str], word: str | None = None, *, allow_pickle: bool = False
     ) -> EmbeddingReport:

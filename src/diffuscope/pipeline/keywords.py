@@ -17,6 +17,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Owner = TypeVar("Owner")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 
 
 NONE: Mapping[str, str] = {}
@@ -52,6 +55,23 @@ def method_takes(
             return method(self, _built(kind, args, kwargs))
 
         _describe(call, method, kind, inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD))
+        return call
+
+    return decorate
+
+
+def takes_after(
+    kind: Callable[P, T],
+) -> Callable[[Callable[[A, B, C, T], R]], Callable[Concatenate[A, B, C, P], R]]:
+    """The same for a function that takes three other arguments first, by their positions."""
+
+    def decorate(function: Callable[[A, B, C, T], R]) -> Callable[Concatenate[A, B, C, P], R]:
+        def call(first: A, second: B, third: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            _check_names(kind, function.__qualname__, kwargs, NONE)
+            return function(first, second, third, _built(kind, args, kwargs))
+
+        before = [*inspect.signature(function).parameters.values()][:3]
+        _describe(call, function, kind, *(each.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for each in before))
         return call
 
     return decorate

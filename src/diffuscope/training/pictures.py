@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from PIL import Image
@@ -34,35 +35,41 @@ class Pictures:
         return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in self.skipped.items())])
 
 
-def read_pictures(folder: str | Path, size: int, *, smallest: int | None = None) -> Pictures:
-    """Every PNG, JPEG and WebP in a folder and those below, cut to a square around the middle.
+def read_pictures(
+    folder: str | PathLike[str], size: int, *, smallest: int | None = None, caption: str | None = None
+) -> Pictures:
+    """Every PNG, JPEG and WebP in a folder and those below, or one such file, cut to a square around the middle.
 
     The caption of ``a.png`` is the text of ``a.txt`` beside it, or its entry in the folder's ``metadata.jsonl``. A
     picture without a caption, with an empty one, that cannot be read, or that is tiny, is skipped.
 
     Args:
-        folder: of the pictures.
+        folder: of the pictures, or one picture.
         size: height and width of the result.
         smallest: shorter side, in pixels, from which a picture is used; half of ``size`` by default.
+        caption: of pictures that have none. One that is empty is still a mistake.
 
     Raises:
-        InputError: no folder, or nothing in it can be used.
+        InputError: nothing is there, or nothing in it can be used.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError("folder", str(folder), "a folder of pictures")
+    is_file = folder.is_file() and folder.suffix.lower() in SUFFIXES
+    if not is_file and not folder.is_dir():
+        raise InputError("folder", str(folder), f"a folder of pictures, or one picture ({', '.join(SUFFIXES)})")
+    paths = [folder] if is_file else [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    folder = folder.parent if is_file else folder
     least = size // 2 if smallest is None else smallest
     known = dict(_metadata(folder))
     images, captions, names, skipped = [], [], [], {}
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES):
+    for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
         try:
-            caption = _caption(path, known.get(name))
+            text = _caption(path, known.get(name, caption))
             images.append(_square(path, size, least))
         except (ImageError, ValueError) as error:
             skipped[name] = str(error)
             continue
-        captions.append(caption)
+        captions.append(text)
         names.append(name)
     if not images:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in [*skipped.items()][:3])

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diffuscope.config import Prediction
-from diffuscope.diffusion.prediction import training_target
 from diffuscope.diffusion.schedules import Schedule
-from diffuscope.errors import InputError
 from diffuscope.models.unet import UNet
+from diffuscope.training.denoising import DenoisingLoss, stratified
 from diffuscope.training.examples import Batch, Examples
 from diffuscope.training.loop import StepContext
 from diffuscope.training.text import Clip, retrieval
@@ -33,17 +31,6 @@ class DiffusionModel(nn.Module):
         super().__init__()
         self.clip = clip
         self.unet = unet
-
-
-def loss_weight(prediction: Prediction, sigma: Tensor, gamma: float) -> Tensor:
-    """Weight of the squared error of a prediction at noise level sigma.
-
-    In terms of x0 it is min(SNR, gamma) + 1 with SNR = 1 / sigma^2: Min-SNR (Hang et al. 2023, section 3.4) with one
-    added, so that pure noise has a weight too. An epsilon error is SNR times, a v error SNR + 1 times the error of x0.
-    """
-    snr = sigma.square().reciprocal()
-    errors = {"epsilon": snr, "v": snr + 1, "edm": snr + 1, "x0": torch.ones_like(snr)}
-    return (snr.clamp(max=gamma) + 1) / errors[prediction]
 
 
 class UNetTask:
@@ -75,11 +62,7 @@ class UNetTask:
         self.network: nn.Module = model
         self.model, self.examples, self.held_out, self.training = model, examples, held_out, training
         device = examples.latents.device
-        self.prediction = schedule.config.prediction
-        if self.prediction == "epsilon" and schedule.config.zero_snr:
-            hint = "Pure noise tells epsilon without the network, which would learn nothing there."
-            raise InputError("prediction", "epsilon", "'v' or 'x0' with zero terminal SNR", hint)
-        self.sigmas = schedule.sigmas.to(device, torch.float32)
+        self.denoising = DenoisingLoss(schedule, device, training.min_snr_gamma)
         self.empty = empty.to(device)
         # CUDA graphs: launched from Python one by one, the kernels would leave the GPU half idle.
         self.predict = torch.compile(_predict, mode="reduce-overhead") if compiled else _predict
@@ -106,7 +89,7 @@ class UNetTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """The weighted error on held-out examples with fixed noise and times, and R@1 and R@5 of CLIP."""
         assert isinstance(network, DiffusionModel)
-        generator = torch.Generator(self.sigmas.device).manual_seed(0)
+        generator = torch.Generator(self.empty.device).manual_seed(0)
         errors = []
         for start in range(0, len(self.held_out), 256):
             part = self.held_out[start : start + 256]
@@ -117,24 +100,18 @@ class UNetTask:
 
     def _draws(self, count: int, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random times [count] as parts of the range, and noise [count,C,h,w]."""
-        # Stratified: one time in each of B equal parts of the range has less variance than B independent times.
-        # Shuffled, because the first rows lose their text.
-        parts = torch.randperm(count, device=generator.device, generator=generator)
-        parts = (parts + torch.rand(count, device=generator.device, generator=generator)) / count
+        parts = stratified(count, generator)  # shuffled, because the first rows lose their text
         return parts, torch.randn((count, *shape), device=generator.device, generator=generator)
 
     def _error(
         self, model: DiffusionModel, batch: Batch, parts: Tensor, noise: Tensor, dropped: int, *, fast: bool = True
     ) -> tuple[Tensor, Tensor]:
         x0, device = batch.latents, batch.latents.device
-        time = (parts * len(self.sigmas)).long().clamp(max=len(self.sigmas) - 1)
-        sigma = self.sigmas[time].view(-1, 1, 1, 1)
+        x, time, sigma = self.denoising.noised(x0, parts, noise)
         ids = torch.cat([self.empty.expand(dropped, -1), batch.ids[dropped:]])
-        x = (x0 + sigma * noise) / (sigma.square() + 1).sqrt()
         with torch.autocast(device.type, torch.bfloat16, enabled=x.is_cuda):
             output, pooled = (self.predict if fast else _predict)(model, x, time, ids)
-        error = (output.float() - training_target(self.prediction, x0, noise, sigma)).square().mean((1, 2, 3))
-        return error * loss_weight(self.prediction, sigma.flatten(), self.training.min_snr_gamma), pooled
+        return self.denoising.error(output, x0, noise, sigma), pooled
 
 
 def _predict(model: DiffusionModel, x: Tensor, time: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,10 @@ import torch
 from diffuscope.config import ScheduleConfig
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.models.text_encoder import TextEncoder
+from diffuscope.training.denoising import loss_weight
 from diffuscope.training.loop import StepContext
 from diffuscope.training.text import Clip
-from diffuscope.training.unet import DiffusionModel, UNetTask, UNetTraining, loss_weight
+from diffuscope.training.unet import DiffusionModel, UNetTask, UNetTraining
 from distilling import EMPTY, MODEL, examples, unet
 from refusals import refused
 
