@@ -22,6 +22,7 @@ SAMPLING = (
 PROMPT = "negative-prompt prompt-syntax clip-skip"
 IMAGES = "strength image mask denoising-start denoising-end original-size crops-coords-top-left target-size"
 OPENING = "device dtype family vae prediction zero-snr fast models-dir allow-pickle"
+TRAINING = "batch-size seed size min-snr-gamma max-grad-norm gradient-checkpointing overwrite"
 FLAGS = {
     "generate": f"{PROMPT} count batch-size {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
     "out overwrite preview film no-metadata quiet",
@@ -38,6 +39,11 @@ FLAGS = {
     "train": "corpus teacher out vae initial seconds stop-after scenes device",
     "train digits": "out seconds steps device",
     "train fashion": "out folder seconds steps device",
+    "train word": f"out quiet word like vectors style steps lr {TRAINING} model {OPENING}",
+    "train lora": "out quiet caption prior prior-count prior-weight rank alpha targets text-encoder dialect steps lr "
+    f"{TRAINING} model {OPENING}",
+    "train imagic": "out quiet prompt rank targets embedding-steps embedding-lr steps lr sheet "
+    f"{TRAINING} model {OPENING}",
     "eval": "towers count out sheet corpus teacher model classifier device dtype",
     "eval sheet": "model out device dtype",
     "eval preset": "count calls guidance-scale sampler out corpus teacher model classifier device dtype",

@@ -67,7 +67,7 @@ def takes_after(
 
     def decorate(function: Callable[[A, B, C, T], R]) -> Callable[Concatenate[A, B, C, P], R]:
         def call(first: A, second: B, third: C, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            _check_names(kind, function.__qualname__, kwargs, NONE)
+            check_names(kind, function.__qualname__, kwargs, NONE)
             return function(first, second, third, _built(kind, args, kwargs))
 
         before = [*inspect.signature(function).parameters.values()][:3]

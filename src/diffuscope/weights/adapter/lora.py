@@ -26,6 +26,9 @@ from diffuscope.weights.store import files, headers
 from diffuscope.weights.store.headers import Header
 from diffuscope.weights.store.stores import open_store
 
+IMAGIC = "imagic."
+"""Beginning of the names of an Imagic's text states, which stand beside its LoRA."""
+
 Layer = tuple[str, str]
 """A network's part and the name of its parameter."""
 Keys = dict[Role, str]
@@ -133,6 +136,8 @@ def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], st
     layouts = Counter[str]()
     unused = []
     for name in header.tensors:
+        if name.startswith(IMAGIC):
+            continue
         key = parse(name)
         if key is None:
             unused.append(name)

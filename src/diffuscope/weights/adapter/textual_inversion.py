@@ -73,6 +73,18 @@ def read(
     return TextualInversion(path=path, word=word, vectors=vectors, sha256=files.sha256(path))
 
 
+def write(path: str | Path, word: str, vectors: Mapping[str, Tensor]) -> None:
+    """Write a word as other programs read it: one tensor of its name, or ``clip_l`` and ``clip_g`` for two encoders.
+
+    Args:
+        path: .safetensors; AUTOMATIC1111's web UI takes its stem as the word.
+        word: the name.
+        vectors: text encoder -> [K,D], in the order of the encoders.
+    """
+    names = (word,) if len(vectors) == 1 else PAIR
+    files.write(path, {name: value.float() for name, value in zip(names, vectors.values(), strict=True)})
+
+
 def _bundled(
     path: Path, shapes: Mapping[str, tuple[int, ...]], word: str | None
 ) -> tuple[str, dict[str, tuple[int, ...]]]:

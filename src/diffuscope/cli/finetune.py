@@ -1,0 +1,111 @@
+"""``diffuscope train word``, ``lora`` and ``imagic``: teach a model one thing."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from diffuscope.cli.flags import command
+from diffuscope.cli.terminal import say, tell
+from diffuscope.finetune.options import ImagicOptions, LoraOptions, RunOptions, WordOptions
+from diffuscope.model_source import ModelSource
+from diffuscope.schema import Group
+
+if TYPE_CHECKING:
+    from diffuscope.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Where the pictures are, and where the result goes."""
+
+    pictures: Annotated[str, Group("output")] = ""
+    """folder of the pictures, or one of them; a.txt beside a.png is its caption"""
+    out: Path = Path("out.safetensors")
+    """file to write; its folder with log and curves is out.run"""
+    quiet: bool = False
+    """no progress bar and no notes"""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures of the result."""
+
+    sheet: Annotated[Path | None, Group("Imagic")] = None
+    """also write a sheet of pictures from the given one (0) to the text (1)"""
+
+
+@command(positional="pictures")
+def word(files: Pictures, options: WordOptions, run: RunOptions, source: ModelSource) -> None:
+    """Textual inversion: teach the model a new word from pictures of one thing or style.
+
+    For example: `diffuscope train word pictures/ --word "<fox>" --like fox -o fox.safetensors`, and then
+    `diffuscope generate "a <fox> on a blue background" --embedding fox.safetensors`.
+    """
+    from diffuscope.finetune import train_word
+
+    with _shown(files.quiet) as (told, on_step):
+        report = train_word(
+            _opened(source), files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step
+        )
+    say(str(report))
+
+
+@command(positional="pictures")
+def lora(files: Pictures, options: LoraOptions, run: RunOptions, source: ModelSource) -> None:
+    """Train a LoRA on your pictures, and keep the rest of the model as it is by pictures of a prior.
+
+    For example: `diffuscope train lora pictures/ --caption "a zeb fox" --prior "a fox" -o zeb.safetensors`, and then
+    `diffuscope generate "a zeb fox <lora:zeb>" --lora-dir .`.
+    """
+    from diffuscope.finetune import train_lora
+
+    with _shown(files.quiet) as (told, on_step):
+        report = train_lora(
+            _opened(source), files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step
+        )
+    say(str(report))
+
+
+@command(positional="pictures")
+def imagic(files: Pictures, options: ImagicOptions, run: RunOptions, source: ModelSource, sheet: Sheet) -> None:
+    """Imagic: edit one picture by a text of what it should become.
+
+    For example: `diffuscope train imagic fox.png --prompt "a fox with a hat" -o hat.safetensors --sheet hat.png`.
+    """
+    from diffuscope.finetune import load_imagic, train_imagic
+    from diffuscope.images import write_png
+    from diffuscope.output import check_output
+
+    if sheet.sheet is not None:
+        check_output(sheet.sheet, "sheet")
+    pipe = _opened(source)
+    with _shown(files.quiet) as (told, on_step):
+        report = train_imagic(pipe, files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step)
+    say(str(report))
+    if sheet.sheet is not None:
+        write_png(sheet.sheet, load_imagic(pipe, files.out).sheet(seed=run.seed))
+        say(f"{sheet.sheet}")
+
+
+def _opened(source: ModelSource) -> "Pipeline":
+    from diffuscope.pipeline import open_model
+
+    return open_model(source)
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int, float], None]]]:
+    """Where notes and progress go: to the terminal, or nowhere."""
+    from tqdm import tqdm
+
+    with tqdm(unit="step", file=sys.stderr, disable=quiet, leave=False) as bar:
+
+        def on_step(step: int, steps: int, loss: float) -> None:
+            bar.total = steps
+            bar.set_postfix({"loss": f"{loss:.4g}"}, refresh=False)
+            bar.update(step - bar.n)
+
+        yield (lambda _: None) if quiet else tell, on_step

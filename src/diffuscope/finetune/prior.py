@@ -1,0 +1,60 @@
+"""Pictures that the model makes of a class, so that training keeps them as they are (Ruiz et al. 2023, section 3.2).
+
+They stay latents, and are kept in a file whose name is the hash of all that they depend on: model, texts, count, seed.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffuscope.errors import WeightsError
+from diffuscope.finetune.options import LoraTraining
+from diffuscope.pipeline import Pipeline
+from diffuscope.weights.store import files
+
+AT_ONCE = 8
+
+
+def prior_latents(pipe: Pipeline, training: LoraTraining, size: int, folder: Path) -> tuple[Tensor, list[str]]:
+    """[N,C,h,w] float32 latents of pictures of ``training.prior``, on the model's device, and the text of each.
+
+    Args:
+        pipe: makes them, at its preset.
+        training: texts, count and seed.
+        size: their side in pixels.
+        folder: where the file is kept.
+    """
+    count = training.prior_count if training.prior else 0
+    texts = [training.prior[i % len(training.prior)] for i in range(count)]
+    if not texts:
+        return torch.zeros(0, device=pipe.device), []
+    path = folder / f"prior-{_key(pipe, texts, training.seed, size)}.safetensors"
+    if path.is_file():
+        latents = files.read(path).get("latents", torch.zeros(0))
+        if len(latents) != count or not latents.isfinite().all():
+            raise WeightsError(f"{path} does not hold {count} pictures of the class; remove the file")
+        training.tell(f"{count} pictures of the class are in {path}")
+        return latents.to(pipe.device), texts
+    training.tell(f"making {count} pictures of the class")
+    latents = torch.cat(
+        [_made(pipe, texts, slice(i, i + AT_ONCE), training.seed, size) for i in range(0, count, AT_ONCE)]
+    )
+    files.write(path, {"latents": latents}, {"texts": json.dumps(texts)})
+    return latents.to(pipe.device), texts
+
+
+def _made(pipe: Pipeline, texts: Sequence[str], rows: slice, seed: int, size: int) -> Tensor:
+    own = list(texts[rows])
+    seeds = [seed + rows.start + i for i in range(len(own))]
+    return pipe(own, seed=seeds, height=size, width=size, output_type="latent").latents.float()
+
+
+def _key(pipe: Pipeline, texts: Sequence[str], seed: int, size: int) -> str:
+    loras = [(each.name, each.weight, each.lora.sha256) for each in pipe.adapters.active]
+    about = [pipe.weights, loras, asdict(pipe.config.preset), list(texts), seed, size]
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=list).encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""A LoRA of one's own pictures: what is trained, pictures of the class that are made once, and mistakes."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from diffuscope.errors import TrainingError, WeightsError
+from diffuscope.finetune import train_lora
+from diffuscope.finetune.networks import Factors, is_target, shared_copy, updated
+from diffuscope.finetune.options import LoraTraining
+from diffuscope.pipeline import Pipeline
+from diffuscope.weights.store import files
+from refusals import refused
+
+SHORT = {"caption": "a zeb ball", "steps": 8, "lr": 0.01, "rank": 2}
+
+
+@pytest.fixture
+def pipe(tiny: Pipeline) -> Pipeline:
+    return Pipeline(copy.deepcopy(tiny.components))
+
+
+def test_it_learns_and_the_pipeline_stays_as_it_is(tiny, pipe, pictures, tmp_path):
+    before = {name: value.clone() for name, value in pipe.unet.state_dict().items()}
+    report = train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT)
+    assert report.error_after < report.error_before
+    assert all(torch.equal(before[name], value) for name, value in pipe.unet.state_dict().items())
+    assert before.keys() == pipe.unet.state_dict().keys()
+    loaded = pipe.load_lora(report.path)
+    assert (loaded.matched, loaded.unmatched, loaded.layout) == (report.layers, (), "kohya")
+    assert [*loaded.parts] == ["unet"]
+
+
+def test_the_text_encoder_learns_where_it_is_asked(pipe, pictures, tmp_path):
+    train_lora(pipe, pictures, tmp_path / "z.safetensors", **SHORT, text_encoder=True, dialect="diffusers")
+    loaded = pipe.load_lora(tmp_path / "z.safetensors")
+    assert loaded.layout == "PEFT"
+    assert loaded.parts["text_encoder"] == 12  # four of attention and two of the MLP, in two layers
+
+
+def test_pictures_of_the_class_are_made_once_and_named_by_what_they_depend_on(pipe, pictures, tmp_path):
+    prior = SHORT | {"prior": ("a ball", "a cup"), "prior_count": 3, "steps": 2}
+    told = []
+    train_lora(pipe, pictures, tmp_path / "one.safetensors", **prior, tell=told.append)
+    (path,) = tmp_path.glob("prior-*.safetensors")
+    made = files.read(path)["latents"]
+    seeds = pipe(["a ball", "a cup", "a ball"], seed=[0, 1, 2], output_type="latent")
+    assert torch.equal(made, seeds.latents)
+    train_lora(pipe, pictures, tmp_path / "two.safetensors", **prior | {"rank": 3}, tell=told.append)
+    assert [line for line in told if "of the class" in line] == [
+        "making 3 pictures of the class",
+        f"3 pictures of the class are in {path}",
+    ]
+    train_lora(pipe, pictures, tmp_path / "three.safetensors", **prior | {"prior_count": 2})
+    assert len([*tmp_path.glob("prior-*.safetensors")]) == 2
+    files.write(path, {"latents": made[:1]})
+    with pytest.raises(WeightsError, match="3 pictures"):
+        train_lora(pipe, pictures, tmp_path / "four.safetensors", **prior)
+
+
+def test_a_rate_that_explodes_ends_the_training(pipe, pictures, tmp_path):
+    with pytest.raises(TrainingError, match="lower lr than 1000"):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT | {"lr": 1000.0, "steps": 40})
+    assert not (tmp_path / "zeb.safetensors").exists()
+
+
+def test_numbers_that_are_not_finite_are_left_out_and_end_a_training_of_nothing_else(pipe, pictures, tmp_path):
+    pipe.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite in the last 8 steps"):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT)
+    assert '"skipped": 8.0' in (tmp_path / "zeb.run" / "log.jsonl").read_text()
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(pipe, pictures, tmp_path):
+    (tmp_path / "zeb.run").mkdir()
+    files.write(tmp_path / "zeb.run" / "checkpoint.safetensors", {"network.weight": torch.zeros(2)})
+    with pytest.raises(WeightsError, match="no checkpoint of this run"):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT)
+
+
+def test_captions_are_needed_and_what_has_none_is_listed(pipe, pictures, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes((pictures / name).read_bytes())
+    with refused("folder") as caught:
+        train_lora(pipe, tmp_path, tmp_path / "zeb.safetensors", **SHORT | {"caption": None})
+    assert "a.png: no caption" in caught.value.got
+    (tmp_path / "a.txt").write_text("a zeb ball")
+    (tmp_path / "b.txt").write_text(" ")
+    told = []
+    train_lora(pipe, tmp_path, tmp_path / "zeb.safetensors", **SHORT | {"steps": 2}, tell=told.append)
+    assert told[0].splitlines() == ["1 pictures, 1 skipped", "  b.png: an empty caption"]
+    with refused("folder"):
+        train_lora(pipe, tmp_path / "nothing", tmp_path / "zeb.safetensors", **SHORT, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("rank", 0), ("lr", float("nan")), ("targets", "everything"), ("size", 33), ("batch_size", 0)]
+)
+def test_impossible_options_are_refused(pipe, pictures, tmp_path, option, value):
+    with refused(option):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT | {option: value})
+
+
+def test_other_mistakes_of_a_call_are_refused(pipe, pictures, tmp_path):
+    with refused("batch_size", 1):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT, batch_size=1, prior=("a ball",))
+    with refused("out"):
+        train_lora(pipe, pictures, tmp_path / "zeb.pt", **SHORT)
+    with pytest.raises(TypeError, match="Did you mean 'rank'"):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT, rnk=3)
+
+
+def test_each_choice_of_layers_has_more_of_them(tiny: Pipeline):
+    chosen = [
+        {name for name, module in tiny.unet.named_modules() if is_target(name, targets, tiny.unet)}
+        for targets in ("cross-attention", "attention", "transformer", "all")
+    ]
+    assert all(few < many for few, many in pairwise(chosen))
+    assert all(name.rpartition(".")[0].endswith("cross_attn") for name in chosen[0])
+    assert not any(name in chosen[3] for name in ("conv_in", "conv_out", "time_embed.linear_1"))
+
+
+def test_a_copy_shares_every_tensor_and_no_module(tiny: Pipeline):
+    twin = shared_copy(tiny.unet)
+    for (name, one), (other_name, other) in zip(tiny.unet.named_modules(), twin.named_modules(), strict=True):
+        assert name == other_name
+        assert one is not other
+    assert all(a is b for a, b in zip(tiny.unet.parameters(), twin.parameters(), strict=True))
+
+
+def test_updates_start_without_effect(tiny: Pipeline):
+    factors = Factors(tiny.unet, 4, "all", torch.Generator().manual_seed(0))
+    x, context = torch.randn(1, 4, 8, 8), torch.randn(1, 7, 32)
+    with torch.no_grad():
+        assert torch.equal(updated(tiny.unet, factors)(x, 3.0, context), tiny.unet(x, 3.0, context))
+    assert isinstance(factors.up, nn.ParameterDict)
+
+
+def test_options_are_stated_once() -> None:
+    names = list(LoraTraining(caption="a").to_dict())
+    assert len(names) == len({*names})
+    assert {"rank", "batch_size", "overwrite"} <= {*names}
+    assert "tell" not in names
