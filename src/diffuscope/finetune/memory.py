@@ -1,18 +1,19 @@
 """The memory that a training needs beside the model, counted from shapes before its first step."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffuscope.config import UNetConfig
-from diffuscope.finetune.networks import Factors, updated
+from diffuscope.finetune.networks import CHECKPOINTED, Factors, shared_copy, updated
 from diffuscope.finetune.options import RunOptions, Targets
 from diffuscope.lens.gradient_memory import saved_tensors
 from diffuscope.lens.shapes import call_with_zeros
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
+from diffuscope.types import Tap
 
 COPIES = 5
 """Of what is trained: weights, gradients, two buffers of AdamW, and the average; all float32."""
@@ -43,8 +44,30 @@ def activations(pipe: Pipeline, size: int, options: RunOptions, rank: int = 0, t
 def _kept(
     config: UNetConfig, device: str, rows: int, side: int, checkpointed: bool, rank: int, targets: Targets
 ) -> int:
-    with FakeTensorMode(), torch.device(device), torch.enable_grad(), saved_tensors() as kept:
+    blocks: list[int] = []
+    with FakeTensorMode(), torch.device(device), torch.enable_grad():
         unet = UNet(config).requires_grad_(False)
         factors = Factors(unet, rank, targets, torch.Generator()) if rank else None
-        call_with_zeros(updated(unet, factors, checkpointed=checkpointed), rows, (side, side))
-    return sum(kept.values())
+        with saved_tensors() as kept:
+            call_with_zeros(updated(unet, factors, checkpointed=checkpointed), rows, (side, side))
+        if checkpointed:  # one block at a time is computed again
+            call_with_zeros(shared_copy(updated(unet, factors), partial(_measured, blocks)), rows, (side, side))
+    return sum(kept.values()) + max(blocks, default=0)
+
+
+def _measured(blocks: list[int], _: str, module: nn.Module) -> nn.Module | None:
+    return _Measured(module, blocks) if isinstance(module, CHECKPOINTED) else None
+
+
+class _Measured(nn.Module):
+    """A block that adds to a list what it keeps."""
+
+    def __init__(self, block: nn.Module, blocks: list[int]) -> None:
+        super().__init__()
+        self.block, self.blocks = block, blocks
+
+    def forward(self, x: Tensor, other: Tensor, tap: Tap | None = None) -> Tensor:
+        with saved_tensors() as kept:
+            output: Tensor = self.block(x, other, tap)
+        self.blocks.append(sum(kept.values()))
+        return output

@@ -21,6 +21,9 @@ from diffuscope.types import Tap
 N = TypeVar("N", bound=nn.Module)
 
 ATTENTION = ("query", "key", "value", "out")
+CHECKPOINTED = (ResidualBlock, Transformer)
+"""Blocks whose activations may be computed again."""
+
 CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv")
 
 
@@ -139,7 +142,7 @@ def updated(network: N, factors: Factors | None, scale: float = 1.0, *, checkpoi
         return _Updated(module, *factors.pair(name), scale) if factors is not None and name in layers else None
 
     def with_checkpoint(_: str, module: nn.Module) -> nn.Module | None:
-        return _Checkpointed(module) if isinstance(module, ResidualBlock | Transformer) else None
+        return _Checkpointed(module) if isinstance(module, CHECKPOINTED) else None
 
     twin = shared_copy(network, with_update)
     return shared_copy(twin, with_checkpoint) if checkpointed and isinstance(network, UNet) else twin

@@ -63,7 +63,7 @@ class WordOptions(Options):
     """tokens of the new word: more hold more, and leave less room in a prompt"""
     style: bool = False
     """the word stands for a style and not for a thing"""
-    steps: Count = 300
+    steps: Count = 120
     """updates of the vectors"""
     lr: Rate = 0.03
     """learning rate of AdamW"""
@@ -84,7 +84,7 @@ class LoraOptions(Options):
     """caption of pictures that have none, such as "a zeb fox", with a rare word for the thing"""
     prior: tuple[str, ...] = ()
     """texts of pictures that the model makes first, and which must not change, such as "a fox" """
-    prior_count: Count = 32
+    prior_count: Count = 16
     """how many such pictures, of all texts together"""
     prior_weight: Annotated[float, Ge(0)] = 1.0
     """of their loss; half of a step's pictures are of them"""
@@ -98,7 +98,7 @@ class LoraOptions(Options):
     """train the text encoders too"""
     dialect: Literal["kohya", "diffusers"] = "kohya"
     """names in the file; most programs read both"""
-    steps: Count = 300
+    steps: Count = 120
     """updates of the LoRA"""
     lr: Rate = 1e-3
     """learning rate of AdamW"""
@@ -114,11 +114,11 @@ class ImagicOptions(Options):
     """of the LoRA"""
     targets: Targets = "all"
     """layers of the U-Net that the LoRA changes"""
-    embedding_steps: Count = 150
+    embedding_steps: Count = 60
     """first stage: updates of the text states"""
     embedding_lr: Rate = 0.01
     """first stage: learning rate of AdamW"""
-    steps: Count = 200
+    steps: Count = 80
     """second stage: updates of the LoRA"""
     lr: Rate = 1e-3
     """second stage: learning rate of AdamW"""

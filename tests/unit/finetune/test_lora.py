@@ -9,8 +9,12 @@ from torch import nn
 
 from diffuscope.errors import TrainingError, WeightsError
 from diffuscope.finetune import train_lora
+from diffuscope.finetune.lora import LoraTask
+from diffuscope.finetune.memory import activations
 from diffuscope.finetune.networks import Factors, is_target, shared_copy, updated
 from diffuscope.finetune.options import LoraTraining
+from diffuscope.lens.gradient_memory import saved_tensors
+from diffuscope.lens.shapes import call_with_zeros
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.store import files
 from refusals import refused
@@ -144,3 +148,16 @@ def test_options_are_stated_once() -> None:
     assert len(names) == len({*names})
     assert {"rank", "batch_size", "overwrite"} <= {*names}
     assert "tell" not in names
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_is_counted_as_it_is_kept(tiny: Pipeline, checkpointing: bool) -> None:
+    """A real forward pass keeps what was counted from shapes; with checkpoints one block comes back at a time."""
+    options = LoraTraining(caption="a", rank=2, batch_size=2, targets="all", gradient_checkpointing=checkpointing)
+    task = LoraTask(tiny, torch.zeros(2, 4, 16, 16), ["a", "a"], 32, options)
+    with torch.enable_grad(), saved_tensors() as kept:
+        call_with_zeros(task.unet, 2, (16, 16))
+    counted, real = activations(tiny, 32, options, 2, "all"), sum(kept.values())
+    assert real < counted if checkpointing else real == counted
+    whole = activations(tiny, 32, LoraTraining(caption="a", batch_size=2), 2, "all")
+    assert counted <= whole
