@@ -31,7 +31,7 @@ FIRST = f"""import diffuscope as ds
 {CHOICE}  # or any Stable Diffusion 1.x model: a folder, a file, a hub id
 pipe = ds.load(MODEL)
 """
-ROWS = [*range(1, 48), 55, 57, *range(64, 68), 70]
+ROWS = [*range(1, 48), 55, 57, *range(64, 68), 69, 70]
 """Of the checklist, those that are shown; the others train whole models."""
 
 LONGEST = 20  # lines of a cell, of at most 88 columns: one idea; the whole loop is one
