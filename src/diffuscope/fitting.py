@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from diffuscope.config import MAX_PIXELS, REFINER_SIZES, ModelConfig, Preset
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.request import Request
+from diffuscope.request import Request, image_options
 
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 """From 0 to 10: what SDXL's refiner reads for the prompt and for the negative prompt."""
@@ -27,8 +27,9 @@ def check(config: ModelConfig, request: Request) -> None:
     if request.image_guidance_scale is not None and not config.edits:
         got = request.image_guidance_scale
         raise InputError("image_guidance_scale", got, f"None, since {config.name!r} does not edit images")
-    if request.strength != Request.strength and config.edits:
-        raise InputError("strength", request.strength, "no strength", "image_guidance_scale keeps more of the image")
+    for name in image_options() if config.edits else ():
+        if (value := getattr(request, name)) != getattr(Request, name):
+            raise InputError(name, value, f"no {name}", "image_guidance_scale keeps more of the image")
     for name in SIZE_OPTIONS if not config.sizes else ():
         if (value := getattr(request, name)) is not None:
             raise InputError(name, value, "None, since only SDXL has size conditioning")

@@ -12,7 +12,7 @@ from annotated_types import Ge, Interval, MaxLen, MinLen
 
 from diffuscope.config import LARGEST, FinalSigma, Spacing
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.schema import Group, Options
+from diffuscope.schema import Group, Options, options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -285,3 +285,8 @@ class Request(Options):
         if not isinstance(changes.get("sigmas"), str | None):  # a list, whose length is the number of steps
             changes = {"num_inference_steps": None} | changes
         return replace(self, **(changes | {"branch": Branch(step, first, x)}))
+
+
+def image_options() -> list[str]:
+    """The names of the options that an image needs."""
+    return [option.name for option in options(Request) if option.group == "image input"]

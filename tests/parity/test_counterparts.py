@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import diffuscope as ds
-from diffuscope.pipeline import Pipeline, counterparts
+from diffuscope import counterparts
+from diffuscope.pipeline import Pipeline
 from diffuscope.weights.layout.diffusers_folder import PIPELINES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_:DeprecationWarning")  # their own

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffuscope.cli.flags import flag_of
 from diffuscope.errors import DiffuscopeError, ImageError
+from diffuscope.request import image_options
 
 if TYPE_CHECKING:
     from diffuscope.metadata import Settings
@@ -58,15 +59,12 @@ def command(options: dict[str, Any]) -> str:
     prompt = options.get("prompt", "")
     words = ["diffuscope", "generate", shlex.quote(f" {prompt}" if prompt.startswith("-") else prompt)]
     for name, value in options.items():
-        if name in {"prompt", "strength"} or value in (None, "", {}):
+        if name == "prompt" or value in (None, "", {}):
             continue
-        if isinstance(value, dict):
-            words += [_flag(f"{name}.{key}", part) for key, part in value.items()]
-        else:
-            words += [f"--models-dir {FOLDER}"] if name == "model" else []
-            words.append(_flag(name, value))
-    if "strength" in options:
-        words += ["--image IMAGE", _flag("strength", options["strength"])]
+        words += [] if name != "model" else [f"--models-dir {FOLDER}"]
+        words += ["--image IMAGE"] if name in image_options() else []
+        values = {f"{name}.{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+        words += [_flag(argument, each) for argument, each in values.items()]
     return " ".join(words)
 
 

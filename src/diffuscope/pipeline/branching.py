@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffuscope import counterparts
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.pipeline import counterparts
+from diffuscope.keywords import check_names
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.inputs import Call
-from diffuscope.pipeline.keywords import check_names
 from diffuscope.request import WHOLE_RUN, Branch, Latents, Request
 from diffuscope.types import Levels, Step
 

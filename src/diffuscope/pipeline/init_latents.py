@@ -33,6 +33,8 @@ class InitImages:
     """RGB, of the plan's size."""
     masks: tuple[Image.Image, ...] | None = None
     """Black and white, of the plan's size: 255 in the masked area, 0 elsewhere."""
+    from_noise: bool = False
+    """Whether the masked area starts from noise alone."""
     latents: Tensor | None = None
     """[N,C,h,w] in the place of images; with ``denoising_start`` those of a base model, still noisy."""
     noise: Tensor | None = None
@@ -85,6 +87,7 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
     return InitImages(
         images=fitted,
         masks=plan.per_image([_mask(mask, image.size, (width, height), factor) for mask, image in pairs]),
+        from_noise=call.fills_from_noise,
     )
 
 
@@ -123,10 +126,9 @@ def init_latents(
         return torch.cat([codec.encode(vae, pixels[some], drawn[some], tap, notes, engine) for some in plan.batches])
 
     pixels = to_pixels(init.images)
-    from_noise = init.masks is not None and plan.request.strength == 1.0
-    clean = None if from_noise and components.config.inpaints else encoded(pixels)
+    clean = None if init.from_noise and components.config.inpaints else encoded(pixels)
     start_noise = noise.draw(shape).to(device)
-    x = start_noise * scale if clean is None or from_noise else clean + start_noise * scale
+    x = start_noise * scale if clean is None or init.from_noise else clean + start_noise * scale
     if init.masks is None:
         return x, FromImage()
     mask = _mask_pixels(init.masks)

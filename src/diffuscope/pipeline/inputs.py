@@ -88,6 +88,11 @@ class Call(Inputs, Request):
         return Conditioning(given) if isinstance(given, Tensor) else given
 
     @property
+    def fills_from_noise(self) -> bool:
+        """Whether an image only gives what lies outside the masked area, which starts from noise alone."""
+        return self.mask_image is not None and self.strength == 1
+
+    @property
     def functions(self) -> tuple[Guidance, ...]:
         """``guidance`` as a tuple."""
         if callable(self.guidance) or not isinstance(self.guidance, Sequence):

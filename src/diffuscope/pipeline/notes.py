@@ -10,7 +10,7 @@ from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan
 from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.positions import untrained_words
-from diffuscope.request import Request
+from diffuscope.request import Request, image_options
 
 NEAR = 1.5
 """The largest ratio of a side to the preset's without a note; the smallest is 1 / NEAR^2."""
@@ -85,5 +85,6 @@ def _unused(call: Call, plan: Plan) -> Iterator[str]:
     if any(text.strip() for text in plan.negative_prompts) and not plan.guided:
         scale = plan.preset.guidance_scale
         yield f"negative_prompt is not read: at guidance_scale {scale:g} guidance is off"
-    if call.image is None and call.strength != Request.strength:
-        yield f"strength {call.strength:g} is not read: it needs an image"
+    for name in image_options() if call.image is None else ():
+        if (value := getattr(call, name)) != getattr(Request, name):
+            yield f"{name} {value:g} is not read: it needs an image"

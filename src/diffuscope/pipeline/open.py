@@ -4,15 +4,15 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-from diffuscope import library, loading, model_files
+from diffuscope import counterparts, library, loading, model_files
 from diffuscope.config import Prediction
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
+from diffuscope.keywords import takes
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource
 from diffuscope.models.vae import VAE
 from diffuscope.perf import ops
-from diffuscope.pipeline import counterparts, memory
-from diffuscope.pipeline.keywords import takes
+from diffuscope.pipeline import memory
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
 from diffuscope.weights.layout import diffusers_folder

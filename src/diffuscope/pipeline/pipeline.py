@@ -11,17 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope import fitting, loading
+from diffuscope import counterparts, fitting, loading
 from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import Sampler
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
 from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, open_image, to_pixels
+from diffuscope.keywords import forwarded, method_takes
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import branching, codec, counterparts, latent_range, memory, save, segment
+from diffuscope.pipeline import branching, codec, latent_range, memory, save, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import BUDGET, Answers
@@ -30,7 +31,6 @@ from diffuscope.pipeline.hashing import Hashing
 from diffuscope.pipeline.in_memory import in_memory
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
 from diffuscope.pipeline.inputs import Call, OutputType
-from diffuscope.pipeline.keywords import forwarded, method_takes
 from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.notes import notes_before, size_note
 from diffuscope.pipeline.plan import Plan, plan, texts_of, untagged

@@ -312,8 +312,7 @@ def _visited(
     levels: Levels, config: ModelConfig, call: Call, variance_preserving: bool
 ) -> tuple[Levels, tuple[float, ...]]:
     """The part of the schedule that the run visits, and the sigmas that the sampler plans with."""
-    starts_from_noise = call.mask_image is not None and call.strength == 1  # inpainting all of the masked area
-    if call.image is not None and call.denoising_start is None and not starts_from_noise and not config.edits:
+    if call.image is not None and call.denoising_start is None and not call.fills_from_noise and not config.edits:
         levels = img2img_levels(levels, call.strength)
     if call.denoising_start is not None:
         levels = slice_levels(

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import diffuscope as ds
-from diffuscope.pipeline import Pipeline, counterparts
+from diffuscope import counterparts
+from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
 from refusals import refused
 
