@@ -63,6 +63,7 @@ class Field:
             raise InputError("prediction", schedule.config.prediction, "'v'", "Distil a model of v-prediction.")
         self.schedule = schedule
         self.table = angle_of(schedule.sigmas).to(device, torch.float32)
+        self.compiled = compiled
         self.forward = torch.compile(_forward, mode="reduce-overhead", dynamic=False) if compiled else _forward
 
     def phis(self, steps: int) -> Tensor:

@@ -5,17 +5,19 @@ once, where progressive distillation pays them at every step. The student reads 
 scale, so one network makes one step or many: a flow map (Boffi et al. 2024) learned from its definition, by regression.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope.distill.objectives import sample, velocity_between
+from diffuscope.distill.rounding import Rounding, round_weights
 from diffuscope.distill.task import Field, encode_texts
 from diffuscope.errors import InputError
 from diffuscope.models.text_encoder import TextEncoder
@@ -84,7 +86,7 @@ def record(
     seed: int,
     seconds: float | None = None,
 ) -> Trajectories:
-    """Run the guided teacher for each text, or for as many as the seconds allow.
+    """Run the guided teacher for each text, or over and over, with other noise, for as long as the seconds allow.
 
     Args:
         recording: steps and guidance.
@@ -101,19 +103,23 @@ def record(
     nothing = encode(empty.to(ids.device)[None])
     states: list[Tensor] = []
     scales: list[Tensor] = []
+    used: list[Tensor] = []
     end = None if seconds is None else time.monotonic() + seconds
-    for part in ids.split(recording.chunk):
+    parts = ids.split(recording.chunk)
+    for part in parts if end is None else cycle(parts):
         texts = encode(part), nothing
         shape = (len(part), teacher.config.in_channels, recording.size, recording.size)
         noise = torch.randn(shape, device=ids.device, generator=generator)
         scale = _scales(recording, len(part), generator)
-        velocity = partial(field.guided, teacher, texts=texts, scale=scale.view(-1, 1, 1, 1), fast=False)
+        velocity = partial(
+            field.guided, teacher, texts=texts, scale=scale.view(-1, 1, 1, 1), fast=len(part) == recording.chunk
+        )
         states.append(torch.stack(sample(velocity, noise, phis), 1).half())
         scales.append(scale)
+        used.append(part.int())
         if end is not None and _now(ids.device) > end:
             break
-    joined = torch.cat(states)
-    return Trajectories(joined, torch.cat(scales), ids[: len(joined)].int())
+    return Trajectories(torch.cat(states), torch.cat(scales), torch.cat(used))
 
 
 def _scales(recording: Recording, count: int, generator: torch.Generator) -> Tensor:
@@ -132,6 +138,8 @@ class TrajectoryTask:
         trajectories: to learn from, and held-out ones.
         batch_size: rows of a step.
         steps: numbers of steps to learn, which divide the recorded ones -> share of the batch.
+        base: the tensors that the stored difference is taken from; None stores the student whole.
+        rounded_from: completed part of the run from which the student is trained with rounded weights.
     """
 
     adamw_prefixes: tuple[str, ...] = ("conv_in", "conv_out", "guidance_embed", "step_embed")
@@ -144,9 +152,14 @@ class TrajectoryTask:
         trajectories: tuple[Trajectories, Trajectories],
         batch_size: int = 512,
         steps: Mapping[int, float] = STEPS,
+        *,
+        base: Mapping[str, Tensor] | None = None,
+        rounded_from: float = 0.5,
     ) -> None:
         self.network: nn.Module = student
         self.student, self.field = student, field
+        self.base, self.rounded_from = base, rounded_from
+        self.rounding = None if base is None else Rounding(student, base, compiled=field.compiled)
         self.text_encoder = text_encoder.requires_grad_(False).eval()
         self.trajectories, self.held_out = trajectories
         recorded = self.trajectories.steps
@@ -159,6 +172,8 @@ class TrajectoryTask:
 
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error of the velocity that takes a state to a later one of its trajectory."""
+        if self.rounding is not None and context.progress >= self.rounded_from:
+            self.rounding.round()
         device, generator, count = self.phis.device, context.generator, len(self.rows)
         rows = torch.randint(len(self.trajectories), (count,), device=device, generator=generator)
         span = self.trajectories.steps // self.rows
@@ -176,10 +191,18 @@ class TrajectoryTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Mean squared distance, in latents, of the student's results from the teacher's for the same noise."""
         assert isinstance(network, UNet)
+        numbers = self._distances(network, "distance")
+        if self.base is not None:
+            stored = copy.deepcopy(network)
+            round_weights(stored, self.base)
+            numbers |= self._distances(stored, "stored")
+        return numbers
+
+    def _distances(self, network: UNet, name: str) -> dict[str, float]:
         states = self.held_out.states[:VALIDATED].float()
         text = encode_texts(self.text_encoder, self.held_out.ids[:VALIDATED])
         return {
-            f"distance.{n}": (self._run(network, states[:, 0], text, n) - states[:, -1]).square().mean().item()
+            f"{name}.{n}": (self._run(network, states[:, 0], text, n) - states[:, -1]).square().mean().item()
             for n in self.counts
         }
 

@@ -65,17 +65,17 @@ def record_trajectories(
     texts: tuple[Tensor, Tensor, Tensor],
     seconds: float | None = None,
 ) -> tuple[Trajectories, Trajectories]:
-    """Runs of the teacher to learn from, and held-out ones. Every process takes other texts and noise.
+    """Runs of the teacher to learn from, and held-out ones. Every process takes other noise, and texts of its own.
 
     Args:
         recipe: what to do.
         teacher: float32, on its device.
         text_encoder: of the model, on the same device.
-        texts: token ids [N,T] to train on, [M,T] held out, and [T] of the empty text.
+        texts: token ids [N,T] that this process trains on, [M,T] held out, and [T] of the empty text.
         seconds: None makes one trajectory for each text.
     """
     device = teacher.conv_in.weight.device
-    velocity = Field(Schedule(recipe.model.schedule), device)
+    velocity = Field(Schedule(recipe.model.schedule), device, compiled=recipe.compiled)
     learned, held_out, empty = (ids.to(device) for ids in texts)
     if device.type == "cuda":
         teacher = stages.to_device(copy.deepcopy(teacher).bfloat16(), device)
@@ -85,9 +85,8 @@ def record_trajectories(
         return encode_texts(text_encoder, ids)
 
     checked = replace(recipe.recording, random_scales=0.0)
-    own = learned[rank :: distributed.world_size()]
     return (
-        record(recipe.recording, velocity, teacher, encode, own, empty, seed=1 + rank, seconds=seconds),
+        record(recipe.recording, velocity, teacher, encode, learned, empty, seed=1 + rank, seconds=seconds),
         record(checked, velocity, teacher, encode, held_out[:VALIDATED], empty, seed=0),
     )
 
@@ -109,7 +108,8 @@ def train_turbo(
         folder: of the run.
     """
     velocity = Field(Schedule(recipe.model.schedule), teacher.conv_in.weight.device, compiled=recipe.compiled)
-    task = TrajectoryTask(student_of(teacher), text_encoder, velocity, trajectories, recipe.batch_size)
+    base = teacher.state_dict()
+    task = TrajectoryTask(student_of(teacher), text_encoder, velocity, trajectories, recipe.batch_size, base=base)
 
     def save(average: nn.Module) -> None:
         packing.write(folder / STUDENT, average.state_dict())

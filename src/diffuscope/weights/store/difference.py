@@ -1,7 +1,8 @@
 """A fine-tuned network as its difference from another: two bits a number, so a sixteenth of float32.
 
-A value of a large matrix is one of -1.5, -0.5, 0.5, 1.5 steps; the step is that of the best uniform quantiser of a
-Gaussian with four levels, 0.9957 standard deviations of its row (Max 1960, table II). Tensors that the base lacks are
+A value of a large matrix is one of -1.5, -0.5, 0.5, 1.5 steps. The step of a row begins as that of the best uniform
+quantiser of a Gaussian with four levels, 0.9957 standard deviations (Max 1960, table II); a few rounds of least squares
+fit it to the row, and find the step of a row that was rounded before. Tensors that the base lacks are
 stored as ``packing`` does, differences of small ones as float16.
 """
 
@@ -18,6 +19,7 @@ from diffuscope.weights.store import files, headers, packing
 FORMAT = "diffuscope difference 1"
 CODES, STEP = "::codes", "::step"  # no module's name has colons
 _STEP = 0.9957
+_ROUNDS = 3
 _SMALL = 4096
 
 
@@ -32,14 +34,23 @@ def pack(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> tuple[dic
     rest: dict[str, Tensor] = {}
     for name, value in tensors.items():
         difference = value.float() - base[name].float() if name in base else value
-        if name in base and value.ndim > 1 and value.numel() >= _SMALL:
-            step = difference.flatten(1).std(1) * _STEP
-            codes = (difference / _column(step.clamp(min=1e-12), value)).floor().clamp(-2, 1).add(2).to(torch.uint8)
-            coarse[name + CODES], coarse[name + STEP] = _squeezed(codes.flatten()), step.half()
+        if name in base and is_coarse(value):
+            codes, step = _coded(difference)
+            coarse[name + CODES], coarse[name + STEP] = _squeezed(codes.to(torch.uint8).flatten()), step
         else:
             rest[name] = difference
     packed, metadata = packing.pack(rest)
     return packed | coarse, metadata | {"format": FORMAT}
+
+
+def is_coarse(value: Tensor) -> bool:
+    """Whether the difference of a tensor of this shape is stored with two bits a number."""
+    return value.ndim > 1 and value.numel() >= _SMALL
+
+
+def rounded(difference: Tensor) -> Tensor:
+    """The difference, float32, as ``restore`` gives it back where ``is_coarse``."""
+    return _decoded(*_coded(difference))
 
 
 def is_difference(header: headers.Header) -> bool:
@@ -70,7 +81,25 @@ def _unpacked(coarse: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor
     if codes.dtype != torch.uint8 or codes.shape != (-(-prod(shape) // 4),) or step.shape != shape[:1]:
         raise WeightMismatchError(f"the difference of {name!r} does not fit its shape {list(shape)}; save it again")
     values = torch.stack([codes >> shift & 3 for shift in (0, 2, 4, 6)], 1).flatten()[: prod(shape)].view(shape)
-    return (values.float() - 1.5) * _column(step.float(), values)
+    return _decoded(values, step)
+
+
+def _coded(difference: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes 0 to 3 of all values, and the step of each row, float16."""
+    step = difference.flatten(1).std(1) * _STEP
+    for _ in range(_ROUNDS):
+        levels = _codes(difference, step).flatten(1) - 1.5
+        step = (levels * difference.flatten(1)).sum(1) / levels.square().sum(1)
+    step = step.half()
+    return _codes(difference, step.float()), step
+
+
+def _codes(difference: Tensor, step: Tensor) -> Tensor:
+    return (difference / _column(step.clamp(min=1e-12), difference)).floor().clamp(-2, 1).add(2)
+
+
+def _decoded(codes: Tensor, step: Tensor) -> Tensor:
+    return (codes.float() - 1.5) * _column(step.float(), codes)
 
 
 def _squeezed(codes: Tensor) -> Tensor:
