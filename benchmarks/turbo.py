@@ -16,6 +16,7 @@ With `--is-tiny` the networks are tiny and random, and there are 20 steps.
 
 import copy
 import json
+import random
 import re
 import sys
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ from diffuscope.weights.store import difference, documents, files, headers, pack
 PROMPTS, SEEDS = 125, 8  # for diversity
 SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+))?")
 DIFFERENCE = "difference.safetensors"
+FILES = {"student": STUDENT, "difference": DIFFERENCE}
 EMOJI_FOLDER = shipped_models()["emoji"]
 
 
@@ -107,6 +109,7 @@ def record(
     out: Path,
     seconds: float = 100.0,
     count: int = 0,
+    seed: int = 0,
     is_tiny: bool = False,
     device: str = "auto",
 ) -> None:
@@ -116,7 +119,8 @@ def record(
         scenes: folder that `scenes` wrote.
         out: folder of the run, created if it does not exist.
         seconds: of recording.
-        count: most trajectories; 0 is no limit.
+        count: most texts; 0 is no limit.
+        seed: of the texts' order and of the noise.
         is_tiny: tiny networks.
         device: auto, cpu, cuda.
     """
@@ -126,23 +130,29 @@ def record(
     with distributed.process_group(choose_device(device)) as place:
         recipe, teacher, text_encoder = networks(place, is_tiny=is_tiny)
         tokenizer = Tokenizer()
-        own = captions["train"][distributed.rank() :: distributed.world_size()]  # a part, so that encoding is short
+        random.Random(seed).shuffle(captions["train"])
+        own = captions["train"][distributed.rank() :: distributed.world_size()]
         parts = own[: count or None], captions["asked"][:256]
         texts = tokenizer.encode(parts[0]), tokenizer.encode(parts[1]), tokenizer.encode("")[0]
         kinds = zip(
-            ("learned", "held_out"), record_trajectories(recipe, teacher, text_encoder, texts, seconds), strict=True
+            ("learned", "held_out"),
+            record_trajectories(recipe, teacher, text_encoder, texts, seconds, seed),
+            strict=True,
         )
         tensors = {f"{kind}.{name}": value.cpu() for kind, part in kinds for name, value in vars(part).items()}
         files.write(out / f"trajectories-{distributed.rank()}.safetensors", tensors)
         print(f"{len(tensors['learned.ids'])} trajectories", flush=True)
 
 
-def train(*, out: Path, seconds: float = 320.0, is_tiny: bool = False, device: str = "auto") -> None:
+def train(
+    *, out: Path, seconds: float = 320.0, initial: Path | None = None, is_tiny: bool = False, device: str = "auto"
+) -> None:
     """Distil the recorded trajectories, and pack the student's difference from its teacher.
 
     Args:
         out: folder of the run, in which `record` left trajectories.
         seconds: of training.
+        initial: a student or its difference to go on from, trained rounded from the beginning.
         is_tiny: tiny networks, 20 steps.
         device: auto, cpu, cuda.
     """
@@ -156,7 +166,10 @@ def train(*, out: Path, seconds: float = 320.0, is_tiny: bool = False, device: s
             Trajectories(*(tensors[f"{kind}.{name}"].to(place) for name in ("states", "scales", "ids")))
             for kind in ("learned", "held_out")
         )
-        student = train_turbo(recipe, teacher, text_encoder, (learned, held_out), out)
+        begun = None if initial is None else stages.to_device(student_from(initial, teacher), place)
+        if begun is not None:
+            recipe = replace(recipe, rounded_from=0.0)
+        student = train_turbo(recipe, teacher, text_encoder, (learned, held_out), out, begun)
         if distributed.rank() == 0:
             difference.write(out / DIFFERENCE, student.state_dict(), teacher.state_dict())
 
@@ -184,13 +197,20 @@ def sample(
         teacher, text_encoder = shipped()
         text_encoder = text_encoder.to(place)
         for name in settings:
-            unet = teacher if name.startswith("teacher") else student_of(teacher)
-            if name.startswith("student"):
-                unet.load_state_dict(packing.read(out / STUDENT))
-            elif name.startswith("difference"):
-                metadata = headers.read_header(out / DIFFERENCE).metadata
-                unet.load_state_dict(difference.restore(files.read(out / DIFFERENCE), metadata, teacher.state_dict()))
+            kind = name.split("-")[0]
+            unet = teacher if kind == "teacher" else student_from(out / FILES[kind], teacher)
             write_latents(out, name, stages.to_device(unet, place), text_encoder, Tokenizer().encode(captions))
+
+
+def student_from(path: Path, teacher: UNet) -> UNet:
+    """A student, whole or stored as a difference from the teacher, where the teacher is."""
+    student, header = student_of(teacher), headers.read_header(path)
+    base = {name: value.cpu() for name, value in teacher.state_dict().items()}
+    is_whole = not difference.is_difference(header)
+    student.load_state_dict(
+        packing.read(path) if is_whole else difference.restore(files.read(path), header.metadata, base)
+    )
+    return student.requires_grad_(True)
 
 
 def fast() -> None:

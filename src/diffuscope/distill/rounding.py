@@ -37,7 +37,8 @@ class Rounding:
         self._is_rounded = True
         for name, weight in self._weights.items():
             self._exact[name].copy_(weight)
-            weight.copy_(self._rounding(weight.flatten(1), self._base[name].flatten(1)).view_as(weight))
+            # Plain matrices, whatever the layer: compiled once.
+            weight.copy_(self._rounding(self._exact[name].flatten(1), self._base[name].flatten(1)).view_as(weight))
 
     @torch.no_grad()
     def _restore(self, weight: Tensor, exact: Tensor) -> None:

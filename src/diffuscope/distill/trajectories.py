@@ -27,7 +27,7 @@ from diffuscope.training.loop import StepContext
 VALIDATED = 256
 """Held-out trajectories that are validated on."""
 
-STEPS: Mapping[int, float] = {1: 0.15, 2: 0.2, 3: 0.05, 4: 0.3, 6: 0.05, 8: 0.1, 12: 0.1, 24: 0.05}
+STEPS: Mapping[int, float] = {1: 0.2, 2: 0.25, 3: 0.05, 4: 0.3, 6: 0.04, 8: 0.08, 12: 0.06, 24: 0.02}
 """Numbers of steps that a student learns -> its share of the batch."""
 
 

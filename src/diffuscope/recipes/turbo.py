@@ -35,6 +35,8 @@ class TurboRecipe:
     recording: Recording = field(default_factory=Recording)
     batch_size: int = 512
     compiled: bool = False
+    rounded_from: float = 0.5
+    """Completed part of the run from which the student is trained as its file will store it."""
     loop: LoopConfig
 
 
@@ -64,6 +66,7 @@ def record_trajectories(
     text_encoder: TextEncoder,
     texts: tuple[Tensor, Tensor, Tensor],
     seconds: float | None = None,
+    seed: int = 0,
 ) -> tuple[Trajectories, Trajectories]:
     """Runs of the teacher to learn from, and held-out ones. Every process takes other noise, and texts of its own.
 
@@ -73,6 +76,7 @@ def record_trajectories(
         text_encoder: of the model, on the same device.
         texts: token ids [N,T] that this process trains on, [M,T] held out, and [T] of the empty text.
         seconds: None makes one trajectory for each text.
+        seed: of the noise to learn from; that of the held-out runs stays.
     """
     device = teacher.conv_in.weight.device
     velocity = Field(Schedule(recipe.model.schedule), device, compiled=recipe.compiled)
@@ -86,7 +90,9 @@ def record_trajectories(
 
     checked = replace(recipe.recording, random_scales=0.0)
     return (
-        record(recipe.recording, velocity, teacher, encode, learned, empty, seed=1 + rank, seconds=seconds),
+        record(
+            recipe.recording, velocity, teacher, encode, learned, empty, seed=1 + rank + 4096 * seed, seconds=seconds
+        ),
         record(checked, velocity, teacher, encode, held_out[:VALIDATED], empty, seed=0),
     )
 
@@ -97,6 +103,7 @@ def train_turbo(
     text_encoder: TextEncoder,
     trajectories: tuple[Trajectories, Trajectories],
     folder: Path,
+    initial: UNet | None = None,
 ) -> UNet:
     """The averaged student; at every checkpoint its weights go into ``folder/student.safetensors``, packed.
 
@@ -106,10 +113,19 @@ def train_turbo(
         text_encoder: of the model, on the same device.
         trajectories: to learn from, and held-out ones, on that device.
         folder: of the run.
+        initial: student to begin with; None begins with the teacher.
     """
     velocity = Field(Schedule(recipe.model.schedule), teacher.conv_in.weight.device, compiled=recipe.compiled)
     base = teacher.state_dict()
-    task = TrajectoryTask(student_of(teacher), text_encoder, velocity, trajectories, recipe.batch_size, base=base)
+    task = TrajectoryTask(
+        student_of(teacher) if initial is None else initial,
+        text_encoder,
+        velocity,
+        trajectories,
+        recipe.batch_size,
+        base=base,
+        rounded_from=recipe.rounded_from,
+    )
 
     def save(average: nn.Module) -> None:
         packing.write(folder / STUDENT, average.state_dict())
