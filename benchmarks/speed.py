@@ -32,6 +32,8 @@ TITLES = {
     "generate_memory": "the same, peak memory (GB)",
     "preset": "an image at the model's preset, before upscaling, in a warm process (s)",
     "steps_25": "the same with 25 guided steps (s)",
+    "turbo": "the same of `emoji-turbo`, four steps (s)",
+    "turbo_1": "the same of `emoji-turbo`, one step (s)",
 }
 
 
@@ -72,6 +74,10 @@ def measure(model: str) -> dict[str, float]:
     picture(pipe)
     found["preset"] = median(5, lambda: picture(pipe))
     found["steps_25"] = median(3, lambda: picture(pipe, num_inference_steps=25))
+    student = ds.load("emoji-turbo")
+    picture(student)
+    found["turbo"] = median(5, lambda: picture(student))
+    found["turbo_1"] = median(5, lambda: picture(student, num_inference_steps=1))
     return found
 
 

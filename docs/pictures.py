@@ -18,6 +18,16 @@ WORDS = ("red", "apple", "green", "pear")
 SHOWN = (0, 2, 4)
 """Steps whose clean estimate the strip shows, between the noise and the picture."""
 
+FEW = (
+    "a red fox",
+    "two green cars",
+    "a blue house on a yellow background",
+    "a pizza, game icon style",
+    "a rocket on a black background",
+    "a flamingo",
+)
+"""One seed each, counted on from ``SEED``: the same for the model and its student."""
+
 IMAGES = Path(__file__).parent / "images"
 
 
@@ -38,6 +48,17 @@ def main() -> None:
     contact_sheet([pair, *overlays], [PAIR, *WORDS], 5).save(
         IMAGES / "words.jpg", quality=85, optimize=True
     )
+    seeds = [SEED + i for i in range(len(FEW))]
+    student = ds.load("emoji-turbo")
+    rows = [
+        ("emoji, 24 network calls", pipe, pipe.config.preset.num_inference_steps),
+        ("emoji-turbo, 4 calls", student, student.config.preset.num_inference_steps),
+        ("emoji-turbo, 1 call", student, 1),
+    ]
+    made = [model(list(FEW), seed=seeds, num_inference_steps=n).images for _, model, n in rows]
+    few = [image for row in made for image in row]
+    titles = [f"{name}: {text}" if i == 0 else text for name, *_ in rows for i, text in enumerate(FEW)]
+    contact_sheet(few, titles, len(FEW)).save(IMAGES / "turbo.jpg", quality=85, optimize=True)
     first, *others = frames(pipe, steps)
     durations = [250] * (len(steps) - 1) + [2500]  # milliseconds
     first.save(
