@@ -55,10 +55,19 @@ def main() -> None:
         ("emoji-turbo, 4 calls", student, student.config.preset.num_inference_steps),
         ("emoji-turbo, 1 call", student, 1),
     ]
-    made = [model(list(FEW), seed=seeds, num_inference_steps=n).images for _, model, n in rows]
+    made = [
+        model(list(FEW), seed=seeds, num_inference_steps=n).images
+        for _, model, n in rows
+    ]
     few = [image for row in made for image in row]
-    titles = [f"{name}: {text}" if i == 0 else text for name, *_ in rows for i, text in enumerate(FEW)]
-    contact_sheet(few, titles, len(FEW)).save(IMAGES / "turbo.jpg", quality=85, optimize=True)
+    titles = [
+        f"{name}: {text}" if i == 0 else text
+        for name, *_ in rows
+        for i, text in enumerate(FEW)
+    ]
+    contact_sheet(few, titles, len(FEW)).save(
+        IMAGES / "turbo.jpg", quality=85, optimize=True
+    )
     first, *others = frames(pipe, steps)
     durations = [250] * (len(steps) - 1) + [2500]  # milliseconds
     first.save(
