@@ -19,6 +19,8 @@ SAMPLING = (
     "seed steps sampler sampler-options sigmas final-sigma thresholding-limit thresholding-ratio "
     f"thresholding-max-value {GUIDANCE} height width"
 )
+BRANCHED = SAMPLING.removeprefix("seed ").removesuffix(" height width")
+SIZES = "original-size crops-coords-top-left target-size"
 PROMPT = "negative-prompt prompt-syntax clip-skip"
 IMAGES = "strength image mask denoising-start denoising-end original-size crops-coords-top-left target-size"
 OPENING = "device dtype family vae prediction zero-snr fast models-dir allow-pickle"
@@ -29,6 +31,8 @@ FLAGS = {
     "info": "allow-pickle",
     "verify": "device family vae prediction zero-snr fast models-dir allow-pickle out steps",
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
+    "branch": f"step prompt {PROMPT} {BRANCHED} upscale {SIZES} image mask model {OPENING} lora-dir embedding "
+    "out overwrite preview film no-metadata quiet",
     "serve": f"host port allowed-host running queue exact {OPENING}",
     "lab": f"port no-browser {OPENING}",
     "samplers": "",

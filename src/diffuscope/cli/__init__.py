@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("diffuscope.cli.info:info", "describe a model, a weight file or an image"),
     "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and images"),
     "replay": ("diffuscope.cli.replay:replay", "generate an image again from its receipt, and compare"),
+    "branch": ("diffuscope.cli.branch:branch", "go on from a step of an image's run with something changed"),
     "serve": ("diffuscope.cli.serve:serve", "serve a model over HTTP"),
     "lab": ("diffuscope.cli.lab:lab", "open a page in which one sees through a model"),
     "samplers": ("diffuscope.cli.samplers:samplers", "list the samplers: order, network calls per step, noise"),

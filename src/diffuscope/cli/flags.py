@@ -49,7 +49,7 @@ class Flag(NamedTuple):
 
 def flag_of(argument: str) -> str:
     """The flag of an argument: "--guidance-rescale" of "guidance_options.rescale"."""
-    first, _, rest = argument.partition(".")
+    first, _, rest = argument.removeprefix("branch.").partition(".")
     if not first.isidentifier() or first == "prompt":
         return argument
     name = NAMES.get(first, first)
@@ -118,7 +118,8 @@ def command(positional: str, omit: Collection[str] = (), otherwise: str = "") ->
             "texts": Annotated[_parser(every, positional, otherwise), arg(name="")],
             "return": int | None,
         }
-        vars(parsed)["known_flags"] = {"-h", "--help", "-o", *(flag_of(flag.argument) for flag in every)}
+        known = (f"--{flag_of(flag.argument).removeprefix('--')}" for flag in every if flag.argument != positional)
+        vars(parsed)["known_flags"] = {"-h", "--help", "-o", *known}
         return parsed
 
     return decorate

@@ -15,7 +15,7 @@ from diffuscope.request import Request
 from diffuscope.schema import Group
 
 if TYPE_CHECKING:
-    from diffuscope.pipeline import Pipeline
+    from diffuscope.pipeline import Pipeline, Run
 
 FPS = 4.0
 """Of a film: slow enough to look at each step."""
@@ -79,32 +79,43 @@ def generate(
     The default model is the shipped one, emoji. Each file has a receipt, from which `diffuscope replay` generates the
     image again. Write lists with commas: `--count 2 --seed 7,9`, or `--sigmas 14.6,5,1,0`.
     """
-    from diffuscope.output import check_output
-
-    check_output(output.out, "out", count=request.num_images_per_prompt, overwrite=output.overwrite)
-    if output.preview is not None:
-        check_output(output.preview, "preview")
-    if output.film is not None:
-        _check_film(output.film)
+    check_output_flags(output, request.num_images_per_prompt)
     check_call(source, request, image=images.image, mask_image=images.mask_image)
 
-    from tqdm import tqdm
-
-    from diffuscope.images import write_png
-    from diffuscope.lens.animation import frames, save_film
     from diffuscope.pipeline import open_model
-    from diffuscope.types import Step
 
     pipe = open_model(source)
     for report in load_adapters(pipe, request, source, adapters):
         if not output.quiet:
             say(str(report))
-    steps = pipe.steps(request, image=images.image, mask_image=images.mask_image)
+    run = pipe.steps(request, image=images.image, mask_image=images.mask_image)
+    if request.guidance_options.exact and not output.quiet:
+        tell(_memory(pipe, request))
+    write(pipe, run, output)
+
+
+def check_output_flags(output: OutputFlags, images: int) -> None:
+    """Refuse what cannot be written, before anything is computed."""
+    from diffuscope.output import check_output
+
+    check_output(output.out, "out", count=images, overwrite=output.overwrite)
+    if output.preview is not None:
+        check_output(output.preview, "preview")
+    if output.film is not None:
+        _check_film(output.film)
+
+
+def write(pipe: "Pipeline", steps: "Run", output: OutputFlags) -> None:
+    """Make the images of a run and write them."""
+    from tqdm import tqdm
+
+    from diffuscope.images import write_png
+    from diffuscope.lens.animation import frames, save_film
+    from diffuscope.types import Step
+
     told = steps.notes
     for note in told:
         tell(f"warning: {note}")
-    if request.guidance_options.exact and not output.quiet:
-        tell(_memory(pipe, request))
     seen = []
     for step in tqdm(steps, unit="step", file=sys.stderr, disable=output.quiet, leave=False):
         if output.preview is not None:

@@ -162,9 +162,9 @@ class Adapters:
 
         Of a branch, ``depth`` 1 is the call from which it branches, and so on.
         """
-        fixed: list[Loras] | None = getattr(self._receipt, "loras", None)
-        if fixed is not None:
-            return fixed[depth]
+        fixed: list[Loras | None] = getattr(self._receipt, "loras", [])
+        if fixed and (own := fixed[depth]) is not None:
+            return own
         for name, weight in tags.items():
             if weight:
                 self._find(name, "prompt")
@@ -237,10 +237,15 @@ class Adapters:
             merged(self.networks[part]).rest(self.networks[part], part, self.active)
 
     @contextmanager
-    def as_in_receipt(self, entries: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[None]:
-        """Within, the calls of this thread have the LoRAs of a receipt, and no others; by depth, as in ``of_call``."""
+    def as_in_receipt(self, entries: Sequence[Sequence[Mapping[str, Any]] | None]) -> Iterator[None]:
+        """Within, the calls of this thread have the LoRAs of a receipt, and no others; by depth, as in ``of_call``.
+
+        At a depth of None they have those of any call.
+        """
         self._receipt.loras = [
-            _active(
+            None
+            if own is None
+            else _active(
                 self._find(entry["name"], "lora_dir", entry["sha256"])._replace(
                     weight=conformed(entry["weight"], float, "loras")
                 )

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -91,17 +91,19 @@ def request_of(receipt: Receipt) -> Request:
 
 def branch_of(request: Request, edits: Sequence[str]) -> Receipt:
     """The part of a receipt that says from what a run goes on, and what of it the receipt does not hold."""
-    sizes = [4 * math.prod(branch.x.shape) for branch in _branches(request) if branch.x is not None]
+    sizes = [4 * math.prod(branch.x.shape) for branch in branches(request) if branch.x is not None]
     if sum(sizes) <= LATENTS:
         return {"branch": request.to_dict()["branch"], "edits": list(edits)}
     return {"branch": _hashed(request).to_dict()["branch"], "edits": list(dict.fromkeys([*edits, "branch.x"]))}
 
 
-def _branches(request: Request) -> Iterator[Branch]:
+def branches(request: Request) -> list[Branch]:
     """The branches of a request, the last one first."""
+    found = []
     while request.branch is not None:
-        yield request.branch
+        found.append(request.branch)
         request = request.branch.request
+    return found
 
 
 def _hashed(request: Request) -> Request:
@@ -116,7 +118,7 @@ def _hashed(request: Request) -> Request:
 def texts_of(receipt: Receipt) -> list[str]:
     """All prompts and negative prompts of a receipt, those before a branch too."""
     request = request_of(receipt)
-    requests = [request, *(branch.request for branch in _branches(request))]
+    requests = [request, *(branch.request for branch in branches(request))]
     return [text for each in requests for texts in (each.prompt, each.negative_prompt) for text in texts or ()]
 
 
@@ -249,7 +251,7 @@ def _flaw(receipt: Mapping[str, Any]) -> str | None:
         for entry in entries:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(k), t) for k, t in _ADAPTERS[kind].items()):
                 return key
-    if len(receipt["branch_loras"]) != len([*_branches(request)]):
+    if len(receipt["branch_loras"]) != len(branches(request)):
         return "branch_loras"
     for check in receipt["checks"]:
         if not isinstance(check, dict) or not isinstance(check.get("step"), int):

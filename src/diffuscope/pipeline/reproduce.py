@@ -1,9 +1,10 @@
 """Make an image again from the receipt in its file, and compare."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -20,7 +21,22 @@ from diffuscope.pipeline.open import open_model
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result, write_images
+from diffuscope.pipeline.run import Run
 from diffuscope.prompt.lora_tags import parse_lora_tags
+from diffuscope.request import Request
+from diffuscope.schema import Options, options
+
+
+class Files(NamedTuple):
+    """What a receipt does not hold; see ``replay``."""
+
+    image: ImageSources | Tensor | None = None
+    mask_image: ImageSources | None = None
+    lora_dir: str | PathLike[str] | None = None
+    embeddings: Sequence[str | PathLike[str]] = ()
+
+
+NO_FILES = Files()
 
 IMAGES = ("image", "mask_image")
 """Inputs of which a receipt holds only the hashes."""
@@ -84,29 +100,9 @@ def replay(
             receipt can hold.
         ModelNotFoundError: there is no such model.
     """
-    old = receipts.read(path)
-    if old["edits"]:
-        raise InputError(
-            "path", Unquoted(f"an image made with {', '.join(old['edits'])}"), "one whose inputs are all in its receipt"
-        )
-    pipe = _pipeline(old, model, embeddings)
-    _check_weights(old, pipe)
-    given = {"image": image, "mask_image": mask_image}
-    for key in IMAGES:
-        if (old[key] is None) is not (given[key] is None):
-            wanted = "None, since the receipt has none" if old[key] is None else "the one whose hash is in the receipt"
-            raise InputError(key, given[key], wanted)
-    if old["sampler"] not in TABLE:
-        hint = f"The image was made with a function of this name: samplers.register({old['sampler']})"
-        raise InputError("sampler", old["sampler"], "a sampler that is registered", hint)
-    if lora_dir is not None:
-        pipe.lora_dir = lora_dir
-    with pipe.adapters.as_in_receipt([old["loras"], *old["branch_loras"]]):
-        _check_embeddings(old, pipe)
-        result = pipe(receipts.request_of(old), image=image, mask_image=mask_image)
-    for key in IMAGES:
-        if result.receipt[key] != old[key]:
-            raise InputError(key, given[key], "the one whose hash is in the receipt")
+    files = Files(image, mask_image, lora_dir, embeddings)
+    old, _, run = _begun(path, model, files, lambda request: request)
+    result = run.result()
     index = old["image_index"]
     again = result.images[index]
     return Replay(
@@ -117,6 +113,83 @@ def replay(
         index=index,
         circumstances=_circumstances(old, result.receipt),
     )
+
+
+def branch_of(
+    path: str | PathLike[str],
+    step: int,
+    changes: Request,
+    model: Pipeline | ModelSource | str | PathLike[str] | None = None,
+    files: Files = NO_FILES,
+) -> tuple[Pipeline, Run]:
+    """The model of the image at ``path``, and the run that goes on from a step of the one that made it.
+
+    Args:
+        path: as in ``replay``.
+        step: how many steps are kept.
+        changes: what is other than its default is other from there on.
+        model: as in ``replay``.
+        files: likewise.
+
+    Raises:
+        ImageError: the file has no receipt, or a damaged one.
+        InputError: as in ``replay``, or a change is not possible.
+        ModelNotFoundError: there is no such model.
+    """
+    _, pipe, run = _begun(path, model, files, lambda request: request.branched(step, **_changes(request, changes)))
+    return pipe, run
+
+
+def _changes(first: Request, given: Request) -> dict[str, Any]:
+    """The options that were given; of nested ones those that were not stay."""
+    found = {}
+    for option in options(Request):
+        if (value := getattr(given, option.name)) == option.default:
+            continue
+        if isinstance(value, Options):
+            parts = {part.name: (getattr(value, part.name), part.default) for part in options(type(value))}
+            changed = {name: new for name, (new, default) in parts.items() if new != default}
+            value = replace(getattr(first, option.name), **changed)
+        found[option.name] = value
+    return found
+
+
+def _begun(
+    path: str | PathLike[str],
+    model: Pipeline | ModelSource | str | PathLike[str] | None,
+    files: Files,
+    change: Callable[[Request], Request],
+) -> tuple[Receipt, Pipeline, Run]:
+    """The receipt of an image, its model, and the run of its request after a change."""
+    old = receipts.read(path)
+    if old["edits"]:
+        raise InputError(
+            "path", Unquoted(f"an image made with {', '.join(old['edits'])}"), "one whose inputs are all in its receipt"
+        )
+    pipe = _pipeline(old, model, files.embeddings)
+    _check_weights(old, pipe)
+    given = {"image": files.image, "mask_image": files.mask_image}
+    for key in IMAGES:
+        if (old[key] is None) is not (given[key] is None):
+            wanted = "None, since the receipt has none" if old[key] is None else "the one whose hash is in the receipt"
+            raise InputError(key, given[key], wanted)
+    if old["sampler"] not in TABLE:
+        hint = f"The image was made with a function of this name: samplers.register({old['sampler']})"
+        raise InputError("sampler", old["sampler"], "a sampler that is registered", hint)
+    if files.lora_dir is not None:
+        pipe.lora_dir = files.lora_dir
+    first = receipts.request_of(old)
+    request = change(first)
+    loras = [old["loras"], *old["branch_loras"]]
+    before = len(receipts.branches(request))
+    own = old["loras"] if request.prompt == first.prompt else None  # of other prompts, what their tags say
+    with pipe.adapters.as_in_receipt([own, *loras[len(loras) - before :]]):
+        _check_embeddings(old, pipe)
+        run = pipe.steps(request, image=files.image, mask_image=files.mask_image)
+    for key in IMAGES:
+        if run.receipt[key] != old[key]:
+            raise InputError(key, given[key], "the one whose hash is in the receipt")
+    return old, pipe, run
 
 
 def _pipeline(

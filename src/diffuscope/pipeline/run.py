@@ -101,8 +101,7 @@ class Run(Iterator[Step]):
         self._result: Result | None = None
 
     def __repr__(self) -> str:
-        done = 0 if self._last is None else self._last.index + 1
-        prompts = self._receipt["prompt"]
+        done, prompts = self.done, self._receipt["prompt"]
         more = f" and {len(prompts) - 1} more" if len(prompts) > 1 else ""
         return f"Run({shown(prompts[0])}{more}: {done} of {len(self)} steps, sigma {self.levels.sigmas[done]:.4g})"
 
@@ -127,6 +126,16 @@ class Run(Iterator[Step]):
     def notes(self) -> list[str]:
         """What the call has to say so far: words that the model never learned, sizes far from its own ..."""
         return list(self._receipt["notes"])
+
+    @property
+    def done(self) -> int:
+        """How many steps have been made."""
+        return 0 if self._last is None else self._last.index + 1
+
+    @property
+    def receipt(self) -> Receipt:
+        """What is known of the result's receipt before it is there: the request, and the hashes of its inputs."""
+        return dict(self._receipt)
 
     def branch(self, step: int, *, x: Tensor | None = None, **changes: Any) -> "Run":
         """A run that goes on from a step of this one, with something changed; it begins with the steps that are kept.
@@ -176,7 +185,7 @@ class Run(Iterator[Step]):
 
     def _make_result(self) -> Result:
         self._notice_edit()
-        done = 0 if self._last is None else self._last.index + 1
+        done = self.done
         if self._last is None or done < len(self):
             raise InputError("run", Unquoted(f"{done} of {len(self)} steps, then it was cancelled"), "all steps")
         latents = (self._last.x * self.levels.end_scale).float()

@@ -109,6 +109,29 @@ def test_generate_from_an_image_quietly_without_metadata(tiny_folder: Path, tmp_
     assert open_image(preview).size == open_image(out).size == (32, 32)
 
 
+def test_branch(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    """Go on from a step of an image with a flag changed; its file is replayed, and branched again."""
+    (fox,) = tiny("a red fox", seed=5, guidance_options={"rescale": 0.5}).save(tmp_path / "fox.png")
+    blue, again = tmp_path / "blue.png", tmp_path / "again.png"
+    model = ["--model", str(tiny_folder)]
+    flags = ["--step", "2", "--prompt", "a blue fox", "--guidance-end", "2", "--out", str(blue), "--quiet"]
+    assert main(["branch", str(fox), *flags, *model]) == 0
+    receipt = read(blue)
+    assert receipt["prompt"] == ["a blue fox"]
+    assert receipt["guidance_options"] == {"rescale": 0.5, "end": 2.0}
+    assert receipt["branch"]["step"] == 2
+    assert receipt["checks"][0] == read(fox)["checks"][0]
+    capsys.readouterr()
+    assert main(["replay", str(blue), *model]) == 0
+    assert "identical: every pixel is the same" in capsys.readouterr().out
+    assert main(["branch", str(blue), "--step", "3", "--sampler", "euler", "--out", str(again), *model]) == 0
+    assert read(again)["branch"]["request"]["branch"]["step"] == 2
+    assert main(["branch", str(blue), "--step", "9", *model]) == 2
+    assert "--step: got 9, expected a step from 0 to 3" in capsys.readouterr().err
+    assert main(["branch", str(blue), "--seed", "9", *model]) == 2
+    assert "no flag --seed" in capsys.readouterr().err
+
+
 def test_generate_and_replay_with_a_mask(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None:
     start, mask, out = (tmp_path / name for name in ("in.png", "mask.png", "out.png"))
     picture, white = Image.effect_noise((32, 32), 60).convert("RGB"), Image.new("L", (32, 32))

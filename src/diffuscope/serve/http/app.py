@@ -17,6 +17,7 @@ from diffuscope.serve.engine import Engine
 from diffuscope.serve.http import inspections, openai, page
 from diffuscope.serve.http.about import add_about
 from diffuscope.serve.http.arrays import add_arrays
+from diffuscope.serve.http.comparison import add_comparison
 from diffuscope.serve.http.errors import answer
 from diffuscope.serve.http.guard import Guard
 from diffuscope.serve.http.native import add_jobs
@@ -39,6 +40,7 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
     routes = APIRouter(prefix="/api/v1", tags=["native"])
     add_jobs(routes, engine, pictures)
     add_arrays(routes, engine, pictures)
+    add_comparison(routes, engine)
     add_about(routes, engine)
     add_text(routes, engine)
     app.include_router(routes)

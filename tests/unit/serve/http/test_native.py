@@ -359,6 +359,14 @@ def test_a_tree_of_jobs(client, tiny):
         pair = [client.get(f"/api/v1/jobs/{job['id']}/images/0/steps/{step}/x").content for job in (root, blue)]
         assert (pair[0] == pair[1]) is same
 
+    compared = client.get(f"/api/v1/jobs/{root['id']}/compare/{blue['id']}").json()
+    assert compared["first"] == 2
+    assert [distance > 0 for distance in compared["distances"]] == [False, False, True, True]
+    same = client.get(f"/api/v1/jobs/{root['id']}/compare/{root['id']}", params={"kind": "x"}).json()
+    assert same["first"] is None
+    for path in (f"jobs/0/compare/{root['id']}", f"jobs/{root['id']}/compare/{root['id']}?image=1"):
+        assert client.get(f"/api/v1/{path}").status_code == 404
+
     receipt = client.get(f"/api/v1/jobs/{third['id']}").json()["receipts"][0]
     assert receipt["branch"]["request"]["branch"]["request"]["prompt"] == ["a fox"]
     latents = np.frombuffer(client.get(f"/api/v1/jobs/{third['id']}/images/0/steps/3/x").content, "<f4")
