@@ -1,6 +1,7 @@
 """What the Denoiser of a run answered, call by call: the steps of a run that is branched need no network again."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -99,8 +100,11 @@ class Answers:
         return call
 
     def covers(self, request: Request, steps: int) -> bool:
-        """Whether the first ``steps`` steps of a request are the first ones here: it is this one, or its beginning."""
-        own: Request = self.request
+        """Whether the first ``steps`` steps of a request are the first ones here: it is this one, or its beginning.
+
+        How many images are computed at once does not matter: what was answered was answered.
+        """
+        own, request = _unbatched(self.request), _unbatched(request)
         while own != request:
             if own.branch is None or own.branch.step < steps:
                 return False
@@ -120,3 +124,10 @@ class Answers:
         while len(self._steps) <= self.step:
             self._steps.append([])
         self._steps[self.step].append(Answer(sigma, x0.detach().clone()))
+
+
+def _unbatched(request: Request) -> Request:
+    """A request without ``batch_size``, which memory may have chosen."""
+    branch = request.branch
+    branch = None if branch is None else replace(branch, request=_unbatched(branch.request))
+    return replace(request, batch_size=None, branch=branch)

@@ -32,11 +32,11 @@ def first_call(call: Call, branch: Branch) -> Call:
     first = branch.request
     while first.branch is not None and first.branch.step > branch.step:  # that branch comes too late to matter
         first = first.branch.request
+    missing = {name: getattr(call, name) for name in WHOLE_RUN if getattr(first, name) == getattr(Request, name)}
     if isinstance(first, Call):
-        return first
+        return replace(first, **(missing if first.generator is None else missing | {"seed": None}))
     values: dict[str, Any] = {field.name: getattr(first, field.name) for field in fields(first)}
-    values |= {name: getattr(call, name) for name in WHOLE_RUN if values[name] == getattr(Request, name)}
-    return Call(**values, **{name: getattr(call, name) for name in INPUTS})
+    return Call(**(values | missing), **{name: getattr(call, name) for name in INPUTS})
 
 
 def completed(call: Call, first: Request) -> Call:

@@ -26,6 +26,6 @@ def in_memory(
     count = memory.images_at_once(config, preset.width, preset.height, images, planned.passes, weight, fast=fast)
     if count == images or call.tap is not None:
         return call, planned, []
-    call = replace(call, batch_size=count, seed=planned.seeds)
+    call = replace(call, batch_size=count, seed=planned.seeds if call.generator is None else None)
     note = f"memory is short, so the networks compute {count} of {images} images at once"
     return call, plan(config, schedule, call), [note]

@@ -9,7 +9,7 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope.diffusion.samplers import TABLE, network_calls
-from diffuscope.pipeline import Pipeline, Run, receipt
+from diffuscope.pipeline import Pipeline, Run, memory, receipt
 from diffuscope.pipeline.inputs import Call
 from diffuscope.request import Branch, Latents, Request
 from refusals import refused
@@ -261,3 +261,15 @@ def test_latents_as_json() -> None:
     assert str(kept) == "Latents([2, 4, 3, 5])"
     with refused("x"):
         Latents.of(values[0])
+
+
+def test_memory_may_choose_other_batches(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded with all images at once is that of the run, also where fewer fit now."""
+    run = tiny.steps(PROMPT, num_images_per_prompt=3, seed=3)
+    before = states(run)
+    monkeypatch.setattr(memory, "images_at_once", lambda *_, **__: 2)
+    other = run.branch(2, prompt=OTHER)
+    assert equal(states(other), before) == [True, True, False, False]
+    assert other.receipt["batch_size"] == 2
+    drawn = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
+    assert tiny(PROMPT, num_images_per_prompt=3, generator=drawn).receipt["batch_size"] == 2
