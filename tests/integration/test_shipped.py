@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 import diffuscope as ds
 from diffuscope.config import EMOJI
@@ -13,6 +14,7 @@ from diffuscope.evaluate.generation import Sampling
 from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.latent_range import LARGEST_DEVIATION, STEADY
+from diffuscope.pipeline.receipt import request_of
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -55,3 +57,15 @@ def test_guidance_of_lessons_keeps_the_range_or_says_so(emoji: Pipeline, name: s
         assert STEADY in note
         assert "guidance_scale than 7.5" in note
         assert "more steps than 8" in note
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun", "dpmpp_sde", "unipc"])
+def test_a_branch_of_the_emoji_model(emoji: Pipeline, sampler: str) -> None:
+    """Nothing changed, and every bit is the same; a word changed, and the steps before it are."""
+    run = emoji.steps("a red fox", seed=32, sampler=sampler, num_inference_steps=6, output_type="latent")
+    before = [step.x.clone() for step in run]
+    assert all(torch.equal(step.x, x) for step, x in zip(run.branch(4), before, strict=True))
+    other = [step.x.clone() for step in run.branch(4, prompt="a blue fox")]
+    assert [torch.equal(a, b) for a, b in zip(other, before, strict=True)] == [True] * 4 + [False] * 2
+    anew = emoji(request_of(run.branch(4).receipt), output_type="latent")
+    assert torch.equal(anew.latents, run.result().latents)
