@@ -22,8 +22,8 @@ from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
 from diffuscope.finetune.options import ImagicTraining
 from diffuscope.finetune.subject import Denoising, check_trainable, latents_of, rows_of, size_of
+from diffuscope.keywords import takes_after
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.keywords import takes_after
 from diffuscope.training.denoising import DenoisingLoss
 from diffuscope.training.loop import StepContext
 from diffuscope.training.pictures import read_pictures

@@ -15,10 +15,10 @@ from diffuscope.finetune.networks import Factors, updated
 from diffuscope.finetune.options import LoraTraining, Targets
 from diffuscope.finetune.prior import prior_latents
 from diffuscope.finetune.subject import Denoising, check_trainable, encode, latents_of, rows_of, size_of
+from diffuscope.keywords import takes_after
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.keywords import takes_after
 from diffuscope.training.denoising import DenoisingLoss
 from diffuscope.training.loop import StepContext
 from diffuscope.training.pictures import Pictures, read_pictures
