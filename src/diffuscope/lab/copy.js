@@ -66,17 +66,14 @@ function oneFlag(flag, value) {
 }
 
 /** A call of the server with curl. @param {string} path @param {object|null} body @param {string} [more] */
-export function curl(path, body, more = '') {
+function curl(path, body, more = '') {
   const address = `${location.origin}/api/v1/${path}`;
   const json = body ? ` --json ${quoted(JSON.stringify(body))}` : '';
   return `curl -sS -H "Authorization: Bearer $TOKEN" ${address}${json}${more}`;
 }
 
-/** A GET of the server with curl. @param {string} path */
-export const curlOf = (path) => curl(path, null);
-
 const ID = `python -c 'import json,sys; print(json.load(sys.stdin)["id"])'`;
-export const TOKEN = 'TOKEN=...  # that of the address which `diffuscope lab` printed';
+const TOKEN = 'TOKEN=...  # that of the address which `diffuscope lab` printed';
 
 /** The tensors of an experiment. @param {State} state @param {string} kind @param {Record<string, any>} options
  * @param {string} tensor the one that is shown @returns {Snippets} */
@@ -107,17 +104,125 @@ ${curl('inspections/$JOB/tensors', null, ` --output ${kind}.safetensors`)}`,
   };
 }
 
+/** The request of a run as it was, its seed named. @param {import('./types.js').Run} run @returns {any} */
+function wholeRequest(run) {
+  const request = Object.fromEntries(Object.entries(run.request).filter(([, value]) => value !== null));
+  if (run.seeds.length) request.seed = run.seeds[0];
+  return request;
+}
+
+/** The image of the run on show. @param {State} state @returns {Snippets|null} */
+export function imageSnippets(state) {
+  const run = current(state);
+  if (!run || run.from) return null;
+  const request = wholeRequest(run);
+  const rest = changed(state, request);
+  const model = state.about?.model ?? 'emoji';
+  const prompt = Array.isArray(request.prompt) ? python(request.prompt) : python(request.prompt ?? '');
+  const body = { request: Object.fromEntries([['prompt', request.prompt], ...rest]) };
+  return {
+    python: `import diffuscope as ds
+import numpy as np
+
+pipe = ds.load(${python(model)})
+result = pipe(${prompt}${keywords(rest)})
+result.save("image.png")
+array = np.asarray(result.images[0])`,
+    cli: `diffuscope generate ${quoted([request.prompt].flat()[0])}${flags(rest)} --model ${quoted(model)} --out image.png`,
+    http: `${TOKEN}
+JOB=$(${curl('jobs', body)} | ${ID})
+${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
+${curl('jobs/$JOB/images/0.png', null, ' --output image.png')}`,
+  };
+}
+
+/** The noise levels of the run on show. @param {State} state @returns {Snippets|null} */
+export function levelSnippets(state) {
+  const run = current(state);
+  if (!run) return null;
+  const request = requestOf(run);
+  const rest = changed(state, request);
+  const model = state.about?.model ?? 'emoji';
+  const call = `pipe.steps(${python(request.prompt)}${keywords(rest)}).levels.sigmas`;
+  return {
+    python: `import diffuscope as ds
+
+pipe = ds.load(${python(model)})
+array = ${call}`,
+    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(list(${call}))`)}`,
+    http: `${TOKEN}
+${curl('plan', { request: Object.fromEntries([['prompt', request.prompt], ...rest]) })}`,
+  };
+}
+
+/** How far two runs are apart at each step. @param {State} state @returns {Snippets|null} */
+export function differenceSnippets(state) {
+  const runs = [current(state), state.runs[state.other ?? '']];
+  if (!runs[0] || !runs[1]) return null;
+  const model = state.about?.model ?? 'emoji';
+  const calls = runs.map((run) => {
+    const request = requestOf(/** @type {any} */ (run));
+    return { request, rest: changed(state, request) };
+  });
+  const bodies = calls.map(({ request, rest }) => ({
+    kind: 'steps',
+    request: Object.fromEntries([['prompt', request.prompt], ...rest]),
+  }));
+  const inspected = calls.map(
+    ({ request, rest }) => `inspect(pipe, "steps", ${python(request.prompt)}${keywords(rest)})["x0"]`,
+  );
+  const names = ['one', 'other'];
+  return {
+    python: `import diffuscope as ds
+from diffuscope.lens.inspect import inspect
+
+pipe = ds.load(${python(model)})
+one = ${inspected[0]}
+other = ${inspected[1]}
+array = one - other`,
+    cli: calls
+      .map(
+        ({ request, rest }, k) =>
+          `diffuscope inspect ${quoted(request.prompt)} --kind steps${flags(rest)} --model ${quoted(model)} --out ${names[k]}.safetensors`,
+      )
+      .join('\n'),
+    http: `${TOKEN}
+${bodies
+  .map(
+    (body, k) => `JOB=$(${curl('inspections', body)} | ${ID})
+${curl('jobs/$JOB/events', null, ' > /dev/null')}
+${curl('inspections/$JOB/tensors', null, ` --output ${names[k]}.safetensors`)}`,
+  )
+  .join('\n')}`,
+  };
+}
+
+/** The spread of a tensor's numbers. @param {State} state @param {string} tensor @returns {Snippets} */
+export function spreadSnippets(state, tensor) {
+  const model = state.about?.model ?? 'emoji';
+  const call = `histogram(pipe, ${python(tensor)})["counts"]`;
+  return {
+    python: `import diffuscope as ds
+from diffuscope.lens.modules import histogram
+
+pipe = ds.load(${python(model)})
+array = ${call}`,
+    cli: `python -c ${quoted(`import diffuscope as ds; from diffuscope.lens.modules import histogram; pipe = ds.load(${python(model)}); print(${call})`)}`,
+    http: `${TOKEN}
+${curl(`modules/${tensor}/histogram`, null)}`,
+  };
+}
+
 /** The tokens of a text. @param {State} state @param {string} text @returns {Snippets} */
 export function textSnippets(state, text) {
   const model = state.about?.model ?? 'emoji';
+  const call = `pipe.tokenizer.encode(${python(text)})[0].tolist()`;
   return {
     python: `import diffuscope as ds
-from diffuscope.lens.text import debug
 
 pipe = ds.load(${python(model)})
-print(debug(pipe, ${python(text)}))
-array = pipe.tokenizer.encode(${python(text)})`,
-    cli: `diffuscope inspect ${quoted(text)} --kind layers --steps 1 --model ${quoted(model)} --out layers.safetensors`,
+array = ${call}`,
+    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(${call})`)}`,
     http: `${TOKEN}
 ${curl('text', { prompt: text, nearest: 6 })}`,
   };

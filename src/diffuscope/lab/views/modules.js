@@ -1,7 +1,7 @@
 // The map of the modules: what the networks are made of, with shapes, the spread of their numbers, and their source.
 
 import { html, nothing, svg } from '../vendor/lit-html.js';
-import { python, quoted, curlOf, TOKEN } from '../copy.js';
+import { spreadSnippets } from '../copy.js';
 import { short } from '../draw/colours.js';
 
 /** @typedef {import('../types.js').State} State */
@@ -27,21 +27,7 @@ export const modules = {
       <section class="column">${details(all, chosen, state, actions)}</section>
     </div>`;
   },
-  copy(state) {
-    const tensor = state.local.tensor ?? 'unet.conv_in.weight';
-    const model = state.about?.model ?? 'emoji';
-    return {
-      python: `import diffuscope as ds
-from diffuscope.lens.modules import histogram, source
-
-pipe = ds.load(${python(model)})
-found = histogram(pipe, ${python(tensor)})
-array = found["counts"]`,
-      cli: `diffuscope info ${quoted(model)}`,
-      http: `${TOKEN}
-${curlOf(`modules/${tensor}/histogram`)}`,
-    };
-  },
+  copy: (state) => spreadSnippets(state, state.local.tensor ?? 'unet.conv_in.weight'),
 };
 
 /** @param {State} state */

@@ -1,0 +1,161 @@
+"""The views that look inside: attention both ways, places, text, ablation, edits, modules, and the tours."""
+
+import re
+
+from browser.test_journeys import go, quick
+from playwright.sync_api import Locator, Page, expect
+
+LONG = 240_000
+"""Milliseconds for a few runs of the model on a busy machine; passed early where they are done."""
+
+
+def finished(page: Page) -> None:
+    """Until the experiment of the view has ended."""
+    expect(page.locator(".begin progress")).to_have_count(0, timeout=LONG)
+
+
+def pictures(page: Page, count: int) -> None:
+    expect(page.locator("#main lab-raster")).to_have_count(count, timeout=LONG)
+
+
+def asked(page: Page) -> list[str]:
+    """Addresses of the server's interface that are asked from now on."""
+    seen: list[str] = []
+    page.on("request", lambda request: "/api/" in request.url and seen.append(request.url))
+    return seen
+
+
+def word(page: Page, name: str) -> Locator:
+    return page.locator(".ranking .word", has_text=name)
+
+
+def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
+    quick(page)
+    go(page, "Attention")
+    expect(page.locator(".ranking")).to_be_visible(timeout=LONG)
+    finished(page)
+    seen = asked(page)
+    caption = page.locator(".split figcaption")
+    for name in ("blue", "car"):
+        word(page, name).hover()
+        expect(caption).to_contain_text(f"{name} · mean of all blocks")
+    page.locator(".split lab-raster").hover(position={"x": 20, "y": 20})
+    expect(page.locator(".column h2").first).to_contain_text(re.compile(r"What place \d+, \d+ attends to"))
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    expect(caption).to_contain_text("step 1")
+    page.get_by_role("button", name=re.compile("^up 2.2")).click()
+    expect(caption).to_contain_text("up 2.2")
+    page.get_by_role("group", name="Head").get_by_role("button", name="2").click()
+    expect(caption).to_contain_text("head 2")
+    assert seen == []
+    assert "block=unet.up.2.attn.2" in page.url
+
+
+def test_places_are_chosen_by_keyboard(page):
+    quick(page)
+    go(page, "Places")
+    expect(page.locator(".pair lab-raster")).to_have_count(2, timeout=LONG)
+    finished(page)
+    seen = asked(page)
+    raster = page.locator(".pair lab-raster").first
+    raster.focus()
+    raster.press("ArrowRight")
+    expect(page.locator(".pair figcaption").first).to_contain_text("place 10, 9")
+    page.get_by_role("button", name=re.compile("^mid 0")).click()
+    expect(page.locator(".pair figcaption").first).to_contain_text("mid 0")
+    assert seen == []
+
+
+def test_tokens_follow_the_keys(page):
+    go(page, "Tokens")
+    page.get_by_label("Prompt", exact=True).fill("a hippopotamus")
+    chip = page.locator(".chip", has_text="hippo")
+    expect(chip).to_contain_text("28398 45825 718")
+    chip.hover()
+    expect(page.locator(".merges li").last).to_contain_text("potam")
+    expect(page.locator(".window li")).to_have_count(77)
+    page.get_by_label("Prompt", exact=True).fill("a " * 90)
+    expect(page.locator(".warned")).to_be_visible()
+
+
+def test_each_layer_of_the_text_encoder_has_a_picture(page):
+    quick(page)
+    go(page, "Text layers")
+    expect(page.locator(".film lab-raster")).to_have_count(6, timeout=LONG)
+    page.get_by_role("button", name="The picture from the layer 2").click()
+    expect(page.get_by_role("heading", name="Which token attends to which, in layer 2")).to_be_visible()
+    page.get_by_role("button", name="The picture from the embeddings").click()
+    expect(page.locator(".empty")).to_contain_text("do not depend on each other")
+
+
+def test_meanings_are_mixed(page):
+    quick(page)
+    go(page, "Mix")
+    page.get_by_label("Change").select_option("car")
+    page.get_by_label("into the word").fill("fox")
+    page.get_by_role("button", name="Mix", exact=True).click()
+    expect(page.locator(".film lab-raster")).to_have_count(5, timeout=LONG)
+    expect(page.locator(".film small").first).to_have_text("car")
+
+
+def test_a_part_is_switched_off_and_the_map_fills_in(page):
+    quick(page)
+    go(page, "Ablation")
+    page.get_by_role("switch", name="up 2.0: attention to the text").click()
+    page.get_by_role("button", name="Run without").click()
+    finished(page)
+    expect(page.locator(".cards figcaption").last).to_contain_text("deviations of the latents", timeout=LONG)
+    page.get_by_role("button", name="Fill in the map").click()
+    cell = page.locator(".causes .cell:enabled").first
+    expect(cell).to_be_visible(timeout=LONG)
+    cell.click()
+    expect(page.locator(".switch[aria-checked=false]")).to_have_count(1)
+    page.get_by_role("button", name="Stop", exact=True).last.click()
+    expect(page.locator(".begin")).to_contain_text("It was stopped", timeout=LONG)
+
+
+def test_a_prompt_is_edited_with_the_attention_of_another(page):
+    quick(page)
+    go(page, "Prompt-to-prompt")
+    page.get_by_label("Edited prompt").fill("a red car")
+    page.get_by_role("button", name="Edit", exact=True).click()
+    pictures(page, 5)
+    expect(page.locator(".chips")).to_contain_text("blue → red")
+
+
+def test_a_colour_pushes_the_estimates(page):
+    quick(page)
+    go(page, "Loss guidance")
+    page.get_by_role("button", name="Guide", exact=True).click()
+    pictures(page, 5)
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    expect(page.get_by_role("heading", name="What the gradient does at step 1")).to_be_visible()
+
+
+def test_modules_have_shapes_a_histogram_and_their_source(page):
+    go(page, "Modules")
+    page.locator(".node", has_text="conv_in").first.click()
+    expect(page.locator(".histogram rect")).to_have_count(64)
+    expect(page.locator(".browser .column")).to_contain_text("192 × 4 × 3 × 3")
+    page.locator(".node", has_text="down.0").first.click()
+    page.locator(".code summary").click()
+    expect(page.locator(".code pre")).to_contain_text("class Stage(nn.Module)")
+
+
+def test_a_tour_is_walked_left_and_found_again(page):
+    quick(page)
+    go(page, "Tours")
+    expect(page.locator(".tour")).to_have_count(10)
+    page.locator(".tour", has_text="How does a text become numbers?").click()
+    card = page.get_by_role("complementary", name=re.compile("^Tour"))
+    expect(card).to_contain_text("1 / 5")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Tokens")
+    for number, title in ((2, "Tokens"), (3, "Text layers")):
+        card.get_by_role("button", name="Next").click()
+        expect(card).to_contain_text(f"{number} / 5")
+        expect(page.get_by_role("heading", level=1)).to_have_text(title)
+    assert "tour=04.3" in page.url
+    page.reload()
+    expect(card).to_contain_text("3 / 5")
+    card.get_by_role("button", name="Leave the tour").click()
+    expect(card).to_have_count(0)
