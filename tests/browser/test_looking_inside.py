@@ -35,11 +35,11 @@ def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
     expect(page.locator(".ranking")).to_be_visible(timeout=LONG)
     finished(page)
     seen = asked(page)
-    caption = page.locator(".split figcaption")
+    caption = page.locator(".beside figcaption")
     for name in ("blue", "car"):
         word(page, name).hover()
         expect(caption).to_contain_text(f"{name} · mean of all blocks")
-    page.locator(".split lab-raster").hover(position={"x": 20, "y": 20})
+    page.locator(".beside lab-raster").hover(position={"x": 20, "y": 20})
     expect(page.locator(".column h2").first).to_contain_text(re.compile(r"What place \d+, \d+ attends to"))
     page.get_by_role("slider", name="Step of the run").press("Home")
     expect(caption).to_contain_text("step 1")
@@ -54,22 +54,22 @@ def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
 def test_places_are_chosen_by_keyboard(page):
     quick(page)
     go(page, "Places")
-    expect(page.locator(".pair lab-raster")).to_have_count(2, timeout=LONG)
+    expect(page.locator(".two-up lab-raster")).to_have_count(2, timeout=LONG)
     finished(page)
     seen = asked(page)
-    raster = page.locator(".pair lab-raster").first
+    raster = page.locator(".two-up lab-raster").first
     raster.focus()
     raster.press("ArrowRight")
-    expect(page.locator(".pair figcaption").first).to_contain_text("place 10, 9")
+    expect(page.locator(".two-up figcaption").first).to_contain_text("place 10, 9")
     page.get_by_role("button", name=re.compile("^mid 0")).click()
-    expect(page.locator(".pair figcaption").first).to_contain_text("mid 0")
+    expect(page.locator(".two-up figcaption").first).to_contain_text("mid 0")
     assert seen == []
 
 
 def test_tokens_follow_the_keys(page):
     go(page, "Tokens")
     page.get_by_label("Prompt", exact=True).fill("a hippopotamus")
-    chip = page.locator(".chip", has_text="hippo")
+    chip = page.locator(".piece", has_text="hippo")
     expect(chip).to_contain_text("28398 45825 718")
     chip.hover()
     expect(page.locator(".merges li").last).to_contain_text("potam")
@@ -109,7 +109,7 @@ def test_a_part_is_switched_off_and_the_map_fills_in(page):
     cell = page.locator(".causes .cell:enabled").first
     expect(cell).to_be_visible(timeout=LONG)
     cell.click()
-    expect(page.locator(".switch[aria-checked=false]")).to_have_count(1)
+    expect(page.locator(".toggle[aria-checked=false]")).to_have_count(1)
     page.get_by_role("button", name="Stop", exact=True).last.click()
     expect(page.locator(".begin")).to_contain_text("It was stopped", timeout=LONG)
 
@@ -120,7 +120,7 @@ def test_a_prompt_is_edited_with_the_attention_of_another(page):
     page.get_by_label("Edited prompt").fill("a red car")
     page.get_by_role("button", name="Edit", exact=True).click()
     pictures(page, 5)
-    expect(page.locator(".chips")).to_contain_text("blue → red")
+    expect(page.locator(".pieces")).to_contain_text("blue → red")
 
 
 def test_a_colour_pushes_the_estimates(page):
@@ -134,10 +134,10 @@ def test_a_colour_pushes_the_estimates(page):
 
 def test_modules_have_shapes_a_histogram_and_their_source(page):
     go(page, "Modules")
-    page.locator(".node", has_text="conv_in").first.click()
-    expect(page.locator(".histogram rect")).to_have_count(64)
+    page.locator(".module", has_text="conv_in").first.click()
+    expect(page.locator(".spread rect")).to_have_count(64)
     expect(page.locator(".browser .column")).to_contain_text("192 × 4 × 3 × 3")
-    page.locator(".node", has_text="down.0").first.click()
+    page.locator(".module", has_text="down.0").first.click()
     page.locator(".code summary").click()
     expect(page.locator(".code pre")).to_contain_text("class Stage(nn.Module)")
 

@@ -51,7 +51,7 @@ export function progress(entry, { title, costs, start }) {
 /** A choice of a few, as one row of buttons. @template T @param {string} title @param {[T, string][]} choices
  * @param {T} chosen @param {(value: T) => void} choose */
 export const segments = (title, choices, chosen, choose) =>
-  html`<div class="field">
+  html`<div class="setting">
     <span class="name">${title}</span>
     <div class="segments" role="group" aria-label=${title}>
       ${choices.map(
@@ -64,7 +64,7 @@ export const segments = (title, choices, chosen, choose) =>
 /** A choice of many. @param {string} title @param {[string, string][]} choices @param {string} chosen
  * @param {(value: string) => void} choose */
 export const dropdown = (title, choices, chosen, choose) =>
-  html`<label class="field"
+  html`<label class="setting"
     ><span class="name">${title}</span>
     <select .value=${chosen} @change=${(/** @type {any} */ event) => choose(event.target.value)}>
       ${choices.map(([value, text]) => html`<option value=${value} ?selected=${value === chosen}>${text}</option>`)}
@@ -74,7 +74,7 @@ export const dropdown = (title, choices, chosen, choose) =>
 /** A number on a scale. @param {string} title @param {{min: number, max: number, step: number, value: number}} scale
  * @param {(value: number) => void} choose @param {string} [said] */
 export const slider = (title, { min, max, step, value }, choose, said = String(value)) =>
-  html`<label class="field slider"
+  html`<label class="setting slider"
     ><span class="name">${title} <output>${said}</output></span>
     <input
       type="range"

@@ -16,7 +16,7 @@ export function tourCard(state, actions) {
   if (!tour || !stop) return nothing;
   const away = stop.view !== state.view;
   return html`<aside class="tour-card" aria-label="Tour: ${tour.title}">
-    <p class="where">
+    <p class="tour-at">
       <button class="quiet" @click=${() => actions.go('tours')}>${Number(id)}. ${tour.title}</button>
       <span class="num">${at + 1} / ${stops.length}</span>
       <button class="quiet close" aria-label="Leave the tour" @click=${() => actions.set({ tour: null })}>✕</button>

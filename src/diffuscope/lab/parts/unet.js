@@ -27,7 +27,7 @@ export function unet(blocks, isOff, toggle) {
     ${PARTS.map(([part, title, whole]) => {
       const name = `${block}.${part}`;
       return html`<button
-        class="switch"
+        class="toggle"
         role="switch"
         aria-checked=${isOff(name) ? 'false' : 'true'}
         aria-label="${blockLabel(block)}: ${whole}"

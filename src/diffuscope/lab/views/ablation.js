@@ -74,15 +74,15 @@ function switches(state, actions, blocks, settings, begin) {
   const off = settings.names.length;
   return html`${unet(blocks, isOff, toggle)}
     <form
-      class="row panel"
+      class="line-up controls"
       @submit=${(/** @type {Event} */ event) => {
         event.preventDefault();
         begin();
       }}
     >
-      <div class="field">
+      <div class="setting">
         <span class="name">Switch off in every block</span>
-        <div class="row">
+        <div class="line-up">
           ${PARTS.map(
             ([part, title]) => html`<button type="button" @click=${() => set({ names: all(part) })}>${title}</button>`,
           )}
@@ -98,7 +98,7 @@ function switches(state, actions, blocks, settings, begin) {
       )}
       ${
         settings.first || settings.last !== null
-          ? html`<div class="field"><span class="name">Network calls</span>
+          ? html`<div class="setting"><span class="name">Network calls</span>
               <button type="button" @click=${() => set({ first: 0, last: null })}>
                 ${settings.first + 1} to ${(settings.last ?? 0) + 1} ✕
               </button></div>`
@@ -146,7 +146,7 @@ function map(state, actions) {
   const count = entry ? entry.calls : null;
   return html`<section>
     <h2 class="over">What matters when</h2>
-    <div class="row">
+    <div class="line-up">
       ${segments('Part', PARTS.map(([id, title]) => /** @type {[string, string]} */ ([id, title])), part, (value) => actions.keep('mapPart', value))}
     </div>
     ${progress(entry, {
@@ -155,7 +155,7 @@ function map(state, actions) {
       start,
     })}
     ${entry?.tensors.effect && entry.about ? table(state, actions, entry.tensors.effect, entry.about, part) : nothing}
-    ${count ? html`<p class="note">Change of the final latents, in their standard deviations. Press one to try it above.</p>` : nothing}
+    ${count ? html`<p class="remark">Change of the final latents, in their standard deviations. Press one to try it above.</p>` : nothing}
   </section>`;
 }
 

@@ -56,7 +56,7 @@ function shown(state, actions, entry) {
     return place ? valueAt(field, place, grid) : meanOf(field);
   });
   const percent = (/** @type {number} */ value) => `${(100 * value).toFixed(1)} %`;
-  return html`<div class="split">
+  return html`<div class="beside">
     <div>
       ${figure({
         picture: overlay(map, pictureOf(tensors, 0), most(map)),
@@ -72,7 +72,7 @@ function shown(state, actions, entry) {
     <div class="column">
       <h2>${place ? `What place ${place[0] + 1}, ${place[1] + 1} attends to` : 'What the picture attends to'}</h2>
       ${ranking(words, values, word, actions, percent)}
-      <div class="row">
+      <div class="line-up">
         ${segments('Steps', stepChoice(state), selection.step === null ? null : selection.step, (step) =>
           actions.select({ step }),
         )}
@@ -87,7 +87,7 @@ function shown(state, actions, entry) {
             : nothing
         }
       </div>
-      ${about.averages_heads ? html`<p class="note">Heads are averaged, since all of them would not fit.</p>` : nothing}
+      ${about.averages_heads ? html`<p class="remark">Heads are averaged, since all of them would not fit.</p>` : nothing}
     </div>
   </div>
   <h2 class="over">In each block</h2>

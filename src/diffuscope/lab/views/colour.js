@@ -50,13 +50,13 @@ function form(state, actions, begin) {
   const hex = state.local.colour?.hex ?? '#1ae680';
   const set = (/** @type {object} */ change) => actions.keep('colour', { ...state.local.colour, ...change });
   return html`<form
-    class="row panel"
+    class="line-up controls"
     @submit=${(/** @type {Event} */ event) => {
       event.preventDefault();
       begin();
     }}
   >
-    <label class="field"
+    <label class="setting"
       ><span class="name">Colour</span>
       <input type="color" .value=${hex} @input=${(/** @type {any} */ event) => set({ hex: event.target.value })} />
     </label>

@@ -63,13 +63,13 @@ function form(state, actions, begin) {
   const set = (/** @type {object} */ change) => actions.keep('edit', { ...state.local.edit, ...change });
   const words = [...new Set(options.edit.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
   return html`<form
-    class="row panel"
+    class="line-up controls"
     @submit=${(/** @type {Event} */ event) => {
       event.preventDefault();
       begin();
     }}
   >
-    <label class="field grow"
+    <label class="setting grow"
       ><span class="name">Edited prompt</span>
       <input type="text" autocomplete="off" .value=${options.edit} @input=${(/** @type {any} */ event) => set({ edit: event.target.value })} />
     </label>
@@ -122,10 +122,10 @@ function maps(state, actions, tensors, about) {
     ['edit', 1, word, about.edit],
   ];
   return html`<h2 class="over">Attention to one word, in both</h2>
-    <ol class="chips">
+    <ol class="pieces">
       ${pairs.map(
         (/** @type {any} */ each, /** @type {number} */ k) => html`<li>
-          <button class="chip" aria-pressed=${k === word ? 'true' : 'false'} @click=${() => actions.select({ word: k })}>
+          <button class="piece" aria-pressed=${k === word ? 'true' : 'false'} @click=${() => actions.select({ word: k })}>
             ${each.edit === each.source ? each.edit : html`${each.source} → <b>${each.edit}</b>`}
           </button>
         </li>`,

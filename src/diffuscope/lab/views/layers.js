@@ -55,7 +55,7 @@ function shown(state, actions, entry) {
         </li>`;
       })}
     </ol>
-    <div class="pair">
+    <div class="two-up">
       ${layer > 0 ? matrix(state, actions, tensors, about.tokens, layer) : independent()}
       ${similarity(tensors.similarity, about.tokens, layer)}
     </div>`;
@@ -113,7 +113,7 @@ function similarity(tensor, tokens, layer) {
           return html`<tr>
             <th scope="row">${readable(token)}</th>
             <td class="num">${value.toFixed(2)}</td>
-            <td class="wide"><meter min="0" max="1" value=${Math.max(0, value)} aria-label="${readable(token)}"></meter></td>
+            <td class="whole"><meter min="0" max="1" value=${Math.max(0, value)} aria-label="${readable(token)}"></meter></td>
           </tr>`;
         })}
       </tbody>

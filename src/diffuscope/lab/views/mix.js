@@ -45,7 +45,7 @@ function form(state, actions, begin) {
   const set = (/** @type {object} */ change) => actions.keep('mix', { ...state.local.mix, ...change });
   const words = [...new Set(promptOf(state).toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
   return html`<form
-    class="row panel"
+    class="line-up controls"
     @submit=${(/** @type {Event} */ event) => {
       event.preventDefault();
       begin();
@@ -57,7 +57,7 @@ function form(state, actions, begin) {
       options.word ?? '',
       (word) => set({ word }),
     )}
-    <label class="field grow"
+    <label class="setting grow"
       ><span class="name">${options.word ? 'into the word' : 'into the prompt'}</span>
       <input
         type="text"

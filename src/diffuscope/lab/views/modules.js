@@ -40,13 +40,13 @@ function tree(all, chosen, actions) {
   const open = (/** @type {string} */ name) => chosen === name || chosen.startsWith(`${name}.`);
   const parent = (/** @type {string} */ name) => name.slice(0, Math.max(0, name.lastIndexOf('.')));
   const shown = all.filter(({ name }) => !parent(name) || open(parent(name)) || (isList(all, parent(name)) && open(parent(parent(name)))));
-  return html`<ul class="tree">
+  return html`<ul class="module-tree">
     ${shown
       .filter((each) => each.kind !== 'ModuleList')
       .map(
         (each) => html`<li>
           <button
-            class="node depth-${Math.min(6, depthOf(all, each.name))}"
+            class="module depth-${Math.min(6, depthOf(all, each.name))}"
             aria-current=${each.name === chosen ? 'true' : nothing}
             @click=${() => actions.keep('module', each.name)}
           >
@@ -91,7 +91,7 @@ function details(all, module, state, actions) {
   const tensor = names.includes(state.local.tensor) ? state.local.tensor : names[0];
   return html`<header>
       <h2 class="path">${module.name}</h2>
-      <p class="note">${module.kind} · ${module.parameters.toLocaleString('en')} numbers</p>
+      <p class="remark">${module.kind} · ${module.parameters.toLocaleString('en')} numbers</p>
     </header>
     ${
       weights.length
@@ -140,12 +140,12 @@ function details(all, module, state, actions) {
 /** @param {Actions} actions @param {string} tensor */
 function spread(actions, tensor) {
   const found = actions.json(`modules/${tensor}/histogram`);
-  if (!found) return html`<i class="waiting histogram"></i>`;
+  if (!found) return html`<i class="waiting spread"></i>`;
   const high = Math.max(...found.counts);
   const width = 100 / found.counts.length;
   const said = `${tensor}: from ${short(found.low)} to ${short(found.high)}, mean ${short(found.mean)}, standard deviation ${short(found.std)}`;
   return html`<figure class="figure">
-    <svg class="histogram" viewBox="0 0 100 30" preserveAspectRatio="none" role="img" aria-label=${said}>
+    <svg class="spread" viewBox="0 0 100 30" preserveAspectRatio="none" role="img" aria-label=${said}>
       ${found.counts.map((/** @type {number} */ n, /** @type {number} */ k) => {
         const height = (30 * n) / high;
         return svg`<rect x=${k * width} y=${30 - height} width=${width * 0.86} height=${height}></rect>`;

@@ -92,7 +92,7 @@ function shown(state, actions, entry, blocks, block) {
     onPlace: (/** @type {[number, number]|null} */ at) => actions.select({ place: at }),
     onHover: (/** @type {[number, number]|null} */ at) => actions.keep('hoverPlace', at),
   };
-  return html`<div class="pair">
+  return html`<div class="two-up">
     ${figure({
       ...select,
       picture: overlay(resized(look, grid[0], grid[1]), pictureOf(tensors, 0), most(look)),

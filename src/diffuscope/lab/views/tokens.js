@@ -49,11 +49,11 @@ function shown(state, actions, read) {
   const words = read.words;
   const chosen = Math.min(state.selection.word ?? firstNoun(words), Math.max(0, words.length - 1));
   const word = words[chosen];
-  return html`<ol class="chips">
+  return html`<ol class="pieces">
       ${words.map(
         (each, k) => html`<li>
           <button
-            class="chip"
+            class="piece"
             aria-pressed=${k === chosen ? 'true' : 'false'}
             @click=${() => actions.select({ word: k })}
             @pointerenter=${() => actions.select({ word: k })}
@@ -85,7 +85,7 @@ function merges(word) {
         </li>`;
       })}
     </ol>
-    <p class="note">
+    <p class="remark">
       ${word.ids.length === 1 ? 'One token' : `${word.ids.length} tokens`}: ${word.ids.join(', ')}.
       ${word.unknown ? 'This model never saw it in training.' : ''}
     </p>
@@ -99,7 +99,7 @@ function nearest(word, near) {
     ${word.ids.map((id, k) => {
       const found = near[id];
       if (!found?.length)
-        return html`<p class="note">“${readable(word.tokens[k])}” has no embedding that was trained.</p>`;
+        return html`<p class="remark">“${readable(word.tokens[k])}” has no embedding that was trained.</p>`;
       return html`<ol class="ranking near-list">
         ${found.map(
           (each) => html`<li>
@@ -108,13 +108,13 @@ function nearest(word, near) {
         )}
       </ol>`;
     })}
-    <p class="note">Cosine of the embeddings, before the text encoder.</p>
+    <p class="remark">Cosine of the embeddings, before the text encoder.</p>
   </section>`;
 }
 
 /** @param {any} read @param {number} chosen @param {Actions} actions */
 function window_(read, chosen, actions) {
-  return html`<section class="column wide">
+  return html`<section class="column whole">
     <h2>${read.used} of ${read.limit} places are taken</h2>
     ${read.windows.map(
       (/** @type {any} */ each) => html`<ol class="window">
@@ -128,7 +128,7 @@ function window_(read, chosen, actions) {
         })}
       </ol>`,
     )}
-    <p class="note">Start, the tokens, end; the rest is padding, which the U-Net reads too.</p>
+    <p class="remark">Start, the tokens, end; the rest is padding, which the U-Net reads too.</p>
   </section>`;
 }
 
