@@ -115,7 +115,7 @@ def array_of(folder: Path, printed: str, tensor: str | None, key: str | None) ->
         found = (
             (found[int(part)] if part.isdigit() else found[part]) if isinstance(found, dict | list) and part else found
         )
-    return torch.tensor(found)
+    return torch.tensor(np.asarray(found))
 
 
 KEYS = {"schedule": "sigmas", "modules": "counts", "tokens": "windows.0.ids"}
@@ -131,7 +131,7 @@ def test_each_language_gives_the_same_array(copied, view, tmp_path, monkeypatch)
     monkeypatch.chdir(python)
     names: dict[str, object] = {}
     exec(texts["python"], names)
-    expected = torch.as_tensor(np.asarray(names["array"]))
+    expected = torch.tensor(np.asarray(names["array"]))
     tensor = found[1] if (found := re.search(r'array = found\["(.+)"\]', texts["python"])) else None
     printed = command(texts["cli"], cli, monkeypatch)
     assert torch.equal(array_of(cli, printed, tensor, None).to(expected.dtype), expected), "the command"
