@@ -119,12 +119,12 @@ function outcome(tensors) {
   const [whole, without] = [0, 1].map((k) => pictureOf(tensors, k));
   const effect = tensors.effect?.data[0];
   return html`<div class="cards">
-    ${figure({ picture: whole, sentence: 'The picture as it is', caption: html`<b>as it is</b>`, smooth: true })}
-    ${figure({ picture: without, sentence: 'The picture with the change', caption: html`<b>with the change</b>`, smooth: true })}
+    ${figure({ picture: whole, sentence: 'The picture as it is', caption: html`<span><b>as it is</b></span>`, smooth: true })}
+    ${figure({ picture: without, sentence: 'The picture with the change', caption: html`<span><b>with the change</b></span>`, smooth: true })}
     ${figure({
       picture: whole && without ? difference(whole, without) : null,
       sentence: 'Where the two differ',
-      caption: html`<b>difference</b>${effect === undefined ? '' : ` · ${effect.toFixed(2)} deviations of the latents`}`,
+      caption: html`<span><b>difference</b>${effect === undefined ? '' : ` · ${effect.toFixed(2)} deviations of the latents`}</span>`,
       smooth: true,
     })}
   </div>`;

@@ -61,7 +61,7 @@ function shown(state, actions, entry) {
       ${figure({
         picture: overlay(map, pictureOf(tensors, 0), most(map)),
         sentence: `Attention to “${words[word]}”, ${where}, ${when}: at most ${percent(most(map))} of a place’s attention`,
-        caption: html`<b>${words[word]}</b> · ${where} · ${when} · brightest ${percent(most(map))}`,
+        caption: html`<span><b>${words[word]}</b> · ${where} · ${when} · brightest ${percent(most(map))}</span>`,
         cells: grid,
         place: selection.place,
         smooth: true,

@@ -70,7 +70,7 @@ function shown(state, actions, entry) {
   const { tensors, about } = entry;
   const pair = html`<div class="cards">
     ${['without the loss', 'guided by it'].map((name, k) =>
-      figure({ picture: pictureOf(tensors, k), sentence: `The picture ${name}`, caption: html`<b>${name}</b>`, smooth: true }),
+      figure({ picture: pictureOf(tensors, k), sentence: `The picture ${name}`, caption: html`<span><b>${name}</b></span>`, smooth: true }),
     )}
   </div>`;
   return tensors.done ? html`${pair}${step(state, actions, tensors, about)}` : nothing;
@@ -100,19 +100,19 @@ function step(state, actions, tensors, about) {
   ${figure({
     picture: preview(actions, /** @type {any} */ (x0)),
     sentence: `The clean estimate at ${at}, before the push`,
-    caption: html`<b>estimate</b> · ${at}`,
+    caption: html`<span><b>estimate</b> · ${at}</span>`,
     smooth: true,
   })}
   ${figure({
     picture: mapped(size, width, height, 'heat', 0, high),
     sentence: `The push of the gradient at ${at}: at most ${short(high)} of a latent`,
-    caption: html`<b>the push</b> · at most ${short(high)}`,
+    caption: html`<span><b>the push</b> · at most ${short(high)}</span>`,
     read: (x, y) => short(size[y * width + x]),
   })}
   ${figure({
     picture: preview(actions, { data: pushed, shape: push.shape }),
     sentence: `The clean estimate at ${at}, after the push`,
-    caption: html`<b>estimate and push</b> · ${at}`,
+    caption: html`<span><b>estimate and push</b> · ${at}</span>`,
     smooth: true,
   })}
   </div>`;

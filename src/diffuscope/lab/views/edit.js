@@ -102,7 +102,7 @@ function shown(state, actions, entry, options) {
   const names = [promptOf(state), `${options.edit}, edited`, `${options.edit}, made alone`];
   return html`<div class="cards">
       ${names.map((name, k) =>
-        figure({ picture: pictureOf(tensors, k), sentence: name, caption: html`<b>${name}</b>`, smooth: true }),
+        figure({ picture: pictureOf(tensors, k), sentence: name, caption: html`<span><b>${name}</b></span>`, smooth: true }),
       )}
     </div>
     ${about && callsThere(tensors, 'source.') ? maps(state, actions, tensors, about) : nothing}`;
@@ -140,7 +140,7 @@ function maps(state, actions, tensors, about) {
         return figure({
           picture: overlay(field, pictureOf(tensors, /** @type {number} */ (picture)), most(field)),
           sentence: `Attention to “${said}” in the ${name === 'source' ? 'prompt' : 'edit'}: at most ${(100 * most(field)).toFixed(1)} %`,
-          caption: html`<b>${said}</b> · in the ${name === 'source' ? 'prompt' : 'edit'} · brightest ${(100 * most(field)).toFixed(1)} %`,
+          caption: html`<span><b>${said}</b> · in the ${name === 'source' ? 'prompt' : 'edit'} · brightest ${(100 * most(field)).toFixed(1)} %</span>`,
           smooth: true,
         });
       })}

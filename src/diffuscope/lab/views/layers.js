@@ -88,7 +88,7 @@ function matrix(state, actions, tensors, tokens, layer) {
         picture: mapped(values, size, size, 'heat', 0, 1),
         sentence: `Attention between ${size} tokens in layer ${layer}; rows attend to columns, none to a later one`,
         read: (x, y) => `${names[y]} → ${names[x]}  ${(100 * values[y * size + x]).toFixed(0)} %`,
-        caption: html`A row is a token that looks, a column one that is looked at.`,
+        caption: html`<span>A row is a token that looks, a column one that is looked at.</span>`,
       })}
     </div>
     ${segments(

@@ -97,14 +97,14 @@ function shown(state, actions, entry, blocks, block) {
       ...select,
       picture: overlay(resized(look, grid[0], grid[1]), pictureOf(tensors, 0), most(look)),
       sentence: `Where place ${place[0] + 1}, ${place[1] + 1} looks in ${where}: at most ${(100 * most(look)).toFixed(1)} % at one place`,
-      caption: html`<b>Where it looks</b> · place ${place[0] + 1}, ${place[1] + 1} · ${where}`,
+      caption: html`<span><b>Where it looks</b> · place ${place[0] + 1}, ${place[1] + 1} · ${where}</span>`,
       smooth: true,
     })}
     ${figure({
       ...select,
       picture: alike,
       sentence: `Places that look alike have one colour, in ${where}: the three main directions of self-attention`,
-      caption: html`<b>Who looks alike</b> · the three main directions as colours`,
+      caption: html`<span><b>Who looks alike</b> · the three main directions as colours</span>`,
       smooth: true,
     })}
   </div>
