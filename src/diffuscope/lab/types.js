@@ -58,7 +58,7 @@
  * renders again when more has come. `copy` gives what "Copy as" offers on this view.
  * @typedef {{id: string, title: string, group: string, about: string, needs: string[],
  *   render: (state: State, actions: import('./actions.js').Actions) => unknown,
- *   copy?: (state: State) => Snippets, source?: string}} View
+ *   copy?: (state: State) => Snippets|null, source?: string}} View
  *
  * @typedef {{python: string, cli: string, http: string}} Snippets
  */
