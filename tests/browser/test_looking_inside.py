@@ -91,7 +91,7 @@ def test_each_layer_of_the_text_encoder_has_a_picture(page):
 def test_meanings_are_mixed(page):
     quick(page)
     go(page, "Mix")
-    page.get_by_label("Change").select_option("car")
+    page.locator(".controls select").select_option("car")
     page.get_by_label("into the word").fill("fox")
     page.get_by_role("button", name="Mix", exact=True).click()
     expect(page.locator(".film lab-raster")).to_have_count(5, timeout=LONG)

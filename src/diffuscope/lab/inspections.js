@@ -91,7 +91,7 @@ export function told(kind, event) {
   if (kind === 'started') entry.state = 'running';
   if (kind === 'failed' || kind === 'cancelled') entry.state = kind;
   if (kind === 'step' || kind === 'started') touch();
-  if (kind !== 'queued' && kind !== 'started') look(entry);
+  if (kind !== 'queued' && kind !== 'started' && isBusy(entry)) look(entry);
   if (kind === 'failed') api.get(`jobs/${event.job}`).then((job) => ((entry.error = job.error), touch()));
   return true;
 }
@@ -117,6 +117,7 @@ async function look(entry) {
       state.size = answer.buffer.byteLength;
       const now = /** @type {Inspected['state']} */ (answer.state);
       Object.assign(entry, { tensors, about, state: now, version: entry.version + 1 });
+      if (!isBusy(entry)) state.again = false; // it is whole: later events bring nothing more
     } catch (error) {
       Object.assign(entry, { state: 'failed', error: /** @type {Error} */ (error).message });
     }

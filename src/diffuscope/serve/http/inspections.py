@@ -58,10 +58,10 @@ def router(engine: Engine) -> APIRouter:
     def tensors(job: str) -> Response:
         """The tensors so far, as one safetensors file; labels are JSON in its metadata, under "diffuscope"."""
         running = engine.job(job)
-        ended = running is None or running.state not in STATES  # before the tensors are read, so that none is missed
+        state = "done" if running is None else running.state  # before the tensors are read, so that none is missed
         found = _found(inspections, job)
-        keep = "private, max-age=31536000, immutable" if ended else "no-store"
-        headers = {"Cache-Control": keep, "X-State": "done" if running is None else running.state}
+        keep = "no-store" if state in STATES else "private, max-age=31536000, immutable"
+        headers = {"Cache-Control": keep, "X-State": state}
         return Response(found.to_bytes(), media_type="application/octet-stream", headers=headers)
 
     return routes
