@@ -1,6 +1,7 @@
 // Two runs against each other: wiped over one another, their difference, and the first step at which they part.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { differenceSnippets } from '../copy.js';
 import { paths } from '../api.js';
 import { lines } from '../draw/plot.js';
 import { mapped, short } from '../draw/colours.js';
@@ -23,6 +24,7 @@ export const compare = {
   group: 'The run',
   about: 'Two runs side by side, at the same step. Drag the line across the picture; below it, where and when they part.',
   needs: ['run', 'live'],
+  copy: differenceSnippets,
   render(state, actions) {
     const one = /** @type {Run} */ (current(state));
     const others = state.order.map((id) => state.runs[id]).filter((run) => run.id !== one.id && run.done && !run.recorded);

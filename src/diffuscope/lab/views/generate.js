@@ -1,6 +1,7 @@
 // Generate: the picture large, and every option of a call beside it.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { imageSnippets } from '../copy.js';
 import { paths } from '../api.js';
 import { current, ended, shownStep, titleOf } from '../runs.js';
 import { short } from '../draw/colours.js';
@@ -21,6 +22,7 @@ export const generate = {
   group: 'Make',
   about: 'From a prompt to a picture. What is left empty is the model’s preset. Drop in a picture to use its settings.',
   needs: [],
+  copy: imageSnippets,
   render(state, actions) {
     const follow = {
       onInput: () => state.live && actions.live(),

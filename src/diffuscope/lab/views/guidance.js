@@ -1,6 +1,7 @@
 // Guidance taken apart: the estimate with the prompt, the one without, their difference, and what a scale makes of them.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { inspectionSnippets } from '../copy.js';
 import { lines } from '../draw/plot.js';
 import { mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf } from '../runs.js';
@@ -20,6 +21,7 @@ export const guidance = {
   group: 'The run',
   about: 'Each step asks the network twice, with the prompt and without, and goes further in the direction in which they differ.',
   needs: ['run', 'live', 'step', 'guided'],
+  copy: (state) => inspectionSnippets(state, 'guidance', {}, 'cond'),
   source: 'diffusion/guidance.py',
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));

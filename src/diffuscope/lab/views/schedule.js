@@ -1,6 +1,7 @@
 // The noise levels of a run: a curve whose dots can be dragged, and where an image enters.
 
 import { html, nothing, svg } from '../vendor/lit-html.js';
+import { levelSnippets } from '../copy.js';
 import { grid, linear, logarithmic, path, powers } from '../draw/curve.js';
 import { short } from '../draw/colours.js';
 import { current, shownStep } from '../runs.js';
@@ -19,6 +20,7 @@ export const schedule = {
   group: 'The run',
   about: 'The noise level at which each step begins. Drag a dot up or down, or move it with the arrow keys; the run follows.',
   needs: ['model'],
+  copy: levelSnippets,
   source: 'diffusion/schedules.py',
   render(state, actions) {
     const plan = planOf(state, actions);

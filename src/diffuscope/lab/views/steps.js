@@ -1,6 +1,7 @@
 // The run as it goes: latents, clean estimate and noise at each step, channel by channel, with their numbers.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { inspectionSnippets } from '../copy.js';
 import { paths } from '../api.js';
 import { histogram, lines, moments } from '../draw/plot.js';
 import { largest, mapped, short } from '../draw/colours.js';
@@ -28,6 +29,7 @@ export const steps = {
   group: 'The run',
   about: 'Each step takes a part of the estimated noise away. Scrub below; point at a cell to read it; click to follow it.',
   needs: ['run', 'step'],
+  copy: (state) => inspectionSnippets(state, 'steps', {}, 'x0'),
   source: 'pipeline/run.py',
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
