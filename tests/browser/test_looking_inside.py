@@ -2,8 +2,9 @@
 
 import re
 
-from browser.test_journeys import go, quick
 from playwright.sync_api import Locator, Page, expect
+
+from browser.test_journeys import go, quick
 
 LONG = 240_000
 """Milliseconds for a few runs of the model on a busy machine; passed early where they are done."""

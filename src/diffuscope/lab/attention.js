@@ -42,7 +42,8 @@ export function callsOf(about, step, there) {
   const counts = /** @type {number[]} */ (about?.calls_per_step ?? []);
   if (step === null) return { from: 0, to: there };
   const from = counts.slice(0, step).reduce((sum, count) => sum + count, 0);
-  return { from: Math.min(from, there - 1), to: Math.min(from + (counts[step] ?? 1), there) };
+  const first = Math.max(0, Math.min(from, there - 1)); // a step that a branch has kept shows the first one made anew
+  return { from: first, to: Math.max(first + 1, Math.min(from + (counts[step] ?? 1), there)) };
 }
 
 /** Network calls that are there. @param {Tensors} tensors @param {string} [prefix] */

@@ -76,10 +76,12 @@ const ID = `python -c 'import json,sys; print(json.load(sys.stdin)["id"])'`;
 const TOKEN = 'TOKEN=...  # that of the address which `diffuscope lab` printed';
 
 /** The tensors of an experiment. @param {State} state @param {string} kind @param {Record<string, any>} options
- * @param {string} tensor the one that is shown @returns {Snippets} */
+ * @param {string} tensor the one that is shown @returns {Snippets|null} none for a branch, which is
+ * made by its parent's steps */
 export function inspectionSnippets(state, kind, options, tensor) {
   const run = /** @type {import('./types.js').Run} */ (current(state));
   const request = requestOf(run);
+  if (request.branch) return null;
   const rest = changed(state, request);
   const body = { kind, request: Object.fromEntries([['prompt', request.prompt], ...rest]), options };
   const given = Object.keys(options).length ? `, options=${python(options)}` : '';
@@ -139,7 +141,7 @@ ${curl('jobs/$JOB/images/0.png', null, ' --output image.png')}`,
 /** The noise levels of the run on show. @param {State} state @returns {Snippets|null} */
 export function levelSnippets(state) {
   const run = current(state);
-  if (!run) return null;
+  if (!run || run.from) return null;
   const request = requestOf(run);
   const rest = changed(state, request);
   const model = state.about?.model ?? 'emoji';
@@ -158,7 +160,7 @@ ${curl('plan', { request: Object.fromEntries([['prompt', request.prompt], ...res
 /** How far two runs are apart at each step. @param {State} state @returns {Snippets|null} */
 export function differenceSnippets(state) {
   const runs = [current(state), state.runs[state.other ?? '']];
-  if (!runs[0] || !runs[1]) return null;
+  if (!runs[0] || !runs[1] || runs.some((run) => run?.from)) return null;
   const model = state.about?.model ?? 'emoji';
   const calls = runs.map((run) => {
     const request = requestOf(/** @type {any} */ (run));

@@ -13,7 +13,7 @@ from diffuscope.lens.inspect import KINDS, inspect
 from diffuscope.lens.prompt_to_prompt import Refine
 from diffuscope.lens.text import layer_conditioning
 from diffuscope.pipeline import Pipeline
-from diffuscope.request import Request
+from diffuscope.request import Branch, Request
 from refusals import refused
 
 PROMPT = "a red fox"
@@ -197,3 +197,16 @@ def test_what_cannot_be_inspected_is_refused(tiny: Pipeline) -> None:
     with refused("prompt"):
         inspect(tiny, "attention", Request(["a fox", "a cup"]))
     assert all(kind.help for kind in KINDS.values())
+
+
+def test_a_branch_is_inspected_from_its_step_on(tiny: Pipeline) -> None:
+    first = Request(PROMPT, seed=1, num_inference_steps=4, upscale=1)
+    request = Request("a blue fox", seed=1, num_inference_steps=4, upscale=1, branch=Branch(request=first, step=2))
+    found = inspect(tiny, "attention", request)
+    assert (found[CROSS].shape[0], found.about["calls_per_step"]) == (2, [0, 0, 1, 1])
+    assert (
+        found["pictures"][0].int() - torch.from_numpy(np.asarray(tiny(request).images[0]).astype(int))
+    ).abs().max() <= 1
+    assert inspect(tiny, "ablation-map", request, options={"bands": 2}).about["bands"] == [[2, 2], [3, 3]]
+    with refused("branch", 2):
+        inspect(tiny, "prompt-to-prompt", request, options={"edit": "a green fox"})

@@ -105,6 +105,8 @@ def prompt_to_prompt(pipe: Pipeline, request: Request, options: Edit) -> Inspect
     The maps are those of ``attention``, under ``source.`` and ``edit.``.
     """
     source = one_text(request)
+    if request.branch is not None:
+        raise InputError("branch", request.branch.step, "None: both prompts are made from the first step on")
     if options.edit is None and options.word is None:
         raise InputError("options.edit", None, "an edited prompt, or a word to reweight")
     edited = source if options.edit is None else options.edit

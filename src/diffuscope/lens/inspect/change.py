@@ -101,8 +101,9 @@ def ablation_map(pipe: Pipeline, request: Request, options: Map) -> Inspection:
     whole = call_of(request, output_type="latent")
     counts = calls_per_step(pipe, whole)
     ends = [0, *accumulate(counts)]
-    bands = min(options.bands, len(counts))
-    edges = [round(k * len(counts) / bands) for k in range(bands + 1)]
+    kept = counts.count(0)  # steps of another run, which are not made again
+    bands = min(options.bands, len(counts) - kept)
+    edges = [kept + round(k * (len(counts) - kept) / bands) for k in range(bands + 1)]
     calls = [
         call_of(
             request, output_type="latent", tap=Ablation(block, options.strength, calls=range(ends[first], ends[stop]))
