@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from diffuscope.config import FAMILIES, PRESETS, Prediction
 from diffuscope.errors import InputError, nearest
@@ -58,6 +58,10 @@ class ModelSource:
     """whether it was trained with zero terminal SNR (Lin et al. 2024), if the model's files do not state it"""
     fast: bool | None = None
     """run the networks' fast twins, whose numbers differ by rounding; by default on a CUDA device alone"""
+    backend: Literal["torch", "openvino"] = "torch"
+    """what runs the networks on a CPU; openvino is faster, needs the extra of that name, and converts them once"""
+    second_device: Device | None = None
+    """device, such as cuda:1, whose copy of the U-Net computes half of the rows of guidance at the same time"""
     models_dir: Source | None = None
     """folder of AUTOMATIC1111's web UI or ComfyUI, used in place: models, VAEs, LoRAs and embeddings by name"""
     allow_pickle: bool = False

@@ -1,15 +1,18 @@
 """Which twin of a network runs: the fast one where there is a GPU, or where it was asked for, and no tap."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
-from diffuscope.perf import ops
+from diffuscope.perf import openvino, ops
 from diffuscope.perf.graphs import Graphs, proven
+from diffuscope.perf.openvino import Converted, Twin
+from diffuscope.perf.second import Second, halved
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.perf.vae import FastVAE
 from diffuscope.perf.weights import Watch
@@ -17,6 +20,9 @@ from diffuscope.types import Tap
 
 N = TypeVar("N", bound=nn.Module)
 T = TypeVar("T")
+
+Backend = Literal["torch", "openvino"]
+"""What runs the twins on a CPU."""
 
 TIMES = 128
 """Timesteps, times rows, that are embedded in one product."""
@@ -33,20 +39,45 @@ class Engine:
 
     Attributes:
         wanted: whether they run; None is on a CUDA device.
+        converted: runs them by OpenVINO on a CPU, or None.
+        second: device that computes half of the rows of guidance, or None.
     """
 
-    def __init__(self, wanted: bool | None = None) -> None:
-        """Nothing is laid out yet: that is done by the first call, and again after each change of the weights."""
+    def __init__(
+        self, wanted: bool | None = None, backend: Backend = "torch", second: torch.device | None = None
+    ) -> None:
+        """Nothing is laid out yet: that is done by the first call, and again after each change of the weights.
+
+        Raises:
+            InputError: the backend is not installed.
+        """
+        if backend == "openvino":
+            openvino.check()
         self.wanted = wanted
         self.graphs = Graphs()
-        self._unet = _Laid(FastUNet, "U-Net", self.graphs)
-        self._vae = _Laid(FastVAE, "VAE", self.graphs)
+        self.second = None if second is None else Second(second)
+        self._there = None if second is None else Engine(wanted)
+        self.converted = openvino.Converted() if backend == "openvino" else None
+        self._unet = _Laid(FastUNet, "U-Net", self._forget)
+        self._vae = _Laid(FastVAE, "VAE", self._forget)
+
+    def _forget(self, name: str) -> None:
+        self.graphs.forget(name)
+        if self.converted is not None:
+            self.converted.forget(name)
 
     def runs(self, network: nn.Module, tap: Tap | None) -> bool:
         """Whether the fast twin of a network runs in a call with this tap."""
         if tap is not None:
             return False
-        return next(network.parameters()).is_cuda if self.wanted is None else self.wanted
+        device = next(network.parameters()).device.type
+        if self.converted is not None and device == "cpu":
+            return True
+        return device == "cuda" if self.wanted is None else self.wanted
+
+    def _converts(self, x: Tensor) -> Converted | None:
+        """What runs a twin for ``x`` in place of torch."""
+        return self.converted if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) else None
 
     def lay(self, unet: UNet, vae: VAE) -> None:
         """Lay out the twins that run, ahead of their first call."""
@@ -65,6 +96,8 @@ class Engine:
         found: list[str] = []
         if torch.cuda.is_available() and self.wanted is not False and ops.broken is not None:
             found.append(f"Triton kernels do not run here ({ops.broken}); plain ones do")
+        if self.converted is not None and self.converted.note is not None:
+            found.append(self.converted.note)
         if self.graphs.failure is not None:
             found.append(f"no CUDA graph could be recorded ({self.graphs.failure}); the networks run without")
         return found
@@ -82,7 +115,35 @@ class Engine:
 
         ``context`` and ``extra`` as in ``UNet``; ``times`` are the timesteps that will be asked for.
         """
+        if pairs and self.second is not None and self._there is not None:
+            return self._halved(self.second, self._there, unet, context, extra, times)
         return self.predictions(self.reading(unet, context, extra, times), pairs=pairs)
+
+    def _halved(
+        self,
+        second: Second,
+        there: "Engine",
+        unet: UNet,
+        context: Tensor,
+        extra: Mapping[str, Tensor] | None,
+        times: Sequence[float],
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        def here(context: Tensor, extra: Mapping[str, Tensor] | None) -> Callable[[Tensor, Tensor], Tensor]:
+            return self.predictions(self.reading(unet, context, extra, times), pairs=False)
+
+        def away(context: Tensor, extra: Mapping[str, Tensor] | None) -> Callable[[Tensor, Tensor], Tensor]:
+            def on(first: bool) -> FastUNet:
+                return there._unet.get(second.copy(unet), first=first)
+
+            predict = there.predictions(Reading(on, context, extra, times), pairs=False)
+
+            def call(x: Tensor, time: Tensor) -> Tensor:
+                with torch.cuda.device(second.device if second.device.type == "cuda" else -1):
+                    return predict(x, time)
+
+            return call
+
+        return halved(here, away, second, context, extra)
 
     def predictions(self, reading: "Reading", *, pairs: bool) -> Callable[[Tensor, Tensor], Tensor]:
         """``predictor`` of what is read."""
@@ -90,6 +151,9 @@ class Engine:
         def predict(x: Tensor, time: Tensor) -> Tensor:
             twin, prompt = reading.now()
             shared = x[: len(x) // 2] if pairs and twin.shares else x
+            if (converted := self._converts(x)) is not None:
+                inputs = [shared, reading.timed(time), *reading.tensors]
+                return converted("U-Net", twin.unet, partial(_run, prompt), inputs)
             return self.graphs(
                 "U-Net",
                 lambda new, kept: twin(new[0], new[1], prompt.of(kept)),
@@ -115,6 +179,8 @@ class Engine:
         """
         count, twin = len(rows[0]), self._unet.get(unet, first=False)
         most = next((size for size in JOINED if size >= count), count)  # few shapes, so few graphs
+        if (converted := self._converts(rows[0])) is not None:
+            return converted("U-Net", unet, partial(_run, prompt), rows)
         full = list(rows)
         if most > count:
             full = [torch.cat([each, each[:1].expand(most - count, *each.shape[1:])]) for each in rows]
@@ -124,6 +190,8 @@ class Engine:
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""
         twin = self._vae.get(vae, first=True)
+        if (converted := self._converts(latents)) is not None:
+            return converted("VAE", vae, _decode, [latents])
         if len(latents) * latents.shape[2] * latents.shape[3] * vae.config.factor**2 > GRAPH_PIXELS:
             return proven(twin.decode, latents)
         return self.graphs("VAE", lambda new, _: twin.decode(new[0]), [latents], [])
@@ -132,6 +200,19 @@ class Engine:
         """``vae.encode``; never as a graph, since an image is encoded once."""
         mean, logvar = proven(self._vae.get(vae, first=True).encode, pixels).chunk(2, dim=1)
         return LatentDistribution(mean, logvar.clamp(-30, 20))
+
+
+def _run(prompt: Prompt, unet: nn.Module) -> Twin:
+    """The twin of a U-Net, for latents, ``timed`` and the tensors of such a prompt."""
+    assert isinstance(unet, UNet)
+    twin = FastUNet(unet)
+    return lambda new: twin(new[0], new[1], prompt.of(new[2:], len(new[2])))
+
+
+def _decode(vae: nn.Module) -> Twin:
+    assert isinstance(vae, VAE)
+    twin = FastVAE(vae)
+    return lambda new: twin.decode(new[0])
 
 
 class Reading:
@@ -179,8 +260,9 @@ class Reading:
 class _Laid(Generic[N, T]):
     """A network's twin, laid out again after each change of the weights."""
 
-    def __init__(self, lay: Callable[[N], T], name: str, graphs: Graphs) -> None:
-        self.lay, self.name, self.graphs = lay, name, graphs
+    def __init__(self, lay: Callable[[N], T], name: str, forget: Callable[[str], None]) -> None:
+        """``forget`` is called with the ``name`` when the weights have changed."""
+        self.lay, self.name, self.forget = lay, name, forget
         self._laid: tuple[N, T, Watch] | None = None
 
     def get(self, network: N, *, first: bool) -> T:
@@ -189,7 +271,7 @@ class _Laid(Generic[N, T]):
             known, twin, watch = self._laid
             if known is network and watch.is_unchanged() and (watch.is_same() or not first):
                 return twin
-        self.graphs.forget(self.name)
+        self.forget(self.name)
         ops.wait()
         twin = self.lay(network)
         self._laid = network, twin, Watch(network)

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 PARTS, PROGRAMS = 512, 512
 """Most partial sums of an image; and about as many programs as fill a large GPU."""
 
+SMALL = 1024
+"""Pixels up to which torch normalises bfloat16 on a CPU more slowly than float32: by a factor of 8 at 16x16."""
+
 _warming: list[Thread] = []
 
 _sides: dict[int, torch.cuda.Stream] = {}
@@ -81,6 +84,11 @@ def wait() -> None:
         thread.join()
 
 
+def tracing() -> bool:
+    """Whether a converter follows the operations; it knows no memory format and no operation in place."""
+    return bool(torch._C._get_tracing_state())
+
+
 def fuses(x: Tensor) -> bool:
     """Whether kernels run for this tensor."""
     return x.is_cuda and broken is None
@@ -88,22 +96,26 @@ def fuses(x: Tensor) -> bool:
 
 def channels_last(x: Tensor) -> Tensor:
     """``x`` [B,C,H,W] in channels-last memory; itself if it is so already."""
+    if tracing():
+        return x
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def tokens(x: Tensor) -> Tensor:
     """[B,H*W,C] of a channels-last [B,C,H,W]. A view."""
+    if tracing():
+        return x.flatten(2).transpose(1, 2)
     return x.permute(0, 2, 3, 1).contiguous().flatten(1, 2)
 
 
 def image(x: Tensor, like: Tensor) -> Tensor:
     """[B,C,H,W] in channels-last memory, the inverse of ``tokens``. A view."""
-    return x.unflatten(1, like.shape[2:]).permute(0, 3, 1, 2)
+    return x.reshape(len(x), like.shape[2], like.shape[3], x.shape[2]).permute(0, 3, 1, 2)
 
 
 def product(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution without its bias."""
-    if not x.is_cuda and (weight := packed(layer, x)) is not None:
+    if not x.is_cuda and not tracing() and (weight := packed(layer, x)) is not None:
         operation = torch.ops.mkldnn._convolution_pointwise
         return operation(x, weight, None, layer.padding, layer.stride, layer.dilation, layer.groups, "none", [], "")
     return F.conv2d(x, layer.weight, None, layer.stride, layer.padding)
@@ -164,6 +176,9 @@ def pointwise(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
 
 def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
     """``x + bias + residual`` in the memory of ``x``, for maps [B,C,H,W] and ``bias`` [C]; either may be missing."""
+    if tracing():
+        x = x if bias is None else x + bias[:, None, None]
+        return Map(x if residual is None else x + residual)
     if not fuses(x):
         x = x if bias is None else x.add_(bias[:, None, None])
         return Map(x if residual is None else x.add_(residual))
@@ -212,8 +227,12 @@ def group_norm(
             x = x + shift[:, None, None]
         if time is not None:
             x = x + time[:, :, None, None]
-        x = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-        return F.silu(x) if silu else x
+        if x.dtype == torch.bfloat16 and x.device.type == "cpu" and pixels <= SMALL:
+            weight, bias = norm.weight.float(), norm.bias.float()
+            x = F.group_norm(x.float(), norm.num_groups, weight, bias, norm.eps).to(x.dtype)
+        else:
+            x = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return F.silu(x, inplace=True) if silu else x
     from diffuscope.perf import kernels
 
     x = channels_last(x)

@@ -190,13 +190,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _added(h: Tensor, x: Tensor, layer: nn.Linear) -> Tensor:
     """``h`` plus the layer of ``x`` without its bias, in the memory of ``h``."""
+    if ops.tracing():
+        return h + F.linear(x, layer.weight)
     h.flatten(0, 1).addmm_(x.flatten(0, 1), layer.weight.T)
     return h
 
 
 def _split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """``parts`` times [N,heads,T,H] of [N,T,parts*heads*H]. Views."""
-    return x.unflatten(-1, (parts, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    rows, tokens, width = x.shape
+    return x.reshape(rows, tokens, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind()
 
 
 def _spread(x: Tensor, rows: int) -> Tensor:

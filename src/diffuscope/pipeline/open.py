@@ -45,7 +45,8 @@ def open_model(source: ModelSource) -> Pipeline:
     if source.zero_snr is not None:
         schedule = replace(schedule, zero_snr=conformed(source.zero_snr, bool, "zero_snr"))
     components = replace(components, config=replace(components.config, schedule=schedule))
-    pipe = Pipeline(components, fast=source.fast)
+    second = None if source.second_device is None else loading.choose_device(source.second_device)
+    pipe = Pipeline(components, fast=source.fast, backend=source.backend, second_device=second)
     if source.models_dir is not None:
         pipe.adapters.folders = library.folders(source.models_dir, "lora")
     return pipe

@@ -21,7 +21,7 @@ from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, ope
 from diffuscope.keywords import forwarded, method_takes
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.perf.engine import Engine
+from diffuscope.perf.engine import Backend, Engine
 from diffuscope.pipeline import branching, codec, latent_range, memory, save, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
@@ -62,8 +62,15 @@ class Pipeline:
         engine: the fast twins of the U-Net and the VAE, and when they run.
     """
 
-    def __init__(self, components: Components, *, fast: bool | None = None) -> None:
-        """Take the parts as they are: their device and dtype are the pipeline's. ``fast`` as in ``ModelSource``."""
+    def __init__(
+        self,
+        components: Components,
+        *,
+        fast: bool | None = None,
+        backend: Backend = "torch",
+        second_device: torch.device | None = None,
+    ) -> None:
+        """Take the parts as they are: their device and dtype are the pipeline's. Options as in ``ModelSource``."""
         self.components = components
         self.config = components.config
         self.tokenizer = components.tokenizer
@@ -75,7 +82,7 @@ class Pipeline:
         self.schedule = Schedule(components.config.schedule)
         self.adapters = Adapters(components.networks)
         self.embeddings = Embeddings(components.towers)
-        self.engine = Engine(fast)
+        self.engine = Engine(fast, backend, second_device)
         self._hashing: Hashing | None = None
         parameters = (each for network in components.networks.values() for each in network.parameters())
         self._mapped = stamps.stamps(components.files, parameters)

@@ -16,7 +16,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.perf import graphs, ops
 from diffuscope.perf.engine import Engine
-from diffuscope.perf.unet import FastUNet
+from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.pipeline import Pipeline
 from narrow import made
 
@@ -112,6 +112,41 @@ def test_timesteps_of_a_run_are_embedded_in_one_product(model: Pipeline, monkeyp
     for time in (999.0, 500.0, 750.0, 1.0):
         assert close(predict(x, torch.tensor(time)), model.unet(x, time, context))
     assert asked == [[999.0, 500.0, 1.0], [750.0], [1.0]]
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_guidance_on_two_devices_is_the_same_to_rounding(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"num_inference_steps": 2, "seed": 5, "num_images_per_prompt": 2}
+    one, two = made(family), made(family)
+    plain = one("a red fox", **options)
+    two.engine = Engine(True, second=torch.device("cpu"))
+    rows, real = [], FastUNet.__call__
+
+    def seen(self: FastUNet, x: Tensor, timed: Tensor, prompt: Prompt) -> Tensor:
+        rows.append((self.unet is two.unet, len(x)))
+        return real(self, x, timed, prompt)
+
+    monkeypatch.setattr(FastUNet, "__call__", seen)
+    found = two("a red fox", **options)
+    assert (found.latents - plain.latents).abs().max() <= 1e-4 * plain.latents.abs().max()
+    assert rows == [(False, 2), (True, 2)] * 2
+    for pipe in (one, two):
+        pipe.unet.conv_out.weight.mul_(0.5)  # the copy has to follow
+    plain, found = one("a red fox", **options), two("a red fox", **options)
+    assert (found.latents - plain.latents).abs().max() <= 1e-4 * plain.latents.abs().max()
+
+
+@pytest.mark.parametrize("side", [8, 40])
+@torch.no_grad()
+def test_group_norm_in_bfloat16_on_a_cpu(side: int) -> None:
+    norm = nn.GroupNorm(4, 32, dtype=torch.bfloat16)
+    nn.init.normal_(norm.weight)
+    x = ops.channels_last(torch.randn(2, 32, side, side, generator=torch.Generator().manual_seed(0)).bfloat16())
+    exact = nn.functional.group_norm(x.float(), 4, norm.weight.float(), norm.bias.float())
+    found = ops.group_norm(norm, ops.Map(x), silu=False)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - exact).abs().max() <= 2**-7 * exact.abs().max()  # one rounding
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()

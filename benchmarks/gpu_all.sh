@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Every number of the GPU pages, on a machine with one NVIDIA GPU: bash benchmarks/gpu_all.sh FOLDER
+# Four to five minutes. Each part has a limit of its own, and writes its JSON even if others fail.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+OUT=${1:?folder for the results}
+mkdir -p "$OUT"
+export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+
+part() { # name, seconds, command
+  local name=$1 limit=$2
+  shift 2
+  timeout "$limit" python3 "$@" > "$OUT/$name.log" 2>&1
+  echo "$name: exit code $? after $SECONDS s"
+}
+
+part start 90 benchmarks/start.py --out "$OUT/start.json"
+part gpu 120 benchmarks/gpu.py --out "$OUT/gpu.json"
+part kernels 75 benchmarks/step_kernels.py --out "$OUT/kernels.json"
+part memory 60 benchmarks/memory.py --out "$OUT/memory.json"
+part serve 60 benchmarks/serve.py --model sd15 --random --requests 32 --running 16 --rows 32 --rounds 5 --out "$OUT/serve.json"
+part compiled 120 benchmarks/gpu.py --only "SD 1.5 512, step with guidance" --compile sd15 --out "$OUT/gpu-compiled.json"
