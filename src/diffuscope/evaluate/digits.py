@@ -5,6 +5,7 @@ every score: generated ones may be read more often than real ones, since guidanc
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -61,7 +62,11 @@ class Examiner:
         rows = torch.randperm(len(learned), generator=torch.Generator().manual_seed(0))[:_JUDGED]
         self.judge = SVC(C=10).fit(learned.pixels[rows].flatten(1).numpy(), learned.labels[rows].numpy())
         self.real = proportion((self.read(held_out.pixels) == held_out.labels)[:, None])
-        self.near = nearest(held_out.pixels, learned.pixels).quantile(RARE).item()
+
+    @cached_property
+    def near(self) -> float:
+        """The distance to the nearest training picture below which a picture counts as memorised."""
+        return nearest(self.held_out.pixels, self.learned.pixels).quantile(RARE).item()
 
     def read(self, pixels: Tensor) -> Tensor:
         """[B] classes that the judge reads in [B,1,28,28] pixels in [0,1]."""

@@ -20,7 +20,7 @@ class PixelTraining:
 
     batch_size: int = 64
     class_dropout: float = 0.1  # part of the classes replaced by none, for guidance (Ho & Salimans 2022)
-    shift: int = 2  # pixels, to either side
+    shift: int = 0  # pixels, to either side; MNIST is centred, and shifted digits are others than its own
     rotation: float = 8.0  # degrees, to either side
     mirror: bool = False  # half of the pictures left to right; a digit would become another
 
