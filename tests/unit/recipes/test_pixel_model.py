@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from diffuscope.data.digits import load_digits, split
 from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.errors import ModelNotFoundError, WeightsError
+from diffuscope.evaluate.digits import Examiner
 from diffuscope.models.class_unet import ClassUNet
-from diffuscope.recipes.digits import digits
+from diffuscope.recipes.digits import HELD_OUT, digits
 from diffuscope.recipes.pixel_model import CONFIG, WEIGHTS, PixelModel, PixelModelConfig, load
 from diffuscope.training.pixels import PixelLatents, one_hot
 from refusals import refused
@@ -18,7 +20,7 @@ from refusals import refused
 @pytest.fixture(scope="module")
 def model():
     recipe = digits()
-    unet = replace(recipe.unet, channels=(8,))
+    unet = replace(recipe.unet, channels=(16,))  # with 8, a norm group is a channel, and no vector gets through
     config = PixelModelConfig(
         name="random",
         classes=recipe.classes,
@@ -98,3 +100,12 @@ def test_no_folder_and_damaged_ones_are_told(model, tmp_path):
         path.write_text(json.dumps(wrong))
         with pytest.raises(WeightsError):
             load(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_shipped_digits_are_read_as_asked():
+    """By the judge of the exam, on 100 of them; the exam itself asks for 1,000."""
+    learned, held_out = split(load_digits(), HELD_OUT)
+    labels = torch.arange(100) % 10
+    drawn = load().sample(labels.tolist(), num_inference_steps=8)
+    assert Examiner(learned, held_out).agreement(drawn, labels) > 0.96

@@ -56,7 +56,7 @@ def test_augmented_pictures_are_shifted_by_whole_pixels():
     assert len(found) == 25
 
 
-def test_augmented_pictures_are_rotated_a_little_and_mirrored_only_if_asked():
+def test_augmented_pictures_are_rotated_a_little():
     image = torch.zeros(400, 1, 28, 28)
     image[..., 13:15, 20:26] = 1  # a stroke right of the centre
     generator = torch.Generator().manual_seed(0)
@@ -64,9 +64,6 @@ def test_augmented_pictures_are_rotated_a_little_and_mirrored_only_if_asked():
     assert turned[..., :14].sum() == 0
     rows = (turned * torch.arange(28.0)[:, None]).sum((1, 2, 3)) / turned.sum((1, 2, 3))
     assert 0.8 < (rows - 13.5).abs().max() < 1.6  # 9.5 pixels from the centre: sin(8 degrees) is 1.3
-    mirrored = augment(image, PixelTraining(shift=0, rotation=0.0, mirror=True), generator)
-    left = (mirrored[..., :14].sum((1, 2, 3)) > 0).float().mean()
-    assert 0.4 < left < 0.6
 
 
 class Recorder(nn.Module):
