@@ -79,7 +79,7 @@ class Watched:
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """That of the task."""
         loss, numbers = self.task.loss(context)
-        self.recent.append(loss.detach())
+        self.recent.append(numbers["error"])  # of the pictures; the loss may have that of a prior too
         if len(self.recent) == LOG_EVERY:
             mean = torch.stack(self.recent).mean().item()
             self.recent.clear()

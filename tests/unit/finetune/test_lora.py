@@ -13,9 +13,12 @@ from diffuscope.finetune.lora import LoraTask
 from diffuscope.finetune.memory import activations
 from diffuscope.finetune.networks import Factors, is_target, shared_copy, updated
 from diffuscope.finetune.options import LoraTraining
+from diffuscope.finetune.session import Watched
+from diffuscope.finetune.subject import Denoising
 from diffuscope.lens.gradient_memory import saved_tensors
 from diffuscope.lens.shapes import call_with_zeros
 from diffuscope.pipeline import Pipeline
+from diffuscope.training.loop import StepContext
 from diffuscope.weights.store import files
 from refusals import refused
 
@@ -69,6 +72,18 @@ def test_a_rate_that_explodes_ends_the_training(pipe, pictures, tmp_path):
     with pytest.raises(TrainingError, match="lower lr than 1000"):
         train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT | {"lr": 1000.0, "steps": 40})
     assert not (tmp_path / "zeb.safetensors").exists()
+
+
+def test_the_error_of_a_prior_is_no_explosion(pipe, pictures, tmp_path, monkeypatch):
+    """The pictures of the class may be far harder than one's own."""
+    monkeypatch.setattr(Denoising, "errors", lambda _self, unet, x0, *_: unet.conv_out.bias.sum() * 0 + x0[:, 0, 0, 0])
+    training = LoraTraining(caption="a ball", prior=("a cup",), batch_size=2)
+    task = LoraTask(pipe, torch.full((1, 4, 8, 8), 0.1), ["a ball"], 16, training)
+    task.set_prior(torch.full((1, 4, 8, 8), 9.0), ["a cup"])
+    watched = Watched(task, 0.1, 40, training, 1e-3)
+    for step in range(20):
+        loss, _ = watched.loss(StepContext(torch.Generator(), step, step, 0.0))
+    assert loss.item() == pytest.approx(9.1)
 
 
 def test_numbers_that_are_not_finite_are_left_out_and_end_a_training_of_nothing_else(pipe, pictures, tmp_path):
