@@ -13,6 +13,7 @@ def listening(app):
     """An application on a free port of this machine; its address."""
     with socket.socket() as own:
         own.bind(("127.0.0.1", 0))
+        own.listen(128)  # who asks before the server runs waits
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
         thread.start()

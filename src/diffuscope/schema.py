@@ -87,15 +87,24 @@ class Options:
         Raises:
             InputError: no JSON object, a name twice or unknown, NaN or Infinity, or a value that does not fit.
         """
-        try:
-            values = json.loads(text, object_pairs_hook=_without_repeats)  # NaN fits no option
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise InputError("json", Unquoted(f"invalid JSON ({error})"), "one JSON object") from None
-        if not isinstance(values, dict):
-            raise InputError("json", values, "one JSON object")
-        return cls.from_dict(values)
+        return cls.from_dict(loaded_object(text))
+
+
+def loaded_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in a text.
+
+    Raises:
+        InputError: no JSON object, or a name twice.
+    """
+    try:
+        values = json.loads(text, object_pairs_hook=_without_repeats)  # NaN fits no option
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError("json", Unquoted(f"invalid JSON ({error})"), "one JSON object") from None
+    if not isinstance(values, dict):
+        raise InputError("json", values, "one JSON object")
+    return values
 
 
 def options(kind: type[Any]) -> tuple[Option, ...]:

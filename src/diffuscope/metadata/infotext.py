@@ -30,7 +30,7 @@ _NAMES = {
 
 def parse(infotext: str) -> Settings:
     """The settings in a text; without its last line, all of it is the prompt."""
-    body, found = _split(infotext)
+    body, found = split(infotext)
     before, marker, after = body.partition(f"\n{_NEGATIVE}")
     if body.startswith(_NEGATIVE):
         before, marker, after = "", _NEGATIVE, body.removeprefix(_NEGATIVE)
@@ -70,12 +70,17 @@ def _take_schedule(settings: Settings, name: str, *, is_ours: bool) -> None:
     if name != "Automatic":
         settings.take_spacing("Schedule type", name)
     elif not is_ours and "sigmas" not in settings.options:
-        sampler = settings.options.get("sampler")
-        for spacing in (spacing for spacing, names in AUTOMATIC.items() if sampler in names):
+        spacing = automatic(settings.options.get("sampler", ""))
+        if spacing is not None:
             settings.options["sigmas"] = spacing
 
 
-def _split(infotext: str) -> tuple[str, dict[str, str]]:
+def automatic(sampler: str) -> str | None:
+    """The spacing that "Automatic" chooses for one of our samplers; None for its own."""
+    return next((spacing for spacing, names in AUTOMATIC.items() if sampler in names), None)
+
+
+def split(infotext: str) -> tuple[str, dict[str, str]]:
     """The text above the line of settings, and these."""
     body, _, last = infotext.rstrip().rpartition("\n")
     found: dict[str, Any] = {}

@@ -86,6 +86,11 @@ class Adapters:
         """Those that are set for every call, at another weight than 0."""
         return _active(self._loaded.values())
 
+    @property
+    def names(self) -> list[str]:
+        """Of those that a prompt may name: loaded, or in the folders."""
+        return sorted({*self._loaded, *(names[0] for names in self._files().values())})
+
     def load(
         self,
         path: str | PathLike[str],
@@ -324,7 +329,7 @@ class Adapters:
     def _check(self, name: str, argument: str = "name") -> None:
         if name in self._loaded:
             return
-        known = {*self._loaded, *(names[0] for names in self._files().values())}
+        known = self.names
         folders = "".join(f", or a file in {folder}" for folder in self.folders)
         hint = nearest(name, known) or "Set lora_dir to its folder, or load it with load_lora(path)"
         got = {"prompt": Unquoted(f"the LoRA {name!r}"), "lora_dir": Unquoted(f"no file for {name!r}")}.get(

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from diffuscope import __version__
 from diffuscope.errors import DiffuscopeError
 from diffuscope.serve.engine import Engine
-from diffuscope.serve.http import inspections, openai, page
+from diffuscope.serve.http import a1111, inspections, openai, page
 from diffuscope.serve.http.about import add_about
 from diffuscope.serve.http.arrays import add_arrays
 from diffuscope.serve.http.comparison import add_comparison
@@ -46,6 +46,7 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
     app.include_router(routes)
     app.include_router(inspections.router(engine))
     app.include_router(openai.router(engine))
+    app.include_router(a1111.router(engine))
     app.include_router(page.router(key))
 
     app.openapi = partial(_openapi, app, routes)  # type: ignore[method-assign]  # FastAPI's own way to change it

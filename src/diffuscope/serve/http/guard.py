@@ -98,7 +98,8 @@ class Guard:
             return 403, "requests from other sites are refused"
         if scope["method"] in ("POST", "PUT", "PATCH"):
             kind = headers.get("content-type", [""])[0].split(";")[0].strip().lower()
-            if kind not in ("application/json", "multipart/form-data"):
+            empty = not kind and headers.get("content-length", ["0"]) == ["0"] and "transfer-encoding" not in headers
+            if kind not in ("application/json", "multipart/form-data") and not empty:
                 return 415, "the body must be application/json or multipart/form-data"
         if self.key is not None and not _is_open(scope["path"]) and not self._has_key(headers):
             return 401, "the key is missing or wrong; send it as Authorization: Bearer KEY"
