@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+from concurrent.futures import CancelledError
 from typing import NamedTuple
 
 from diffuscope.errors import (
@@ -46,6 +47,7 @@ def answer(error: BaseException) -> Answer:
         return Answer(422, str(own), error.argument)
     for kind, status in (
         (NotFoundError, 404),
+        (CancelledError, 410),
         (StoppingError, 503),
         (BusyError, 429),
         (OutOfMemoryError, 507),

@@ -20,10 +20,10 @@ from diffuscope.metadata.settings import SPACINGS
 from diffuscope.pipeline import Pipeline
 from diffuscope.schema import loaded_object
 from diffuscope.serve.engine import Engine
-from diffuscope.serve.http.a1111.inputs import decoded
 from diffuscope.serve.http.a1111.table import number, whole
 from diffuscope.serve.http.bodies import in_decoder
 from diffuscope.serve.http.errors import answer
+from diffuscope.serve.http.inputs import decoded
 from diffuscope.serve.http.pictures import FILE, MAX_PIXELS, opened
 
 OURS = "diffuscope 4x"

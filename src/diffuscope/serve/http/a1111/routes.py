@@ -22,10 +22,11 @@ from diffuscope.request import Request
 from diffuscope.serve.engine import Engine
 from diffuscope.serve.http import sizes
 from diffuscope.serve.http.a1111 import lists
-from diffuscope.serve.http.a1111.inputs import Source, source
+from diffuscope.serve.http.a1111.inputs import source
 from diffuscope.serve.http.a1111.table import Asked, restated, translate
 from diffuscope.serve.http.bodies import in_decoder
 from diffuscope.serve.http.callers import owner_of
+from diffuscope.serve.http.inputs import Source
 from diffuscope.serve.http.limits import LIMITS
 from diffuscope.serve.http.streams import finished
 from diffuscope.serve.job import Job
