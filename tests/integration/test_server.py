@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import httpx
 import openai
@@ -18,11 +19,19 @@ from PIL import Image
 KEY = "a-key"
 
 
+class Running(NamedTuple):
+    """A server."""
+
+    address: str
+    process: subprocess.Popen
+
+
 @contextmanager
-def server(*arguments, **environment):
-    """A server on a free port of this machine; its address."""
+def server(*arguments, port=0, **environment):
+    """A server on this port, or on a free one, of this machine, which ends by SIGTERM."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "diffuscope", "serve", *arguments, "--port", str(port)]
     process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
@@ -35,10 +44,10 @@ def server(*arguments, **environment):
                     break
             except httpx.TransportError:
                 time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        yield Running(f"http://127.0.0.1:{port}", process)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        assert process.returncode in (0, -signal.SIGTERM, 128 + signal.SIGTERM), process.stderr.read()
+        assert process.returncode == 0, process.stderr.read()
     finally:
         process.kill()
         process.wait()
@@ -46,7 +55,7 @@ def server(*arguments, **environment):
 
 
 def test_openais_client_generates_and_streams(tiny_folder):
-    with server(str(tiny_folder), "--device", "cpu", DIFFUSCOPE_KEY=KEY) as address:
+    with server(str(tiny_folder), "--device", "cpu", DIFFUSCOPE_KEY=KEY) as (address, _):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
         answer = client.images.generate(model="tiny", prompt="a fox", n=2, size="32x32")
         assert [Image.open(io.BytesIO(base64.b64decode(one.b64_json))).size for one in answer.data] == [(32, 32)] * 2
@@ -66,3 +75,55 @@ def test_a_public_address_without_a_key_is_refused(tiny_folder):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "DIFFUSCOPE_KEY" in done.stderr
+
+
+@contextmanager
+def killed(*arguments):
+    """A server that does not live to be told to end."""
+    with suppress(ProcessLookupError, AssertionError), server(*arguments) as running:
+        yield running
+
+
+def submit(address, **request):
+    body = {"request": {"prompt": "a fox", "seed": 1, "upscale": 1} | request}
+    return httpx.post(f"{address}/api/v1/jobs", json=body, timeout=30)
+
+
+def test_a_signal_lets_running_and_waiting_jobs_end_and_takes_no_more(tiny_folder):
+    with server(str(tiny_folder), "--device", "cpu", "--running", "1") as (address, process):
+        jobs = [submit(address, num_inference_steps=40).json()["id"] for _ in range(3)]
+        with httpx.stream("GET", f"{address}/api/v1/events?after=none", timeout=60) as events:
+            process.send_signal(signal.SIGTERM)
+            refused = submit(address)
+            assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
+            assert httpx.get(f"{address}/readyz").status_code == 503
+            for job in jobs:
+                assert "event: done" in httpx.get(f"{address}/api/v1/jobs/{job}/events", timeout=60).text
+                assert httpx.get(f"{address}/api/v1/pictures/{job}-0.png").content.startswith(b"\x89PNG")
+            assert "event: reset" in "".join(events.iter_text())  # the stream ends with the server
+        assert process.wait(60) == 0
+
+
+def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder):
+    with server(str(tiny_folder), "--device", "cpu") as (address, _):
+        port = address.rpartition(":")[2]
+        command = [sys.executable, "-m", "diffuscope", "serve", str(tiny_folder), "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert port in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert "Traceback" not in done.stderr
+
+
+def test_what_was_done_before_a_kill_is_not_confused_with_what_comes_after(tiny_folder):
+    with killed(str(tiny_folder), "--device", "cpu") as (address, process):
+        with httpx.stream("GET", f"{address}/api/v1/events", timeout=60) as events:
+            position = next(line for line in events.iter_lines() if line.startswith("id: ")).removeprefix("id: ")
+        job = submit(address).json()["id"]
+        process.kill()
+    port = int(address.rpartition(":")[2])
+    with server(str(tiny_folder), "--device", "cpu", port=port) as (again, _):
+        assert httpx.get(f"{again}/api/v1/jobs/{job}").status_code == 404
+        with httpx.stream("GET", f"{again}/api/v1/events?after={position}", timeout=60) as events:
+            assert next(line for line in events.iter_lines() if line.startswith("event")) == "event: reset"
+        assert submit(again).status_code == 202

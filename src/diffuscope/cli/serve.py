@@ -12,6 +12,11 @@ from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
 
 KEY = "DIFFUSCOPE_KEY"
+PACKAGES = "fastapi uvicorn python-multipart"
+"""The extra `server`."""
+
+SECONDS = 3600.0
+"""Time that an image may take."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +33,17 @@ class ServeFlags:
     """images that run at the same time"""
     queue: int = 256
     """images that wait; more are refused"""
+    per_caller: int = 64
+    """images of one caller that wait; more are refused"""
+    drain: float = 120.0
+    """seconds for which SIGTERM lets running and waiting images end"""
     exact: bool = False
     """share no network call, so that every image has the bits that it has alone"""
 
 
 @command(positional="model")
 def serve(flags: ServeFlags, source: ModelSource) -> None:
-    """Serve a model: our own interface under /api/v1, OpenAI's images under /v1."""
+    """Serve a model: our own interface under /api/v1, OpenAI's images under /v1, AUTOMATIC1111's under /sdapi/v1."""
     key = os.environ.get(KEY) or None
     if not _is_loopback(flags.host) and key is None:
         hint = f"Set {KEY}, which clients then send as Authorization: Bearer KEY"
@@ -42,22 +51,19 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
     if not 0 < flags.port < 65536:
         raise InputError("port", flags.port, "a number from 1 to 65535")
     try:
-        import uvicorn
-
         from diffuscope.serve.http.app import application
+        from diffuscope.serve.http.run import listening, run
     except ImportError as error:
-        raise InputError("serve", str(error.name), "the extra `server`", "Run: pip install fastapi uvicorn") from error
+        raise InputError("serve", str(error.name), "the extra `server`", f"Run: pip install {PACKAGES}") from error
 
     from diffuscope.pipeline import open_model
-    from diffuscope.serve import Engine
+    from diffuscope.serve import Engine, Limits
 
-    engine = Engine(open_model(source), running=flags.running, queue=flags.queue, exact=flags.exact)
+    own = listening(flags.host, flags.port)
+    limits = Limits(per_owner=flags.per_caller, seconds=SECONDS)
+    engine = Engine(open_model(source), running=flags.running, queue=flags.queue, exact=flags.exact, limits=limits)
     tell(f"serving {engine.pipe.config.name!r} on http://{flags.host}:{flags.port}; Ctrl-C ends it")
-    app = application(engine, key=key, hosts=(flags.host, *flags.allowed_host))
-    try:
-        uvicorn.run(app, host=flags.host, port=flags.port, log_level="warning", timeout_graceful_shutdown=10)
-    finally:
-        engine.stop(drain=False)
+    run(application(engine, key=key, hosts=(flags.host, *flags.allowed_host)), engine, own, drain=flags.drain)
 
 
 def _is_loopback(host: str) -> bool:

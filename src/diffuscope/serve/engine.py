@@ -299,6 +299,7 @@ class Engine:
         for thread in self._threads:
             thread.join()
         self.batcher.stop()
+        self.events.close()
 
     def _work(self) -> None:
         while True:

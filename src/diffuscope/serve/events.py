@@ -79,6 +79,16 @@ class Events:
         self._rings: OrderedDict[str, Ring] = OrderedDict()
         self._listeners: dict[str, list[Callable[[], object]]] = {}
         self._lock = threading.Lock()
+        self.closed = False
+        """Whether nothing more comes."""
+
+    def close(self) -> None:
+        """End the streams of all readers."""
+        with self._lock:
+            self.closed = True
+            listeners = [listener for own in self._listeners.values() for listener in own]
+        for listener in listeners:
+            listener()
 
     def tell(self, owner: str, job: str, event: Event) -> None:
         """Add an event of a job, and call those who listen."""

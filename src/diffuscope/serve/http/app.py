@@ -1,5 +1,6 @@
 """The application: the doors, the errors, the state of health, behind the guard."""
 
+import secrets
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -25,12 +26,15 @@ from diffuscope.serve.http.pictures import Pictures
 from diffuscope.serve.http.text import add_text
 
 
-def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] = ()) -> Guard:
-    """An ASGI application over an Engine.
+def application(
+    engine: Engine, *, key: str | None = None, token: str | None = None, hosts: Iterable[str] = ()
+) -> Guard:
+    """An ASGI application over an Engine, with the page of the lab.
 
     Args:
         engine: what makes the images.
         key: that every request must have; None asks for none.
+        token: of this start, that a browser must have shown; None asks for none.
         hosts: names beside the loopback ones under which the server is reached.
     """
     app = FastAPI(
@@ -47,7 +51,8 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
     app.include_router(inspections.router(engine))
     app.include_router(openai.router(engine))
     app.include_router(a1111.router(engine))
-    app.include_router(page.router(key))
+    session = token or secrets.token_urlsafe(32)
+    app.include_router(page.router(key, session))
 
     app.openapi = partial(_openapi, app, routes)  # type: ignore[method-assign]  # FastAPI's own way to change it
 
@@ -67,7 +72,7 @@ def application(engine: Engine, *, key: str | None = None, hosts: Iterable[str] 
     app.add_exception_handler(DiffuscopeError, failed)
 
     _add_health(app, engine)
-    return Guard(app, key=key, hosts=hosts)
+    return Guard(app, key=key, token=session, token_for_browsers=token is not None, hosts=hosts)
 
 
 def _add_health(app: FastAPI, engine: Engine) -> None:

@@ -1,21 +1,34 @@
 """What every request must pass before it is routed: who may ask, from where, in which form, and how much."""
 
+import asyncio
 import base64
 import binascii
 import http.cookies
 import ipaddress
 import json
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+LOG = logging.getLogger("diffuscope.serve")
+
 BODY_LIMIT = 32 << 20
 """Bytes of a body; a longer one is refused while it is read."""
+
+
+class BodyLimits(NamedTuple):
+    """What a client may send and how slow it may be."""
+
+    bytes: int = BODY_LIMIT
+    seconds: float = 60.0
+    """for the whole of a body, and for taking each piece of an answer"""
+
 
 OPEN_PATHS = ("/healthz", "/readyz")
 """Need no key, so that whatever watches the process needs none."""
@@ -38,19 +51,31 @@ class Guard:
 
     Host must name this machine, or be allowed: a page of another name that resolves to 127.0.0.1 (DNS rebinding) is
     refused. A browser's request from another origin is refused, and no CORS header is ever sent. Bodies are JSON or
-    multipart, so that no form of another page can make one, and are capped while they are read.
+    multipart, so that no form of another page can make one, and are capped while they are read. A client that does not
+    take its answer is cut off.
 
     Args:
         app: what answers.
         key: a Bearer token, or the name or password of Basic, that every request must have; None asks for none.
+        token: what a page's cookie holds; it stands for the key.
+        token_for_browsers: whether a browser needs the token where there is no key; programs of this machine do not.
         hosts: names beside the loopback ones under which the server is reached.
-        body_limit: bytes.
+        limits: of a body and of the time for it.
     """
 
     def __init__(
-        self, app: App, *, key: str | None = None, hosts: Iterable[str] = (), body_limit: int = BODY_LIMIT
+        self,
+        app: App,
+        *,
+        key: str | None = None,
+        token: str | None = None,
+        token_for_browsers: bool = False,
+        hosts: Iterable[str] = (),
+        limits: BodyLimits = BodyLimits(),  # noqa: B008 (frozen)
     ) -> None:
-        self.app, self.key, self.body_limit = app, key, body_limit
+        self.app, self.limits = app, limits
+        self.secrets = tuple(each.encode() for each in (key, token) if each is not None)
+        self.key, self.token_for_browsers = key, token_for_browsers
         self.hosts = {host.lower() for host in hosts}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -67,9 +92,13 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        body = await _body(receive, headers, self.body_limit)
+        try:
+            body = await asyncio.wait_for(_body(receive, headers, self.limits.bytes), self.limits.seconds)
+        except TimeoutError:
+            await _answer(send, 408, f"the body did not come within {self.limits.seconds:g} s")
+            return
         if body is None:
-            await _answer(send, 413, f"the body is longer than {self.body_limit} bytes")
+            await _answer(send, 413, f"the body is longer than {self.limits.bytes} bytes")
             return
         first = True
 
@@ -83,9 +112,13 @@ class Guard:
         async def safe(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *_headers(scope["path"])]}
-            await send(message)
+            await asyncio.wait_for(send(message), self.limits.seconds)
 
-        await self.app(scope, again, safe)
+        try:
+            await self.app(scope, again, safe)
+        except TimeoutError:
+            LOG.info("a client that did not take its answer was cut off")
+            raise
 
     def _refusal(self, scope: Message, headers: dict[str, list[str]]) -> tuple[int, str] | None:
         host = headers.get("host", [])
@@ -94,14 +127,17 @@ class Guard:
         origin = headers.get("origin", [])
         if origin and origin != [f"{scope.get('scheme', 'http')}://{host[0]}"]:
             return 403, "requests from other origins are refused"
-        if headers.get("sec-fetch-site", ["none"])[0] in ("cross-site", "same-site"):
+        if headers.get("sec-fetch-site", ["none"])[0] in ("cross-site", "same-site") and not _is_link(scope, headers):
             return 403, "requests from other sites are refused"
         if scope["method"] in ("POST", "PUT", "PATCH"):
             kind = headers.get("content-type", [""])[0].split(";")[0].strip().lower()
             empty = not kind and headers.get("content-length", ["0"]) == ["0"] and "transfer-encoding" not in headers
             if kind not in ("application/json", "multipart/form-data") and not empty:
                 return 415, "the body must be application/json or multipart/form-data"
-        if self.key is not None and not _is_open(scope["path"]) and not self._has_key(headers):
+        needed = self.key is not None or (self.token_for_browsers and _is_browser(headers))
+        if needed and not _is_open(scope["path"]) and not self._has_secret(headers):
+            if self.key is None:
+                return 401, "the page needs the token of this start; open the address that the server has printed"
             return 401, "the key is missing or wrong; send it as Authorization: Bearer KEY"
         return None
 
@@ -115,8 +151,7 @@ class Guard:
         except ValueError:
             return False
 
-    def _has_key(self, headers: dict[str, list[str]]) -> bool:
-        assert self.key is not None
+    def _has_secret(self, headers: dict[str, list[str]]) -> bool:
         scheme, _, value = headers.get("authorization", [""])[0].partition(" ")
         given = [value.strip()]
         if scheme.lower() == "basic":
@@ -125,7 +160,7 @@ class Guard:
             except (binascii.Error, UnicodeDecodeError):
                 given = []
         given.append(_session(headers))
-        return any(secrets.compare_digest(each.encode(), self.key.encode()) for each in given)
+        return any(secrets.compare_digest(each.encode(), own) for each in given for own in self.secrets)
 
 
 def session_cookie(host: str) -> str:
@@ -143,12 +178,27 @@ def _session(headers: dict[str, list[str]]) -> str:
     return "" if found is None else found.value
 
 
+def _is_browser(headers: dict[str, list[str]]) -> bool:
+    """Whether a page has made the request: browsers say from where, and send their cookies."""
+    return any(name in headers for name in ("origin", "cookie", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest"))
+
+
+def _is_link(scope: Message, headers: dict[str, list[str]]) -> bool:
+    """Whether somebody follows a link to the page, which other pages cannot read and must not frame."""
+    navigates = headers.get("sec-fetch-mode") == ["navigate"] and headers.get("sec-fetch-dest") == ["document"]
+    return navigates and scope["method"] == "GET" and _is_page(scope["path"])
+
+
+def _is_page(path: str) -> bool:
+    return path == PAGE or path.startswith(f"{PAGE}/")
+
+
 def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path == PAGE or path.startswith(f"{PAGE}/")
+    return path in OPEN_PATHS or _is_page(path)
 
 
 def _headers(path: str) -> list[tuple[bytes, bytes]]:
-    policy = f"{_NOTHING}; {_OF_PAGE}" if path == PAGE or path.startswith(f"{PAGE}/") else _NOTHING
+    policy = f"{_NOTHING}; {_OF_PAGE}" if _is_page(path) else _NOTHING
     return [(b"content-security-policy", policy.encode()), *HEADERS]
 
 

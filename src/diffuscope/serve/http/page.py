@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Response
 from fastapi import Request as HttpRequest
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from diffuscope.serve.http.errors import NotFoundError
 from diffuscope.serve.http.guard import session_cookie
@@ -45,8 +45,8 @@ def page_files() -> dict[str, tuple[bytes, str, str]]:
     return found
 
 
-def router(key: str | None) -> APIRouter:
-    """The routes of the page."""
+def router(key: str | None, token: str) -> APIRouter:
+    """The routes of the page, for whoever shows the key or the token of this start: the cookie holds the token."""
     routes = APIRouter(prefix="/lab", include_in_schema=False)
 
     @routes.get("")
@@ -55,13 +55,15 @@ def router(key: str | None) -> APIRouter:
         return RedirectResponse("/lab/", 308)
 
     @routes.post("/session")
-    def session(http: HttpRequest, token: Annotated[str, Body(embed=True)]) -> Response:
+    def session(http: HttpRequest, shown: Annotated[str, Body(embed=True, alias="token")]) -> Response:
         """A cookie for whoever has the token; the page takes the token out of the address."""
-        if key is None or not secrets.compare_digest(token.encode(), key.encode()):
-            return Response('{"error": {"message": "the token is not that of this server"}}', 401)
-        answer = Response("{}", media_type="application/json")
+        known = [each.encode() for each in (key, token) if each is not None]
+        if not any(secrets.compare_digest(shown.encode(), each) for each in known):
+            body = {"message": "the token is not that of this server", "type": "refused", "argument": "token"}
+            return JSONResponse({"error": body}, 401)
+        answer = JSONResponse({})
         name = session_cookie(http.headers.get("host", ""))
-        answer.set_cookie(name, key, httponly=True, samesite="strict", path="/")
+        answer.set_cookie(name, token, httponly=True, samesite="strict", path="/")
         return answer
 
     @routes.get("/{path:path}")

@@ -114,7 +114,7 @@ async def one_job(job: Job, after: int) -> AsyncIterator[str]:
 
 
 async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterator[str]:
-    """The events of all jobs of an owner, from now on, or from the one after a position; without an end.
+    """The events of all jobs of an owner, from now on, or from the one after a position, until the server stops.
 
     The first is "ready", or "reset" where some that the reader has not seen are forgotten: it has to ask for the jobs.
     """
@@ -126,7 +126,7 @@ async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterat
         if missing:
             position = events.position(owner)
             new = []
-        while True:
+        while new or not events.closed:
             for event in new:
                 position = events.at(event.id)
                 yield message(fields_of(event, engine.job(event.job)), event.kind, position)

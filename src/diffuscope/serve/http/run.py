@@ -1,0 +1,76 @@
+"""A server on a port, which ends its jobs before it ends."""
+
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+import uvicorn
+
+from diffuscope.errors import InputError
+from diffuscope.serve.engine import Engine
+from diffuscope.serve.http.guard import Guard
+
+GRACE = 1.0
+"""Seconds after the last job in which its images can still be fetched."""
+
+CONNECTIONS = 512
+"""Connections at the same time; more are answered with 503."""
+
+
+def listening(host: str, port: int, tries: int = 1) -> socket.socket:
+    """A socket on a port, or on the next free one of so many.
+
+    Raises:
+        InputError: they are taken, or the host is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for each in range(port, min(port + tries, 65536)):
+        own = socket.socket(family)
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            own.bind((host, each))
+            own.listen(CONNECTIONS)
+            return own
+        except OSError:
+            own.close()
+    last = f" to {port + tries - 1}" if tries > 1 else ""
+    raise InputError("port", f"{port}{last} of {host}", "a free port", "Another program listens there; use --port")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server. SIGTERM lets running and waiting jobs end first; SIGINT, and a second signal, do not."""
+
+    def __init__(self, app: Guard, engine: Engine, drain: float) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", ws="none", timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS
+            )
+        )
+        self._engine, self._drain, self._draining = engine, drain, False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal has come."""
+        if sig == signal.SIGTERM and not self._draining:
+            self._draining = True
+            threading.Thread(target=self._end, name="diffuscope-drain", daemon=True).start()
+            return
+        self._engine.events.close()
+        super().handle_exit(sig, frame)
+
+    def _end(self) -> None:
+        waited = any(not job.ended for job in self._engine.jobs)
+        self._engine.drain(self._drain)
+        if waited:
+            time.sleep(GRACE)
+        self._engine.events.close()
+        self.should_exit = True
+
+
+def run(app: Guard, engine: Engine, own: socket.socket, *, drain: float = 120.0) -> None:
+    """Serve until a signal comes; SIGTERM lets jobs end for so many seconds."""
+    try:
+        Server(app, engine, drain).run(sockets=[own])
+    finally:
+        engine.stop(drain=False)
