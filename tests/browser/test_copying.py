@@ -61,6 +61,7 @@ def copied(browser, tiny: Pipeline, tiny_folder: Path) -> Iterator[dict[str, dic
 
 VIEWS = [
     "generate",
+    "runs",
     "steps",
     "schedule",
     "guidance",

@@ -8,9 +8,22 @@ import { resized } from '../attention.js';
 
 const SIDE = 256; // pixels of an overlay, at most: more are not seen
 
+/** The last picture of each map, so that what has not changed is not drawn again.
+ * @type {WeakMap<Field, {picture: Picture|null|undefined, high: number, made: Picture}>} */
+const kept = new WeakMap();
+
 /** @param {Field} field @param {Picture|null|undefined} picture @param {number} high the value of the last colour
  * @returns {Picture} */
 export function overlay(field, picture, high) {
+  const known = kept.get(field);
+  if (known && known.picture === picture && known.high === high) return known.made;
+  const made = drawn(field, picture, high);
+  kept.set(field, { picture, high, made });
+  return made;
+}
+
+/** @param {Field} field @param {Picture|null|undefined} picture @param {number} high @returns {Picture} */
+function drawn(field, picture, high) {
   const table = MAPS.heat;
   const share = SIDE / Math.max(picture?.width ?? SIDE, picture?.height ?? SIDE);
   const width = Math.round((picture?.width ?? field.width) * (picture ? Math.min(1, share) : 1));

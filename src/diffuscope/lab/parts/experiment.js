@@ -10,7 +10,8 @@ import { current, ended } from '../runs.js';
 const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look inside costs a moment
 
 /**
- * The experiment of a kind on the run on show; begun by itself where it is cheap and the run has ended.
+ * The experiment of a kind on the run on show; begun by itself where it is cheap and the run has ended
+ * (behind a recorded one the page makes its own).
  * @param {State} state @param {string} kind @param {object} [options] @param {{wait?: boolean}} [how] wait for a button
  * @returns {{entry: Inspected|undefined, request: any, start: () => void}}
  */
@@ -21,7 +22,7 @@ export function experiment(state, kind, options = {}, { wait = false } = {}) {
   const { width = 0, height = 0 } = state.about?.preset ?? {};
   const cheap = (request.width ?? width) * (request.height ?? height) <= SMALL;
   const entry = seen(kind, request, options);
-  if (!entry && !wait && cheap && state.about && ended(run.state)) start();
+  if (!entry && !wait && cheap && state.about && ended(run.state) && !run.recorded) start();
   return { entry: entry ?? seen(kind, request, options), request, start };
 }
 

@@ -1,6 +1,7 @@
 // All runs as a tree: a branch stands under the run that it left, with what was changed.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { imageSnippets } from '../copy.js';
 import { paths } from '../api.js';
 import { ended, stepsOf, titleOf } from '../runs.js';
 import { changed } from '../parts/changes.js';
@@ -21,6 +22,7 @@ export const runs = {
   group: 'Make',
   about: 'Everything that was generated, newest first. A branch stands under the run that it left.',
   needs: [],
+  copy: imageSnippets,
   render(state, actions) {
     const all = state.order.map((id) => state.runs[id]).filter((run) => !run.recorded && !run.slot);
     if (!all.length) return empty('Nothing was generated yet. Write a prompt above and press Generate.');
