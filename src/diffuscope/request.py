@@ -222,6 +222,8 @@ class Request(Options):
     """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler; a function in Python"""
     sampler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """options of the sampler, such as eta=0.5 or s_churn=10"""
+    step_caching: Annotated[int, Interval(ge=1, le=50)] = 1
+    """approximate and faster: compute the U-Net's deep layers in every so-manyth call only; 1 is exact (DeepCache)"""
     sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
     """spacing of the noise levels, or the levels themselves"""
     final_sigma: FinalSigma | None = None

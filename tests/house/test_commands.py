@@ -16,7 +16,7 @@ GUIDANCE = (
     "guidance-similarity guidance-similarity-scale guidance-similarity-low guidance-exact"
 )
 SAMPLING = (
-    "seed steps sampler sampler-options sigmas final-sigma thresholding-limit thresholding-ratio "
+    "seed steps sampler sampler-options step-caching sigmas final-sigma thresholding-limit thresholding-ratio "
     f"thresholding-max-value {GUIDANCE} height width"
 )
 BRANCHED = SAMPLING.removeprefix("seed ").removesuffix(" height width")

@@ -1,5 +1,6 @@
 """Which twin of a network runs: the fast one where there is a GPU, or where it was asked for, and no tap."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Literal, TypeVar
@@ -58,13 +59,10 @@ class Engine:
         self.second = None if second is None else Second(second)
         self._there = None if second is None else Engine(wanted)
         self.converted = openvino.Converted() if backend == "openvino" else None
-        self._unet = _Laid(FastUNet, "U-Net", self._forget)
-        self._vae = _Laid(FastVAE, "VAE", self._forget)
-
-    def _forget(self, name: str) -> None:
-        self.graphs.forget(name)
-        if self.converted is not None:
-            self.converted.forget(name)
+        forget = partial(_forget, self.graphs, self.converted)  # without this engine: no circle holds its memory
+        self._unet = _Laid(FastUNet, "U-Net", forget)
+        self._vae = _Laid(FastVAE, "VAE", forget)
+        self._apart = _Laid(_apart, "U-Net", forget)
 
     def runs(self, network: nn.Module, tap: Tap | None) -> bool:
         """Whether the fast twin of a network runs in a call with this tap."""
@@ -110,14 +108,44 @@ class Engine:
         *,
         pairs: bool,
         times: Sequence[float] = (),
+        caching: int = 1,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``unet`` for a text, as a function of latents [N,C,H,W] and timestep. With ``pairs`` each row comes twice.
 
-        ``context`` and ``extra`` as in ``UNet``; ``times`` are the timesteps that will be asked for.
+        ``context`` and ``extra`` as in ``UNet``; ``times`` are the timesteps that will be asked for. The deep features
+        are computed in every ``caching``-th call only; beyond 1 the function is an approximation.
         """
+        if caching > 1:  # where plain networks run, their weights stay as they lie, and so do the bits of other calls
+            laid = self._unet if self.runs(unet, None) else self._apart
+            reading = Reading(lambda first: laid.get(unet, first=first), context, extra, times)
+            return self._cached(reading, caching, pairs=pairs)
         if pairs and self.second is not None and self._there is not None:
             return self._halved(self.second, self._there, unet, context, extra, times)
         return self.predictions(self.reading(unet, context, extra, times), pairs=pairs)
+
+    def _cached(self, reading: "Reading", every: int, *, pairs: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        count, deep = 0, torch.empty(0)
+
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            nonlocal count, deep
+            twin, prompt = reading.now()
+            timed, shared = reading.timed(time), x[: len(x) // 2] if pairs and twin.shares else x
+            if count % every == 0:
+                deep = self.graphs(
+                    "U-Net, deep",
+                    lambda new, kept: twin.deep(new[0], new[1], prompt.of(kept)),
+                    [shared, timed],
+                    reading.tensors,
+                )
+            count += 1
+            return self.graphs(
+                "U-Net, shallow",
+                lambda new, kept: twin.shallow(new[0], new[1], new[2], prompt.of(kept)),
+                [shared, deep, timed],
+                reading.tensors,
+            )
+
+        return predict
 
     def _halved(
         self,
@@ -200,6 +228,19 @@ class Engine:
         """``vae.encode``; never as a graph, since an image is encoded once."""
         mean, logvar = proven(self._vae.get(vae, first=True).encode, pixels).chunk(2, dim=1)
         return LatentDistribution(mean, logvar.clamp(-30, 20))
+
+
+def _forget(graphs: Graphs, converted: Converted | None, name: str) -> None:
+    """Drop what was recorded or converted of a network."""
+    for part in (name, f"{name}, deep", f"{name}, shallow"):
+        graphs.forget(part)
+    if converted is not None:
+        converted.forget(name)
+
+
+def _apart(unet: UNet) -> FastUNet:
+    """The twin of a copy, which leaves the weights of the U-Net as they lie."""
+    return FastUNet(copy.deepcopy(unet))
 
 
 def _run(prompt: Prompt, unet: nn.Module) -> Twin:

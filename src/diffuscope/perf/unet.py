@@ -104,6 +104,21 @@ class FastUNet:
 
         ``timed`` [R,W] is that of the timestep, or [N,W] of a timestep for each row.
         """
+        h = ops.conv(self.unet.conv_in, ops.channels_last(x))
+        return self._last(h.x, self._deep(h, timed, prompt), timed, prompt)
+
+    def deep(self, x: Tensor, timed: Tensor, prompt: Prompt) -> Tensor:
+        """[N,C,H,W] all but the last residual block: what changes little from step to step (Ma et al. 2024, DeepCache).
+
+        Arguments as of a call.
+        """
+        return self._deep(ops.conv(self.unet.conv_in, ops.channels_last(x)), timed, prompt)
+
+    def shallow(self, x: Tensor, deep: Tensor, timed: Tensor, prompt: Prompt) -> Tensor:
+        """The prediction from ``deep`` features, those of this call or of an earlier one."""
+        return self._last(ops.conv(self.unet.conv_in, ops.channels_last(x)).x, deep, timed, prompt)
+
+    def _deep(self, h: Map, timed: Tensor, prompt: Prompt) -> Tensor:
         unet, rows = self.unet, prompt.rows
         times = iter(timed.split(self.time.widths, dim=-1))
         texts = iter(zip(prompt.keys, prompt.values, strict=True))
@@ -113,7 +128,6 @@ class FastUNet:
             attn = modules(network.attn, Transformer)
             return self._transformer(attn[j], x, texts) if j < len(attn) else x
 
-        h = ops.conv(unet.conv_in, ops.channels_last(x))
         skips = [h.x]
         for level in self.down:
             for j in range(unet.config.blocks):
@@ -125,11 +139,23 @@ class FastUNet:
         for j in range(unet.config.mid_resnets):
             h = stage(unet.mid, j, h)
         for level in self.up:
-            for j in range(unet.config.blocks + 1):
+            for j in range(unet.config.blocks + 1 - (level is self.up[-1])):
                 h = stage(level, j, ops.join(_spread(h.x, rows), _spread(skips.pop(), rows)))
             if level.upsample is not None:
                 height, width = skips[-1].shape[2:]
                 h = ops.conv(level.upsample.conv, ops.upsample(h.x, (height, width)))
+        return h.x
+
+    def _last(self, first: Tensor, deep: Tensor, timed: Tensor, prompt: Prompt) -> Tensor:
+        """The last residual block and what follows, from the ``first`` convolution and the deep features."""
+        unet, rows, level = self.unet, prompt.rows, self.up[-1]
+        time = timed.split(self.time.widths, dim=-1)[-1]
+        h = ops.join(_spread(deep, rows), _spread(first, rows))
+        h = residual(modules(level.resnet, ResidualBlock)[-1], h, time)
+        if attn := modules(level.attn, Transformer):
+            count = len(modules(attn[-1].block, TransformerBlock))
+            texts = zip(prompt.keys[-count:], prompt.values[-count:], strict=True)
+            h = self._transformer(attn[-1], h, texts)
         return ops.conv(unet.conv_out, ops.group_norm(unet.norm_out, h, silu=True, last=True)).x
 
     def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]]) -> Map:

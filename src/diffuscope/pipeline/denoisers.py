@@ -61,7 +61,7 @@ def denoisers_of(
         return _in_batches(
             [
                 _estimates(
-                    _Network(unet, tap, engine, plan.levels.timesteps, now.notes),
+                    _Network(unet, tap, engine, plan.levels.timesteps, now.notes, plan.request.step_caching),
                     config,
                     plan,
                     stage.some(images),
@@ -144,6 +144,7 @@ class _Network:
     times: Sequence[float]
     """Timesteps of the run."""
     notes: list[str]
+    caching: int
 
     @property
     def weight(self) -> Tensor:
@@ -167,11 +168,11 @@ class _Network:
         context, extra = rows.rows(images)
         context = context.to(self.weight.device, self.weight.dtype)
         extra = None if extra is None else {name: value.to(self.weight.device) for name, value in extra.items()}
-        fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=self.times)
+        fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=self.times, caching=self.caching)
         halves: list[Predict] = []
 
         def whole(x: Tensor, time: Tensor) -> Tensor:
-            if self.engine.runs(self.unet, self.tap) and not torch.is_grad_enabled():
+            if (self.caching > 1 or self.engine.runs(self.unet, self.tap)) and not torch.is_grad_enabled():
                 return fast(x, time)
             return self.unet(x, time, context, extra=extra, tap=self.tap)
 

@@ -196,8 +196,12 @@ class SharedTwins(Twins):
         *,
         pairs: bool,
         times: Sequence[float] = (),
+        caching: int = 1,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``unet`` for a text, as a function of latents [N,C,H,W] and timestep."""
+        if caching > 1:  # a call of its own, since others would have to cache in the same calls
+            own = self.twins.predictor(unet, context, extra, pairs=pairs, times=times, caching=caching)
+            return lambda x, time: self.batcher.task(lambda: own(x, time))
         if self.twins.runs(unet, None):
             return self._fast(unet, context, extra, pairs=pairs, times=times)
         names = () if extra is None else tuple(sorted(extra))

@@ -236,6 +236,19 @@ def test_doctor_knows_how_threads_wait(monkeypatch: pytest.MonkeyPatch, policy: 
     assert [found for found, _ in doctor._waiting()] == [mark]
 
 
+def test_doctor_knows_what_is_faster_on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffuscope.cli import doctor
+
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for known, version in ((True, None), (False, "2026.4.1")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda known=known: known)
+        monkeypatch.setattr(doctor, "_version", lambda _, version=version: version)
+        (_, first), (mark, second) = doctor._halves()
+        assert ("bfloat16" in first) is known
+        assert "--backend openvino" in second
+        assert mark == ("note" if version is None else "ok")
+
+
 def test_doctor(capsys) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out

@@ -19,6 +19,7 @@ from diffuscope.perf.engine import Engine
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.pipeline import Pipeline
 from narrow import made
+from refusals import refused
 
 TOLERANCE = 1e-5
 """Of the largest value, in float32: the twins add the same numbers in another order."""
@@ -112,6 +113,39 @@ def test_timesteps_of_a_run_are_embedded_in_one_product(model: Pipeline, monkeyp
     for time in (999.0, 500.0, 750.0, 1.0):
         assert close(predict(x, torch.tensor(time)), model.unet(x, time, context))
     assert asked == [[999.0, 500.0, 1.0], [750.0], [1.0]]
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@torch.no_grad()
+def test_deep_features_are_computed_in_some_calls_only(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unet, engine = made(family).unet, Engine()
+    x, _, context, extra = inputs(unet)
+    deep, real = [], FastUNet.deep
+
+    def seen(self: FastUNet, *rest: object) -> Tensor:
+        deep.append(rest)
+        return real(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FastUNet, "deep", seen)
+    weights = [each.stride() for each in unet.parameters()]
+    predict = engine.predictor(unet, context, extra, pairs=True, caching=3)
+    calls = [predict(x, torch.tensor(time)) for time in (900.0, 700.0, 500.0, 300.0)]
+    assert len(deep) == 2
+    exact = [unet(x, time, context, extra=extra) for time in (900.0, 700.0, 500.0, 300.0)]
+    assert [close(*each) for each in zip(calls, exact, strict=True)] == [True, False, False, True]
+    assert weights == [each.stride() for each in unet.parameters()]  # not laid out anew: plain calls keep their bits
+
+
+def test_step_caching_of_a_call(model: Pipeline) -> None:
+    options = {"num_inference_steps": 4, "seed": 5}
+    plain = model("a red fox", **options)
+    cached = model("a red fox", step_caching=2, **options)
+    assert cached.receipt["step_caching"] == 2
+    assert not close(cached.latents, plain.latents)
+    assert torch.equal(model("a red fox", **options).latents, plain.latents)
+    assert torch.equal(model("a red fox", step_caching=2, **options).latents, cached.latents)
+    with refused("step_caching", got=2):
+        model("a red fox", step_caching=2, tap={"unet.mid.*": lambda value: value})
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
