@@ -80,6 +80,8 @@ def sd1(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
+# Forward-mode derivatives load torch's decompositions, which torch itself compiles with what it deprecates.
+@pytest.mark.filterwarnings("default:.torch.jit.script. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("path", PAGES, ids=stem)
 def test_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With the shipped model at full size, since what the pages assert are facts about its pictures.
