@@ -33,7 +33,7 @@ FLAGS = {
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
     "branch": f"step prompt {PROMPT} {BRANCHED} upscale {SIZES} image mask model {OPENING} lora-dir embedding "
     "out overwrite preview film no-metadata quiet",
-    "serve": f"host port allowed-host running queue exact {OPENING}",
+    "serve": f"host port allowed-host running queue per-caller drain exact {OPENING}",
     "lab": f"port no-browser {OPENING}",
     "samplers": "",
     "schema": "",
