@@ -13,7 +13,10 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-expect.set_options(timeout=20_000)
+PATIENCE = 90_000
+"""Milliseconds that a test waits for what it expects; on an idle machine it comes within seconds."""
+
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -65,6 +68,7 @@ def page(browser: Browser, address: str, signed_in: dict, request: pytest.Fixtur
     """
     context = browser.new_context(storage_state=signed_in, viewport={"width": 1280, "height": 900})
     made = context.new_page()
+    made.set_default_timeout(PATIENCE)
     origin = address.partition("/lab/")[0]
     faults = []
     made.on("console", lambda message: message.type in ("error", "warning") and faults.append(_said(message)))

@@ -168,10 +168,9 @@ export function createActions(store) {
     /** Go on from a step of a run with something changed. @param {string} job @param {number} step how many of its
      * steps are kept, minus one @param {Record<string, any>} change @param {object|null} [x] latents in their place */
     async branch(job, step, change, x = null) {
-      const { branch: _, ...request } = get().runs[job].request;
-      const from = { job, step: step + 1, ...(x ? { x } : {}) };
-      const id = await submit({ request: { ...request, ...change }, from });
-      if (id) set({ current: id, other: job, selection: { ...get().selection, step: null } });
+      const id = await submit({ request: change, from: { job, step: step + 1, ...(x ? { x } : {}) } });
+      const options = { ...get().options, ...change };
+      if (id) set({ current: id, other: job, options, selection: { ...get().selection, step: null } });
       return id;
     },
     /** Start from an image: a file, or the address of one that was made here. @param {Blob|string} image */

@@ -11,11 +11,18 @@ const store = createStore(initial());
 const actions = createActions(store);
 const root = /** @type {HTMLElement} */ (document.getElementById('app'));
 
+let shownView = '';
+
 store.subscribe((state) => {
   document.documentElement.dataset.theme = state.theme;
   document.documentElement.classList.toggle('offline', state.offline);
   render(shell(state, actions), root);
   actions.writeHash();
+  if (state.view !== shownView) {
+    shownView = state.view;
+    document.getElementById('main')?.scrollTo(0, 0);
+    document.querySelector('nav.views [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+  }
 });
 
 /** The token in the address, which is taken out of it. @returns {string|null} */

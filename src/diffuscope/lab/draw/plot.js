@@ -17,7 +17,7 @@ export function histogram(values, most) {
     bins[Math.max(0, Math.min(bins.length - 1, at))] += 1;
   }
   const top = Math.max(...bins, 1);
-  return svg`<svg class="histogram" viewBox="0 0 164 36" preserveAspectRatio="none" aria-hidden="true">
+  return svg`<svg class="spread" viewBox="0 0 164 36" preserveAspectRatio="none" aria-hidden="true">
     ${bins.map((count, k) => svg`<rect x=${k * 4} width="3.4" y=${34 - (32 * count) / top} height=${(32 * count) / top + 1}></rect>`)}
   </svg>`;
 }
@@ -59,7 +59,7 @@ export function lines({ lines, sentence, step, onStep, zero = false, height = 21
     const at = Math.round(x.back(((event.clientX - box.left) / box.width) * WIDTH));
     onStep?.(Math.max(0, Math.min(count - 1, at)));
   };
-  return html`<figure class="plot">
+  return html`<figure class="plot" tabindex="0">
     <svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-label=${sentence} @click=${pick} class=${onStep ? 'picks' : ''}>
       ${grid(ticks(low, high, 4), y.at, left, right, (value) => short(value, 2))}
       ${step === null ? nothing : svg`<line class="now" x1=${x.at(step)} x2=${x.at(step)} y1=${top} y2=${bottom}></line>`}

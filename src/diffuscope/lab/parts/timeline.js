@@ -68,7 +68,7 @@ export function timeline(state, actions) {
     ${
       selected === null || run.recorded || !ended(run.state)
         ? nothing
-        : html`<button class="here" @click=${() => actions.go('branch')}>Branch after ${(shown ?? 0) + 1}</button>`
+        : html`<button class="here" aria-label="Branch after ${(shown ?? 0) + 1}" @click=${() => actions.go('branch')}>Branch <span>after ${(shown ?? 0) + 1}</span></button>`
     }
     <button
       class="end ${selected === null ? 'on' : ''}"

@@ -37,7 +37,7 @@ export const branch = {
     const nothingChanged = !Object.keys(change).length && !painted;
     return html`<div class="split">
       <div class="stage">
-        ${canvas(state, actions, run, step, painted)} ${result(state, actions, run)}
+        ${result(state, actions, run)} ${canvas(state, actions, run, step, painted)}
       </div>
       <form class="panel form" aria-label="What changes" @submit=${(/** @type {Event} */ event) => {
         event.preventDefault();
@@ -146,7 +146,7 @@ function result(state, actions, run) {
     <figcaption><b>${title}</b> ${titleOf(each)}</figcaption>
   </figure>`;
   return html`<section>
-    <h2 class="part">This run branched after step ${run.from?.step}</h2>
+    <h2>This run branched after step ${run.from?.step}</h2>
     ${changes(state, parent, run)}
     <div class="cards pair">${one(parent, 'before')} ${one(run, 'after')}</div>
     <div class="row">

@@ -47,7 +47,7 @@ function stage(state, actions) {
   const title = titleOf(run);
   if (run.done && state.selection.step === null) {
     if (run.images > 1) return gallery(run);
-    return photo(run.recorded ? 'opening/fox.webp' : paths.image(run.id), title, facts(run, actions));
+    return photo(run.recorded ? 'opening/fox.webp' : paths.image(run.id), title, facts(state, run, actions));
   }
   return figure({
     picture: step === null ? null : stepPreview(actions, run, step),
@@ -70,18 +70,29 @@ const gallery = (run) => html`<div class="tiles">
   )}
 </div>`;
 
-/** @param {Run} run @param {Actions} actions */
-function facts(run, actions) {
+/** @param {Actions} actions */
+function another(actions) {
+  actions.setOptions({ seed: Math.floor(Math.random() * 2 ** 31) });
+  actions.generate();
+}
+
+/** @param {State} state @param {Run} run @param {Actions} actions */
+function facts(state, run, actions) {
   if (run.recorded) return html`recorded with the emoji model; yours appears here`;
   const file = paths.image(run.id);
   return html`<span class="num">seed ${run.seeds[0]}</span>
     <span class="num">${run.total} steps</span>
     <a href=${file} download="diffuscope-${run.seeds[0]}.png">Save PNG</a>
     <button type="button" class="link" @click=${() => actions.useImage(file)}>Use as image input</button>
-    <button type="button" class="link" @click=${() => actions.setOptions({ seed: run.seeds[0] })}>Keep seed</button>`;
+    ${
+      state.options.seed === undefined
+        ? html`<button type="button" class="link" @click=${() => actions.setOptions({ seed: run.seeds[0] })}>Keep seed</button>`
+        : html`<button type="button" class="link" @click=${() => another(actions)}>Another seed</button>`
+    }`;
 }
 
 /** @param {Run} run @param {number} step */
-const stepFacts = (run, step) => html`clean estimate after step
-  <span class="num">${step + 1} of ${run.total}</span>, noise level
-  <span class="num">${short(run.sigmas[step + 1] ?? 0)}</span>${ended(run.state) ? nothing : ' …'}`;
+const stepFacts = (run, step) => html`<span
+  >clean estimate after step <span class="num">${step + 1} of ${run.total}</span>, noise level
+  <span class="num">${short(run.sigmas[step + 1] ?? 0)}</span>${ended(run.state) ? nothing : ' …'}</span
+>`;

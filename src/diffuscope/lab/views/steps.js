@@ -51,7 +51,7 @@ export const steps = {
             sentence: `${title} after ${where}, as colours: ${about}`,
             caption: html`<button
                 type="button"
-                class="chip"
+                class="kind"
                 aria-pressed=${each === kind}
                 @click=${() => actions.keep('stepKind', each)}
               >

@@ -1,0 +1,60 @@
+"""A run is branched at a step, with something changed, with nothing, or painted over."""
+
+import re
+
+from playwright.sync_api import expect
+
+from browser.test_journeys import api, go, newest, quick
+
+
+def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
+    quick(page)
+    before = newest(page)
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    page.get_by_role("button", name="Branch after 1").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Branch")
+    page.get_by_label("prompt", exact=True).fill("a green car")
+    page.get_by_label("prompt", exact=True).press("Tab")
+    page.get_by_role("button", name="Branch from here").click()
+    expect(page.get_by_text("This run branched after step 1")).to_be_visible()
+    expect(page.locator(".time .end small")).to_have_text("done")
+    after = newest(page)
+    assert after["id"] != before["id"]
+    steps = [
+        [api(page, f"jobs/{job['id']}/images/0/steps/{step}/x0").body() for step in range(3)] for job in (before, after)
+    ]
+    assert steps[0][0] == steps[1][0]
+    assert steps[0][2] != steps[1][2]
+
+    go(page, "Compare")
+    expect(page.get_by_role("status")).to_have_text(
+        "They are the same to the last bit for 1 steps, and part in step 2."
+    )
+    go(page, "Runs")
+    expect(page.locator(".tree ul .node.on")).to_contain_text("after step 1: prompt a green car")
+
+
+def test_a_branch_with_nothing_changed_is_its_run(page):
+    quick(page)
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    page.get_by_role("button", name="Branch after 1").click()
+    page.get_by_role("button", name="Repeat from here").click()
+    expect(page.get_by_text("This run branched after step 1")).to_be_visible()
+    expect(page.locator(".time .end small")).to_have_text("done")
+    go(page, "Compare")
+    expect(page.get_by_role("status")).to_have_text("They are the same in every step, to the last bit.")
+
+
+def test_latents_are_painted_over_and_the_branch_starts_from_them(page):
+    quick(page)
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    page.get_by_role("button", name="Branch after 1").click()
+    canvas = page.get_by_role("application", name=re.compile("to paint"))
+    canvas.focus()
+    canvas.press("ArrowRight")
+    canvas.press("Space")
+    expect(page.get_by_role("button", name="Take the paint away")).to_be_visible()
+    page.get_by_role("button", name="Branch from here").click()
+    expect(page.get_by_text("This run branched after step 1")).to_be_visible()
+    expect(page.locator(".time .end small")).to_have_text("done")
+    assert newest(page)["request"]["branch"]["x"]["shape"] == [1, 4, 16, 16]
