@@ -107,12 +107,14 @@ def _tensors(header: "Header", path: Path) -> list[str]:
 def _model(name: str, allow_pickle: bool) -> list[str]:
     from diffuscope import model_files
     from diffuscope.config import PRESETS
-    from diffuscope.weights.identify.families import judged
-    from diffuscope.weights.identify.signatures import Signature
-    from diffuscope.weights.store.stores import open_store
 
     folder = model_files.find(name)
     is_own, description = model_files.is_own(folder), model_files.describe_folder(folder)
+
+    from diffuscope.weights.identify.families import judged  # imports torch, which takes seconds
+    from diffuscope.weights.identify.signatures import Signature
+    from diffuscope.weights.store.stores import open_store
+
     config = description.config
     lines = [
         f"{folder}: the model {config.name!r}, in {'our layout' if is_own else 'the layout of diffusers'}",

@@ -4,6 +4,7 @@ Values that our networks do not support are refused; an absent key means what it
 """
 
 import contextlib
+import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -108,7 +109,10 @@ def text_encoder_from_json(document: Json) -> TextEncoderConfig:
     file = "text_encoder/config.json"
     check(file, document, TEXT_ENCODER_SUPPORTED)
     with errors_of(file):
-        projected = "CLIPTextModelWithProjection" in (document.get("architectures") or ())
+        architectures = document.get("architectures") or []
+        if not isinstance(architectures, list):
+            refuse(file, "architectures", architectures, "a list of names")
+        projected = "CLIPTextModelWithProjection" in architectures
         projection = document.get("projection_dim", 512) if projected else None
         return TextEncoderConfig(**_fields(document, TEXT_ENCODER), projection=projection)
 
@@ -236,6 +240,24 @@ def _same(value: object, other: object) -> bool:
 def refuse(file: str, key: str, got: object, wanted: str) -> NoReturn:
     """Raise the WeightsError for a key of ``file``."""
     raise WeightsError(f"{file} has {key} = {shown(got)}, expected {wanted}; other values are not supported")
+
+
+def number(file: str, key: str, value: object) -> float:
+    """The value of a key of ``file``, refused unless it is a finite number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(value):
+                return float(value)
+    refuse(file, key, value, "a finite number")
+
+
+def whole(file: str, key: str, value: object) -> int:
+    """The value of a key of ``file``, refused unless it is a whole number."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    refuse(file, key, value, "a whole number")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from math import inf
 from typing import Any, NamedTuple, get_args
 
 from diffuscope.config import BetaKind, Prediction, Preset, ScheduleConfig, TimeSpacing
-from diffuscope.weights.layout.network_config import Json, Supported, check, errors_of, refuse
+from diffuscope.weights.layout.network_config import Json, Supported, check, errors_of, number, refuse, whole
 
 FILE = "scheduler/scheduler_config.json"
 
@@ -261,12 +261,12 @@ def from_json(document: Json, pipeline_class: str | None = None) -> Reading:
     with errors_of(FILE):
         schedule = ScheduleConfig(
             betas=BETAS[document["beta_schedule"]],
-            beta_start=float(document["beta_start"]),
-            beta_end=float(document["beta_end"]),
-            train_steps=int(document["num_train_timesteps"]),
+            beta_start=number(FILE, "beta_start", document["beta_start"]),
+            beta_end=number(FILE, "beta_end", document["beta_end"]),
+            train_steps=whole(FILE, "num_train_timesteps", document["num_train_timesteps"]),
             prediction=PREDICTIONS[document["prediction_type"]],
             spacing=document["timestep_spacing"],
-            steps_offset=int(document["steps_offset"]),
+            steps_offset=whole(FILE, "steps_offset", document["steps_offset"]),
             zero_snr=scheduler.zero_snr and bool(document["rescale_betas_zero_snr"]),
             ddim_ends_at_zero=bool(document["set_alpha_to_one"]),
         )

@@ -114,7 +114,7 @@ def test_pndm_has_its_runge_kutta_start_unless_it_is_skipped():
         ),
         (scheduler_config.from_json, {"_class_name": "PNDMScheduler", "prediction_type": "flow"}, "prediction_type"),
         (scheduler_config.from_json, {"_class_name": "PNDMScheduler", "timestep_spacing": "odd"}, "timestep_spacing"),
-        (scheduler_config.from_json, {"_class_name": "PNDMScheduler", "beta_start": "low"}, "could not convert"),
+        (scheduler_config.from_json, {"_class_name": "PNDMScheduler", "beta_start": "low"}, "beta_start"),
         (scheduler_config.from_json, {"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}, "solver_order"),
         (scheduler_config.from_json, {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh3"}, "solver_type"),
         (scheduler_config.from_json, {"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "predict_x0"),

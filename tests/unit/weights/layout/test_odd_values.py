@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diffuscope.config import PRESETS
-from diffuscope.errors import DiffuscopeError
+from diffuscope.errors import DiffuscopeError, WeightsError
 from diffuscope.weights.layout import diffusers_folder, fields, own_config
 
 ODD: tuple[object, ...] = (
@@ -40,6 +40,27 @@ def test_a_folder_of_odd_values(tmp_path: Path, kind: fields.Kind) -> None:
                 diffusers_folder.describe(tmp_path)
             except DiffuscopeError as error:
                 assert_short(error)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [
+        ("text_encoder", "architectures", 5),
+        ("scheduler", "num_train_timesteps", float("inf")),
+        ("scheduler", "num_train_timesteps", 999.5),
+        ("scheduler", "num_train_timesteps", "1000"),
+        ("scheduler", "steps_offset", True),
+        ("scheduler", "beta_start", "0.1"),
+        ("scheduler", "beta_end", 10**400),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_field(tmp_path: Path, kind: str, field: str, value: object) -> None:
+    """Not converted: 999.5 steps would silently be 999."""
+    diffusers_folder.write_config(tmp_path, PRESETS["tiny-sdxl"])
+    path = tmp_path / FILES[kind]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value, "_class_name": "DDIMScheduler"}))
+    with pytest.raises(WeightsError, match=f"{FILES[kind]} has {field} = .*, expected a "):
+        diffusers_folder.describe(tmp_path)
 
 
 def test_our_own_configuration_of_odd_values() -> None:
