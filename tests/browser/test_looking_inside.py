@@ -102,7 +102,12 @@ def test_meanings_are_mixed(page):
 def test_a_part_is_switched_off_and_the_map_fills_in(page):
     quick(page)
     go(page, "Ablation")
+    heads = page.get_by_role("group", name="Heads")
+    expect(heads.get_by_role("button")).to_have_count(4)
+    heads.get_by_role("button", name="2").click()
+    expect(heads.get_by_role("button", pressed=True)).to_have_count(1)
     page.get_by_role("switch", name="up 2.0: attention to the text").click()
+    expect(heads).to_have_count(0)
     page.get_by_role("button", name="Run without").click()
     finished(page)
     expect(page.locator(".cards figcaption").last).to_contain_text("deviations of the latents", timeout=LONG)

@@ -65,6 +65,10 @@ function oneFlag(flag, value) {
   return [flag, String(value)];
 }
 
+/** Of a model that is not shipped, which the server knows by no path. @param {State} state */
+const noteOf = (state) =>
+  state.about?.shipped === false ? `  # ${state.about.model}: the file or folder that the lab was opened with` : '';
+
 /** A call of the server with curl. @param {string} path @param {object|null} body @param {string} [more] */
 function curl(path, body, more = '') {
   const address = `${location.origin}/api/v1/${path}`;
@@ -93,12 +97,12 @@ export function inspectionSnippets(state, kind, options, tensor) {
     python: `import diffuscope as ds
 from diffuscope.lens.inspect import inspect
 
-pipe = ds.load(${python(model)})
+pipe = ds.load(${python(model)})${noteOf(state)}
 found = inspect(pipe, ${python(kind)}, ${python(request.prompt)}${given}${keywords(rest)})
 array = found[${python(tensor)}]`,
     cli: `diffuscope inspect ${quoted(request.prompt)} --kind ${kind}${
       pairs.length ? ` --options${pairs.join('')}` : ''
-    }${flags(rest)} --model ${quoted(model)} --out ${kind}.safetensors`,
+    }${flags(rest)} --model ${quoted(model)} --out ${kind}.safetensors${noteOf(state)}`,
     http: `${TOKEN}
 JOB=$(${curl('inspections', body)} | ${ID})
 ${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
@@ -126,11 +130,11 @@ export function imageSnippets(state) {
     python: `import diffuscope as ds
 import numpy as np
 
-pipe = ds.load(${python(model)})
+pipe = ds.load(${python(model)})${noteOf(state)}
 result = pipe(${prompt}${keywords(rest)})
 result.save("image.png")
 array = np.asarray(result.images[0])`,
-    cli: `diffuscope generate ${quoted([request.prompt].flat()[0])}${flags(rest)} --model ${quoted(model)} --out image.png`,
+    cli: `diffuscope generate ${quoted([request.prompt].flat()[0])}${flags(rest)} --model ${quoted(model)} --out image.png${noteOf(state)}`,
     http: `${TOKEN}
 JOB=$(${curl('jobs', body)} | ${ID})
 ${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
@@ -149,9 +153,9 @@ export function levelSnippets(state) {
   return {
     python: `import diffuscope as ds
 
-pipe = ds.load(${python(model)})
+pipe = ds.load(${python(model)})${noteOf(state)}
 array = ${call}`,
-    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(list(${call}))`)}`,
+    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(list(${call}))`)}${noteOf(state)}`,
     http: `${TOKEN}
 ${curl('plan', { request: Object.fromEntries([['prompt', request.prompt], ...rest]) })}`,
   };
@@ -178,14 +182,14 @@ export function differenceSnippets(state) {
     python: `import diffuscope as ds
 from diffuscope.lens.inspect import inspect
 
-pipe = ds.load(${python(model)})
+pipe = ds.load(${python(model)})${noteOf(state)}
 one = ${inspected[0]}
 other = ${inspected[1]}
 array = one - other`,
     cli: calls
       .map(
         ({ request, rest }, k) =>
-          `diffuscope inspect ${quoted(request.prompt)} --kind steps${flags(rest)} --model ${quoted(model)} --out ${names[k]}.safetensors`,
+          `diffuscope inspect ${quoted(request.prompt)} --kind steps${flags(rest)} --model ${quoted(model)} --out ${names[k]}.safetensors${noteOf(state)}`,
       )
       .join('\n'),
     http: `${TOKEN}
@@ -207,9 +211,9 @@ export function spreadSnippets(state, tensor) {
     python: `import diffuscope as ds
 from diffuscope.lens.modules import histogram
 
-pipe = ds.load(${python(model)})
+pipe = ds.load(${python(model)})${noteOf(state)}
 array = ${call}`,
-    cli: `python -c ${quoted(`import diffuscope as ds; from diffuscope.lens.modules import histogram; pipe = ds.load(${python(model)}); print(${call})`)}`,
+    cli: `python -c ${quoted(`import diffuscope as ds; from diffuscope.lens.modules import histogram; pipe = ds.load(${python(model)}); print(${call})`)}${noteOf(state)}`,
     http: `${TOKEN}
 ${curl(`modules/${tensor}/histogram`, null)}`,
   };
@@ -222,9 +226,9 @@ export function textSnippets(state, text) {
   return {
     python: `import diffuscope as ds
 
-pipe = ds.load(${python(model)})
+pipe = ds.load(${python(model)})${noteOf(state)}
 array = ${call}`,
-    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(${call})`)}`,
+    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(${call})`)}${noteOf(state)}`,
     http: `${TOKEN}
 ${curl('text', { prompt: text, nearest: 6 })}`,
   };

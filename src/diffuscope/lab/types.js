@@ -12,7 +12,7 @@
  * @typedef {Record<string, any>} Options
  *
  * What the server says of itself: GET /api/v1/about.
- * @typedef {{version: string, model: string, preset: Options, draws: string, device: string,
+ * @typedef {{version: string, model: string, shipped?: boolean, preset: Options, draws: string, device: string,
  *   samplers: {name: string, label: string, about: string, options: Options, order: number, calls: number,
  *   noise: string}[], request: Schema, latents: {channels: number, factor: number},
  *   text_encoders: {layers: number, width: number}[], inpaints: boolean, edits: boolean, zero_snr: boolean,

@@ -11,7 +11,7 @@ import { pictureOf } from '../tensors.js';
 
 /** @typedef {import('../types.js').State} State */
 /** @typedef {import('../actions.js').Actions} Actions */
-/** @typedef {{names: string[], strength: number, word: string, first: number, last: number|null}} Settings */
+/** @typedef {{names: string[], strength: number, word: string, heads: number[], first: number, last: number|null}} Settings */
 
 const KIND = 'ablation';
 const MAP = 'ablation-map';
@@ -37,7 +37,8 @@ export const ablation = {
       actions.keep('ablationMade', optionsOf(settings));
       start();
     };
-    return html`${switches(state, actions, blocks, settings, begin)}
+    const heads = isOneAttention(settings.names) ? headsIn(modules, settings.names[0]) : 0;
+    return html`${switches(state, actions, blocks, settings, heads, begin)}
     ${entry ? progress(entry, { title: 'Run without', costs: '', start: begin }) : nothing}
     ${entry?.tensors.done ? outcome(entry.tensors) : nothing} ${map(state, actions)}`;
   },
@@ -48,23 +49,30 @@ export const ablation = {
 /** @param {State} state @param {string[]} blocks @returns {Settings} */
 function settingsOf(state, blocks) {
   const middle = blocks.find((block) => block.startsWith('unet.mid')) ?? 'unet.mid.attn.0.block.0';
-  return { names: [`${middle}.cross_attn`], strength: 0, word: '', first: 0, last: null, ...state.local.ablation };
+  return { names: [`${middle}.cross_attn`], strength: 0, word: '', heads: [], first: 0, last: null, ...state.local.ablation };
 }
 
 /** @param {Settings} settings @returns {Record<string, any>} */
-function optionsOf({ names, strength, word, first, last }) {
+function optionsOf({ names, strength, word, heads, first, last }) {
   const parts = word ? names.filter((name) => name.endsWith('cross_attn')) : names;
   /** @type {Record<string, any>} */
   const options = { names: word && !parts.length ? ['unet.*.cross_attn'] : parts, strength };
   if (word) options.word = word;
+  else if (heads.length && isOneAttention(names)) options.heads = heads;
   if (first) options.first = first;
   if (last !== null) options.last = last;
   return options;
 }
 
+/** Heads can be told apart in one attention. @param {string[]} names */
+const isOneAttention = (names) => names.length === 1 && names[0].endsWith('_attn');
+
+/** @param {import('./modules.js').Module[]} modules @param {string} name of an attention */
+const headsIn = (modules, name) => modules.find((each) => each.name === name)?.outputs[`${name}.weights`]?.[0] ?? 0;
+
 /** @param {State} state @param {Actions} actions @param {string[]} blocks @param {Settings} settings
- * @param {() => void} begin */
-function switches(state, actions, blocks, settings, begin) {
+ * @param {number} heads of the one attention that is off @param {() => void} begin */
+function switches(state, actions, blocks, settings, heads, begin) {
   const set = (/** @type {Partial<Settings>} */ change) => actions.keep('ablation', { ...state.local.ablation, ...change });
   const isOff = (/** @type {string} */ name) => settings.names.includes(name);
   const toggle = (/** @type {string} */ name) =>
@@ -96,6 +104,7 @@ function switches(state, actions, blocks, settings, begin) {
         settings.word,
         (word) => set({ word }),
       )}
+      ${heads > 1 && !settings.word ? headChoice(heads, settings.heads, (chosen) => set({ heads: chosen })) : nothing}
       ${
         settings.first || settings.last !== null
           ? html`<div class="setting"><span class="name">Network calls</span>
@@ -107,6 +116,19 @@ function switches(state, actions, blocks, settings, begin) {
       <button class="primary" type="submit" ?disabled=${!off && !settings.word}>Run ${settings.strength === 0 ? 'without' : 'with this'}</button>
     </form>`;
 }
+
+/** @param {number} count @param {number[]} chosen none is all @param {(heads: number[]) => void} choose */
+const headChoice = (count, chosen, choose) =>
+  html`<div class="setting">
+    <span class="name">${chosen.length ? 'These heads alone' : 'All heads, or some'}</span>
+    <div class="segments" role="group" aria-label="Heads">
+      ${Array.from({ length: count }, (_, head) => {
+        const on = chosen.includes(head);
+        const next = on ? chosen.filter((each) => each !== head) : [...chosen, head].toSorted((a, b) => a - b);
+        return html`<button type="button" aria-pressed=${on ? 'true' : 'false'} @click=${() => choose(next)}>${head + 1}</button>`;
+      })}
+    </div>
+  </div>`;
 
 /** @param {State} state */
 const promptOf = (state) => {
@@ -181,7 +203,7 @@ function table(state, actions, effect, about, part) {
     const value = effect.data[row * columns + band];
     const known = !Number.isNaN(value);
     const { first, last } = calls(band);
-    const choose = () => actions.keep('ablation', { names: [about.blocks[row]], strength: 0, word: '', first, last });
+    const choose = () => actions.keep('ablation', { names: [about.blocks[row]], strength: 0, word: '', heads: [], first, last });
     return html`<td>
       <button
         class="cell"

@@ -92,6 +92,7 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
     return {
         "version": __version__,
         "model": config.name,
+        "shipped": pipe.components.file_name is None,
         "preset": dict(vars(config.preset)),
         "draws": config.draws,
         "device": str(pipe.device),
