@@ -298,6 +298,7 @@ CALLS = [
     Request(
         "a fox",
         seed=1,
+        step_caching=2,
         denoising_end=0.7,
         original_size=(64, 48),
         crops_coords_top_left=(1, 2),

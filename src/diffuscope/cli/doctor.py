@@ -81,7 +81,7 @@ def _halves() -> Iterator[tuple[str, str]]:
     """What runs networks on this processor faster than the default, which keeps its bits."""
     import torch
 
-    flags = "--fast"
+    flags = "--fast True"
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
         flags += " --dtype bfloat16"
     yield "note", f"faster: {flags}, whose numbers differ by rounding"
