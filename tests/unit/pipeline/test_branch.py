@@ -273,3 +273,14 @@ def test_memory_may_choose_other_batches(tiny: Pipeline, monkeypatch: pytest.Mon
     assert other.receipt["batch_size"] == 2
     drawn = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
     assert tiny(PROMPT, num_images_per_prompt=3, generator=drawn).receipt["batch_size"] == 2
+
+
+def test_cached_steps_begin_anew(tiny: Pipeline) -> None:
+    """With and without what was recorded the branch is the same, though its U-Net has a cache."""
+    call = {"seed": 3, "num_inference_steps": 6, "step_caching": 2}
+    run = tiny.steps(PROMPT, **call)
+    before = states(run)
+    other = states(run.branch(3, prompt=OTHER))
+    assert equal(other, before) == [True] * 3 + [False] * 3
+    alone = tiny.steps(OTHER, **call, branch=Branch(3, Request(PROMPT, **call)))
+    assert equal(states(alone), other) == [True] * 6
