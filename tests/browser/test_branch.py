@@ -28,7 +28,7 @@ def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
 
     go(page, "Compare")
     expect(page.get_by_role("status")).to_have_text(
-        "They are the same to the last bit for 1 steps, and part in step 2."
+        "They are the same to the last bit for one step, and part in step 2."
     )
     go(page, "Runs")
     expect(page.locator(".tree ul .node.on")).to_contain_text("after step 1: prompt a green car")

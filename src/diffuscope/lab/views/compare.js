@@ -115,7 +115,7 @@ function parting(state, actions, one, other) {
       ? 'They are the same in every step, to the last bit.'
       : first === 0
         ? 'They part in the first step.'
-        : `They are the same to the last bit for ${first} steps, and part in step ${first + 1}.`;
+        : `They are the same to the last bit for ${first === 1 ? 'one step' : `${first} steps`}, and part in step ${first + 1}.`;
   return html`<h2 class="part">Where they part</h2>
     <p class="muted" role="status">${said}</p>
     ${
