@@ -10,6 +10,9 @@ T = TypeVar("T")
 FLOOR = 4
 """Of so many turns one goes to work that nobody watches, if there is any."""
 
+OWNERS = 1024
+"""Owners whose use is remembered, beside those who wait."""
+
 
 class FairQueue(Generic[T]):
     """Items of several owners. Not thread-safe.
@@ -39,6 +42,8 @@ class FairQueue(Generic[T]):
     def put(self, item: T, owner: str, cost: float, *, interactive: bool) -> None:
         """Add an item. An owner who had nothing in the queue starts with what the least busy one has used."""
         owners = {name for group in self._items.values() for name in group}
+        if len(self._used) > OWNERS:  # one who has nothing in the queue starts anew anyway
+            self._used = defaultdict(float, {name: self._used[name] for name in owners})
         if owner not in owners:
             least = min((self._used[name] for name in owners), default=0.0)
             self._used[owner] = max(self._used[owner], least)

@@ -140,7 +140,8 @@ class Job:
     def when_cancelled(self, action: Callable[[], None]) -> None:
         """Call this when the job is cancelled, or now if it was."""
         with self._turn:
-            self._on_cancel.append(action)
+            if self._ended is None:
+                self._on_cancel.append(action)
             late = self._cancelling
         if late:
             action()

@@ -3,7 +3,7 @@
 import pytest
 
 from diffuscope.errors import BusyError
-from diffuscope.serve.fair import FairQueue
+from diffuscope.serve.fair import OWNERS, FairQueue
 
 
 def taken(queue):
@@ -53,3 +53,21 @@ def test_an_item_is_taken_out():
     assert queue.remove(first)
     assert not queue.remove(first)
     assert (queue.take(), queue.take()) == (second, None)
+
+
+def test_names_of_owners_who_are_gone_take_no_memory_for_ever():
+    queue = FairQueue(4)
+    queue.put("kept", "waiting", 1.0, interactive=False)
+    for k in range(3 * OWNERS):
+        queue.put(k, f"owner {k}", 1.0, interactive=True)
+        queue.take()
+    assert len(queue._used) <= OWNERS + 2
+
+
+def test_one_owner_has_a_limit_of_its_own():
+    queue = FairQueue(10, per_owner=2)
+    for k in range(2):
+        queue.put(k, "one", 1.0, interactive=bool(k))
+    with pytest.raises(BusyError, match="this caller"):
+        queue.check(1, "one")
+    queue.check(2, "other")
