@@ -46,7 +46,7 @@ FLAGS = {
     "train word": f"out quiet word like vectors style steps lr {TRAINING} model {OPENING}",
     "train lora": "out quiet caption prior prior-count prior-weight rank alpha targets text-encoder dialect steps lr "
     f"{TRAINING} model {OPENING}",
-    "train imagic": "out quiet prompt rank targets embedding-steps embedding-lr steps lr sheet "
+    "train imagic": "out quiet prompt rank targets embedding-steps embedding-lr steps lr prior-count sheet "
     f"{TRAINING} model {OPENING}",
     "eval": "towers count out sheet corpus teacher model classifier device dtype",
     "eval sheet": "model out device dtype",

@@ -1,7 +1,8 @@
 """Imagic (Kawar et al. 2023): one picture, and a text of what it should become.
 
 First the text's states learn the picture, a little (section 3.2, A), then a LoRA of the network learns it from these
-states (B). States between the learned ones and those of the text are pictures between the two (C, equation 3).
+states (B). States between the learned ones and those of the text are pictures between the two (C, equation 3). With
+``prior_count``, which the paper does not have, the LoRA also learns pictures that the model made of the text.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from diffuscope.finetune.lora import Updates, configs_of, pairs_of
 from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
 from diffuscope.finetune.options import ImagicTraining
+from diffuscope.finetune.prior import prior_latents
 from diffuscope.finetune.subject import Denoising, check_trainable, latents_of, rows_of, size_of
 from diffuscope.keywords import takes_after
 from diffuscope.pipeline import Pipeline
@@ -68,6 +70,8 @@ def train_imagic(
     """
     check_trainable(pipe)
     path = session.check_file(out, overwrite=training.overwrite)
+    if training.prior_count and training.batch_size < 2:
+        raise InputError("batch_size", training.batch_size, "at least 2 with prior_count: half of them are of the text")
     size = size_of(pipe.config, training)
     found = read_pictures(picture, size, caption=training.prompt)
     if len(found.names) != 1:
@@ -88,6 +92,8 @@ def train_imagic(
         learned = Conditioning(first[0].states.detach(), pooled=target.pooled)
         training.tell("second stage: the network learns it from these states")
         task = ImagicTask(pipe, latents, learned, updates, size, training)
+        texts = [training.prompt] * training.prior_count
+        task.keep(prior_latents(pipe, texts, training.seed, size, path.parent, training.tell), target)
         asked["data"] += session.digest(learned.embeddings)
         second = session.fit(task, training.steps, training.lr, folder / "network", training, training, asked)
     assert isinstance(second[0], Updates)
@@ -123,28 +129,40 @@ class ImagicTask:
     ) -> None:
         self.pipe, self.latents, self.texts, self.network, self.training = pipe, latents, texts, network, training
         self.denoising = Denoising(pipe, DenoisingLoss(pipe.schedule, pipe.device, training.min_snr_gamma), size)
+        self.prior, self.target = latents[:0], texts
+
+    def keep(self, prior: Tensor, target: Conditioning) -> None:
+        """Pictures of the text [M,C,h,w] that must not change: a long training makes the given one of any."""
+        self.prior, self.target = prior, target
 
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean error at some noise levels, one in each part of the schedule."""
+        """The mean error at some noise levels, one in each part of the schedule, and that of pictures of the text."""
         count = self.training.batch_size
-        x0 = self.latents.expand(count, -1, -1, -1)
+        kept = count // 2 if len(self.prior) else 0
+        x0 = self.latents.expand(count - kept, -1, -1, -1)
         places, noise = self.denoising.draws(context, count, x0.shape[1:])
-        error = self._errors(self.network, x0, places, noise).mean()
-        return error, {"error": error.detach()}
+        own = slice(0, count - kept)
+        error = self._errors(self.network, x0, places[own], noise[own], self.texts).mean()
+        numbers = {"error": error.detach()}
+        if not kept:
+            return error, numbers
+        others, rest = self.prior[context.rows(kept, len(self.prior))], slice(count - kept, None)
+        prior = self._errors(self.network, others, places[rest], noise[rest], self.target).mean()
+        return error + prior, numbers | {"prior": prior.detach()}
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
         """The error at fixed noise."""
         x0, places, noise = self.denoising.fixed(self.latents)
         parts = [slice(i, i + 4) for i in range(0, len(x0), 4)]
-        errors = [self._errors(network, x0[p], places[p], noise[p]) for p in parts]
+        errors = [self._errors(network, x0[p], places[p], noise[p], self.texts) for p in parts]
         return {"error": torch.cat(errors).mean().item()}
 
-    def _errors(self, network: nn.Module, x0: Tensor, places: Tensor, noise: Tensor) -> Tensor:
+    def _errors(self, network: nn.Module, x0: Tensor, places: Tensor, noise: Tensor, known: Conditioning) -> Tensor:
         factors = network.of("unet") if isinstance(network, Updates) else None
         unet = updated(self.pipe.unet, factors, checkpointed=self.training.gradient_checkpointing)
-        states = network.states if isinstance(network, LearnedStates) else self.texts.embeddings
-        texts = rows_of(Conditioning(states, pooled=self.texts.pooled), [0] * len(x0))
+        states = network.states if isinstance(network, LearnedStates) else known.embeddings
+        texts = rows_of(Conditioning(states, pooled=known.pooled), [0] * len(x0))
         return self.denoising.errors(unet, x0, texts, places, noise)
 
 

@@ -69,7 +69,8 @@ def train_lora(
         needs = trained(task.network)
         needs["of activations"] = activations(pipe, size, training, training.rank, training.targets)
         session.check_memory(needs, pipe.device, training.tell)
-        task.set_prior(*prior_latents(pipe, training, size, path.parent))
+        texts = [training.prior[i % len(training.prior)] for i in range(training.prior_count * bool(training.prior))]
+        task.set_prior(prior_latents(pipe, texts, training.seed, size, path.parent, training.tell), texts)
         asked = session.identity(pipe, training, found.images, *found.captions)
         folder = path.with_suffix(".run")
         network, before, after = session.fit(task, training.steps, training.lr, folder, training, training, asked)

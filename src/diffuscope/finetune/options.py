@@ -122,6 +122,8 @@ class ImagicOptions(Options):
     """second stage: updates of the LoRA"""
     lr: Rate = 1e-3
     """second stage: learning rate of AdamW"""
+    prior_count: Annotated[int, Interval(ge=0, le=1024)] = 0
+    """second stage: pictures of the text that the model makes first, and must still make: half of each step, slower"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,7 +5,7 @@ They stay latents, and are kept in a file whose name is the hash of all that the
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,39 +13,39 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import WeightsError
-from diffuscope.finetune.options import LoraTraining
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.store import files
 
 AT_ONCE = 8
 
 
-def prior_latents(pipe: Pipeline, training: LoraTraining, size: int, folder: Path) -> tuple[Tensor, list[str]]:
-    """[N,C,h,w] float32 latents of pictures of ``training.prior``, on the model's device, and the text of each.
+def prior_latents(
+    pipe: Pipeline, texts: Sequence[str], seed: int, size: int, folder: Path, tell: Callable[[str], None]
+) -> Tensor:
+    """[N,C,h,w] float32 latents of a picture of each text, on the model's device.
 
     Args:
         pipe: makes them, at its preset.
-        training: texts, count and seed.
+        texts: N of them; one may stand several times.
+        seed: of the first picture; the others have the next ones.
         size: their side in pixels.
         folder: where the file is kept.
+        tell: called with what is made.
     """
-    count = training.prior_count if training.prior else 0
-    texts = [training.prior[i % len(training.prior)] for i in range(count)]
+    count = len(texts)
     if not texts:
-        return torch.zeros(0, device=pipe.device), []
-    path = folder / f"prior-{_key(pipe, texts, training.seed, size)}.safetensors"
+        return torch.zeros(0, device=pipe.device)
+    path = folder / f"prior-{_key(pipe, texts, seed, size)}.safetensors"
     if path.is_file():
         latents = files.read(path).get("latents", torch.zeros(0))
         if len(latents) != count or not latents.isfinite().all():
             raise WeightsError(f"{path} does not hold {count} pictures of the class; remove the file")
-        training.tell(f"{count} pictures of the class are in {path}")
-        return latents.to(pipe.device), texts
-    training.tell(f"making {count} pictures of the class")
-    latents = torch.cat(
-        [_made(pipe, texts, slice(i, i + AT_ONCE), training.seed, size) for i in range(0, count, AT_ONCE)]
-    )
+        tell(f"{count} pictures of the class are in {path}")
+        return latents.to(pipe.device)
+    tell(f"making {count} pictures of the class")
+    latents = torch.cat([_made(pipe, texts, slice(i, i + AT_ONCE), seed, size) for i in range(0, count, AT_ONCE)])
     files.write(path, {"latents": latents}, {"texts": json.dumps(texts)})
-    return latents.to(pipe.device), texts
+    return latents.to(pipe.device)
 
 
 def _made(pipe: Pipeline, texts: Sequence[str], rows: slice, seed: int, size: int) -> Tensor:

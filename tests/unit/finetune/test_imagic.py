@@ -14,7 +14,15 @@ from diffuscope.weights.adapter.imagic import States
 from diffuscope.weights.store import files
 from refusals import refused
 
-SHORT = {"prompt": "a red ball", "rank": 2, "embedding_steps": 6, "steps": 6, "embedding_lr": 0.05, "lr": 0.01}
+SHORT = {
+    "prior_count": 2,
+    "prompt": "a red ball",
+    "rank": 2,
+    "embedding_steps": 6,
+    "steps": 6,
+    "embedding_lr": 0.05,
+    "lr": 0.01,
+}
 
 
 @pytest.fixture
