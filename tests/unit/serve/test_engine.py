@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import diffuscope as ds
-from diffuscope.errors import BusyError, StoppingError
+from diffuscope.errors import BusyError, StoppingError, TimeLimitError
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
@@ -188,3 +188,32 @@ def test_the_last_jobs_are_kept(tiny):
     engine.stop()
     with refused("running", 0):
         Engine(tiny, running=0)
+
+
+def test_an_image_that_takes_too_long_fails(tiny):
+    engine = Engine(tiny, running=1, limits=Limits(seconds=0))
+    with pytest.raises(TimeLimitError):
+        engine.submit(SOME[0]).result(30)
+    engine.stop()
+
+
+def test_images_that_are_kept_have_a_budget_of_memory(tiny):
+    engine = Engine(tiny, running=1, limits=Limits(results=1))
+    first, last = (engine.submit(replace(SOME[0], num_inference_steps=1)) for _ in range(2))
+    first.result(30)
+    last.result(30)
+    engine.submit(SOME[0]).result(30)
+    assert engine.job(first.id) is None
+    engine.stop()
+
+
+def test_a_slot_is_its_owners_own(tiny):
+    engine = Engine(tiny, running=1)
+    running, go = hold(engine)
+    mine, theirs = (engine.submit(SOME[0], owner=owner, slot="view") for owner in ("me", "you"))
+    newer = engine.submit(SOME[0], owner="me", slot="view")
+    assert [job.state for job in (mine, theirs, newer)] == ["cancelled", "queued", "queued"]
+    go.set()
+    running.result(30)
+    newer.result(30)
+    engine.stop()
