@@ -120,7 +120,8 @@ function wholeRequest(run) {
 /** The image of the run on show. @param {State} state @returns {Snippets|null} */
 export function imageSnippets(state) {
   const run = current(state);
-  if (!run || run.from) return null;
+  if (!run) return null;
+  if (run.from) return branchSnippets(state, run);
   const request = wholeRequest(run);
   const rest = changed(state, request);
   const model = state.about?.model ?? 'emoji';
@@ -135,6 +136,47 @@ result = pipe(${prompt}${keywords(rest)})
 result.save("image.png")
 array = np.asarray(result.images[0])`,
     cli: `diffuscope generate ${quoted([request.prompt].flat()[0])}${flags(rest)} --model ${quoted(model)} --out image.png${noteOf(state)}`,
+    http: `${TOKEN}
+JOB=$(${curl('jobs', body)} | ${ID})
+${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
+${curl('jobs/$JOB/images/0.png', null, ' --output image.png')}`,
+  };
+}
+
+/** A branch with nothing but what is set, also in the requests within. @param {State} state @param {any} branch
+ * @returns {any} */
+function bare(state, { step, request, x }) {
+  const inner = Object.fromEntries([['prompt', request.prompt], ...changed(state, request)]);
+  if (inner.branch) inner.branch = bare(state, inner.branch);
+  return { step, request: Object.fromEntries(Object.entries(inner).filter(([, each]) => each !== null)), ...(x ? { x } : {}) };
+}
+
+/** The image of a branch: one request, which holds that of the run that it left. @param {State} state
+ * @param {import('./types.js').Run} run @returns {Snippets} */
+function branchSnippets(state, run) {
+  const { branch, ...own } = wholeRequest(run);
+  const rest = /** @type {[string, any][]} */ ([...changed(state, own), ['branch', bare(state, branch)]]);
+  const model = state.about?.model ?? 'emoji';
+  const before = /** @type {any} */ (rest.at(-1))[1].request;
+  const { prompt, ...options } = before;
+  options.seed ??= own.seed; // it may stand in either request
+  const differs = Object.entries(own).filter(
+    ([name, value]) => name !== 'seed' && JSON.stringify(value) !== JSON.stringify(before[name]),
+  );
+  const byHand = branch.x || before.branch;
+  const body = { request: Object.fromEntries([['prompt', own.prompt], ...rest]) };
+  return {
+    python: `import diffuscope as ds
+import numpy as np
+
+pipe = ds.load(${python(model)})${noteOf(state)}
+result = pipe(${python(own.prompt)}${keywords(rest)})
+result.save("image.png")
+array = np.asarray(result.images[0])`,
+    cli: byHand
+      ? '# A command branches an image once; for painted latents, or a branch of a branch, take the Python.'
+      : `diffuscope generate ${quoted([prompt].flat()[0])}${flags(Object.entries(options))} --model ${quoted(model)} --out before.png${noteOf(state)}
+diffuscope branch before.png --step ${branch.step}${flags(differs)} --out image.png`,
     http: `${TOKEN}
 JOB=$(${curl('jobs', body)} | ${ID})
 ${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended

@@ -3,6 +3,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
+import { imageSnippets } from '../copy.js';
 import { current, ended, shownStep, titleOf } from '../runs.js';
 import { short } from '../draw/colours.js';
 import { brushed, latentsOf, stroke } from '../painting.js';
@@ -29,6 +30,7 @@ export const branch = {
   about: 'Keep the first steps of a run, change something, and go on from there. Scrub below to choose the step.',
   needs: ['run', 'live', 'step'],
   source: 'pipeline/branching.py',
+  copy: imageSnippets,
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
     const step = Math.min(/** @type {number} */ (shownStep(state)), Math.max(0, run.total - 2));
