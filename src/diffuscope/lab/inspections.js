@@ -54,7 +54,8 @@ export function begin(kind, request, options = {}) {
   };
   known.set(key, entry);
   for (const old of known.keys()) if (known.size > MOST_KEPT && old !== key) known.delete(old);
-  api.post('inspections', { kind, request, options }).then(
+  const interactive = kind !== 'ablation-map'; // dozens of runs, which a picture that is asked for may pass
+  api.post('inspections', { kind, request, options, interactive }).then(
     (made) => {
       Object.assign(entry, { id: made.id, state: made.state, calls: made.calls });
       byJob.set(made.id, entry);
