@@ -1,7 +1,11 @@
 """A run is branched at a step, with something changed, with nothing, or painted over."""
 
+import io
 import re
+from typing import Any
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import expect
 
 from browser.test_journeys import api, go, newest, quick
@@ -25,6 +29,13 @@ def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
     ]
     assert steps[0][0] == steps[1][0]
     assert steps[0][2] != steps[1][2]
+
+    page.get_by_text("Copy as…").click()
+    code = page.locator(".copy code").inner_text().replace('result.save("image.png")', "")
+    made: dict[str, Any] = {}
+    exec(compile(code, "copied", "exec"), made)
+    shown = Image.open(io.BytesIO(api(page, f"pictures/{after['id']}-0.png").body())).convert("RGB")
+    assert np.abs(made["array"].astype(int) - np.asarray(shown).astype(int)).max() <= 1
 
     go(page, "Compare")
     expect(page.get_by_role("status")).to_have_text(
