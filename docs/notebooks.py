@@ -9,6 +9,7 @@ HEADER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 CELL = re.compile(r"^```\{code-cell\} python\n(.*?)^```$\n?", re.MULTILINE | re.DOTALL)
 LABEL = re.compile(r"^\([\w-]+\)=\n", re.MULTILINE)
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?://)([^)#\s]*)(#[^)\s]*)?\)")
+IMAGE = re.compile(r"!\[([^\]]*)\]\((?!https?://)[^)]+\)")
 
 
 def write(pages: list[Path], folder: Path) -> None:
@@ -43,7 +44,7 @@ def cells(text: str) -> Iterator[dict[str, object]]:
         source = (
             part.strip("\n")
             if number % 2
-            else LINK.sub(_link, LABEL.sub("", part)).strip("\n")
+            else LINK.sub(_link, IMAGE.sub(r"*\1*", LABEL.sub("", part))).strip("\n")
         )
         if not source.strip():
             continue
