@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ expect.set_options(timeout=PATIENCE)
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The address, with its token, that `diffuscope lab` prints."""
-    command = [sys.executable, "-m", "diffuscope", "lab", "emoji", "--device", "cpu", "--no-browser", "--port", "7930"]
+    with socket.create_server(("127.0.0.1", 0)) as free:  # each process of the tests has a lab of its own
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "diffuscope", "lab", "emoji", "--device", "cpu", "--no-browser", "--port", port]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=pipe, text=True)
     try:
