@@ -68,7 +68,8 @@ async function start() {
 async function begin() {
   const { about, order, options, current, runs } = store.get();
   if (current && runs[current] && !runs[current].recorded) return;
-  const last = order.filter((id) => !runs[id].recorded).at(-1);
+  const ended = ['cancelled', 'failed'];  // these have no picture to open with
+  const last = order.filter((id) => !runs[id].recorded && !ended.includes(runs[id].state)).at(-1);
   if (last && !Object.keys(options).length) return actions.open(last);
   const { width, height } = /** @type {any} */ (about).preset;
   if (!options.prompt) actions.setOptions({ prompt: 'a red fox', seed: 32 });
