@@ -57,19 +57,19 @@ def test_a_missing_file_says_where_to_get_it(folder):
         load_fashion(folder)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"no gzip",
-        gzip.compress(idx([[[1]]]))[:-9],
-        gzip.compress(b"\0\0"),
-        gzip.compress(b"\0\0\x0d\x03" + bytes(12)),
-        gzip.compress(idx([1, 2, 3])[:-1]),
-        gzip.compress(idx([1, 2, 3]) + b"\0"),
-        gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12),
-    ],
-)
+DAMAGED = {
+    "empty": b"",
+    "no gzip": b"no gzip",
+    "cut": gzip.compress(idx([[[1]]]))[:-9],
+    "short head": gzip.compress(b"\0\0"),
+    "floats": gzip.compress(b"\0\0\x0d\x03" + bytes(12)),
+    "too short": gzip.compress(idx([1, 2, 3])[:-1]),
+    "too long": gzip.compress(idx([1, 2, 3]) + b"\0"),
+    "huge": gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=list(DAMAGED))
 def test_damage_is_refused(content, tmp_path):
     path = tmp_path / "labels.gz"
     path.write_bytes(content)
