@@ -1,5 +1,7 @@
 """Every view by axe, in both themes, narrow and wide; by keyboard; without motion; light."""
 
+import re
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -56,7 +58,7 @@ def test_a_picture_is_made_and_scrubbed_with_the_keyboard_alone(page):
     strip.focus()
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
-    expect(strip).to_have_attribute("aria-valuetext", "step 2 of 12")
+    expect(strip).to_have_attribute("aria-valuetext", re.compile("step 2 of"))
 
 
 def test_the_theme_is_chosen_and_remembered(page):

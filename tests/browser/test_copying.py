@@ -3,9 +3,12 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +26,8 @@ from diffuscope.pipeline import Pipeline
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
 
-PORT = 7932
+with socket.create_server(("127.0.0.1", 0)) as _free:  # each process of the tests has a server of its own
+    PORT = _free.getsockname()[1]
 COPIED = """async ([model, id]) => {
   const load = (file) => import(`/lab/${file}.js`);
   const [{ VIEWS }, { initial }] = await Promise.all([load('views'), load('store')]);
@@ -80,7 +84,16 @@ VIEWS = [
 
 def shell(text: str, folder: Path) -> str:
     """What the commands print; each of ours runs in this process."""
-    done = subprocess.run(["bash", "-euc", text], cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the commands of this installation
+    done = subprocess.run(
+        ["bash", "-euc", text],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
