@@ -54,6 +54,7 @@ def test_a_picture_is_made_and_scrubbed_with_the_keyboard_alone(page):
     page.keyboard.type("a yellow fish")
     page.keyboard.press("Enter")
     expect(page.locator(".stage [alt='a yellow fish']")).to_be_visible()
+    expect(page.locator(".time .end small")).to_have_text("done")
     strip = page.get_by_role("slider", name="Step of the run")
     strip.focus()
     page.keyboard.press("Home")

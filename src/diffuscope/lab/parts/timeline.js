@@ -28,7 +28,8 @@ export function timeline(state, actions) {
     const to = { Home: 0, End: there - 1 }[event.key];
     if (by === undefined && to === undefined) return;
     event.preventDefault();
-    actions.select({ step: to ?? Math.max(0, Math.min(there - 1, (shown ?? 0) + (by ?? 0))) });
+    const now = shownStep(actions.state()) ?? 0; // two keys may come before the next rendering
+    actions.select({ step: to ?? Math.max(0, Math.min(there - 1, now + (by ?? 0))) });
   };
   const drag = (/** @type {PointerEvent} */ event) => {
     if (event.buttons !== 1) return;
