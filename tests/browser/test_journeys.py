@@ -147,6 +147,7 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     expect(page.get_by_text("Inpainting.")).to_be_visible()
     before = newest(page)["id"]
     page.get_by_label("Prompt", exact=True).fill("a green frog")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a green frog")
     page.get_by_role("button", name="Generate", exact=True).first.click()
     expect(page.locator(".time .end small")).not_to_have_text("done")
     expect(page.locator(".time .end small")).to_have_text("done")
