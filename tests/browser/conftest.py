@@ -22,7 +22,7 @@ expect.set_options(timeout=PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A journey may fail twice: on a busy machine a click can come between an answer of the server and its rendering."""
+    """A journey may fail twice: on a busy machine a click can come between an answer and its rendering."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.flaky(reruns=2))
