@@ -139,10 +139,11 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     mask = page.get_by_role("application", name=re.compile("^Image input"))
     expect(page.get_by_text("Image to image.")).to_be_visible()
     page.get_by_role("slider", name="brush").fill("40")
+    mask.hover()  # waits until it has its place
     box = mask.bounding_box()
-    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.4)
+    mask.hover(position={"x": box["width"] * 0.7, "y": box["height"] * 0.4})
     page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.6, steps=4)
+    mask.hover(position={"x": box["width"] * 0.7, "y": box["height"] * 0.6})
     page.mouse.up()
     expect(page.get_by_text("Inpainting.")).to_be_visible()
     before = newest(page)["id"]

@@ -249,9 +249,9 @@ export function createActions(store) {
       const hash = `#${toHash(get())}`;
       if (hash !== location.hash) history.replaceState(null, '', hash);
     },
-    /** The state follows the address. */
-    readHash() {
-      set(fromHash(location.hash, get()));
+    /** The state follows the address. @param {string} [hash] */
+    readHash(hash = location.hash) {
+      set(fromHash(hash, get()));
     },
   };
   return actions;

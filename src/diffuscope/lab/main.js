@@ -76,5 +76,6 @@ async function begin() {
   if (width * height <= 256 * 256) await actions.generate();
 }
 
-window.addEventListener('hashchange', () => actions.readHash());
+// That of the event: a rendering in between has written the older state into the address again.
+window.addEventListener('hashchange', (event) => actions.readHash(new URL(event.newURL).hash));
 start();
