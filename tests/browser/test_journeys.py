@@ -81,6 +81,16 @@ def test_the_address_holds_what_one_sees(page, browser, signed_in):
     other.context.close()
 
 
+def test_an_address_counts_though_a_rendering_writes_the_older_one_back(page):
+    """What a frame between the change and its event does."""
+    page.evaluate("""() => {
+        const older = location.hash;
+        location.hash = new URLSearchParams({ request: JSON.stringify({ prompt: 'a green pear' }) });
+        history.replaceState(null, '', older);
+    }""")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a green pear")
+
+
 @pytest.mark.refusals
 def test_an_impossible_option_is_explained_at_its_field(page):
     page.get_by_label("seed", exact=True).fill("-3")
