@@ -24,8 +24,8 @@ class Rounding:
     def __init__(self, network: nn.Module, base: Mapping[str, Tensor], *, compiled: bool = False) -> None:
         self._base = base
         self._rounding = torch.compile(_rounded, dynamic=True) if compiled else _rounded
-        self._exact = {name: torch.empty_like(weight) for name, weight in _coarse(network, base).items()}
         self._weights = _coarse(network, base)
+        self._exact = {name: torch.empty_like(weight) for name, weight in self._weights.items()}
         self._is_rounded = False
         for name, weight in self._weights.items():
             exact = self._exact[name]
