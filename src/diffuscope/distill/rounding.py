@@ -26,24 +26,24 @@ class Rounding:
         self._rounding = torch.compile(_rounded, dynamic=True) if compiled else _rounded
         self._weights = _coarse(network, base)
         self._exact = {name: torch.empty_like(weight) for name, weight in self._weights.items()}
-        self._is_rounded = False
+        self._are_rounded: set[str] = set()
         for name, weight in self._weights.items():
-            exact = self._exact[name]
-            weight.register_post_accumulate_grad_hook(lambda weight, exact=exact: self._restore(weight, exact))
+            weight.register_post_accumulate_grad_hook(lambda _, name=name: self._restore(name))
 
     @torch.no_grad()
     def round(self) -> None:
         """Round now; each weight becomes exact again as soon as its gradient is there."""
-        self._is_rounded = True
+        self._are_rounded.update(self._weights)
         for name, weight in self._weights.items():
             self._exact[name].copy_(weight)
             # Plain matrices, whatever the layer: compiled once.
             weight.copy_(self._rounding(self._exact[name].flatten(1), self._base[name].flatten(1)).view_as(weight))
 
     @torch.no_grad()
-    def _restore(self, weight: Tensor, exact: Tensor) -> None:
-        if self._is_rounded:
-            weight.copy_(exact)
+    def _restore(self, name: str) -> None:
+        if name in self._are_rounded:
+            self._are_rounded.remove(name)
+            self._weights[name].copy_(self._exact[name])
 
 
 @torch.no_grad()

@@ -63,6 +63,17 @@ def test_without_a_call_nothing_is_rounded(network, base):
     assert torch.equal(network[0].weight, before)
 
 
+def test_a_backward_pass_without_a_call_keeps_what_was_learned_since(network, base):
+    rounding, x = Rounding(network, base), torch.randn(5, 64)
+    rounding.round()
+    network(x).sum().backward()
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+    learned = network[0].weight.clone()
+    network(x).sum().backward()
+    assert torch.equal(network[0].weight, learned)
+
+
 def test_a_network_trained_rounded_loses_less_when_it_is_stored(base):
     """Inputs in 16 of 64 directions: errors of rounding can cancel, if training sees them."""
     torch.manual_seed(0)
