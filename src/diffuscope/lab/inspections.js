@@ -91,7 +91,7 @@ export function told(kind, event) {
   if (kind === 'image') entry.done += 1;
   if (kind === 'started') entry.state = 'running';
   if (kind === 'failed' || kind === 'cancelled') entry.state = kind;
-  if (kind === 'step' || kind === 'started') touch();
+  if (kind !== 'image') touch();
   if (kind !== 'queued' && kind !== 'started' && isBusy(entry)) look(entry);
   if (kind === 'failed') api.get(`jobs/${event.job}`).then((job) => ((entry.error = job.error), touch()));
   return true;
@@ -117,10 +117,11 @@ async function look(entry) {
       const { tensors, about } = readTensors(answer.buffer);
       state.size = answer.buffer.byteLength;
       const now = /** @type {Inspected['state']} */ (answer.state);
-      Object.assign(entry, { tensors, about, state: now, version: entry.version + 1 });
+      Object.assign(entry, { tensors, about, version: entry.version + 1 });
+      if (isBusy(entry)) entry.state = now; // an answer that was under way is older than the event that ended it
       if (!isBusy(entry)) state.again = false; // it is whole: later events bring nothing more
     } catch (error) {
-      Object.assign(entry, { state: 'failed', error: /** @type {Error} */ (error).message });
+      if (isBusy(entry)) Object.assign(entry, { state: 'failed', error: /** @type {Error} */ (error).message });
     }
     touch();
   }
