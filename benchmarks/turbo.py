@@ -11,11 +11,13 @@
 latents of the held-out captions, `decode` turns these into features, and `compare` writes the numbers as JSON.
 `record`, `train` and `sample` also run under torchrun. A setting is MODEL-STEPS or MODEL-STEPS-wSCALE: the DDIM of the
 teacher with guidance (2.5 unless stated), of the student, or of the student as it is shipped, a packed `difference`.
+teacher-STEPS-SAMPLER is the teacher with another sampler of the library, such as teacher-4-dpmpp_2m.
 With `--is-tiny` the networks are tiny and random, and there are 20 steps.
 """
 
 import copy
 import json
+import math
 import random
 import re
 import sys
@@ -30,7 +32,9 @@ from torch import Tensor
 
 from diffuscope.config import EMOJI, TextEncoderConfig, UNetConfig
 from diffuscope.data.sprites import sprite_sampler
+from diffuscope.diffusion.samplers.table import find
 from diffuscope.diffusion.schedules import Schedule
+from diffuscope.distill.objectives import Velocity
 from diffuscope.distill.objectives import sample as run
 from diffuscope.distill.task import Field, encode_texts
 from diffuscope.distill.trajectories import Trajectories, student_inputs
@@ -52,7 +56,7 @@ from diffuscope.training import distributed
 from diffuscope.weights.store import difference, documents, files, headers, packing
 
 PROMPTS, SEEDS = 125, 8  # for diversity
-SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+))?")
+SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+)|-([a-z]\w*))?")
 DIFFERENCE = "difference.safetensors"
 FILES = {"student": STUDENT, "difference": DIFFERENCE}
 EMOJI_FOLDER = shipped_models()["emoji"]
@@ -187,7 +191,7 @@ def sample(
     Args:
         scenes: folder that `scenes` wrote.
         out: folder of the run.
-        settings: such as teacher-50, student-4, difference-12-w4.
+        settings: such as teacher-50, teacher-4-unipc, student-4, difference-12-w4.
         count: fewer captions, only to try things.
         device: auto, cpu, cuda.
     """
@@ -250,9 +254,11 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
     """This process's share of the latents of all texts, and of the first ones with several seeds, as int8."""
     match = SETTING.fullmatch(name)
     if match is None:
-        raise InputError("settings", name, "teacher-50, student-4, difference-12-w4 ...")
-    steps, scale, is_teacher = int(match[2]), float(match[3] or 2.5), match[1] == "teacher"
+        raise InputError("settings", name, "teacher-50, teacher-4-unipc, student-4, difference-12-w4 ...")
+    steps, scale, sampler, is_teacher = int(match[2]), float(match[3] or 2.5), match[4], match[1] == "teacher"
     place = unet.conv_in.weight.device
+    if sampler and not is_teacher:
+        raise InputError("settings", name, "another sampler with the teacher only")
     network = copy.deepcopy(unet).bfloat16() if place.type == "cuda" else unet
     velocity = Field(Schedule(EMOJI.schedule), place)
     again = ids[:PROMPTS].repeat_interleave(SEEDS, 0)
@@ -270,18 +276,33 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
         else:
             numbers = torch.full((len(part),), scale, device=place), torch.full((len(part),), steps, device=place)
             step = partial(velocity, network, text=text, extra=student_inputs(velocity, *numbers))
-        parts.append(run(step, start, phis)[-1].cpu())
+        parts.append((sampled(velocity, step, start, sampler, steps) if sampler else run(step, start, phis)[-1]).cpu())
     latents = torch.cat(parts)
     unit = latents.abs().max() / 127
     setting: dict[str, object] = {
         "steps": steps,
         "guidance_scale": scale,
+        "sampler": sampler or "ddim",
         "calls": steps * (2 if is_teacher and scale != 1 else 1),
         "texts": len(ids),
     }
     setting |= {"world": distributed.world_size(), "machine": device_name(place)}
     tensors = {"latents": (latents / unit).round().to(torch.int8), "unit": unit}
     files.write(folder / f"{name}-{distributed.rank()}.latents", tensors, {"setting": json.dumps(setting)})
+
+
+def sampled(velocity: Field, step: Velocity, noise: Tensor, name: str, steps: int) -> Tensor:
+    """Latents of a sampler of the library on the model's noise levels, where its Denoiser is a velocity."""
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        phi = torch.tensor(math.atan(sigma), device=x.device)
+        z = x * phi.cos()
+        return z * phi.cos() - step(z, phi) * phi.sin()
+
+    info = find(name).info
+    levels = velocity.schedule.levels(steps, sampler=info.name)
+    *_, last = info.function(denoise, noise * math.hypot(1, levels.sigmas[0]), levels.sigmas, noise=None)
+    return last.x
 
 
 def decode(
