@@ -26,6 +26,9 @@ Method = Literal["guidance", "progressive", "shortcut", "flow_map", "consistency
 Map = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """(z, phi, end, text [B,1,K], guidance scale [B]) -> the velocity of the step from ``phi`` to ``end``."""
 
+SLOW = 0.02
+"""Highest frequency of the sinusoids that a student reads, in radians a timestep: 13 to a radian of the angle."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PixelDistillation:
@@ -70,9 +73,9 @@ def student_map(field: Field, unet: nn.Module) -> Map:
     return velocity
 
 
-def sample(network: Map, noise: Tensor, text: Tensor, scale: float, phis: Tensor) -> Tensor:
-    """[B,C,H,W] at the last of the falling ``phis``, by one call a step."""
-    scales = torch.full((len(noise),), scale, device=noise.device)
+def sample(network: Map, noise: Tensor, text: Tensor, scale: float | Tensor, phis: Tensor) -> Tensor:
+    """[B,C,H,W] at the last of the falling ``phis``, by one call a step; ``scale`` is one number or [B]."""
+    scales = torch.as_tensor(scale, device=noise.device).expand(len(noise))
     z = noise
     for phi, end in pairwise(phis):
         z = objectives.rotate(z, network(z, phi, end, text, scales), phi - end)
@@ -88,6 +91,22 @@ def sample_renoised(network: Map, noise: Tensor, text: Tensor, scale: float, phi
         fresh = torch.randn(z.shape, device=z.device, generator=generator)
         z = after.cos() * x0 + after.sin() * fresh
     return z
+
+
+def keep_slow(unet: UNet) -> None:
+    """Take the fast sinusoids of time, step size and guidance scale from a network, for its training too.
+
+    A timestep is 1/636 of a radian, so the fastest turn 636 times faster than the angle. They hold next to nothing, but
+    their derivatives drown that of a flow map, and training makes them larger (Lu & Song 2024, section 4.1).
+    """
+    for layer in (unet.time_embed.linear_1, unet.step_embed, unet.guidance_embed):
+        if layer is not None:
+            half = layer.in_features // 2
+            frequencies = torch.exp(-math.log(10000) * torch.arange(half, device=layer.weight.device) / half)
+            slow = (frequencies < SLOW).repeat(2).to(layer.weight)
+            with torch.no_grad():
+                layer.weight.mul_(slow)
+            layer.weight.register_hook(slow.mul)
 
 
 class PixelDistillTask:
@@ -113,6 +132,7 @@ class PixelDistillTask:
         latents: PixelLatents,
         distillation: PixelDistillation,
     ) -> None:
+        keep_slow(student)
         self.network: nn.Module = student
         self.map, self.teacher, self.field = student_map(field, student), teacher, field
         self.images, self.latents, self.distillation = images, latents, distillation

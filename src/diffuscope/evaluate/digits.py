@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from diffuscope.data.digits import LabelledImages
 from diffuscope.errors import DiffuscopeError
 from diffuscope.evaluate.intervals import Score, proportion
-from diffuscope.evaluate.scenes import kernel_distance
+from diffuscope.evaluate.scenes import diversity, kernel_distance
 
 SHIFT = 2
 """Pixels to either side by which a training picture is moved when its copies are looked for."""
@@ -82,6 +82,11 @@ class Examiner:
     def distance(self, pixels: Tensor) -> float:
         """Kernel distance to the held-out pictures."""
         return kernel_distance(_features(pixels.cpu()), _features(self.held_out.pixels))
+
+    def diversity(self, pixels: Tensor, labels: Tensor) -> float:
+        """Mean distance between two pictures of one class, of which there are equally many; 0 if all are the same."""
+        by_class = _features(pixels.cpu())[labels.cpu().argsort(stable=True)]
+        return diversity(by_class.unflatten(0, (len(labels.unique()), -1))).mean().item()
 
     def exam(self, pixels: Tensor, labels: Tensor) -> Exam:
         """All scores of pictures [B,1,28,28] that were asked for as ``labels`` [B]."""

@@ -5,23 +5,21 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffuscope.config import ScheduleConfig, UNetConfig
 from diffuscope.data.digits import LabelledImages
-from diffuscope.diffusion.schedules import Schedule
 from diffuscope.distill.objectives import rotate
 from diffuscope.distill.pixels import (
     PixelDistillation,
     PixelDistillTask,
     guided_teacher,
+    keep_slow,
     sample,
     sample_renoised,
     student_map,
 )
-from diffuscope.distill.task import Field
-from diffuscope.models.class_unet import ClassUNet
 from diffuscope.recipes.turbo import student_of
-from diffuscope.training.loop import StepContext
+from diffuscope.training.muon import MuonAdamW
 from diffuscope.training.pixels import PixelLatents, PixelTraining, one_hot
+from pixel_twin import FIELD, SPREAD, context, network, perfect
 from refusals import refused
 
 # Forward-mode derivatives load torch's decompositions, which torch itself compiles with what it deprecates.
@@ -29,41 +27,18 @@ pytestmark = pytest.mark.filterwarnings("default:.torch.jit.script. is deprecate
 
 METHODS = {"guidance": 16, "progressive": 2, "shortcut": 2, "flow_map": 2, "consistency": 1}
 """Method -> steps of its student."""
-FIELD = Field(Schedule(ScheduleConfig(betas="cosine", prediction="v", zero_snr=True)), torch.device("cpu"))
-UNET = UNetConfig(
-    in_channels=16, out_channels=16, channels=(32,), blocks=1, depth=(0,), heads=(1,), context_dim=10, extra_dim=10,
-    mid_depth=0, norm_groups=4,
-)  # fmt: skip
-
-
-SPREAD = 0.5
-"""Standard deviation of the pictures of a perfect teacher: noise, whose trajectories are known."""
-
-
-def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return ClassUNet(UNET)
-
-
-def perfect(z, phi, end, text, scale):
-    variance = (phi.cos() * SPREAD) ** 2 + phi.sin() ** 2
-    return z * phi.sin() * phi.cos() * (1 - SPREAD**2) / variance
 
 
 def task(method, teacher=None, **options):
     pixels = SPREAD * torch.randn(256, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     images = LabelledImages(pixels, torch.arange(256) % 10)
     own = network()
+    keep_slow(own)  # as the student: at first it is its teacher
     training = PixelTraining(shift=0, rotation=0.0)
     settings = PixelDistillation(method=method, batch_size=16, training=training, **options)
     student = student_of(own).to(memory_format=torch.contiguous_format)
     teacher = guided_teacher(FIELD, own) if teacher is None else teacher
     return PixelDistillTask(student, teacher, FIELD, images, PixelLatents(mean=0.0, std=1.0, patch=4), settings)
-
-
-def context(step=0, progress=0.0):
-    return StepContext(torch.Generator().manual_seed(step), step, step, progress)
 
 
 @pytest.mark.parametrize(("method", "steps"), METHODS.items())
@@ -115,6 +90,19 @@ def test_most_rows_of_a_flow_map_learn_the_teacher_itself():
         assert (phi[:2] == FIELD.phis(1)[0]).all()
         assert (end[:moved] < phi[:moved]).all()
         assert torch.equal(end[moved:], phi[moved:])
+
+
+def test_fast_sinusoids_stay_away_in_training():
+    """Muon moves all that has a gradient equally far, so nothing is left to chance."""
+    one = task("flow_map")
+    optimiser = MuonAdamW(one.network, 1e-2, adamw_prefixes=one.adamw_prefixes)
+    fast = {"time_embed.linear_1": 7, "step_embed": 55, "guidance_embed": 55}  # of 16, 128 and 128 frequencies
+    for step in range(2):
+        one.loss(context(step))[0].backward()
+        optimiser.step(1.0)
+    for name, count in fast.items():
+        columns = one.network.get_submodule(name).weight.detach().abs().sum(0)
+        assert (columns.unflatten(0, (2, -1)).sum(0) == 0).sum() == count
 
 
 def test_few_steps_of_the_teacher_are_ddim():
