@@ -2,8 +2,9 @@
 
     python benchmarks/memory.py --family sd15 --out memory.json
 
-On a CUDA device memory is filled up to some MiB before each of the last calls: each has to end in an image, with a note
-of what was done, or in an error that names a size. On a CPU only the peaks are measured.
+The peaks are measured with all networks on the device, and then with those alone that run (offload), which has to give
+the same latents. On a CUDA device memory is filled up to some MiB before each of the last calls: each has to end in an
+image, with a note of what was done, or in an error that names a size.
 """
 
 import argparse
@@ -20,28 +21,33 @@ from diffuscope.bench.timing import Report, peak
 from diffuscope.config import PRESETS
 from diffuscope.errors import DiffuscopeError
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline import peak as planned
+from diffuscope.pipeline import peak as predicted
+from diffuscope.pipeline.receipt import checksums
 from diffuscope.weights.store.documents import write_text
 
 
-def peaks(pipe: Pipeline, sizes: list[tuple[int, int, int]]) -> list[Report]:
-    """Planned and measured peak in MiB, with the weights, for widths, heights and numbers of images."""
-    weights = sum(
-        each.numel() * each.element_size() for net in pipe.components.networks.values() for each in net.parameters()
-    )
+def peaks(pipe: Pipeline, sizes: list[tuple[int, int, int]], *, offload: bool) -> list[Report]:
+    """Planned and measured peak in MiB, with the weights, for widths, heights and numbers of images; and seconds."""
     found = []
     for width, height, images in sizes:
-        fast = pipe.engine.runs(pipe.unet, None)
         at_once = max(1, min(images, (1 << 20) // (width * height)))
-        expected = planned.call(
-            pipe.config, width, height, pipe.dtype, rows=2 * images, images=at_once, upscale=1, fast=fast
+        fast, asked = pipe.engine.runs(pipe.unet, None), {"width": width, "height": height}
+        planned = predicted.call(
+            pipe.components, **asked, rows=2 * images, images=at_once, upscale=1, fast=fast, offload=offload
         )
-        row: Report = {"size": f"{width}x{height}", "images": images, "planned_mib": (expected + weights) >> 20}
+        row: Report = {"size": f"{width}x{height}", "images": images, "offload": offload, "planned_mib": planned >> 20}
+        times = []
         for _ in range(3):  # the first loads kernels, the second records graphs
+            here = sum(each.nbytes for net in pipe.components.networks.values() for each in net.parameters())
+            if offload and pipe.device.type == "cuda":
+                here = torch.cuda.memory_allocated(pipe.device)
+            begin = time.perf_counter()
             with peak(pipe.device, row):
-                pipe("a fox", seed=1, width=width, height=height, num_images_per_prompt=images, num_inference_steps=2)
-        row["measured_mib"] = row.pop("peak_mib", 0) + (weights >> 20)
+                result = pipe("a fox", seed=1, **asked, num_images_per_prompt=images, num_inference_steps=10)
+            times.append(round(time.perf_counter() - begin, 2))
+        row["measured_mib"] = row.pop("peak_mib", 0) + (here >> 20)
         row["planned over measured"] = round(row["planned_mib"] / row["measured_mib"], 3)
+        row["s"], row["latents"] = times, checksums(result.latents)
         found.append(row)
         print(row, flush=True)
     return found
@@ -88,10 +94,18 @@ def main() -> None:
     pipe = measure.random_model(PRESETS[asked.family], device, dtype)
     side = asked.sides[0]
     document = report.head(device, dtype, report.this_command())
-    document["peaks"] = peaks(pipe, [(side, side, 1), (side, side, 4), *((each, each, 1) for each in asked.sides[1:])])
+    pipe.engine.offload.allowed = False  # until it is asked for
+    document["peaks"] = peaks(
+        pipe, [(side, side, 1), (side, side, 4), *((each, each, 1) for each in asked.sides[1:])], offload=False
+    )
     if device.type == "cuda":
         left = [3000, 1000, 500, 250, 120, 60, 20]
         document["scarce"] = scarce(pipe, left, [(side, side, 1), (side, side, 16), (2 * side, 2 * side, 1)])
+    pipe.engine.release()
+    pipe.engine.offload.begin(device, pipe.components.networks.values())
+    document["offload"] = peaks(pipe, [(side, side, 1)], offload=True)
+    same = document["offload"][0]["latents"] == document["peaks"][0]["latents"]
+    document["the same latents with offload"] = same
     write_text(asked.out, json.dumps(document, indent=1) + "\n")
 
 

@@ -95,7 +95,7 @@ METHODS = dict.fromkeys((field.name for field in fields(Request)), _OF_A_CALL) |
         ),
         "guidance_scale=1 is a call without guidance": "do_classifier_free_guidance",
         "load('owner/name') fetches a model that is not in the cache": "download",
-        "memory is kept small without it; see dtype and device of load": (
+        "use diffuscope.load(..., offload=True), which begins by itself where memory is short": (
             "enable_group_offload enable_model_cpu_offload enable_sequential_cpu_offload maybe_free_model_hooks "
             "model_cpu_offload_seq remove_all_hooks"
         ),

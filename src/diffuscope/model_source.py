@@ -62,6 +62,8 @@ class ModelSource:
     """what runs the networks on a CPU; openvino is faster, needs the extra of that name, and converts them once"""
     second_device: Device | None = None
     """device, such as cuda:1, whose copy of the U-Net computes half of the rows of guidance at the same time"""
+    offload: bool | None = None
+    """keep networks that do not run in the host's memory, off the GPU; by default only where its memory is short"""
     models_dir: Source | None = None
     """folder of AUTOMATIC1111's web UI or ComfyUI, used in place: models, VAEs, LoRAs and embeddings by name"""
     allow_pickle: bool = False

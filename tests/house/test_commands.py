@@ -23,13 +23,14 @@ BRANCHED = SAMPLING.removeprefix("seed ").removesuffix(" height width")
 SIZES = "original-size crops-coords-top-left target-size"
 PROMPT = "negative-prompt prompt-syntax clip-skip"
 IMAGES = "strength image mask denoising-start denoising-end original-size crops-coords-top-left target-size"
-OPENING = "device dtype family vae prediction zero-snr fast backend second-device models-dir allow-pickle"
+OPENING = "device dtype family vae prediction zero-snr fast backend second-device offload models-dir allow-pickle"
 TRAINING = "batch-size seed size min-snr-gamma max-grad-norm gradient-checkpointing overwrite"
 FLAGS = {
     "generate": f"{PROMPT} count batch-size {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
     "out overwrite preview film no-metadata quiet",
     "info": "allow-pickle",
-    "verify": "device family vae prediction zero-snr fast backend second-device models-dir allow-pickle out steps",
+    "verify": "device family vae prediction zero-snr fast backend second-device offload models-dir allow-pickle out "
+    "steps",
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
     "branch": f"step prompt {PROMPT} {BRANCHED} upscale {SIZES} image mask model {OPENING} lora-dir embedding "
     "out overwrite preview film no-metadata quiet",

@@ -118,7 +118,7 @@ def _text(pipe: "Pipeline") -> Iterator[tuple[str, str]]:
     if (config.width, config.layers, config.states) != (768, 12, "last"):
         yield "note", "the text encoder is not that of SD 1, so there are no published numbers to compare it with"
         return
-    with torch.no_grad():
+    with torch.no_grad(), pipe.engine.using(pipe.text_encoder):
         states = pipe.text_encoder(ids.to(pipe.device)).last_hidden_state[0].cpu()
     difference = distance(states)
     if difference < TOLERANCE:

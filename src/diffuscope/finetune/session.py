@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError, OutOfMemoryError, OutputError, TrainingError
+from diffuscope.errors import InputError, OutOfMemoryError, OutputError, TrainingError, Unquoted
 from diffuscope.finetune.options import Reporting, RunOptions
 from diffuscope.pipeline import Pipeline, memory
 from diffuscope.training.loop import LoopConfig, StepContext, Task, train
@@ -45,7 +45,13 @@ def check_file(out: str | PathLike[str], *, overwrite: bool) -> Path:
 
 
 def identity(pipe: Pipeline, options: Any, *data: Tensor | str) -> dict[str, Any]:
-    """What tells one training from another: the model, the options, and the data by their hash."""
+    """What tells one training from another: the model, the options, and the data by their hash.
+
+    Raises:
+        InputError: the model's networks wait in the host's memory.
+    """
+    if pipe.engine.offload.device is not None:
+        raise InputError("pipe", Unquoted("a model with offload"), "one whose networks stay on the device")
     loras = [(each.name, each.weight, each.lora.sha256) for each in pipe.adapters.active]
     asked = {name: value for name, value in options.to_dict().items() if name not in ("overwrite",)}
     return {"model": pipe.weights, "loras": loras, "options": asked, "data": digest(*data)}

@@ -33,7 +33,8 @@ def denoiser(
 
     def predict(x: Tensor, time: Tensor) -> Tensor:
         rows = context.expand(len(x), -1, -1) if len(context) == 1 else context
-        return pipe.unet(x.to(pipe.dtype), time, rows, tap=tap)
+        with pipe.engine.using(pipe.unet):
+            return pipe.unet(x.to(pipe.dtype), time, rows, tap=tap)
 
     return prediction.denoiser(predict, levels, pipe.config.schedule.prediction)
 

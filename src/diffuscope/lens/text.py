@@ -40,8 +40,9 @@ def layer_conditioning(pipe: Pipeline, prompt: str | Sequence[str], layer: int) 
     if not -count - 1 <= layer <= count:
         raise InputError("layer", layer, f"0 to {count}, or {-count - 1} to -1")
     ids = pipe.tokenizer.encode([prompt] if isinstance(prompt, str) else list(prompt))
-    states = pipe.text_encoder(ids.to(pipe.device))
-    return Conditioning(pipe.text_encoder.final_norm(states.hidden_states[layer]), ids, states.pooled)
+    with pipe.engine.using(pipe.text_encoder):
+        states = pipe.text_encoder(ids.to(pipe.device))
+        return Conditioning(pipe.text_encoder.final_norm(states.hidden_states[layer]), ids, states.pooled)
 
 
 def layer_conditionings(pipe: Pipeline, prompt: str) -> list[Conditioning]:

@@ -59,4 +59,5 @@ def _states(pipe: Pipeline, texts: list[list[int]]) -> Tensor:
     """[K,T,D] what the U-Net reads of texts that are given as token ids."""
     size = pipe.tokenizer.length - 2
     rows = [Window(ids[:size]).row(pipe.tokenizer) for ids in texts]
-    return pipe.text_encoder.read(pipe.text_encoder(torch.tensor(rows, device=pipe.device)))
+    with pipe.engine.using(pipe.text_encoder):
+        return pipe.text_encoder.read(pipe.text_encoder(torch.tensor(rows, device=pipe.device)))

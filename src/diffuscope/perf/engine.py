@@ -1,7 +1,9 @@
 """Which twin of a network runs: the fast one where there is a GPU, or where it was asked for, and no tap."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Literal, TypeVar
 
@@ -12,6 +14,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf import openvino, ops
 from diffuscope.perf.graphs import Graphs, proven
+from diffuscope.perf.offload import Offload
 from diffuscope.perf.openvino import Converted, Twin
 from diffuscope.perf.second import Second, halved
 from diffuscope.perf.unet import FastUNet, Prompt
@@ -42,6 +45,7 @@ class Engine:
         wanted: whether they run; None is on a CUDA device.
         converted: runs them by OpenVINO on a CPU, or None.
         second: device that computes half of the rows of guidance, or None.
+        offload: the networks that wait in the host's memory.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Engine:
             openvino.check()
         self.wanted = wanted
         self.graphs = Graphs()
+        self.offload = Offload()
         self.second = None if second is None else Second(second)
         self._there = None if second is None else Engine(wanted)
         self.converted = openvino.Converted() if backend == "openvino" else None
@@ -68,7 +73,7 @@ class Engine:
         """Whether the fast twin of a network runs in a call with this tap."""
         if tap is not None:
             return False
-        device = next(network.parameters()).device.type
+        device = self.device(network).type
         if self.converted is not None and device == "cpu":
             return True
         return device == "cuda" if self.wanted is None else self.wanted
@@ -77,12 +82,36 @@ class Engine:
         """What runs a twin for ``x`` in place of torch."""
         return self.converted if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) else None
 
-    def lay(self, unet: UNet, vae: VAE) -> None:
-        """Lay out the twins that run, ahead of their first call."""
-        if self.runs(unet, None):
-            self._unet.get(unet, first=True)
-        if self.runs(vae, None):
-            self._vae.get(vae, first=True)
+    def device(self, network: nn.Module) -> torch.device:
+        """Where a network runs."""
+        return self.offload.device or next(network.parameters()).device
+
+    @contextmanager
+    def using(self, network: nn.Module) -> Iterator[None]:
+        """Within, a network is on its device, and stays there."""
+        with self.offload.lock, torch.inference_mode(False), torch.no_grad():
+            for other in self.offload.idle(network):
+                self.offload.leave(other)
+                for laid in (self._unet, self._vae, self._apart):
+                    laid.drop(other)
+                self.release()
+            if self.offload.bring(network):
+                self.lay(network)
+                self.offload.settle(network)
+            self.offload.count(network, 1)
+        try:
+            yield
+        finally:
+            with self.offload.lock:
+                self.offload.count(network, -1)
+
+    def lay(self, network: nn.Module) -> None:
+        """Lay out the twin of a network, if it has one that runs, ahead of its first call."""
+        if self.runs(network, None):
+            if isinstance(network, UNet):
+                self._unet.get(network, first=True)
+            elif isinstance(network, VAE):
+                self._vae.get(network, first=True)
 
     def release(self) -> None:
         """Give back the memory that speed costs, the graphs; they are recorded again."""
@@ -272,17 +301,17 @@ class Reading:
     ) -> None:
         """``twin`` returns the twin as it is now, and is told whether it is asked for the first time in the run."""
         self._twin, self._inputs, self._times = twin, (context, extra), tuple(times)
-        self._known: tuple[FastUNet, Prompt] | None = None
+        self._known: tuple[weakref.ref[FastUNet], Prompt] | None = None  # who waits in the host's memory is not held
         self._rows: dict[float, Tensor] = {}
         self.tensors: list[Tensor] = []
 
     def now(self) -> tuple[FastUNet, Prompt]:
         """The twin, and the prompt as it reads it."""
         twin = self._twin(self._known is None)
-        if self._known is None or self._known[0] is not twin:
-            self._known = twin, twin.read(*self._inputs)
+        if self._known is None or self._known[0]() is not twin:
+            self._known = weakref.ref(twin), twin.read(*self._inputs)
             self._rows, self.tensors = {}, self._known[1].tensors
-        return self._known
+        return twin, self._known[1]
 
     def timed(self, time: Tensor) -> Tensor:
         """[R,W] what the twin reads of a timestep; the tensor should be on the host, where its value is known."""
@@ -317,3 +346,9 @@ class _Laid(Generic[N, T]):
         twin = self.lay(network)
         self._laid = network, twin, Watch(network)
         return twin
+
+    def drop(self, network: nn.Module) -> None:
+        """Forget the twin of a network that leaves the device."""
+        if self._laid is not None and self._laid[0] is network:
+            self.forget(self.name)
+            self._laid = None

@@ -20,6 +20,7 @@ from diffuscope.errors import InputError, Unquoted, nearest, shortened, visible
 from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
+from diffuscope.perf.engine import Engine
 from diffuscope.pipeline.merging import Loras, Weighted, merged
 from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
@@ -68,9 +69,9 @@ class Adapters:
         folders: where a LoRA that a prompt names is found, if it is not loaded.
     """
 
-    def __init__(self, networks: Mapping[str, Network]) -> None:
-        """Of these networks, by part; nothing is loaded yet."""
-        self.networks = networks
+    def __init__(self, networks: Mapping[str, Network], engine: Engine) -> None:
+        """Of these networks, by part, which the engine runs; nothing is loaded yet."""
+        self.networks, self._engine = networks, engine
         self.folders: tuple[Path, ...] = ()
         self._loaded: Mapping[str, Weighted] = {}  # replaced, never changed, so that any thread may read it
         self._lock = threading.RLock()
@@ -206,7 +207,9 @@ class Adapters:
         loras = self.active if loras is None else loras
         with ExitStack() as stack:
             for part in self._parts() if parts is None else parts:
-                stack.enter_context(merged(self.networks[part]).using(self.networks[part], part, loras, run))
+                network = self.networks[part]
+                stack.enter_context(self._engine.using(network))  # first: a merge on the host has other roundings
+                stack.enter_context(merged(network).using(network, part, loras, run))
             yield
 
     @contextmanager
@@ -239,7 +242,9 @@ class Adapters:
     def rest(self, parts: Iterable[str]) -> None:
         """Give networks that nobody uses the LoRAs that are set for every call."""
         for part in parts:
-            merged(self.networks[part]).rest(self.networks[part], part, self.active)
+            with self._engine.offload.resting(self.networks[part]) as is_there:
+                if is_there:
+                    merged(self.networks[part]).rest(self.networks[part], part, self.active)
 
     @contextmanager
     def as_in_receipt(self, entries: Sequence[Sequence[Mapping[str, Any]] | None]) -> Iterator[None]:

@@ -52,7 +52,7 @@ def encode(vae: VAE, pixels: Tensor, noise: Tensor | None, tap: Tap | None, note
         latents = engine.encode(vae, pixels.to(weight)) if fast else vae.encode(pixels.to(weight), tap)
         return latents.mean if noise is None else latents.sample(noise.to(weight))
 
-    with memory.phase("encoding the image", vae.quant_conv.weight.device.type):
+    with memory.phase("encoding the image", engine.device(vae).type), engine.using(vae):
         return vae.scaled(_finite(run, vae, "encoder", notes).float())
 
 
@@ -71,7 +71,7 @@ def decode(
     channels, factor = vae.config.latent_channels, vae.config.factor
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise InputError("latents", latents, f"latents of shape [N,{channels},h,w]")
-    device, own = vae.quant_conv.weight.device, vae
+    device, own = engine.device(vae), vae
 
     def run(piece: Tensor, vae: VAE = vae) -> Tensor:
         def once(network: VAE) -> Tensor:
@@ -87,7 +87,7 @@ def decode(
         notes.append(f"an image was decoded on the CPU in float32, since the memory of {device.type} did not suffice")
         return run(piece, copy.deepcopy(vae).to("cpu", torch.float32)).to(device)
 
-    with memory.phase("decoding", device.type):
+    with memory.phase("decoding", device.type), engine.using(vae):
         otherwise = None if device.type == "cpu" else on_cpu
         parts = [memory.smaller(run, piece, notes, otherwise=otherwise) for piece in _pieces(latents, factor)]
         return torch.cat([pixels for part in parts for pixels in part])

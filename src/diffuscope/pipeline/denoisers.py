@@ -52,7 +52,7 @@ def denoisers_of(
     Raises:
         InputError: a tap, where one call of the U-Net is not enough for a step.
     """
-    device = unet.conv_in.weight.device
+    device = engine.device(unet)
     entries = [entries_at(plan, step) for step in range(len(plan.levels.sigmas) - 1)]
     first = {key: entries.index(key) for key in entries}  # equal steps share one stage
 
@@ -104,7 +104,7 @@ def _estimates(unet: "_Network", config: ModelConfig, plan: Plan, stage: Stage, 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             if channels is not None:
                 x = torch.cat([x, channels.repeat(len(x) // len(channels), 1, 1, 1)], dim=1)
-            return network(x.to(unet.weight.dtype), time)
+            return network(x.to(unet.dtype), time)
 
         return denoiser(predict, plan.levels, config.schedule.prediction)
 
@@ -147,9 +147,9 @@ class _Network:
     caching: int
 
     @property
-    def weight(self) -> Tensor:
-        """For device and dtype."""
-        return self.unet.conv_in.weight
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.unet.conv_in.weight.dtype
 
     def of(self, rows: UNetInputs, *, pairs: bool) -> Predict:
         """Conditioned on one text for each row: one call for each length of a text.
@@ -160,14 +160,17 @@ class _Network:
         groups = [(images, self._on(rows, images, pairs=pairs and len(lengths) == 1)) for images in lengths]
         if len(groups) == 1:
             return groups[0][1]
-        order = torch.tensor([image for images in lengths for image in images], device=self.weight.device).argsort()
+        order = torch.tensor(
+            [image for images in lengths for image in images], device=self.engine.device(self.unet)
+        ).argsort()
         return lambda x, time: torch.cat([predict(x[images], time) for images, predict in groups])[order]
 
     def _on(self, rows: UNetInputs, images: Sequence[int], *, pairs: bool) -> Predict:
         """For some rows; where memory does not suffice, each half of them by itself from then on."""
         context, extra = rows.rows(images)
-        context = context.to(self.weight.device, self.weight.dtype)
-        extra = None if extra is None else {name: value.to(self.weight.device) for name, value in extra.items()}
+        device = self.engine.device(self.unet)
+        context = context.to(device, self.dtype)
+        extra = None if extra is None else {name: value.to(device) for name, value in extra.items()}
         fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=self.times, caching=self.caching)
         halves: list[Predict] = []
 

@@ -39,6 +39,11 @@ class Hashing(Thread):
         self._found = {name: weights_hash(each) for name, each in self._networks.items()}
         self._networks = None
 
+    def leave(self) -> None:
+        """Wait for it, if it holds memory of a device."""
+        if self._device is not None:
+            self.join()
+
     def result(self) -> dict[str, str]:
         """SHA-256 of each network, in hex."""
         self.join()

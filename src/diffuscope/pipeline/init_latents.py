@@ -105,7 +105,7 @@ def init_latents(
     Noise is drawn in this order, where it is needed: the encoder's sample, the start noise, the encoder's sample of
     the image without the masked area (with a mask for any U-Net).
     """
-    vae, device = components.vae, components.unet.conv_in.weight.device
+    vae, device = components.vae, engine.device(components.unet)
     factor, scale = vae.config.factor, plan.levels.start_scale
     shape = (vae.config.latent_channels, plan.preset.height // factor, plan.preset.width // factor)
     if components.config.edits:
@@ -156,7 +156,7 @@ def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: l
     if latents is None:
         assert init.images is not None  # the plan asks for one
         latents = codec.encode(components.vae, to_pixels(init.images), None, tap, notes, engine)
-    return FromImage(channels=components.vae.unscaled(latents.to(components.unet.conv_in.weight.device)))
+    return FromImage(channels=components.vae.unscaled(latents.to(engine.device(components.unet))))
 
 
 def _checked(latents: Tensor, argument: str, shape: list[int]) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from diffuscope.config import ModelConfig
 from diffuscope.errors import OutOfMemoryError
+from diffuscope.loading import Components
+from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import peak
 
 T = TypeVar("T")
@@ -26,6 +28,7 @@ _CGROUPS = (
 """Limit and use of this process's container, in versions 2 and 1."""
 
 SHORT = "memory was short, so images were finished in smaller pieces, equal up to rounding"
+OFFLOADED = "memory was short, so networks that did not run waited in the host's memory"
 SPLIT = "memory was short, so the U-Net computed its rows in smaller batches, equal up to rounding"
 
 HINTS = {
@@ -102,41 +105,48 @@ def available(device: torch.device) -> int | None:
     return min(found, default=None)
 
 
-def images_at_once(
-    config: ModelConfig, width: int, height: int, images: int, passes: int, weight: Tensor, *, fast: bool
-) -> int:
+def images_at_once(components: Components, engine: Engine, width: int, height: int, images: int, passes: int) -> int:
     """How many of ``images`` the networks can compute at once in the memory that is left.
 
-    Far below it nothing is computed; near it the peak of the call is found by ``peak``. What fails all the same, since
-    others took memory meanwhile, is tried again in smaller pieces.
+    Far below it nothing is computed; near it the peak of the call is found by ``peak``, and where it does not fit,
+    networks that do not run leave the device from now on. What fails all the same, since others took memory meanwhile,
+    is tried again in smaller pieces.
 
     Args:
-        config: of the model.
+        components: of the model.
+        engine: which runs them.
         width: of the images, in pixels.
         height: likewise.
         images: that are wanted at once.
         passes: rows of the U-Net for an image.
-        weight: of the U-Net, for device and dtype.
-        fast: whether the fast twins run.
 
     Raises:
         OutOfMemoryError: not one image fits; the hint has the largest size that does.
     """
-    device, dtype, factor = weight.device, weight.dtype, config.vae.factor
-    least = needed(config, width, height, images * passes) * weight.element_size()
+    config, unet, offload = components.config, components.unet, engine.offload
+    device, dtype, factor = engine.device(unet), unet.conv_in.weight.dtype, config.vae.factor
+    least = needed(config, width, height, images * passes) * dtype.itemsize
     if least < _CHECKED or (left := available(device)) is None or _FAR * least <= left:
         return images
+    fast = engine.runs(unet, None)
+
+    def decodes(size: tuple[int, int]) -> bool:
+        room = left + offload.gain(components.vae)
+        return peak.decoding(config.vae, (size[1] // factor, size[0] // factor), dtype, 1, fast=fast) <= room
 
     def fits(size: tuple[int, int], images: int, passes: int) -> bool:
-        cells = size[1] // factor, size[0] // factor
-        if device.type == "cpu" and peak.decoding(config.vae, cells, dtype, 1, fast=fast) > left:
+        if device.type == "cpu" and not decodes(size):
             return False  # other devices have the processor to fall back on
-        return peak.sampling(config.unet, cells, dtype, images * passes, fast=fast) <= left
+        cells = size[1] // factor, size[0] // factor
+        return peak.sampling(config.unet, cells, dtype, images * passes, fast=fast) <= left + offload.gain(unet)
 
+    size = width, height
+    if offload.may_begin(device) and not (fits(size, images, passes) and decodes(size)):
+        offload.begin(device, components.networks.values())
     count = images
-    while count > 1 and not fits((width, height), count, passes):
+    while count > 1 and not fits(size, count, passes):
         count = -(-count // 2)
-    if count > 1 or fits((width, height), 1, passes) or fits((width, height), 1, 1):
+    if count > 1 or fits(size, 1, passes) or fits(size, 1, 1):
         return count
     shares = range(255, 0, -1)
     sizes = [(width * share // 256 // factor * factor, height * share // 256 // factor * factor) for share in shares]
@@ -146,7 +156,7 @@ def images_at_once(
     raise OutOfMemoryError(
         f"planning {width}x{height}",
         device.type,
-        f"It needs at least {least >> 20:,} MiB, and {left >> 20:,} MiB are left. "
+        f"It needs at least {least >> 20:,} MiB, and {left + offload.gain(unet) >> 20:,} MiB are left. "
         + (f"At most about {size[0]}x{size[1]} fits" if min(size) >= factor else "No size of this shape fits"),
     )
 

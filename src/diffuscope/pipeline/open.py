@@ -4,14 +4,17 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
+import torch
+
 from diffuscope import counterparts, library, loading, model_files
 from diffuscope.config import Prediction
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
 from diffuscope.keywords import takes
 from diffuscope.loading import Components
-from diffuscope.model_source import ModelSource
+from diffuscope.model_source import ModelSource, Source
 from diffuscope.models.vae import VAE
 from diffuscope.perf import ops
+from diffuscope.perf.offload import HOST, has_own_memory
 from diffuscope.pipeline import memory
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
@@ -26,14 +29,7 @@ def open_model(source: ModelSource) -> Pipeline:
     if source.fast is not False:
         ops.warm(device, dtype)  # while the weights are read
     with memory.phase("loading the model", str(device)):
-        components = loading.load_components(
-            model,
-            device,
-            dtype,
-            source.family,
-            allow_pickle=source.allow_pickle,
-            models_dir=source.models_dir,
-        )
+        components, waits = _loaded(source, model, device, dtype)
     if source.vae is not None:
         path = source.vae
         if source.models_dir is not None and not Path(path).exists():
@@ -47,9 +43,30 @@ def open_model(source: ModelSource) -> Pipeline:
     components = replace(components, config=replace(components.config, schedule=schedule))
     second = None if source.second_device is None else loading.choose_device(source.second_device)
     pipe = Pipeline(components, fast=source.fast, backend=source.backend, second_device=second)
+    pipe.engine.offload.allowed = source.offload is None
+    if waits:
+        pipe.engine.offload.begin(device, components.networks.values())
     if source.models_dir is not None:
         pipe.adapters.folders = library.folders(source.models_dir, "lora")
     return pipe
+
+
+def _loaded(source: ModelSource, model: Source, device: torch.device, dtype: torch.dtype) -> tuple[Components, bool]:
+    """The parts of a model; and whether they wait in the host's memory until they run."""
+
+    def on(place: torch.device) -> Components:
+        pickle, folder = source.allow_pickle, source.models_dir
+        return loading.load_components(model, place, dtype, source.family, allow_pickle=pickle, models_dir=folder)
+
+    if source.offload and has_own_memory(device):
+        return on(HOST), True
+    try:
+        return on(device), False
+    except Exception as error:
+        if source.offload is False or not has_own_memory(device) or not memory.is_out_of_memory(error):
+            raise
+        memory.release(error)
+    return on(HOST), True
 
 
 @takes(ModelSource, counterparts.LOAD)

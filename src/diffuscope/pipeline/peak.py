@@ -1,4 +1,4 @@
-"""How much memory a network's call takes at its peak, found by running it on tensors that have no memory."""
+"""How much memory a call takes at its peak, found by running its networks on tensors that have no memory."""
 
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,7 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from diffuscope.config import ModelConfig, UNetConfig, VAEConfig
+from diffuscope.config import TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.loading import Components
+from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
@@ -25,35 +27,47 @@ TOKENS = 77
 
 
 def call(
-    config: ModelConfig,
-    width: int,
-    height: int,
-    dtype: torch.dtype,
-    *,
-    rows: int,
-    images: int,
-    upscale: int,
-    fast: bool,
+    components: Components, width: int, height: int, *, rows: int, images: int, upscale: int, fast: bool, offload: bool
 ) -> int:
-    """Bytes of a call's tensors at their peak, without the weights.
+    """Bytes of a call at its peak: its tensors and the weights.
 
     Args:
-        config: of the model.
+        components: of the model.
         width: of the images, in pixels.
         height: likewise.
-        dtype: of the networks.
         rows: of the U-Net's batch.
         images: that are decoded, and upscaled, at once.
         upscale: factor.
         fast: whether the networks' fast twins run.
+        offload: whether the networks that do not run wait in the host's memory.
     """
-    factor = config.vae.factor
-    cells = height // factor, width // factor
-    found = [
-        sampling(config.unet, cells, dtype, rows, fast=fast),
-        decoding(config.vae, cells, dtype, images, fast=fast),
+    config, dtype = components.config, components.unet.conv_in.weight.dtype
+    cells = height // config.vae.factor, width // config.vae.factor
+    encoders = [encoder for _, encoder in components.towers]
+    finishing = decoding(config.vae, cells, dtype, images, fast=fast)
+    finishing = max(finishing, upscaling((height, width)) if upscale > 1 else 0)
+    phases = [
+        (sum(map(weights, encoders)), max(encoding(each.config, dtype, rows) for each in encoders)),
+        (weights(components.unet), sampling(config.unet, cells, dtype, rows, fast=fast)),
+        (weights(components.vae), finishing),
     ]
-    return max(found + ([upscaling((height, width))] if upscale > 1 else []))
+    if offload:
+        return max(map(sum, phases))
+    return sum(own for own, _ in phases) + max(tensors for _, tensors in phases)
+
+
+def weights(network: nn.Module) -> int:
+    """Bytes of a network's weights."""
+    return sum(each.nbytes for each in (*network.parameters(), *network.buffers()))
+
+
+@lru_cache(maxsize=16)
+def encoding(config: TextEncoderConfig, dtype: torch.dtype, rows: int) -> int:
+    """Bytes of a text encoder's tensors in a call for ``rows`` texts."""
+    with blank():
+        encoder = TextEncoder(config).to(dtype)
+        ids = torch.empty(rows, TOKENS, dtype=torch.long)
+    return traced(lambda: encoder(ids), encoder)
 
 
 @lru_cache(maxsize=64)
@@ -97,8 +111,14 @@ def upscaling(size: tuple[int, int]) -> int:
 @torch.no_grad()
 def traced(run: Callable[[], object], network: nn.Module, *others: Tensor) -> int:
     """Bytes that the tensors of ``run`` take at their peak; those of the network and ``others`` do not count."""
-    live = _Live([*network.parameters(), *network.buffers(), *others])
-    with _FusedAttention(), live:
+    with _FusedAttention():
+        return counted(run, [*network.parameters(), *network.buffers(), *others])
+
+
+def counted(run: Callable[[], object], known: list[Tensor]) -> int:
+    """Bytes that the tensors which ``run`` makes take at their peak, beside those that are ``known``."""
+    live = _Live(known)
+    with live:
         run()
     return live.peak
 

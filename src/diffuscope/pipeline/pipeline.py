@@ -80,9 +80,9 @@ class Pipeline:
         self.unet = components.unet
         self.vae = components.vae
         self.schedule = Schedule(components.config.schedule)
-        self.adapters = Adapters(components.networks)
-        self.embeddings = Embeddings(components.towers)
         self.engine = Engine(fast, backend, second_device)
+        self.adapters = Adapters(components.networks, self.engine)
+        self.embeddings = Embeddings(components.towers)
         self._hashing: Hashing | None = None
         parameters = (each for network in components.networks.values() for each in network.parameters())
         self._mapped = stamps.stamps(components.files, parameters)
@@ -122,8 +122,8 @@ class Pipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.unet.conv_in.weight.device
+        """Where the networks run."""
+        return self.engine.device(self.unet)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -300,7 +300,7 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
-        call, planned, short = in_memory(call, planned, self.config, self.schedule, self.unet, self.engine)
+        call, planned, short = in_memory(call, planned, self.components, self.schedule, self.engine)
         init = init_images(call, planned, self.components)
         latents = segment.latents(planned)
         parts = segment.segments(self.components, self.adapters, call, planned)
@@ -309,9 +309,7 @@ class Pipeline:
         noise = PerImageNoise(planned.generators or planned.seeds)
         now = Answers(planned.request, parts.loras, receipt["notes"], budget)
         with torch.inference_mode(False), torch.no_grad():
-            if self.device.type == "cuda" and self._hashing is None:
-                self.engine.lay(self.unet, self.vae)  # first, so that no tensor is held that is replaced
-                self._hashing = Hashing(self.adapters)
+            self._hash()
             with memory.phase("encoding the prompt", self.device.type):
                 encode = partial(segment.encoded, self.components, self.adapters, lambda: self.similarity)
                 texts = [encode(part, receipt["notes"]) for part in parts.live]
@@ -328,6 +326,16 @@ class Pipeline:
         steps = segment.with_latents(steps if area is None else area.steps(steps), latents)
         finish = partial(self._finish, planned, call.output_type, parts.live[0].tap)
         return Run(steps, planned.levels, receipt, finish, now, lambda *of: self._begin(branching.changed(call, *of)))
+
+    def _hash(self) -> None:
+        """Begin to hash the weights where that takes nothing from the run; nothing that moves may be held by it."""
+        if self.device.type == "cuda" and self._hashing is None:
+            if self.engine.offload.device is None:
+                for network in (self.unet, self.vae):  # first, so that no tensor is held that is replaced
+                    self.engine.lay(network)
+            self._hashing = Hashing(self.adapters)
+        if self.engine.offload.device is not None and self._hashing is not None:
+            self._hashing.leave()
 
     def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: list[Loras]) -> Receipt:
         texts = dict.fromkeys(text for each in planned.lineage for text in (*each.prompts, *each.negative_prompts))

@@ -142,7 +142,7 @@ def denoiser(
     each = []
     for own, text in zip(parts.live, texts, strict=True):
         found = denoisers_of(components.unet, config, own.plan, text.encoded, channels, own.tap, now, engine)
-        guided = _guided(components.vae, own, found.guided, found.cond, text.similarity)
+        guided = _guided(components.vae, own, found.guided, found.cond, text.similarity, engine)
         each.append(adapters.with_loras(guided, own.loras))
     denoise = each.pop()
     while each:
@@ -160,17 +160,27 @@ def _switched(before: Denoiser, after: Denoiser, step: int, now: Answers) -> Den
     return lambda x, sigma: (before if now.step < step else after)(x, sigma)
 
 
-def _guided(vae: VAE, segment: Segment, denoise: Denoiser, cond: Denoiser, loss: Loss | None) -> Denoiser:
+def _guided(
+    vae: VAE, segment: Segment, denoise: Denoiser, cond: Denoiser, loss: Loss | None, engine: Engine
+) -> Denoiser:
     """The Denoiser with the call's losses, guidance functions and thresholding."""
-    call, batches = segment.call, segment.plan.batches
+    call, batches, options = segment.call, segment.plan.batches, segment.call.guidance_options
 
     def decode(latents: Tensor) -> Tensor:
         return torch.cat([codec.decode_differentiable(vae, latents[images]) for images in batches])
 
-    denoise = guidance.loss_guided(denoise, cond, call.guidance_options, decode, loss)
+    denoise = guidance.loss_guided(denoise, cond, options, decode, loss)
     for change in call.functions:
         denoise = change(denoise)
         if not callable(denoise):
             raise InputError("guidance", denoise, "functions that return a Denoiser")
         denoise = guidance.checked(denoise)
-    return thresholded(denoise, **vars(call.thresholding))
+    denoise = thresholded(denoise, **vars(call.thresholding))
+    if options.colour is None and options.similarity is None and not call.functions:
+        return denoise
+
+    def decoding(x: Tensor, sigma: float) -> Tensor:
+        with engine.using(vae):  # until the gradient through it is there
+            return denoise(x, sigma)
+
+    return decoding

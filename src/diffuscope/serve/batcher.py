@@ -5,8 +5,9 @@ others have come. One thread makes all calls.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -169,7 +170,7 @@ class SharedTwins(Twins):
 
     def __init__(self, twins: Twins, batcher: Batcher) -> None:
         super().__init__(twins.wanted)
-        self.twins, self.batcher = twins, batcher
+        self.twins, self.batcher, self.offload = twins, batcher, twins.offload
 
     @property
     def notes(self) -> list[str]:
@@ -184,9 +185,15 @@ class SharedTwins(Twins):
         """Give back the memory of the twins' graphs, between two calls."""
         self.batcher.task(self.twins.release)
 
-    def lay(self, unet: UNet, vae: VAE) -> None:
-        """Lay out the twins."""
-        self.twins.lay(unet, vae)
+    @contextmanager
+    def using(self, network: nn.Module) -> Iterator[None]:
+        """Within, a network is on its device, and stays there."""
+        with self.twins.using(network):
+            yield
+
+    def lay(self, network: nn.Module) -> None:
+        """Lay out the twin."""
+        self.twins.lay(network)
 
     def predictor(
         self,
