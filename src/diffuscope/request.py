@@ -224,6 +224,8 @@ class Request(Options):
     """options of the sampler, such as eta=0.5 or s_churn=10"""
     step_caching: Annotated[int, Interval(ge=1, le=50)] = 1
     """approximate and faster: compute the U-Net's deep layers in every so-manyth call only; 1 is exact (DeepCache)"""
+    token_merging: Annotated[float, Interval(ge=0, le=0.75)] = 0.0
+    """approximate: share of the tokens that the finest self-attention merges; 0 is exact, 0.5 is usual (ToMe)"""
     sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
     """spacing of the noise levels, or the levels themselves"""
     final_sigma: FinalSigma | None = None

@@ -16,8 +16,8 @@ GUIDANCE = (
     "guidance-similarity guidance-similarity-scale guidance-similarity-low guidance-exact"
 )
 SAMPLING = (
-    "seed steps sampler sampler-options step-caching sigmas final-sigma thresholding-limit thresholding-ratio "
-    f"thresholding-max-value {GUIDANCE} height width"
+    "seed steps sampler sampler-options step-caching token-merging sigmas final-sigma thresholding-limit "
+    f"thresholding-ratio thresholding-max-value {GUIDANCE} height width"
 )
 BRANCHED = SAMPLING.removeprefix("seed ").removesuffix(" height width")
 SIZES = "original-size crops-coords-top-left target-size"

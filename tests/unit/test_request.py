@@ -299,6 +299,7 @@ CALLS = [
         "a fox",
         seed=1,
         step_caching=2,
+        token_merging=0.25,
         denoising_end=0.7,
         original_size=(64, 48),
         crops_coords_top_left=(1, 2),

@@ -4,6 +4,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, Literal, TypeVar
 
@@ -36,6 +37,19 @@ JOINED = (2, 4, 6, 8, 12, 16, 24, 32)
 
 GRAPH_PIXELS = 1 << 18
 """Output pixels up to which decoding is recorded as a graph: beyond, launches cost little and a graph much memory."""
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """What a U-Net's twin leaves out."""
+
+    caching: int = 1
+    """The deep features are computed in every so-manyth call only."""
+    merging: float = 0.0
+    """Share of the tokens that the finest self-attention merges."""
+
+
+EXACT = Approximation()
 
 
 class Engine:
@@ -137,17 +151,18 @@ class Engine:
         *,
         pairs: bool,
         times: Sequence[float] = (),
-        caching: int = 1,
+        approximation: Approximation = EXACT,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``unet`` for a text, as a function of latents [N,C,H,W] and timestep. With ``pairs`` each row comes twice.
 
-        ``context`` and ``extra`` as in ``UNet``; ``times`` are the timesteps that will be asked for. The deep features
-        are computed in every ``caching``-th call only; beyond 1 the function is an approximation.
+        ``context`` and ``extra`` as in ``UNet``; ``times`` are the timesteps that will be asked for.
         """
-        if caching > 1:  # where plain networks run, their weights stay as they lie, and so do the bits of other calls
+        if approximation != EXACT:  # plain networks keep their weights as they lie, and so the bits of other calls
             laid = self._unet if self.runs(unet, None) else self._apart
-            reading = Reading(lambda first: laid.get(unet, first=first), context, extra, times)
-            return self._cached(reading, caching, pairs=pairs)
+            reading = Reading(lambda first: laid.get(unet, first=first), context, extra, times, approximation.merging)
+            if approximation.caching > 1:
+                return self._cached(reading, approximation.caching, pairs=pairs)
+            return self.predictions(reading, pairs=pairs)
         if pairs and self.second is not None and self._there is not None:
             return self._halved(self.second, self._there, unet, context, extra, times)
         return self.predictions(self.reading(unet, context, extra, times), pairs=pairs)
@@ -161,14 +176,14 @@ class Engine:
             timed, shared = reading.timed(time), x[: len(x) // 2] if pairs and twin.shares else x
             if count % every == 0:
                 deep = self.graphs(
-                    "U-Net, deep",
+                    f"U-Net, deep{reading.suffix}",
                     lambda new, kept: twin.deep(new[0], new[1], prompt.of(kept)),
                     [shared, timed],
                     reading.tensors,
                 )
             count += 1
             return self.graphs(
-                "U-Net, shallow",
+                f"U-Net, shallow{reading.suffix}",
                 lambda new, kept: twin.shallow(new[0], new[1], new[2], prompt.of(kept)),
                 [shared, deep, timed],
                 reading.tensors,
@@ -208,11 +223,11 @@ class Engine:
         def predict(x: Tensor, time: Tensor) -> Tensor:
             twin, prompt = reading.now()
             shared = x[: len(x) // 2] if pairs and twin.shares else x
-            if (converted := self._converts(x)) is not None:
+            if (converted := self._converts(x)) is not None and not prompt.merging:
                 inputs = [shared, reading.timed(time), *reading.tensors]
                 return converted("U-Net", twin.unet, partial(_run, prompt), inputs)
             return self.graphs(
-                "U-Net",
+                f"U-Net{reading.suffix}",
                 lambda new, kept: twin(new[0], new[1], prompt.of(kept)),
                 [shared, reading.timed(time)],
                 reading.tensors,
@@ -261,8 +276,7 @@ class Engine:
 
 def _forget(graphs: Graphs, converted: Converted | None, name: str) -> None:
     """Drop what was recorded or converted of a network."""
-    for part in (name, f"{name}, deep", f"{name}, shallow"):
-        graphs.forget(part)
+    graphs.forget(name)
     if converted is not None:
         converted.forget(name)
 
@@ -290,6 +304,7 @@ class Reading:
 
     Attributes:
         tensors: the prompt's; other ones after a change of the weights.
+        suffix: of the names of graphs, where the twin approximates.
     """
 
     def __init__(
@@ -298,9 +313,11 @@ class Reading:
         context: Tensor,
         extra: Mapping[str, Tensor] | None,
         times: Sequence[float],
+        merging: float = 0.0,
     ) -> None:
         """``twin`` returns the twin as it is now, and is told whether it is asked for the first time in the run."""
         self._twin, self._inputs, self._times = twin, (context, extra), tuple(times)
+        self._merging, self.suffix = merging, f", {merging:g} merged" if merging else ""
         self._known: tuple[weakref.ref[FastUNet], Prompt] | None = None  # who waits in the host's memory is not held
         self._rows: dict[float, Tensor] = {}
         self.tensors: list[Tensor] = []
@@ -309,7 +326,7 @@ class Reading:
         """The twin, and the prompt as it reads it."""
         twin = self._twin(self._known is None)
         if self._known is None or self._known[0]() is not twin:
-            self._known = weakref.ref(twin), twin.read(*self._inputs)
+            self._known = weakref.ref(twin), replace(twin.read(*self._inputs), merging=self._merging)
             self._rows, self.tensors = {}, self._known[1].tensors
         return twin, self._known[1]
 

@@ -51,9 +51,9 @@ class Graphs:
         self.failure: str | None = None
 
     def forget(self, name: str | None = None) -> None:
-        """Drop the graphs of a name, whose function reads other memory from now on; or all, with their memory."""
+        """Drop the graphs whose names begin so, since they read other memory from now on; or all, with their memory."""
         with self._lock:
-            for key in [key for key in self._seen if name is None or key[0] == name]:
+            for key in [key for key in self._seen if name is None or str(key[0]).startswith(name)]:
                 del self._seen[key]
             if name is None and self._pool is not None:
                 self._pool = None

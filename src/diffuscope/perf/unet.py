@@ -4,8 +4,9 @@ If all rows of the input come twice, as in classifier-free guidance, the part be
 computed once for both. Only the order of roundings differs from ``models.unet.UNet``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
@@ -16,6 +17,7 @@ from diffuscope.models.unet import Stage, UNet
 from diffuscope.nn.blocks import ResidualBlock, Transformer, TransformerBlock
 from diffuscope.nn.embeddings import sinusoidal_embedding
 from diffuscope.perf import ops
+from diffuscope.perf.merging import Merge
 from diffuscope.perf.ops import Map
 from diffuscope.perf.weights import Joined, lay_channels_last, modules
 
@@ -34,6 +36,8 @@ class Prompt:
     """[N,channels[0]] each, added to the features of the timestep."""
     added: Tensor | None
     """[N,time_dim] added to the time embedding."""
+    merging: float = 0.0
+    """Share of the tokens that the finest self-attention merges, an approximation; 0 is exact."""
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -45,7 +49,7 @@ class Prompt:
         rest = iter(tensors)
         keys, values, features = (tuple(islice(rest, len(each))) for each in (self.keys, self.values, self.features))
         added = None if self.added is None else next(rest)
-        return Prompt(self.rows if rows is None else rows, keys, values, features, added)
+        return Prompt(self.rows if rows is None else rows, keys, values, features, added, self.merging)
 
 
 class FastUNet:
@@ -73,6 +77,9 @@ class FastUNet:
         self.kv = {each.cross_attn: Joined([each.cross_attn.key, each.cross_attn.value]) for each in blocks}
         lay_channels_last(unet)
         transformers = [each for stage in stages for each in modules(stage.attn, Transformer)]
+        attending = [stage for stage in stages if len(modules(stage.attn, Transformer))]
+        finest = (attending[:1], attending[-1:])
+        self.finest = {each for some in finest for stage in some for each in modules(stage.attn, Transformer)}
         self.shifts = {part: shifts for each in transformers for part, shifts in _shifts(each).items()}
 
     @property
@@ -126,7 +133,7 @@ class FastUNet:
         def stage(network: Stage, j: int, x: Map) -> Map:
             x = residual(modules(network.resnet, ResidualBlock)[j], x, next(times))
             attn = modules(network.attn, Transformer)
-            return self._transformer(attn[j], x, texts) if j < len(attn) else x
+            return self._transformer(attn[j], x, texts, prompt.merging) if j < len(attn) else x
 
         skips = [h.x]
         for level in self.down:
@@ -155,22 +162,32 @@ class FastUNet:
         if attn := modules(level.attn, Transformer):
             count = len(modules(attn[-1].block, TransformerBlock))
             texts = zip(prompt.keys[-count:], prompt.values[-count:], strict=True)
-            h = self._transformer(attn[-1], h, texts)
+            h = self._transformer(attn[-1], h, texts, prompt.merging)
         return ops.conv(unet.conv_out, ops.group_norm(unet.norm_out, h, silu=True, last=True)).x
 
-    def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]]) -> Map:
+    def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]], merging: float) -> Map:
+        height, width = x.x.shape[2:]
+        merges = merging > 0 and min(height, width) > 1 and network in self.finest
+        merge = partial(Merge, height=height, width=width, share=merging) if merges else None
         h = ops.pointwise(network.proj_in, ops.tokens(ops.group_norm(network.norm, x, silu=False)))
         for block in modules(network.block, TransformerBlock):
-            h = self._block(block, h, next(texts))
+            h = self._block(block, h, next(texts), merge)
         h = F.linear(h, network.proj_out.weight.flatten(1), self.shifts[network][0])
         return ops.add(ops.image(h, x.x), _spread(x.x, len(h)), None)
 
-    def _block(self, block: TransformerBlock, h: Tensor, text: tuple[Tensor, Tensor]) -> Tensor:
-        """The block, for ``h`` [N,T,C] and its result without the biases that ``shifts`` has. May write to ``h``."""
+    def _block(
+        self, block: TransformerBlock, h: Tensor, text: tuple[Tensor, Tensor], merge: Callable[[Tensor], Merge] | None
+    ) -> Tensor:
+        """The block, for ``h`` [N,T,C] and its result without the biases that ``shifts`` has. May write to ``h``.
+
+        With ``merge`` its self-attention is among fewer tokens.
+        """
         first, second, third = self.shifts[block]
         normed = ops.layer_norm(block.norm1, h, first)
-        q, k, v = _split(self.qkv[block.self_attn](normed), 3, block.self_attn.heads)
-        h = _added(h, _attend(q, k, v), block.self_attn.out)
+        merged = None if merge is None else merge(normed)
+        normed = normed if merged is None else merged.merged(normed)
+        y = _attend(*_split(self.qkv[block.self_attn](normed), 3, block.self_attn.heads))
+        h = _added(h, y if merged is None else merged.restored(y), block.self_attn.out)
         h = _spread(h, len(text[0]))
         normed = ops.layer_norm(block.norm2, h, second)
         (q,) = _split(F.linear(normed, block.cross_attn.query.weight), 1, block.cross_attn.heads)

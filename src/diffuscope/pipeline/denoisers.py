@@ -11,7 +11,7 @@ from diffuscope.config import ModelConfig
 from diffuscope.diffusion.prediction import Predict, denoiser
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.models.unet import UNet
-from diffuscope.perf.engine import Engine
+from diffuscope.perf.engine import EXACT, Approximation, Engine
 from diffuscope.pipeline import guidance, memory
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
@@ -54,6 +54,7 @@ def denoisers_of(
     """
     device = engine.device(unet)
     entries = [entries_at(plan, step) for step in range(len(plan.levels.sigmas) - 1)]
+    approximation = Approximation(plan.request.step_caching, plan.request.token_merging)
     first = {key: entries.index(key) for key in entries}  # equal steps share one stage
 
     def estimates(step: int) -> Estimates:
@@ -61,7 +62,7 @@ def denoisers_of(
         return _in_batches(
             [
                 _estimates(
-                    _Network(unet, tap, engine, plan.levels.timesteps, now.notes, plan.request.step_caching),
+                    _Network(unet, tap, engine, plan.levels.timesteps, now.notes, approximation),
                     config,
                     plan,
                     stage.some(images),
@@ -144,7 +145,7 @@ class _Network:
     times: Sequence[float]
     """Timesteps of the run."""
     notes: list[str]
-    caching: int
+    approximation: Approximation
 
     @property
     def dtype(self) -> torch.dtype:
@@ -171,11 +172,12 @@ class _Network:
         device = self.engine.device(self.unet)
         context = context.to(device, self.dtype)
         extra = None if extra is None else {name: value.to(device) for name, value in extra.items()}
-        fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=self.times, caching=self.caching)
+        times, left_out = self.times, self.approximation
+        fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=times, approximation=left_out)
         halves: list[Predict] = []
 
         def whole(x: Tensor, time: Tensor) -> Tensor:
-            if (self.caching > 1 or self.engine.runs(self.unet, self.tap)) and not torch.is_grad_enabled():
+            if (self.approximation != EXACT or self.engine.runs(self.unet, self.tap)) and not torch.is_grad_enabled():
                 return fast(x, time)
             return self.unet(x, time, context, extra=extra, tap=self.tap)
 

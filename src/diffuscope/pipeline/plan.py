@@ -197,6 +197,8 @@ def _check_tap(call: Call, images: int) -> None:
         raise InputError("tap", call.tap, "None with guidance_options.exact, which calls the U-Net more often")
     if call.step_caching > 1:
         raise InputError("step_caching", call.step_caching, "1 with a tap")
+    if call.token_merging > 0:
+        raise InputError("token_merging", call.token_merging, "0 with a tap")
     if (call.batch_size or MAX_IMAGES) < images:
         raise InputError("tap", call.tap, f"None with batch_size below {images}, the number of images")
 

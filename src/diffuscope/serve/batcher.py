@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
+from diffuscope.perf.engine import EXACT, Approximation
 from diffuscope.perf.engine import Engine as Twins
 from diffuscope.types import Tap
 
@@ -203,11 +204,11 @@ class SharedTwins(Twins):
         *,
         pairs: bool,
         times: Sequence[float] = (),
-        caching: int = 1,
+        approximation: Approximation = EXACT,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """``unet`` for a text, as a function of latents [N,C,H,W] and timestep."""
-        if caching > 1:  # a call of its own, since others would have to cache in the same calls
-            own = self.twins.predictor(unet, context, extra, pairs=pairs, times=times, caching=caching)
+        if approximation != EXACT:  # a call of its own, since others would have to approximate in the same calls
+            own = self.twins.predictor(unet, context, extra, pairs=pairs, times=times, approximation=approximation)
             return lambda x, time: self.batcher.task(lambda: own(x, time))
         if self.twins.runs(unet, None):
             return self._fast(unet, context, extra, pairs=pairs, times=times)

@@ -15,7 +15,7 @@ import diffuscope as ds
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.perf import graphs, ops
-from diffuscope.perf.engine import Engine
+from diffuscope.perf.engine import Approximation, Engine
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.pipeline import Pipeline
 from narrow import made
@@ -128,7 +128,7 @@ def test_deep_features_are_computed_in_some_calls_only(family: str, monkeypatch:
 
     monkeypatch.setattr(FastUNet, "deep", seen)
     weights = [each.stride() for each in unet.parameters()]
-    predict = engine.predictor(unet, context, extra, pairs=True, caching=3)
+    predict = engine.predictor(unet, context, extra, pairs=True, approximation=Approximation(caching=3))
     calls = [predict(x, torch.tensor(time)) for time in (900.0, 700.0, 500.0, 300.0)]
     assert len(deep) == 2
     exact = [unet(x, time, context, extra=extra) for time in (900.0, 700.0, 500.0, 300.0)]
