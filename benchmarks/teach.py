@@ -92,7 +92,7 @@ def kept(out: Path, model: Literal["without", "with"], corpus: Path, steps: int 
     """CLIP's R@1 of seen concepts without the LoRA or with it, at ``steps`` steps of the sampler."""
     pipe, towers = ds.load("emoji"), load_clip_score()
     everything = Corpus.load(corpus)
-    data = EvalData(everything.pictures, Canvas(*[torch.zeros(0)] * 2), split(everything), everything.hash, {})
+    data = EvalData(everything.pictures, Canvas(*[torch.zeros(0)] * 2), split(everything), everything.hash, {}, ())
     asked = sorted(prompts.seen(data), key=lambda each: each.text)[:CONCEPTS]
     sampling = Sampling(**{**asdict(Sampling.of(pipe.config.preset)), "num_inference_steps": steps})
     if model == "with":

@@ -109,7 +109,7 @@ def svg(thing: int, style: int, fill: str) -> str:
 @pytest.fixture(scope="session")
 def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [
-        Picture(style, name, tags, "objects", slug(name), svg(i, j, fill))
+        Picture(style, name, tags, "objects", slug(name), svg(i, j, fill), tags[:1])
         for i, (name, (tags, fill)) in enumerate(THINGS.items())
         for j, style in enumerate(STYLES)
     ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 PREFIXES = ("", "a", "a picture of a", "an emoji of a", "an icon of a")
 RELATIONS = ("side by side", "on the left of", "on the right of", "above", "below")
-COUNTS = {2: "two", 3: "three", 4: "four"}
+COUNTS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine"}
 SIZES = ("tiny", "huge")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 PLACES = (*(f"in the {corner} corner" for corner in CORNERS), "in the middle")

@@ -6,14 +6,15 @@ import lzma
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from diffuscope.data import names, packages
 from diffuscope.data.names import Label, Labels
+from diffuscope.data.other_names import EVERYDAY, of_icon
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.output import replacing
 
@@ -21,7 +22,8 @@ LIMIT = 1 << 29
 """Largest corpus accepted, in bytes after decompression."""
 
 _HINT = "Make one with `diffuscope data build`"
-_KEYS = frozenset({"style", "name", "tags", "group", "concept", "svg"})
+_KEYS = frozenset({"style", "name", "tags", "group", "concept", "svg", "also"})
+_THING_STYLES = 3  # emoji styles of a thing whose name an icon may have too
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,15 @@ class Picture:
     style: str
     name: str
     tags: tuple[str, ...]
+    """By rank."""
     group: str
     """The Unicode group ("animals-nature"), or "icon" for a name of an icon set."""
     concept: str
     """The same in every style: the slug of the name."""
     svg: str
     """A whole SVG document with a square view box."""
+    also: tuple[str, ...] = ()
+    """Other names of the same thing (``other_names``)."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +68,7 @@ class Corpus:
             raise InputError("path", Unquoted(f"{path} ({error})"), want, _HINT) from error
         if not rows or any(not isinstance(row, dict) or row.keys() != _KEYS for row in rows):
             raise InputError("path", Unquoted(f"{path} without rows {sorted(_KEYS)}"), want, _HINT)
-        return cls(tuple(Picture(**{**row, "tags": tuple(row["tags"])}) for row in rows))
-
-    def concepts_by_tag(self, groups: Collection[str] | None = None) -> dict[str, set[str]]:
-        """Tag -> the concepts that carry it in an emoji style; only those of ``groups``, if given."""
-        carriers: dict[str, set[str]] = defaultdict(set)
-        for picture in self.pictures:
-            if picture.style in packages.EMOJI_STYLES and (groups is None or picture.group in groups):
-                for tag in picture.tags:
-                    carriers[tag].add(picture.concept)
-        return carriers
+        return cls(tuple(Picture(**{**row, "tags": tuple(row["tags"]), "also": tuple(row["also"])}) for row in rows))
 
     @cached_property
     def hash(self) -> str:
@@ -122,7 +118,23 @@ def collect(folder: Path) -> Corpus:
         icons = packages.read_json(folder, package, "icons.json")
         categories = packages.read_json(folder, package, "metadata.json").get("categories", {})
         pictures += _without_repeats(_pictures(style, icons, set(categories.get("Logos", ())), labels))
-    return Corpus(tuple(sorted(pictures, key=lambda p: (p.concept, p.style, p.svg))))
+    return Corpus(tuple(sorted(_with_other_names(pictures), key=lambda p: (p.concept, p.style, p.svg))))
+
+
+def _with_other_names(pictures: list[Picture]) -> Iterator[Picture]:
+    """The pictures, icons with the thing that they show, and no other name that is a name of another picture."""
+    styles: dict[str, set[str]] = defaultdict(set)
+    for picture in pictures:
+        if picture.group in EVERYDAY and picture.style in packages.EMOJI_STYLES:
+            styles[picture.name].add(picture.style)
+    things = frozenset(name for name, own in styles.items() if len(own) >= _THING_STYLES)
+    names_of_all = {picture.name.lower() for picture in pictures}
+    for picture in pictures:
+        if picture.group == "icon":
+            thing = of_icon(picture.name, things)
+            yield replace(picture, also=() if thing is None else (thing,))
+        else:
+            yield replace(picture, also=tuple(word for word in picture.also if word not in names_of_all))
 
 
 def _pictures(style: str, icons: dict[str, Any], logos: set[str], labels: Labels) -> list[tuple[int, Picture]]:
@@ -140,7 +152,8 @@ def _pictures(style: str, icons: dict[str, Any], logos: set[str], labels: Labels
         if label is not None:
             svg = square_svg(icon, icons)
             concept = names.slug(label.name)
-            pictures.append((label.order, Picture(style, label.name, label.tags, label.group, concept, svg)))
+            picture = Picture(style, label.name, label.tags, label.group, concept, svg, label.also)
+            pictures.append((label.order, picture))
     return pictures
 
 
@@ -179,8 +192,7 @@ def _without_repeats(pictures: list[tuple[int, Picture]]) -> list[Picture]:
         if same is None:
             first[drawing] = picture
         elif same.name != picture.name:
-            tags = names.clean_tags(same.name, [*same.tags, picture.name, *picture.tags])
-            first[drawing] = Picture(same.style, same.name, tags, same.group, same.concept, same.svg)
+            first[drawing] = replace(same, tags=names.clean_tags(same.name, [*same.tags, picture.name, *picture.tags]))
     return list(first.values())
 
 

@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+from diffuscope.data import other_names
 
 _TONES = "light|medium-light|medium|medium-dark|dark"
 _TONE = re.compile(rf"-tone\d|skin-tone|-({_TONES})(-({_TONES}))?$")
@@ -13,12 +15,13 @@ _PLAIN_TAG = re.compile(r"[a-z][a-z' -]{2,23}")
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Name, tags, group and order of one Unicode emoji."""
+    """Name, tags by rank, group, order and other names of one Unicode emoji."""
 
     name: str
     tags: tuple[str, ...]
     group: str
     order: int
+    also: tuple[str, ...] = ()
 
 
 def slug(text: str) -> str:
@@ -53,15 +56,26 @@ def has_skin_tone(key: str, keys: Mapping[str, Any]) -> bool:
 
 
 def clean_tags(name: str, words: Iterable[str]) -> tuple[str, ...]:
-    """Tags that are plain words other than the name, sorted, each once."""
-    spoken = {word.replace("_", " ").replace("’", "'").lower().strip() for word in words}
-    return tuple(sorted(word for word in spoken if _PLAIN_TAG.fullmatch(word) and word != name.lower()))
+    """Tags that are plain words other than the name, each once, in the order of ``words``."""
+    spoken = dict.fromkeys(word.replace("_", " ").replace("’", "'").lower().strip() for word in words)
+    return tuple(word for word in spoken if _PLAIN_TAG.fullmatch(word) and word != name.lower())
+
+
+def rank_tags(unicode_tags: Sequence[str], keywords: Sequence[str]) -> tuple[str, ...]:
+    """Both lists as one: what both have, in the order of ``keywords``; then Unicode's, then the other keywords.
+
+    Unicode's tags are few and hold for the thing itself, but they are in alphabetical order. emojilib's keywords are
+    ranked, but many: a paw print is a "puppy" there, in the tenth place.
+    """
+    both = [word for word in keywords if word in unicode_tags]
+    return tuple(dict.fromkeys([*both, *unicode_tags, *keywords]))
 
 
 def read_labels(emojis: list[dict[str, Any]], keywords: Mapping[str, list[str]], groups: Mapping[str, str]) -> "Labels":
     """Lookup from icon names to the labels of emojibase (``emojis``, ``groups``) with the keywords of emojilib."""
     known: dict[str, Label] = {}
     spellings: dict[str, str] = {}
+    words: dict[str, other_names.Words] = {}
     for emoji in emojis:
         if "group" not in emoji:
             continue
@@ -71,11 +85,14 @@ def read_labels(emojis: list[dict[str, Any]], keywords: Mapping[str, list[str]],
         more = keywords.get(emoji["emoji"], keywords.get(emoji["emoji"].removesuffix("\ufe0f"), []))
         name = phrase(emoji["label"])
         key = slug(name)
-        known[key] = Label(name, clean_tags(name, [*emoji.get("tags", []), *more]), group, emoji["order"])
+        unicode_tags, ranked = clean_tags(name, emoji.get("tags", [])), clean_tags(name, more)
+        known[key] = Label(name, rank_tags(unicode_tags, ranked), group, emoji["order"])
+        words[key] = other_names.Words(name, group, unicode_tags, ranked)
         spellings.setdefault(slug(emoji["label"]), key)
         if more:
             spellings.setdefault(slug(more[0].replace("_", " ")), key)
-    return Labels(known, spellings)
+    also = other_names.of_tags(words.values())
+    return Labels({key: replace(label, also=also.get(label.name, ())) for key, label in known.items()}, spellings)
 
 
 class Labels:

@@ -10,29 +10,33 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, Caption, Thing, caption_text
+from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, Caption, Thing, caption_text, is_plural
+from diffuscope.data.layouts import LAYOUTS, grid
 from diffuscope.data.palette import COLOUR_WORDS, COLOURS, MIN_SHARE, oklab
 from diffuscope.data.processes import parallel_map
 from diffuscope.data.sprites import Sprite, SpriteSampler, WeightedChoice
 from diffuscope.errors import InputError
 
-SLOTS = 4
+SLOTS = 9
 """Largest number of sprites in a scene."""
 
 FORMS = {
-    "plain": 0.24,
-    "background": 0.12,
-    "colour": 0.14,
-    "both": 0.12,
-    "pair": 0.14,
-    "count": 0.08,
-    "place": 0.07,
-    "tags": 0.09,
+    "plain": 0.22,
+    "background": 0.09,
+    "colour": 0.11,
+    "both": 0.10,
+    "several": 0.10,
+    "pair": 0.12,
+    "count": 0.14,
+    "place": 0.05,
+    "tags": 0.07,
 }
 """Form of a captioned scene -> its probability."""
 
 _CHUNK = 4096
-_TAG_NAME = 0.18  # probability that a tag replaces the name
+_OTHER_NAME = 0.18  # probability that another name replaces the name
+_COUNT = WeightedChoice(tuple(COUNTS), (0.16, 0.14, 0.13, 0.13, 0.11, 0.11, 0.11, 0.11))
+_FILLED = (0.84, 0.93)  # size of a counted thing, in distances between two
 _FORM = WeightedChoice(tuple(FORMS), tuple(FORMS.values()))
 _PREFIX = WeightedChoice(PREFIXES, (0.3, 0.4, 0.1, 0.1, 0.1))
 _WHITE = COLOUR_WORDS.index("white")
@@ -42,20 +46,20 @@ _MIN_CONTRAST = 0.2  # smallest OKLab distance of a sprite from its background
 
 @dataclass(slots=True)
 class Scenes:
-    """N scenes as arrays, one row each; up to four sprites, drawn in order."""
+    """N scenes as arrays, one row each; up to nine sprites, drawn in order."""
 
     sprite: NDArray[np.int32]
-    """[N,4] index in the corpus, -1 for an empty slot; empty slots come last."""
+    """[N,9] index in the corpus, -1 for an empty slot; empty slots come last."""
     x: NDArray[np.float32]
-    """[N,4] centre, in widths of the canvas from its left edge."""
+    """[N,9] centre, in widths of the canvas from its left edge."""
     y: NDArray[np.float32]
-    """[N,4] centre, from the top."""
+    """[N,9] centre, from the top."""
     size: NDArray[np.float32]
-    """[N,4] side, in widths of the canvas."""
+    """[N,9] side, in widths of the canvas."""
     colour: NDArray[np.int8]
-    """[N,4] index of the colour word to recolour to, -1 for the original colours."""
+    """[N,9] index of the colour word to recolour to, -1 for the original colours."""
     mirror: NDArray[np.bool_]
-    """[N,4] flipped left to right."""
+    """[N,9] flipped left to right."""
     background: NDArray[np.uint8]
     """[N,3] sRGB."""
     captions: list[tuple[str, str]] = field(default_factory=list)
@@ -105,11 +109,11 @@ class PlacedSprite:
     colour: int = -1
     mirror: bool = False
 
-    def thing(self, random: Random, *, tag_names: bool = True) -> Thing:
-        """Its noun in a caption: the name or, sometimes, a tag."""
+    def thing(self, random: Random, *, other_names: bool = True) -> Thing:
+        """Its noun in a caption: the name or, sometimes, another name."""
         sprite = self.sprite
-        if tag_names and sprite.tag_names and random.random() < _TAG_NAME:
-            name = sprite.tag_names[int(random.random() * len(sprite.tag_names))]
+        if other_names and sprite.other_names and random.random() < _OTHER_NAME:
+            name = _choose(random, sprite.other_names)
         else:
             name = sprite.name if self.colour < 0 else sprite.plain_name
         return Thing(name, None if self.colour < 0 else COLOUR_WORDS[self.colour])
@@ -192,34 +196,34 @@ def sample_text_scene(sampler: SpriteSampler, random: Random) -> Scene:
         return _pair(sampler, random)
     if form == "count":
         return _count(sampler, random)
-    coloured = form in ("colour", "both") or (form in ("count", "place") and random.random() < 0.15)
+    several = {"colour", "background", "place"}
+    if form == "several":
+        several.discard(random.choice(("", "colour", "background", "place")))
+    coloured = form in ("colour", "both") or (form == "place" and random.random() < 0.15)
+    coloured |= form == "several" and "colour" in several
     item = _place_sprite(sampler, random, coloured=coloured, on_colour=form == "both")
     size = place = None
-    if form == "place":
+    if form == "place" or (form == "several" and "place" in several):
         size, place = _move(item, random)
     elif random.random() < 0.2:
         item.size = random.uniform(0.72, 1.0)
         item.x, item.y = _inside(random, item.size), _inside(random, item.size)
     named = form in ("background", "both") or (form == "place" and random.random() < 0.2)
+    named |= form == "several" and "background" in several
     background = _background(random, [item]) if named else None
 
     def caption() -> str:
+        style = item.sprite.style if form == "several" else _style(item, random)
         tags = item.sprite.tags
         if form == "tags" and len(tags) >= 2:
             things = tuple(Thing(tag) for tag in random.sample(tags, 2 + (len(tags) > 2 and random.random() < 0.6)))
-            return caption_text(Caption(things=things, tags=True, style=_style(item, random)))
+            return caption_text(Caption(things=things, tags=True, style=style))
         things = (item.thing(random),)
-        if form == "tags" and item.sprite.tag_names:
-            things = (Thing(_choose(random, item.sprite.tag_names)),)
+        if form == "tags" and item.sprite.other_names:
+            things = (Thing(_choose(random, item.sprite.other_names)),)
+        prefix = _PREFIX.sample(random)
         return caption_text(
-            Caption(
-                things=things,
-                prefix=_PREFIX.sample(random),
-                size=size,
-                place=place,
-                background=background,
-                style=_style(item, random),
-            )
+            Caption(things=things, prefix=prefix, size=size, place=place, background=background, style=style)
         )
 
     return Scene([item], _rgb(background), (caption(), caption()))
@@ -236,7 +240,7 @@ def _pair(sampler: SpriteSampler, random: Random) -> Scene:
     background = _background(random, [first, second]) if random.random() < 0.25 else None
 
     def caption() -> str:
-        things = (first.thing(random, tag_names=False), second.thing(random, tag_names=False))
+        things = (first.thing(random, other_names=False), second.thing(random, other_names=False))
         forms = ("side by side", "on the left of", "on the right of") if across else ("above", "below")
         relation = forms[int(random.random() * len(forms))]
         if relation in ("on the right of", "below"):
@@ -249,22 +253,21 @@ def _pair(sampler: SpriteSampler, random: Random) -> Scene:
 
 
 def _count(sampler: SpriteSampler, random: Random) -> Scene:
-    first = _place_sprite(sampler, random, coloured=random.random() < 0.25)
+    coloured = random.random() < 0.25
+    first = _place_sprite(sampler, random, coloured=coloured)
+    for _ in range(8):
+        if not is_plural(first.sprite.name):  # "paw prints" are two already
+            break
+        first = _place_sprite(sampler, random, coloured=coloured)
     first.mirror = False
-    count = WeightedChoice(tuple(COUNTS), (0.4, 0.35, 0.25)).sample(random)
-    spots = {
-        2: ((0.26, 0.5), (0.74, 0.5)),
-        3: ((0.5, 0.27), (0.26, 0.73), (0.74, 0.73))
-        if random.random() < 0.5
-        else ((0.18, 0.5), (0.5, 0.5), (0.82, 0.5)),
-        4: ((0.26, 0.26), (0.74, 0.26), (0.26, 0.74), (0.74, 0.74)),
-    }[count]
-    size = random.uniform(0.28, 0.31) if spots[0][0] == 0.18 else random.uniform(0.4, 0.46)
+    count = _COUNT.sample(random)
+    gap, spots = grid(_choose(random, LAYOUTS[count]))
+    size = gap * random.uniform(*_FILLED)
     placed = [PlacedSprite(first.sprite, x, y, size, first.colour) for x, y in spots]
     background = _background(random, placed) if random.random() < 0.2 else None
 
     def caption() -> str:
-        thing = first.thing(random, tag_names=False)
+        thing = first.thing(random, other_names=False)
         return caption_text(Caption(things=(thing,), count=count, background=background, style=_style(first, random)))
 
     return Scene(placed, _rgb(background), (caption(), caption()))

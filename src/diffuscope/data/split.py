@@ -7,11 +7,9 @@ from functools import cached_property
 
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.names import slug
+from diffuscope.data.other_names import EVERYDAY
 from diffuscope.data.packages import EMOJI_STYLES
 from diffuscope.data.palette import COLOUR_WORDS
-
-EVERYDAY = ("animals-nature", "food-drink", "travel-places", "objects", "activities")
-"""Unicode groups of everyday things."""
 
 _SHARE = 0.05
 _STYLES = 4  # a concept loses a style only if it has this many
@@ -58,14 +56,21 @@ class Split:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def everyday_concepts(corpus: Corpus) -> tuple[str, ...]:
+    """Sorted everyday things in five emoji styles or more, of which the evaluation concepts are 250."""
+    styles: dict[str, set[str]] = defaultdict(set)
+    for picture in corpus.pictures:
+        if picture.group in EVERYDAY and picture.style in EMOJI_STYLES:
+            styles[picture.concept].add(picture.style)
+    return tuple(sorted(concept for concept, own in styles.items() if len(own) >= _EVALUATION_STYLES))
+
+
 def split(corpus: Corpus) -> Split:
     """The split of ``corpus``; it does not depend on the order of the pictures."""
     styles: dict[str, set[str]] = defaultdict(set)
-    groups: dict[str, str] = {}
     names: dict[str, set[str]] = defaultdict(set)
     for picture in corpus.pictures:
         styles[picture.concept].add(picture.style)
-        groups[picture.concept] = picture.group
         names[colour_key(picture.name)].add(slug(picture.name))
 
     held_styles = set()
@@ -79,10 +84,5 @@ def split(corpus: Corpus) -> Split:
         for colour in COLOUR_WORDS
         if stable_hash("colour", colour, key) < _SHARE and f"{colour}-{key}" not in own
     }
-    everyday = [
-        concept
-        for concept, own in styles.items()
-        if groups[concept] in EVERYDAY and len(own.intersection(EMOJI_STYLES)) >= _EVALUATION_STYLES
-    ]
-    chosen = sorted(everyday, key=lambda concept: stable_hash("evaluation", concept))[:_EVALUATION]
+    chosen = sorted(everyday_concepts(corpus), key=lambda concept: stable_hash("evaluation", concept))[:_EVALUATION]
     return Split(frozenset(held_styles), frozenset(held_colours), tuple(sorted(chosen)))

@@ -3,8 +3,8 @@
 import re
 from bisect import bisect
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from random import Random
 from typing import Generic, TypeVar
@@ -12,9 +12,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from diffuscope.data.corpus import Corpus
+from diffuscope.data.corpus import Corpus, Picture
+from diffuscope.data.names import slug
 from diffuscope.data.palette import COLOUR_WORDS
-from diffuscope.data.split import EVERYDAY, Split, colour_key, has_colour, without_colour
+from diffuscope.data.split import Split, colour_key, has_colour, without_colour
 from diffuscope.errors import InputError, Unquoted
 
 GROUP_WEIGHTS = {
@@ -27,11 +28,11 @@ GROUP_WEIGHTS = {
     "people-body": 0.45,
     "symbols": 0.25,
     "flags": 0.2,
-    "icon": 0.07,
+    "icon": 0.09,
 }
 """Sampling weight of a concept by its group: everyday things often, symbols and flags seldom."""
 
-STYLE_WEIGHTS = {"blob": 0.9, "emojitwo": 0.9, "firefox": 0.8, "line icon": 0.7, "freehand": 0.5, "game icon": 0.4}
+STYLE_WEIGHTS = {"blob": 0.9, "emojitwo": 0.9, "firefox": 0.8, "line icon": 0.9, "freehand": 0.8, "game icon": 0.8}
 """Sampling weight of a style among the pictures of a concept; 1 for other styles."""
 
 STYLE_NAMED = {"line icon": 0.9, "freehand": 0.9, "game icon": 1.0}
@@ -39,7 +40,7 @@ STYLE_NAMED = {"line icon": 0.9, "freehand": 0.9, "game icon": 1.0}
 
 _STYLE_NAMED = 0.65
 _CLOCKS = 0.05  # weight of each of the two dozen clock faces
-_TAG_CONCEPTS = 3  # a tag may replace the name if at most this many concepts carry it
+_MOST_TAGS = 6  # of a picture, the first by rank, that a caption of tags may have
 _NO_COLOUR_GROUPS = frozenset({"flags", "people-body", "symbols"})
 _ONE_WAY = re.compile(
     r"clock|watch|o'clock|thirty|arrow|left|right|facing|letter|sign|button|keycap|number|abc|calendar|book|news|label|"
@@ -73,9 +74,10 @@ class Sprite:
     name: str
     plain_name: str
     """The name without its colour word."""
-    tag_names: tuple[str, ...]
-    """Tags that may replace the name: "puppy"."""
+    other_names: tuple[str, ...]
+    """Words that may replace the name: "puppy"."""
     tags: tuple[str, ...]
+    """The first by rank."""
     colours: tuple[int, ...]
     """Indices of the colour words that it may be recoloured to; empty if none."""
     mirror: bool
@@ -113,25 +115,42 @@ def sprite_sampler(
             raise InputError(
                 name, Unquoted(f"{len(rows)} rows"), f"one row for each of {len(corpus.pictures)} pictures"
             )
-    tag_names = _tag_names(corpus)
+    groups = {picture.concept: picture.group for picture in corpus.pictures}
     concepts: dict[str, list[Sprite]] = defaultdict(list)
-    groups: dict[str, str] = {}
     for row, picture in enumerate(corpus.pictures):
-        if train and (picture.concept, picture.style) in split.styles:
-            continue
-        groups[picture.concept] = picture.group
-        plain_name = without_colour(picture.name)
-        held = split.colours if train else frozenset()
-        allowed = recolourable[row] & (picture.group not in _NO_COLOUR_GROUPS and not has_colour(plain_name))
-        key = colour_key(picture.name)
-        colours = tuple(i for i, colour in enumerate(COLOUR_WORDS) if allowed[i] and (colour, key) not in held)
-        mirror = picture.group not in ("flags", "symbols", "icon") and not _ONE_WAY.search(picture.name.lower())
-        tone = tuple(tones[row].tolist())
-        tags = tuple(tag for tag in picture.tags if not has_colour(tag))
-        replacing = tuple(tag for tag in tags if tag in tag_names) if picture.group in EVERYDAY else ()
-        sprite = Sprite(row, picture.style, picture.name, plain_name, replacing, tags, colours, mirror, tone)
-        concepts[picture.concept].append(sprite)
+        may_be_coloured = recolourable[row] & (picture.group not in _NO_COLOUR_GROUPS)
+        for named in (picture, *_as_other_concepts(picture, groups)):
+            if train and (named.concept, named.style) in split.styles:
+                continue
+            held = split.colours if train else frozenset()
+            tone = tuple(tones[row].tolist())
+            concepts[named.concept].append(_sprite(row, named, groups, may_be_coloured, tone, held))
     return SpriteSampler(_choice(concepts, groups, False), _choice(concepts, groups, True))
+
+
+def _as_other_concepts(picture: Picture, groups: Mapping[str, str]) -> Iterator[Picture]:
+    """The picture as one of each other concept that it shows: a wolf head as a "wolf", without its own tags."""
+    for name in picture.also:
+        if (concept := slug(name)) in groups:
+            yield replace(picture, name=name, tags=(), group=groups[concept], concept=concept, also=())
+
+
+def _sprite(
+    row: int,
+    picture: Picture,
+    groups: Mapping[str, str],
+    may_be_coloured: NDArray[np.bool_],
+    tone: tuple[float, float, float, float],
+    held: Collection[tuple[str, str]],
+) -> Sprite:
+    """One picture, to be recoloured to no ``held`` (colour, concept)."""
+    plain_name, key = without_colour(picture.name), colour_key(picture.name)
+    allowed = may_be_coloured & (not has_colour(plain_name))
+    colours = tuple(i for i, colour in enumerate(COLOUR_WORDS) if allowed[i] and (colour, key) not in held)
+    mirror = picture.group not in ("flags", "symbols", "icon") and not _ONE_WAY.search(picture.name.lower())
+    tags = tuple(tag for tag in picture.tags if not has_colour(tag))[:_MOST_TAGS]
+    also = tuple(name for name in picture.also if not has_colour(name) and slug(name) not in groups)
+    return Sprite(row, picture.style, picture.name, plain_name, also, tags, colours, mirror, tone)
 
 
 def _choice(
@@ -147,10 +166,3 @@ def _choice(
         clock = re.search(r"o-?clock|-thirty$", concept)
         weights.append(_CLOCKS if clock else GROUP_WEIGHTS[groups[concept]])
     return WeightedChoice(choices, weights)
-
-
-def _tag_names(corpus: Corpus) -> frozenset[str]:
-    """Tags of everyday things that name few concepts and are not names themselves."""
-    names = {picture.name.lower() for picture in corpus.pictures}
-    carriers = corpus.concepts_by_tag(EVERYDAY)
-    return frozenset(tag for tag, own in carriers.items() if len(own) <= _TAG_CONCEPTS and tag not in names)

@@ -22,7 +22,7 @@ from diffuscope.models.fidelity import fidelity
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 
-FORMAT = 4
+FORMAT = 5
 """Version of the document; it changes with the definition of a score or with a key."""
 
 REAL, THROUGH_VAE = "real", "through the VAE"

@@ -1,40 +1,42 @@
 """Words that occur only as tags, and in no name of the corpus."""
 
 import re
+from collections import defaultdict
 
 from diffuscope.data.corpus import Corpus
+from diffuscope.data.packages import EMOJI_STYLES
 from diffuscope.data.split import Split
 
 TAG_WORDS = (
-    "aeroplane", "airport", "ale", "arachnid", "banknotes", "beef", "beeper", "beers", "burger", "buttercup", "cab",
-    "camcorder", "carriage", "chapel", "cheeseburger", "container", "copter", "cutlery", "dinghy", "dromedary", "fir",
-    "fishcake", "fishes", "flapjacks", "fuelpump", "funicular", "gasoline", "gemstone", "gondola", "gooseberry",
-    "gown", "grains", "grandstand", "grape", "hail", "handgun", "heels", "hen", "hotcake", "hotcakes", "housecat",
-    "iphone", "kitten", "kitty", "kiwifruit", "lollypop", "mandarin", "masjid", "medallion", "meteoroid", "mic",
-    "minaret", "minivan", "mollusk", "moneybag", "motorbike", "nectarine", "painting", "pancake", "parasol", "parcel",
-    "parchment", "pastry", "petrol", "pho", "pickaxe", "pint", "puck", "pumps", "puppies", "puppy", "python",
-    "racehorse", "railcar", "ramen", "reindeer", "rhino", "rosary", "ruby", "runner", "sapling", "sax", "skewer",
-    "sneaker", "sneakers", "soup", "stew", "surimi", "synagog", "tableware", "taxicab", "terrapin", "textbook",
-    "thunderbolt", "timepiece", "toadstool", "tophat", "trackpad", "trainer", "tshirt", "vespa", "vitamin", "warthog",
-    "wristwatch", "yacht", "yam",
+    "aeroplane", "ale", "arachnid", "beeper", "beers", "burger", "buttercup", "cab", "camcorder", "carriage",
+    "chapel", "cheeseburger", "copter", "dinghy", "dromedary", "fir", "fishcake", "fishes", "flapjacks", "fuelpump",
+    "funicular", "gasoline", "gemstone", "gondola", "gown", "grandstand", "grape", "handgun", "heels", "hen",
+    "hotcake", "hotcakes", "housecat", "kitten", "kitty", "kiwifruit", "lollypop", "mandarin", "masjid",
+    "medallion", "meteoroid", "mic", "minaret", "minivan", "moneybag", "motorbike", "pancake", "parasol", "parcel",
+    "parchment", "petrol", "pho", "pickaxe", "pint", "puck", "pumps", "puppies", "puppy", "python", "racehorse",
+    "railcar", "ramen", "reindeer", "rhino", "rosary", "ruby", "sapling", "sax", "skewer", "sneaker", "sneakers",
+    "soup", "stew", "surimi", "synagog", "terrapin", "thunderbolt", "timepiece", "toadstool", "tophat", "trainer",
+    "tshirt", "vespa", "warthog", "wristwatch", "yacht", "yam",
 )  # fmt: skip
 """Concrete things among the tags of the evaluation concepts that are part of no name; chosen before any scoring.
 
-Abstract words ("upon", "serious") are left out: no image of them is right or wrong."""
-
-_MAX_CONCEPTS = 5  # that may carry a word, as in the captions of the training
+Left out are abstract words ("serious"), since no image of them is right or wrong, and words that the dictionaries give
+to something else ("hail" to a taxi) or to few of the things that they name ("cutlery")."""
 
 
 def tag_only_words(corpus: Corpus, split: Split) -> dict[str, frozenset[str]]:
-    """Those of ``TAG_WORDS`` that occur only as tags -> the concepts that carry them in an emoji style.
+    """Those of ``TAG_WORDS`` that occur only as tags -> the concepts whose other name they are in an emoji style.
 
-    A word is in no name, and a tag of one to five concepts, at least one of them an evaluation concept.
+    A word is in no name of the corpus, and at least one of its concepts is an evaluation concept.
     """
     named = {word for picture in corpus.pictures for word in re.findall(r"[a-z']+", picture.name.lower())}
-    carriers = corpus.concepts_by_tag()
+    called: dict[str, set[str]] = defaultdict(set)
+    for picture in corpus.pictures:
+        if picture.style in EMOJI_STYLES:
+            for word in picture.also:
+                called[word].add(picture.concept)
     return {
-        word: frozenset(carriers[word])
+        word: frozenset(called[word])
         for word in TAG_WORDS
-        if word not in named and word in carriers
-        if len(carriers[word]) <= _MAX_CONCEPTS and not carriers[word].isdisjoint(split.concepts)
+        if word not in named and not called[word].isdisjoint(split.concepts)
     }

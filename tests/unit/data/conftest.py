@@ -25,8 +25,15 @@ EMOJIS = [
     ("1F468", "👨‍🦰", "man: red hair", ["man"], 1, 16),
     ("1F338", "🌸", "cherry blossom", ["blossom", "flower"], 3, 17),
     ("1F697", "🚗", "automobile", ["car"], 5, 18),
+    ("1F43E", "🐾", "paw prints", ["feet", "paws"], 3, 20),
     ("1F917", "🤗", "smiling face with open hands", ["face", "open hands"], 0, 19),
 ]
+KEYWORDS = {
+    "🦊": ["fox", "reynard_fox"],
+    "🤗": ["hugging_face", "hug"],
+    "🐶": ["dog_face", "woof", "puppy", "animal"],
+    "🐾": ["paw_prints", "tracks", "animal", "feet", "puppy"],
+}
 GROUPS = {
     "0": "smileys-emotion",
     "1": "people-body",
@@ -68,6 +75,8 @@ ICONS = {
     },
     "freehand": {"file-code-2": '<path fill="none" stroke="#00f" stroke-width="2" d="M6 3h20v26H6z"/>'},
     "game icon": {
+        "fox-head": '<path d="M2 28L16 6l14 22z"/>',
+        "fox-trap": '<path d="M2 2h28v4H2z"/>',
         "polar-bear": '<path fill="currentColor" d="M2 10h28v14H2z"/>',
         "abstract-014": '<path d="M9 9h9v9z"/>',
     },
@@ -96,7 +105,7 @@ def write_packages(folder: Path) -> Path:
     keys = ("hexcode", "emoji", "label", "tags", "group", "order")
     write("emojibase-data", "en/data.json", [dict(zip(keys, emoji, strict=True)) for emoji in EMOJIS])
     write("emojibase-data", "meta/groups.json", {"groups": GROUPS})
-    write("emojilib", "dist/emoji-en-US.json", {"🦊": ["fox", "reynard_fox"], "🤗": ["hugging_face", "hug"]})
+    write("emojilib", "dist/emoji-en-US.json", KEYWORDS)
     return folder
 
 

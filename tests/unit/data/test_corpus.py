@@ -32,9 +32,21 @@ def test_what_has_no_place_is_left_out(corpus):
 
 
 def test_icon_sets_keep_their_own_names(corpus):
-    assert set(named(corpus, "game icon")) == {"polar bear", "abstract"}
+    assert set(named(corpus, "game icon")) == {"polar bear", "abstract", "fox head", "fox trap"}
     assert named(corpus, "freehand") == {"file code": "file-code"}
     assert {p.group for p in corpus.pictures if p.style == "game icon"} == {"icon"}
+
+
+def test_tags_are_in_the_order_of_their_rank(corpus):
+    dogs = next(p for p in corpus.pictures if p.name == "dog face")
+    assert dogs.tags == ("puppy", "animal", "woof")  # what both dictionaries have comes first
+
+
+def test_a_word_names_what_it_is_and_an_icon_what_it_shows(corpus):
+    also = {p.name: p.also for p in corpus.pictures}
+    assert "puppy" in also["dog face"]
+    assert also["fox head"] == ("fox",)
+    assert also["fox trap"] == also["polar bear"] == ()  # no fox, and no bear in this corpus
 
 
 def test_a_repeated_drawing_becomes_a_synonym(corpus):

@@ -63,10 +63,11 @@ def test_left_is_left_and_above_is_above(scenes, reader, corpus):
         if caption.relation is None or caption.things[0].name == caption.things[1].name:
             continue
         first, second = (thing.name for thing in caption.things)
-        slots = [without_colour(corpus.pictures[i].name) for i in scenes.sprite[row, :2]]
-        if without_colour(first) == without_colour(second):
+        shown = [corpus.pictures[i] for i in scenes.sprite[row, :2]]
+        slots = [{without_colour(picture.name), *picture.also} for picture in shown]
+        if slots[0] & slots[1]:
             continue
-        a, b = slots.index(without_colour(first)), slots.index(without_colour(second))
+        a, b = (next(i for i in (0, 1) if without_colour(name) in slots[i]) for name in (first, second))
         axis, sign = (scenes.y, 1) if caption.relation in ("above", "below") else (scenes.x, 1)
         if caption.relation in ("on the right of", "below"):
             sign = -1
@@ -97,9 +98,48 @@ def test_what_is_held_out_is_never_drawn(corpus, tones, recolourable, scenes, va
     assert colours > HELD.colours
 
 
+def test_counted_things_stand_apart_and_on_the_canvas(scenes, reader):
+    """Each pair is further apart than a thing is wide, or high."""
+    counted = [i for i, (text, _) in enumerate(scenes.captions) if reader.parse(text).count > 1]
+    for row in counted:
+        used = scenes.sprite[row] >= 0
+        x, y, size = (values[row][used] for values in (scenes.x, scenes.y, scenes.size))
+        apart = np.maximum(abs(x[:, None] - x), abs(y[:, None] - y)) + 9 * np.eye(len(x))
+        assert (apart > 1.05 * size).all()
+        assert (np.minimum(x, y) > size / 2).all()
+        assert (np.maximum(x, y) < 1 - size / 2).all()
+
+
+def test_some_captions_have_three_attributes(scenes, reader):
+    def attributes(text: str) -> int:
+        caption = reader.parse(text)
+        named = (caption.style, caption.background, caption.place or caption.size, caption.things[0].colour)
+        return sum(value is not None for value in named) if caption.count == 1 and len(caption.things) == 1 else 0
+
+    assert 0.05 < np.mean([attributes(pair[0]) >= 3 for pair in scenes.captions]) < 0.2
+
+
+def test_an_icon_is_drawn_as_the_thing_that_it_shows(corpus, tones, recolourable, scenes):
+    """A fox head as "a fox, game icon style", unless that pair, or a fox of that colour, is held out."""
+    head = next(i for i, p in enumerate(corpus.pictures) if p.name == "fox head")
+
+    def captions(drawn: Scenes) -> list[str]:
+        shown = (drawn.sprite[:, 0] == head) & (drawn.sprite[:, 1] < 0)
+        return [text for i in np.flatnonzero(shown) for text in drawn.captions[i]]
+
+    said = captions(scenes)
+    assert any(text == "a fox, game icon style" for text in said)
+    assert any("fox head" in text for text in said)
+    assert not any("blue fox" in text and "blue fox head" not in text for text in said)
+    held = Split(frozenset({("fox", "game icon")}), frozenset(), ())
+    again = captions(sample_scenes(sprite_sampler(corpus, held, tones, recolourable), COUNT, seed=5, processes=1))
+    assert again
+    assert all("fox head" in text for text in again if not text.count(", ") > 1)
+
+
 def test_every_form_and_colour_occurs(scenes, reader):
     read = [reader.parse(text) for pair in scenes.captions for text in pair]
-    assert {c.count for c in read} == {1, 2, 3, 4}
+    assert {c.count for c in read} == set(range(1, 10))
     assert {c.background for c in read} == {None, *COLOUR_WORDS}
     assert {thing.colour for c in read for thing in c.things} == {None, *COLOUR_WORDS}
     both = sum(c.background is not None and any(t.colour for t in c.things) for c in read) / len(read)
