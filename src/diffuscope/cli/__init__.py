@@ -13,6 +13,7 @@ from diffuscope.errors import DiffuscopeError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("diffuscope.cli.generate:generate", "generate images from a prompt"),
+    "batch": ("diffuscope.cli.batch:batch", "generate the images of a list of requests, on one GPU or several"),
     "info": ("diffuscope.cli.info:info", "describe a model, a weight file or an image"),
     "verify": ("diffuscope.cli.verify:verify", "compare released weights with published numbers and images"),
     "replay": ("diffuscope.cli.replay:replay", "generate an image again from its receipt, and compare"),

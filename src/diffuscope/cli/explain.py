@@ -38,7 +38,7 @@ def explain(
     from diffuscope.pipeline import open_model
 
     pipe = open_model(source)
-    load_adapters(pipe, request, source, adapters)
+    load_adapters(pipe, [request], source, adapters)
     seeded = request if request.seed is not None else replace(request, seed=0)
     text = page(pipe, seeded, image=images.image, mask_image=images.mask_image)
     with replacing(report.out) as part:

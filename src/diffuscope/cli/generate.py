@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +86,7 @@ def generate(
     from diffuscope.pipeline import open_model
 
     pipe = open_model(source)
-    for report in load_adapters(pipe, request, source, adapters):
+    for report in load_adapters(pipe, [request], source, adapters):
         if not output.quiet:
             say(str(report))
     run = pipe.steps(request, image=images.image, mask_image=images.mask_image)
@@ -147,13 +148,17 @@ def _check_film(path: Path) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
 
 
-def load_adapters(pipe: "Pipeline", request: Request, source: ModelSource, adapters: AdapterFlags) -> list[object]:
+def load_adapters(
+    pipe: "Pipeline", requests: Sequence[Request], source: ModelSource, adapters: AdapterFlags
+) -> list[object]:
     """Set the LoRAs' folder, load the embeddings, and return their reports."""
     from diffuscope.library import named_embeddings
+    from diffuscope.pipeline.plan import texts_of
 
     if adapters.lora_dir is not None:
         pipe.lora_dir = adapters.lora_dir
-    texts = [text for text in (request.prompt, request.negative_prompt) if isinstance(text, str)]
+    given = [text for each in requests for text in (each.prompt, each.negative_prompt) if text is not None]
+    texts = list(dict.fromkeys(text for each in given for text in texts_of(each)))
     named = [] if source.models_dir is None else named_embeddings(source.models_dir, texts)
     return [pipe.load_embedding(path, allow_pickle=source.allow_pickle) for path in (*adapters.embedding, *named)]
 
