@@ -113,6 +113,7 @@ def corpus_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, (name, (tags, fill)) in enumerate(THINGS.items())
         for j, style in enumerate(STYLES)
     ]
+    pictures.append(Picture("freehand", "rocket flight", (), "icon", "rocket-flight", svg(3, 9, "#000"), ("rocket",)))
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl.xz"
     Corpus(tuple(pictures)).save(path)
     return path

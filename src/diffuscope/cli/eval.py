@@ -42,6 +42,8 @@ def evaluate(
     *,
     towers: OptionalPath = None,
     count: int = 1000,
+    only: tuple[str, ...] = (),
+    guidance_scale: tuple[float, ...] = (5.0,),
     out: OptionalPath = None,
     sheet: OptionalPath = None,
     on: Networks = AUTO,
@@ -52,6 +54,8 @@ def evaluate(
         scored: the model, and what scores it.
         towers: the text stage's towers.safetensors, for the CLIP scores, instead of the one in the model's folder.
         count: images for each kind of prompt, at least; fewer than 1000 is a smoke test.
+        only: prompt sets to score, such as counts; none is all of them, and the autoencoder (vae).
+        guidance_scale: guidance scales, beside the preset's.
         out: write the scores to this JSON file; the table is always printed.
         sheet: also write a contact sheet of 64 fixed prompts to this PNG.
         on: device and number format.
@@ -71,7 +75,8 @@ def evaluate(
     if sheet is not None:
         tell("the contact sheet")
         write_png(sheet, generate_sheet(pipe))
-    document = scores.evaluate(pipe, scorer, count, tell)
+    names = only or (scores.VAE_SCORES, *scores.PROMPT_SETS)
+    document = scores.evaluate(pipe, scorer, count, tell, names, (None, *guidance_scale))
     document["networks"] = {
         "feature_net": sha256(scored.teacher),
         "classifier": scored.classifier and sha256(scored.classifier),

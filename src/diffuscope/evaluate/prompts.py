@@ -3,12 +3,17 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from diffuscope.data.captions import Caption, Thing, caption_text
+from diffuscope.data.captions import COUNTS, PLACES, Caption, Thing, caption_text, is_plural
+from diffuscope.data.layouts import LAYOUTS, grid
+from diffuscope.data.names import slug
 from diffuscope.data.packages import EMOJI_STYLES
 from diffuscope.data.palette import COLOUR_WORDS, COLOURS, MIN_SHARE, oklab
 from diffuscope.data.split import colour_key, has_colour, stable_hash, without_colour
-from diffuscope.evaluate.eval_data import EvalData
+from diffuscope.evaluate.eval_data import WHOLE, EvalData
+
+Item = TypeVar("Item")
 
 IMAGES = 1000
 """Smallest number of images for a score."""
@@ -18,6 +23,9 @@ _CHUNK = 200  # prompts checked at a time
 _BACKGROUNDS = 5  # background colours for each concept
 _PAIRS = 10  # pairs of thing and background colour for each concept
 _MIN_CONTRAST = 0.2  # OKLab distance of thing and background; training has no smaller one
+_COUNTED = 0.9  # size of a counted thing, in distances between two
+_TINY, _NEAR = 0.3, 0.19  # size of a tiny thing, and distance of its centre from two sides in a corner
+_CORNERS = ((_NEAR, _NEAR), (1 - _NEAR, _NEAR), (_NEAR, 1 - _NEAR), (1 - _NEAR, 1 - _NEAR), (0.5, 0.5))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,13 @@ class EvalPrompt:
     colour: str | None = None
     background: str | None = None
     word: str | None = None
+    concept: str | None = None
+    """If it is not that of the real image."""
+    count: int = 1
+    place: str | None = None
+    """One of ``PLACES``."""
+    at: tuple[tuple[float, float, float], ...] = WHOLE
+    """Centre and side of each thing in the real image."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +88,18 @@ def prompt_set(
 
 def held_out(data: EvalData) -> list[EvalPrompt]:
     """Every held-out style of every evaluation concept: "a fox, noto style"."""
-    return [_style_prompt(data, row) for row in _first_rows(data) if data.is_held_out(row)]
+    return [_style_prompt(data, row) for row in _first_rows(data, data.split.concepts) if data.is_held_out(row)]
+
+
+def held_out_everyday(data: EvalData) -> list[EvalPrompt]:
+    """Every held-out style of every everyday concept, also of those that are no evaluation concept."""
+    return [_style_prompt(data, row) for row in _first_rows(data, data.everyday) if data.is_held_out(row)]
 
 
 def seen(data: EvalData) -> list[EvalPrompt]:
     """Every evaluation concept in one of the styles it was trained in."""
     chosen: dict[str, int] = {}
-    for row in _first_rows(data):
+    for row in _first_rows(data, data.split.concepts):
         if not data.is_held_out(row):
             concept = data.pictures[row].concept
             chosen[concept] = min(chosen.get(concept, row), row, key=lambda r: _row_hash(data, "seen", r))
@@ -113,10 +133,7 @@ def both(data: EvalData) -> list[EvalPrompt]:
     prompts = []
     for row in _recolourable_rows(data):
         key = colour_key(data.pictures[row].name)
-        pairs = [
-            f"{own} {under}" for own in COLOUR_WORDS for under in _NOT_WHITE if _distance(own, under) > _MIN_CONTRAST
-        ]
-        for pair in _shuffled(pairs, "both", key)[:_PAIRS]:
+        for pair in _shuffled(_colour_pairs(), "both", key)[:_PAIRS]:
             own, under = pair.split(" ")
             prompts.append(_colour_prompt(data, row, own, under))
     return prompts
@@ -129,6 +146,53 @@ def tag_words(data: EvalData) -> list[EvalPrompt]:
         rows = [row for concept in sorted(carriers) for row in _emoji_rows(data, concept)]
         row = min(rows, key=lambda r: _row_hash(data, word, r))
         prompts.append(EvalPrompt(caption_text(Caption(things=(Thing(word),))), row, word=word))
+    return prompts
+
+
+def icons(data: EvalData) -> list[EvalPrompt]:
+    """An evaluation concept in a style that has it only under a name of its own: "a wolf, game icon style"."""
+    chosen: dict[tuple[str, str], int] = {}
+    for row, picture in enumerate(data.pictures):
+        pairs = [(slug(name), picture.style) for name in picture.also if slug(name) in data.split.concepts]
+        for pair in pairs if picture.group == "icon" else []:
+            chosen[pair] = min(chosen.get(pair, row), row, key=lambda r: _row_hash(data, "icon", r))
+    own = {(picture.concept, picture.style) for picture in data.pictures}
+    prompts = []
+    for (concept, style), row in chosen.items():
+        if (concept, style) not in own:
+            name = data.pictures[data.rows[concept][0]].name
+            text = caption_text(Caption(things=(Thing(name),), style=style))
+            prompts.append(EvalPrompt(text, row, style=style, concept=concept))
+    return prompts
+
+
+def counts(data: EvalData) -> list[EvalPrompt]:
+    """Two to nine of every evaluation concept: "five foxes"; not of those whose name is a plural."""
+    prompts = []
+    for concept in data.split.concepts:
+        row = min(_emoji_rows(data, concept), key=lambda r: _row_hash(data, "count", r))
+        name = data.pictures[row].name
+        for count in () if is_plural(name) else COUNTS:
+            gap, spots = grid(_shuffled(LAYOUTS[count], "layout", concept, str(count))[0])
+            at = tuple((x, y, _COUNTED * gap) for x, y in spots)
+            text = caption_text(Caption(things=(Thing(name),), count=count))
+            prompts.append(EvalPrompt(text, row, count=count, at=at))
+    return prompts
+
+
+def several(data: EvalData) -> list[EvalPrompt]:
+    """Four attributes: "a tiny green fox in the top left corner on a blue background, noto style"."""
+    prompts = []
+    for row in _recolourable_rows(data):
+        picture, key = data.pictures[row], colour_key(data.pictures[row].name)
+        pairs = _shuffled(_colour_pairs(), "several", key)
+        for place, (x, y), pair in zip(PLACES, _CORNERS, pairs, strict=False):
+            own, under = pair.split(" ")
+            thing = Thing(without_colour(picture.name), own)
+            caption = Caption(things=(thing,), size="tiny", place=place, background=under, style=picture.style)
+            prompts.append(
+                EvalPrompt(caption_text(caption), row, picture.style, own, under, place=place, at=((x, y, _TINY),))
+            )
     return prompts
 
 
@@ -158,10 +222,15 @@ def _colour_prompt(data: EvalData, row: int, colour: str, background: str | None
     return EvalPrompt(text, row, colour=colour, background=background)
 
 
-def _first_rows(data: EvalData) -> list[int]:
-    """The first row of every (concept, style) of the evaluation concepts."""
+def _colour_pairs() -> list[str]:
+    """Every "COLOUR COLOUR" of a thing and its background that stand out from each other."""
+    return [f"{own} {under}" for own in COLOUR_WORDS for under in _NOT_WHITE if _distance(own, under) > _MIN_CONTRAST]
+
+
+def _first_rows(data: EvalData, concepts: Sequence[str]) -> list[int]:
+    """The first row of every (concept, style) of ``concepts``."""
     first: dict[tuple[str, str], int] = {}
-    for concept in data.split.concepts:
+    for concept in concepts:
         for row in data.rows[concept]:
             first.setdefault((concept, data.pictures[row].style), row)
     return list(first.values())
@@ -182,8 +251,8 @@ def _recolourable_rows(data: EvalData) -> list[int]:
     return chosen
 
 
-def _shuffled(words: Iterable[str], *of: str) -> list[str]:
-    return sorted(words, key=lambda word: stable_hash(*of, word))
+def _shuffled(items: Iterable[Item], *of: str) -> list[Item]:
+    return sorted(items, key=lambda item: stable_hash(*of, str(item)))
 
 
 def _row_hash(data: EvalData, purpose: str, row: int) -> float:

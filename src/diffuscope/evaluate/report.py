@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from diffuscope.data.captions import COUNTS
 from diffuscope.errors import InputError, Unquoted
 
 TITLES = {
@@ -29,6 +30,15 @@ TITLES = {
     "both.thing": "colour on colour, thing right",
     "both.background": "colour on colour, background right",
     "tag_words.r1": "words that occur only as tags, R@1",
+    "held_out_everyday.r1": "held-out (concept, style) of all everyday concepts, R@1",
+    "held_out_everyday.r5": "held-out (concept, style) of all everyday concepts, R@5",
+    "icons.r1": "a concept in a style that has it under another name, R@1",
+    "counts.right": "two to nine things, number right",
+    **{f"counts.right_{number}": f"{word} things, number right" for number, word in COUNTS.items()},
+    "several.thing": "four attributes, colour of the thing right",
+    "several.background": "four attributes, background right",
+    "several.place": "four attributes, place right",
+    "several.all": "four attributes, all of these right",
 }
 """Measure -> its row in the table."""
 

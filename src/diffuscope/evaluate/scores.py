@@ -1,7 +1,7 @@
 """All scores of a model as one JSON document, with the settings, prompts and hashes behind them."""
 
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -9,10 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffuscope.data.foreground import background_word, foreground_word
+from diffuscope.data.captions import COUNTS
+from diffuscope.data.foreground import background_word, foreground_mask, foreground_word
 from diffuscope.data.palette import COLOUR_WORDS, COLOURS
 from diffuscope.data.split import stable_hash
+from diffuscope.errors import InputError
 from diffuscope.evaluate import prompts
+from diffuscope.evaluate.counting import count_things
 from diffuscope.evaluate.eval_data import WHITE, EvalData
 from diffuscope.evaluate.generation import Sampling, generate
 from diffuscope.evaluate.intervals import Score, mean, proportion, ratio
@@ -26,6 +29,7 @@ FORMAT = 5
 """Version of the document; it changes with the definition of a score or with a key."""
 
 REAL, THROUGH_VAE = "real", "through the VAE"
+VAE_SCORES = "vae"
 GUIDANCE = 5.0
 """Every model is also scored at this guidance scale, so that models can be compared."""
 
@@ -37,7 +41,13 @@ PROMPT_SETS: dict[str, Callable[[EvalData], list[EvalPrompt]]] = {
     "backgrounds": prompts.backgrounds,
     "both": prompts.both,
     "tag_words": prompts.tag_words,
+    "held_out_everyday": prompts.held_out_everyday,
+    "icons": prompts.icons,
+    "counts": prompts.counts,
+    "several": prompts.several,
 }
+_MEASURED = ("colours", "colours_of_one_style", "backgrounds", "both", "counts", "several")
+"""Sets that are judged by measuring pixels, so that the real images of a prompt can be asked first."""
 
 
 @dataclass(frozen=True)
@@ -60,38 +70,63 @@ def evaluate(
     scorer: Scorer,
     images: int = prompts.IMAGES,
     notice: Callable[[str], None] = lambda _: None,
+    names: Sequence[str] = (VAE_SCORES, *PROMPT_SETS),
+    guidance: Sequence[float | None] = (None, GUIDANCE),
 ) -> dict[str, Any]:
-    """Every score of ``pipe``.
+    """The scores of ``pipe``.
 
     Args:
         pipe: the model.
         scorer: networks and real images.
         images: for each prompt set, at least; fewer than the default is a smoke test.
         notice: called with the name of each part.
+        names: the prompt sets to be scored, and "vae" for the autoencoder.
+        guidance: guidance scales; None is the preset's.
 
     Returns:
         The document, of JSON values.
+
+    Raises:
+        InputError: a name is of no prompt set.
     """
+    for name in names:
+        if name not in (VAE_SCORES, *PROMPT_SETS):
+            raise InputError("names", name, f"one of {', '.join((VAE_SCORES, *PROMPT_SETS))}")
     data = scorer.data
     notice("the prompts")
-    sets = {name: make_prompt_set(data, name, images) for name in PROMPT_SETS}
-    notice("the autoencoder")
-    entries = list(reconstruction_scores(pipe.vae, data, images))
+    sets = {name: make_prompt_set(data, name, images) for name in PROMPT_SETS if name in names}
+    entries: list[Entry] = []
+    if VAE_SCORES in names:
+        notice("the autoencoder")
+        entries += reconstruction_scores(pipe.vae, data, images)
     for name, prompt_set in sets.items():
-        if not prompt_set.prompts:
-            continue
-        classified: dict[str, Tensor] = {}
-        for source, sampling in sources(pipe, name):
-            notice(f"{name}, {source}")
-            correct = _correct(pipe, scorer, name, prompt_set, source, sampling)
-            entries += [Entry(f"{name}.{measure}", source, proportion(value)) for measure, value in correct.items()]
-            if name == "held_out" and "classifier" in correct:
-                classified[source] = correct["classifier"]
-        entries += [
-            Entry("held_out.classifier_ratio", source, ratio(value, classified[REAL]))
-            for source, value in classified.items()
-            if source != REAL
-        ]
+        if prompt_set.prompts:
+            entries += _set_scores(pipe, scorer, name, prompt_set, guidance, notice)
+    return _described(pipe, data, sets) | {"scores": [entry.json() for entry in entries]}
+
+
+def _set_scores(
+    pipe: Pipeline,
+    scorer: Scorer,
+    name: str,
+    prompt_set: PromptSet,
+    guidance: Sequence[float | None],
+    notice: Callable[[str], None],
+) -> Iterator[Entry]:
+    classified: dict[str, Tensor] = {}
+    for source, sampling in sources(pipe, name, guidance):
+        notice(f"{name}, {source}")
+        correct = _correct(pipe, scorer, name, prompt_set, source, sampling)
+        yield from (Entry(f"{name}.{measure}", source, proportion(value)) for measure, value in correct.items())
+        if name == "held_out" and "classifier" in correct:
+            classified[source] = correct["classifier"]
+    for source, value in classified.items():
+        if source != REAL:
+            yield Entry("held_out.classifier_ratio", source, ratio(value, classified[REAL]))
+
+
+def _described(pipe: Pipeline, data: EvalData, sets: Mapping[str, PromptSet]) -> dict[str, Any]:
+    """Everything in the document but the scores."""
     return {
         "format": FORMAT,
         "model": {"name": pipe.config.name, "weights": pipe.weights, "dtype": str(pipe.dtype).removeprefix("torch.")},
@@ -105,28 +140,26 @@ def evaluate(
             name: {"images_per_prompt": own.images_per_prompt, "prompts": [prompt.text for prompt in own.prompts]}
             for name, own in sets.items()
         },
-        "scores": [entry.json() for entry in entries],
     }
 
 
 def make_prompt_set(data: EvalData, name: str, images: int) -> PromptSet:
-    """The prompt set ``name``; colour prompts only if their real images in every style are measured as correct.
+    """The prompt set ``name``; measured prompts only if their real images in every style are measured as correct.
 
-    Other colour prompts (a landscape that hides its background, a comet as light as the paper) would score the measure,
+    Other prompts (a landscape that hides its background, a comet as light as the paper) would score the measure,
     or the style that the model chose. "colours_of_one_style" has more: only the real image of the prompt itself counts.
     """
-    is_coloured = name in ("colours", "colours_of_one_style", "backgrounds", "both")
 
     def are_valid(part: Sequence[EvalPrompt]) -> Sequence[bool]:
-        if name == "colours_of_one_style":
+        if name in ("colours_of_one_style", "several"):
             versions = [[prompt] for prompt in part]
         else:
             versions = [prompts.in_every_style(data, prompt) for prompt in part]
         every = [prompt for own in versions for prompt in own]
-        correct = torch.stack(list(colours_correct(real_images(data, every), every).values())).all(0)
+        correct = torch.stack(list(measured(real_images(data, every), every).values())).all(0)
         return [bool(own.all()) for own in correct.split([len(own) for own in versions])]
 
-    return prompts.prompt_set(PROMPT_SETS[name](data), images, are_valid if is_coloured else None)
+    return prompts.prompt_set(PROMPT_SETS[name](data), images, are_valid if name in _MEASURED else None)
 
 
 def reconstruction_scores(vae: VAE, data: EvalData, sprites: int) -> Iterator[Entry]:
@@ -152,12 +185,14 @@ def reconstruction_scores(vae: VAE, data: EvalData, sprites: int) -> Iterator[En
     yield Entry("vae.largest_activation", THROUGH_VAE, Score(largest, largest, largest, 2 * len(rows), len(rows)))
 
 
-def sources(pipe: Pipeline, name: str) -> list[tuple[str, Sampling | None]]:
+def sources(
+    pipe: Pipeline, name: str, guidance: Sequence[float | None] = (None, GUIDANCE)
+) -> list[tuple[str, Sampling | None]]:
     """The sources of images for the prompt set ``name``; a source with sampling options is the model."""
     preset = Sampling.of(pipe.config.preset)
-    samplings = dict.fromkeys([preset, replace(preset, guidance_scale=GUIDANCE)])
+    samplings = dict.fromkeys(preset if scale is None else replace(preset, guidance_scale=scale) for scale in guidance)
     real: list[tuple[str, Sampling | None]] = [(REAL, None)]
-    if name in ("held_out", "seen"):
+    if name in ("held_out", "seen", "held_out_everyday", "counts", "several"):
         real.append((THROUGH_VAE, None))
     return real + [(f"guidance {sampling.guidance_scale:g}", sampling) for sampling in samplings]
 
@@ -174,34 +209,68 @@ def _correct(
             images = reconstruct(pipe.vae, images)
     count = len(images) // len(prompt_set.prompts)
     by_image = [prompt for prompt in prompt_set.prompts for _ in range(count)]
-    if name in ("held_out", "seen"):
-        return scorer.concepts(prompt_set, images, [prompt.style for prompt in by_image])
+    styles = [prompt.style for prompt in by_image]
+    if name in ("held_out", "seen", "icons"):
+        correct = scorer.concepts(prompt_set, images, styles)
+        return {"r1": correct["r1"]} if name == "icons" else correct
+    if name == "held_out_everyday":
+        return scorer.everyday(prompt_set, images, styles)
     if name == "tag_words":
-        is_real = sampling is None
-        styles = [scorer.data.pictures[prompt.row].style if is_real else None for prompt in by_image]
-        return scorer.tag_words(prompt_set, images, styles)
-    return {measure: value.view(-1, count) for measure, value in colours_correct(images, by_image).items()}
+        own = [scorer.data.pictures[prompt.row].style if sampling is None else None for prompt in by_image]
+        return scorer.tag_words(prompt_set, images, own)
+    correct = {measure: value.view(-1, count) for measure, value in measured(images, by_image).items()}
+    if name == "counts":
+        asked = torch.tensor([prompt.count for prompt in prompt_set.prompts])
+        by_number = {f"right_{number}": correct["right"][(asked == number).to(images.device)] for number in COUNTS}
+        correct |= {measure: value for measure, value in by_number.items() if len(value)}
+    return correct
 
 
-def colours_correct(images: Tensor, prompts: Sequence[EvalPrompt]) -> dict[str, Tensor]:
-    """Measure -> [N] whether the colours of the thing, of the background, and of both are those of the prompt."""
+def measured(images: Tensor, prompts: Sequence[EvalPrompt]) -> dict[str, Tensor]:
+    """Measure -> [N] whether what can be measured in each image is as its prompt says.
+
+    All prompts ask for the same attributes: a number, or the colour of the thing, that of the background, and a place.
+    """
     correct: dict[str, Tensor] = {}
+    if prompts[0].count > 1:
+        asked = torch.tensor([prompt.count for prompt in prompts], device=images.device)
+        return {"right": count_things(images) == asked}
     if prompts[0].colour is not None:
         words = [COLOUR_WORDS.index(prompt.colour or "") for prompt in prompts]
         correct["thing"] = foreground_word(images) == torch.tensor(words, device=images.device)
     if prompts[0].background is not None:
         words = [COLOUR_WORDS.index(prompt.background or "") for prompt in prompts]
         correct["background"] = background_word(images) == torch.tensor(words, device=images.device)
-    if len(correct) == 2:
+    if prompts[0].place is not None:
+        correct["place"] = is_at(images, [prompt.place or "" for prompt in prompts])
+        correct["all"] = correct["thing"] & correct["background"] & correct["place"]
+    elif len(correct) == 2:
         correct["both"] = correct["thing"] & correct["background"]
     return correct
+
+
+def is_at(images: Tensor, places: Sequence[str]) -> Tensor:
+    """[N] whether the middle of the foreground's box, in thirds of the image, is in the place of ``PLACES``."""
+    mask = foreground_mask(images)
+    middles = []
+    for axis in (1, 2):
+        used = mask.any(3 - axis).double()
+        size = used.shape[1]
+        first, last = used.argmax(1), size - used.flip(1).argmax(1)
+        middles.append(((first + last) / (2 * size) * 3).long().clamp(max=2))
+    down, across = middles
+    asked = torch.tensor(
+        [(1, 1) if "middle" in place else (2 * ("bottom" in place), 2 * ("right" in place)) for place in places],
+        device=images.device,
+    )
+    return mask.flatten(1).any(1) & (down == asked[:, 0]) & (across == asked[:, 1])
 
 
 def real_images(data: EvalData, prompts: Sequence[EvalPrompt]) -> Tensor:
     """[N,3,P,P] uint8: the real image of each prompt, with the prompt's colour and background."""
     colours = [-1 if prompt.colour is None else COLOUR_WORDS.index(prompt.colour) for prompt in prompts]
     backgrounds = [WHITE if prompt.background is None else COLOURS[prompt.background] for prompt in prompts]
-    return data.images([prompt.row for prompt in prompts], colours, backgrounds)
+    return data.images([prompt.row for prompt in prompts], colours, backgrounds, [prompt.at for prompt in prompts])
 
 
 @torch.no_grad()

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from caption_parser import CaptionParser
+from diffuscope.data.captions import PLACES
 from diffuscope.data.corpus import Corpus, Picture
 from diffuscope.data.split import colour_key, split
 from diffuscope.evaluate import prompts, tag_words
 from diffuscope.evaluate.eval_data import EvalData
-from diffuscope.evaluate.scores import PROMPT_SETS, colours_correct, make_prompt_set, real_images
+from diffuscope.evaluate.scores import PROMPT_SETS, is_at, make_prompt_set, measured, real_images
 from refusals import refused
 
 
@@ -36,6 +37,8 @@ def test_every_prompt_is_a_caption_with_its_own_attributes(data):
             assert (caption.style, caption.background) == (prompt.style, prompt.background)
             assert caption.things[0].colour == prompt.colour or prompt.colour in caption.things[0].name
             assert prompt.word is None or caption.things[0].name == prompt.word
+            assert (caption.count, caption.place) == (prompt.count, prompt.place)
+            assert len(prompt.at) == prompt.count
 
 
 def test_colours_are_those_never_trained_on(data):
@@ -50,6 +53,27 @@ def test_things_stand_out_from_their_backgrounds(data):
     listed = prompts.both(data)
     assert len(listed) == 10 * len(data.split.concepts)
     assert all(prompt.colour != prompt.background for prompt in listed)
+
+
+def test_an_icon_is_asked_for_as_the_thing_that_it_shows(data):
+    (prompt,) = prompts.icons(data)
+    assert (prompt.text, prompt.concept) == ("a rocket, freehand style", "rocket")
+    assert data.pictures[prompt.row].name == "rocket flight"
+
+
+def test_all_everyday_concepts_are_asked_for_in_held_out_styles(data):
+    held = {pair(data, prompt) for prompt in prompts.held_out_everyday(data)}
+    assert held == {(c, s) for c, s in data.split.styles if c in data.everyday}
+    assert set(data.split.concepts) <= set(data.everyday)
+
+
+def test_the_place_of_a_thing_is_measured(data):
+    listed = prompts.several(data)
+    assert {prompt.place for prompt in listed} == set(PLACES)
+    images, places = real_images(data, listed), [prompt.place or "" for prompt in listed]
+    assert is_at(images, places).float().mean() > 0.9
+    assert not is_at(images, [*places[1:], places[0]]).any()
+    assert not is_at(torch.full_like(images[:1], 255), places[:1]).any()  # nothing is nowhere
 
 
 def test_tag_words_stand_in_no_name(data):
@@ -80,17 +104,22 @@ def test_invalid_prompts_are_left_out(data):
     assert all("green" in prompt.text for prompt in chosen.prompts)
 
 
-@pytest.mark.parametrize("name", ["colours", "colours_of_one_style", "backgrounds", "both"])
+@pytest.mark.parametrize("name", ["colours", "colours_of_one_style", "backgrounds", "both", "counts", "several"])
 def test_real_images_are_correct_for_every_colour_prompt(data, name):
     chosen = make_prompt_set(data, name, 20)
     assert chosen.prompts
-    correct = colours_correct(real_images(data, chosen.prompts), chosen.prompts)
+    correct = measured(real_images(data, chosen.prompts), chosen.prompts)
     assert all(value.all() for value in correct.values())
     wrong = [
-        replace(q, colour=q.colour and "cyan", background=q.background and "pink")  # None stays None
+        replace(
+            q,
+            colour=q.colour and "cyan",
+            background=q.background and "pink",  # None stays None
+            at=((0.5, 0.2, 0.3),) if q.place else q.at[:-1] or q.at,
+        )
         for q in chosen.prompts
     ]
-    changed = colours_correct(real_images(data, wrong), chosen.prompts)
+    changed = measured(real_images(data, wrong), chosen.prompts)
     assert all(value.float().mean() < 0.5 for value in changed.values())
 
 
