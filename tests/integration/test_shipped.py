@@ -13,7 +13,7 @@ from diffuscope.diffusion.samplers import TABLE
 from diffuscope.evaluate.generation import Sampling
 from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.latent_range import LARGEST_DEVIATION, STEADY
+from diffuscope.pipeline.notes import LARGEST_DEVIATION, STEADY
 from diffuscope.pipeline.receipt import request_of
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

@@ -42,7 +42,7 @@ class RunTap(ABC):
         if plan is not None:
             steps = len(plan.levels.sigmas) - 1  # of those planned: a run may hand over to another model
             first = 0 if plan.branch is None else plan.branch.step  # it sees the steps after the branch
-            calls = network_calls(plan.sampler.function, plan.planned_sigmas, **plan.sampler_options)
+            calls = network_calls(plan.sampler.function, plan.planned_sigmas, **plan.preset.sampler_options)
             self.calls, self.images = sum(calls[first:steps]), plan.images
 
     def wants(self, name: str) -> bool:

@@ -18,10 +18,8 @@ from diffuscope.types import Conditioning, Tap
 class UNetInputs:
     """One row per image."""
 
-    contexts: tuple[Tensor, ...]
-    """[T,D] text states of each image; T may differ."""
-    extra: Mapping[str, Tensor]
-    """What ``UNet.forward`` takes as ``extra``, [N,...] each."""
+    contexts: tuple[Tensor, ...]  # [T,D] text states of each image; T may differ
+    extra: Mapping[str, Tensor]  # what ``UNet.forward`` takes as ``extra``, [N,...] each
 
     def __add__(self, other: Self) -> "UNetInputs":
         """The rows of both."""
@@ -61,8 +59,7 @@ class Stage:
 
     parts: tuple[UNetInputs, ...]
     """For the first prompt of each image that AND joins, the second, and so on; more than one only with AND."""
-    weights: Tensor
-    """[parts,N]; 0 where an image has fewer parts."""
+    weights: Tensor  # [parts,N]; 0 where an image has fewer parts
     negative: UNetInputs | None
 
     def some(self, images: slice) -> "Stage":
@@ -73,9 +70,9 @@ class Stage:
         return Stage(parts, weights[kept], None if self.negative is None else self.negative.some(images))
 
 
-def encoded(components: Components, plan: Plan, conditioning: Conditioning | None, tap: Tap | None) -> Encoded:
+def encoded(components: Components, plan: Plan, tap: Tap | None) -> Encoded:
     """The states of the prompts, or conditioning in their place, and of the negative prompts if the run is guided."""
-    request, prompts, negatives = plan.request, [], []
+    request, conditioning, prompts, negatives = plan.request, plan.call.states, [], []
     for batch in prompts_of(plan):
         negative = [part.texts for part in plan.negative_parts[batch]] if plan.guided else []
         own = plan.parts[batch] if conditioning is None else ()

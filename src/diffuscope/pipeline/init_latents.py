@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,58 +18,36 @@ from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, op
 from diffuscope.loading import Components
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec
-from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan
-from diffuscope.types import Levels, Tap
+from diffuscope.types import Tap
 
-MASK_THRESHOLD = 128
-"""The darkest grey of a mask that counts as white."""
+MASK_THRESHOLD = 128  # the darkest grey of a mask that counts as white
 
 
 @dataclass(frozen=True, kw_only=True)
 class InitImages:
     """A call's image inputs, one per image of the call; None where there are none."""
 
-    images: tuple[Image.Image, ...] | None = None
-    """RGB, of the plan's size."""
+    images: tuple[Image.Image, ...] | None = None  # RGB, of the plan's size
     masks: tuple[Image.Image, ...] | None = None
     """Black and white, of the plan's size: 255 in the masked area, 0 elsewhere."""
-    from_noise: bool = False
-    """Whether the masked area starts from noise alone."""
     latents: Tensor | None = None
     """[N,C,h,w] in the place of images; with ``denoising_start`` those of a base model, still noisy."""
-    noise: Tensor | None = None
-    """[N,C,h,w] start noise of unit variance in the place of the seeds' noise."""
+    noise: Tensor | None = None  # [N,C,h,w] start noise of unit variance in the place of the seeds' noise
 
 
-@dataclass(frozen=True, kw_only=True)
-class FromImage:
-    """What a run keeps of its image: ``channels`` for a U-Net that reads it, or what is put back outside a mask."""
+class FromImage(NamedTuple):
+    """What a run keeps of its image."""
 
-    mask: Tensor | None = None
-    """[N,1,h,w], 1 in the masked area, 0 elsewhere."""
-    clean: Tensor | None = None
-    """[N,C,h,w] the image's latents."""
-    noise: Tensor | None = None
-    """[N,C,h,w] of unit variance, the start noise."""
     channels: Tensor | None = None
-    """Further input channels: [N,1+C,h,w] the mask, and the latents of the image with the masked area grey; or
+    """For a U-Net that reads it: [N,1+C,h,w] the mask, and the latents of the image with the masked area grey; or
     [N,C,h,w] the unscaled mean latents of an image to edit."""
-
-    def known_area(self, levels: Levels) -> KnownArea | None:
-        """The image outside the masked area, for a U-Net that does not read it."""
-        if self.mask is None or self.clean is None or self.noise is None:
-            return None
-        return KnownArea(self.clean, self.noise, self.mask, levels)
+    area: KnownArea | None = None  # for any other U-Net: what is put back outside the masked area
 
 
-def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
-    """The image inputs of a call, opened and checked.
-
-    Raises:
-        InputError: another number of images, or another shape, than the call's; a mask without a white area.
-        ImageError: an image cannot be read.
-    """
+def init_images(plan: Plan, components: Components) -> InitImages:
+    """The image inputs of a call, opened and checked: their number, their shapes, and that a mask has a white area."""
+    call = plan.call
     factor, channels = components.config.vae.factor, components.config.vae.latent_channels
     width, height = plan.preset.width, plan.preset.height
     shape = [channels, height // factor, width // factor]
@@ -77,8 +56,7 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
         return InitImages(noise=noise)
     if isinstance(call.image, Tensor):
         return InitImages(latents=_latents(call.image, plan, shape), noise=noise)
-    sources = _one_per_prompt(call.image, plan, "image")
-    images = [open_image(source) for source in sources]
+    images = [open_image(source) for source in _one_per_prompt(call.image, plan, "image")]
     fitted = plan.per_image([fit_to_size(image, width, height) for image in images])
     if call.mask_image is None:
         return InitImages(images=fitted, noise=noise)
@@ -87,7 +65,6 @@ def init_images(call: Call, plan: Plan, components: Components) -> InitImages:
     return InitImages(
         images=fitted,
         masks=plan.per_image([_mask(mask, image.size, (width, height), factor) for mask, image in pairs]),
-        from_noise=call.fills_from_noise,
     )
 
 
@@ -126,16 +103,17 @@ def init_latents(
         return torch.cat([codec.encode(vae, pixels[some], drawn[some], tap, notes, engine) for some in plan.batches])
 
     pixels = to_pixels(init.images)
-    clean = None if init.from_noise and components.config.inpaints else encoded(pixels)
+    from_noise = plan.call.fills_from_noise
+    clean = None if from_noise and components.config.inpaints else encoded(pixels)
     start_noise = noise.draw(shape).to(device)
-    x = start_noise * scale if clean is None or init.from_noise else clean + start_noise * scale
+    x = start_noise * scale if clean is None or from_noise else clean + start_noise * scale
     if init.masks is None:
         return x, FromImage()
-    mask = _mask_pixels(init.masks)
+    mask = torch.from_numpy(np.stack([np.asarray(mask) for mask in init.masks])).gt(0).float()[:, None]  # [N,1,H,W]
     small = mask[:, :, ::factor, ::factor].to(device)
-    if not components.config.inpaints:
+    if clean is not None and not components.config.inpaints:
         noise.draw(shape)  # in vain, as in diffusers: so the noise of the steps is the same as there
-        return x, FromImage(mask=small, clean=clean, noise=start_noise)
+        return x, FromImage(area=KnownArea(clean, start_noise, small, plan.levels))
     masked = encoded(pixels * (1 - mask))
     return x, FromImage(channels=torch.cat([small, masked], dim=1))
 
@@ -193,9 +171,3 @@ def _mask(mask: Image.Image, image: tuple[int, int], size: tuple[int, int], fact
         got = Unquoted("a white area thinner than one latent cell, which would be lost")
         raise InputError("mask_image", got, f"white at least {factor} pixels wide")
     return binary
-
-
-def _mask_pixels(masks: Sequence[Image.Image]) -> Tensor:
-    """[N,1,H,W] float32 of black and white masks: 1 in the masked area, 0 elsewhere."""
-    array = np.stack([np.asarray(mask) for mask in masks])
-    return torch.from_numpy(array).gt(0).float()[:, None]

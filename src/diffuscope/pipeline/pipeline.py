@@ -22,18 +22,17 @@ from diffuscope.keywords import forwarded, method_takes
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.perf.engine import Backend, Engine
-from diffuscope.pipeline import branching, codec, latent_range, memory, save, segment
+from diffuscope.pipeline import branching, codec, memory, save, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import BUDGET, Answers
 from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.hashing import Hashing
-from diffuscope.pipeline.in_memory import in_memory
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
-from diffuscope.pipeline.inputs import Call, OutputType
+from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.merging import Loras
-from diffuscope.pipeline.notes import notes_before, size_note
-from diffuscope.pipeline.plan import Plan, plan, texts_of, untagged
+from diffuscope.pipeline.notes import notes_after, notes_before, size_note
+from diffuscope.pipeline.plan import Plan, in_memory, plan, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import ArrayResult, Result
 from diffuscope.pipeline.run import Run, sampler_steps
@@ -300,11 +299,11 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
-        call, planned, short = in_memory(call, planned, self.components, self.schedule, self.engine)
-        init = init_images(call, planned, self.components)
+        planned, short = in_memory(planned, self.components, self.schedule, self.engine)
+        init = init_images(planned, self.components)
         latents = segment.latents(planned)
-        parts = segment.segments(self.components, self.adapters, call, planned)
-        receipt = self._receipt(call, planned, init, parts.loras)
+        parts = segment.segments(self.components, self.adapters, planned)
+        receipt = self._receipt(planned, init, parts.loras)
         receipt["notes"] += short
         noise = PerImageNoise(planned.generators or planned.seeds)
         now = Answers(planned.request, parts.loras, receipt["notes"], budget)
@@ -313,19 +312,18 @@ class Pipeline:
             with memory.phase("encoding the prompt", self.device.type):
                 encode = partial(segment.encoded, self.components, self.adapters, lambda: self.similarity)
                 texts = [encode(part, receipt["notes"]) for part in parts.live]
-            x, kept = init_latents(
-                init, self.components, planned, noise, parts.live[0].tap, receipt["notes"], self.engine
+            tap = parts.live[0].tap
+            x, (channels, area) = init_latents(
+                init, self.components, planned, noise, tap, receipt["notes"], self.engine
             )
             x = latents[0].to(x, copy=True) if 0 in latents else x
-            denoise = segment.denoiser(
-                self.config, self.components, self.adapters, self.engine, parts, texts, kept.channels, now
-            )
-        area = kept.known_area(planned.levels)
+            denoise = segment.denoiser(self.components, self.adapters, self.engine, parts, texts, channels, now)
         denoise = denoise if area is None else area.denoiser(denoise)
         steps = self.adapters.rest_after(now.counted(sampler_steps(planned, denoise, x, noise)))
         steps = segment.with_latents(steps if area is None else area.steps(steps), latents)
-        finish = partial(self._finish, planned, call.output_type, parts.live[0].tap)
-        return Run(steps, planned.levels, receipt, finish, now, lambda *of: self._begin(branching.changed(call, *of)))
+        finish = partial(self._finish, planned, tap)
+        branch = partial(branching.changed, planned.call)
+        return Run(steps, planned.levels, receipt, finish, now, lambda *change: self._begin(branch(*change)))
 
     def _hash(self) -> None:
         """Begin to hash the weights where that takes nothing from the run; nothing that moves may be held by it."""
@@ -337,7 +335,7 @@ class Pipeline:
         if self.engine.offload.device is not None and self._hashing is not None:
             self._hashing.leave()
 
-    def _receipt(self, call: Call, planned: Plan, init: InitImages, loras: list[Loras]) -> Receipt:
+    def _receipt(self, planned: Plan, init: InitImages, loras: list[Loras]) -> Receipt:
         texts = dict.fromkeys(text for each in planned.lineage for text in (*each.prompts, *each.negative_prompts))
         components, schedule = self.components, self.config.schedule
         image = None if init.images is None else [image_hash(each) for each in init.images]
@@ -347,7 +345,7 @@ class Pipeline:
             "embeddings": self.embeddings.receipt_entries(texts),
             "model": self.config.name,
             "model_file": components.file_name,
-            "vae": self.components.vae_name,
+            "vae": components.vae_name,
             "schedule": {"prediction": schedule.prediction, "zero_snr": schedule.zero_snr},
             "device": self.device.type,
             "dtype": receipts.dtype_name(self.dtype),
@@ -356,20 +354,12 @@ class Pipeline:
             "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
             "edits": list(planned.edits),
             "checks": [],
-            "notes": [*components.notes, *self.adapters.notes(loras[0]), *notes_before(call, planned, components)],
+            "notes": [*components.notes, *self.adapters.notes(loras[0]), *notes_before(planned, components)],
         }
 
-    def _finish(
-        self,
-        planned: Plan,
-        output_type: OutputType,
-        tap: Tap | None,
-        latents: Tensor,
-        receipt: Receipt,
-        check: codec.Check,
-    ) -> Result:
-        kept, seeds, notes = latents.cpu(), list(planned.seeds), receipt["notes"]
-        notes += latent_range.notes(latents, planned)
+    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt, check: codec.Check) -> Result:
+        kept, notes, output_type = latents.cpu(), receipt["notes"], planned.call.output_type
+        notes += notes_after(latents, planned)
         output: Tensor | list[Image.Image] = kept
         if output_type != "latent":
             upscaler = self.upscaler if planned.preset.upscale > 1 else None
@@ -387,6 +377,6 @@ class Pipeline:
         receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
         if isinstance(output, list):
-            return Result(output, kept, seeds, receipt)
+            return Result(output, kept, list(planned.seeds), receipt)
         array = output if output_type != "np" else output.permute(0, 2, 3, 1).numpy()
-        return ArrayResult(array, kept, seeds, receipt)
+        return ArrayResult(array, kept, list(planned.seeds), receipt)

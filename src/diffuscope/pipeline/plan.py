@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from inspect import Parameter
 from typing import TypeVar
 
@@ -14,7 +15,9 @@ from diffuscope.diffusion.guidance import OnGuidance
 from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
-from diffuscope.pipeline import branching, generators, guidance
+from diffuscope.loading import Components
+from diffuscope.perf.engine import Engine
+from diffuscope.pipeline import branching, generators, guidance, memory
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.prompt.parts import Part, parts_of
@@ -23,51 +26,34 @@ from diffuscope.schema import conformed, options
 from diffuscope.types import Conditioning, Levels
 
 T = TypeVar("T")
-
-MAX_IMAGES = 1024
+MAX_IMAGES = 1024  # of a call
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A call with nothing left open. Image k has prompt ``k // num_images_per_prompt``."""
 
-    request: Request
-    """The call's options with the preset filled in, as a receipt has them."""
-    preset: Preset
-    """The preset with the call's options filled in."""
-    prompts: tuple[str, ...]
-    """Without LoRA tags; empty texts in the place of conditioning."""
-    parts: tuple[tuple[Part, ...], ...]
-    """For each prompt those that AND joins; one without AND."""
-    negative_parts: tuple[Part, ...]
-    """One per prompt."""
-    negative_prompts: tuple[str, ...]
-    """One per prompt; empty where there are none."""
-    seeds: tuple[int, ...]
-    """One per image."""
-    generators: tuple[Generator, ...]
-    """One per image, where the call has generators; they draw the noise."""
-    loras: Mapping[str, float]
-    """Name -> weight of those that the prompts name."""
+    call: Call  # as it was given
+    request: Request  # the call's options with the preset filled in, as a receipt has them
+    preset: Preset  # the preset with the call's options filled in
+    prompts: tuple[str, ...]  # without LoRA tags; empty texts in the place of conditioning
+    parts: tuple[tuple[Part, ...], ...]  # for each prompt those that AND joins; one without AND
+    negative_parts: tuple[Part, ...]  # one per prompt
+    negative_prompts: tuple[str, ...]  # one per prompt; empty where there are none
+    seeds: tuple[int, ...]  # one per image
+    generators: tuple[Generator, ...]  # one per image, where the call has generators; they draw the noise
+    loras: Mapping[str, float]  # name -> weight of those that the prompts name
     sampler: SamplerInfo
-    sampler_options: Mapping[str, bool | float | str]
-    levels: Levels
-    """What the run visits: for img2img the last part of the schedule."""
+    levels: Levels  # what the run visits: for img2img the last part of the schedule
     planned_sigmas: tuple[float, ...]
     """What the sampler gets: those of ``levels``, and with ``denoising_end`` the rest of the schedule."""
-    guided: bool
-    """Whether the U-Net runs for the negative prompts too."""
-    passes: int
-    """Rows of the U-Net for an image: 1, 2 in a guided run, 3 in one that is guided by an image too."""
-    sizes: tuple[float, ...]
-    """SDXL's size conditioning; empty where the model has none."""
+    guided: bool  # whether the U-Net runs for the negative prompts too
+    passes: int  # rows of the U-Net for an image: 1, 2 in a guided run, 3 in one that is guided by an image too
+    sizes: tuple[float, ...]  # SDXL's size conditioning; empty where the model has none
     negative_sizes: tuple[float, ...]
-    edits: tuple[str, ...]
-    """The names of the inputs that no receipt can hold."""
-    on_guidance: OnGuidance | None
-    """Sees the estimates that guidance combines."""
-    branch: "Branched | None"
-    """The run from which it goes on."""
+    edits: tuple[str, ...]  # the names of the inputs that no receipt can hold
+    on_guidance: OnGuidance | None  # sees the estimates that guidance combines
+    branch: "Branched | None"  # the run from which it goes on
 
     @property
     def images(self) -> int:
@@ -94,39 +80,48 @@ class Plan:
 class Branched:
     """The run from which a plan goes on."""
 
-    step: int
-    """How many of its steps are kept."""
-    call: Call
+    step: int  # how many of its steps are kept
     plan: Plan
-    x: Tensor | None
-    """[N,C,h,w] float32 latents in the place of those after these steps."""
-    continues: bool
-    """Whether its sampler goes on, with its history; else the plan's own begins."""
+    x: Tensor | None  # [N,C,h,w] float32 latents in the place of those after these steps
+    continues: bool  # whether its sampler goes on, with its history; else the plan's own begins
 
 
 def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
-    """The call, checked against the model, with its preset filled in.
-
-    Raises:
-        InputError: an option is not possible with this model.
-    """
+    """The call, checked against the model, with its preset filled in; an InputError where they do not fit."""
     if call.branch is None:
         return _plan(config, schedule, call, None)
-    first_call = branching.first_call(call, call.branch)
-    first = plan(config, schedule, first_call)
+    first = plan(config, schedule, branching.first_call(call, call.branch))
     own = _plan(config, schedule, branching.completed(call, first.request), first)
     branching.check(own.request, first.request)
     factor, size = config.vae.factor, (own.preset.height, own.preset.width)
     shape = (own.images, config.vae.latent_channels, *(side // factor for side in size))
     x = None if call.branch.x is None else branching.decoded(call.branch.x, shape)
-    before, after = ((each.sampler, each.sampler_options, each.planned_sigmas) for each in (first, own))
+    before, after = ((each.sampler, each.preset.sampler_options, each.planned_sigmas) for each in (first, own))
     return replace(
         own,
+        call=call,
         request=replace(own.request, branch=replace(call.branch, request=first.request)),
-        branch=Branched(call.branch.step, first_call, first, x, before == after),
+        branch=Branched(call.branch.step, first, x, before == after),
         edits=tuple(dict.fromkeys((*first.edits, *own.edits))),
         passes=max(first.passes, own.passes),
     )
+
+
+def in_memory(
+    planned: Plan, components: Components, schedule: Schedule, engine: Engine
+) -> tuple[Plan, list[str]]:
+    """The plan with as many images at once as memory has room for, and notes on what was done for it.
+
+    A tap gets all images at once, so with one nothing changes. An OutOfMemoryError if not one image fits.
+    """
+    call, preset, images = planned.call, planned.preset, planned.batches[0].stop
+    count = memory.images_at_once(components, engine, preset.width, preset.height, images, planned.passes)
+    notes = [memory.OFFLOADED] if engine.offload.allowed and engine.offload.device is not None else []
+    if count == images or call.tap is not None:
+        return planned, notes
+    call = replace(call, batch_size=count, seed=planned.seeds if call.generator is None else None)
+    notes.append(f"memory is short, so the networks compute {count} of {images} images at once")
+    return plan(components.config, schedule, call), notes
 
 
 def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | None) -> Plan:
@@ -135,7 +130,10 @@ def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | Non
     _check_image(config, call)
     written = texts_of(call.prompt) if call.states is None else ("",) * _rows(config, call.states)
     prompts, loras = untagged(written)
-    images = _images(call, len(prompts))
+    images = len(prompts) * call.num_images_per_prompt
+    if images > MAX_IMAGES:
+        got = Unquoted(f"{len(prompts)} prompts x {call.num_images_per_prompt} images")
+        raise InputError("num_images_per_prompt", got, f"at most {MAX_IMAGES} images in one call")
     drawing = generators.per_image(call.generator, images)
     replayable = generators.are_seeds(drawing)
     seeds = generators.seeds(drawing) if drawing else fitting.seeds_of(call.seed, images)
@@ -166,6 +164,7 @@ def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | Non
         | sizes.options
     )
     return Plan(
+        call=call,
         request=request,
         preset=preset,
         prompts=prompts,
@@ -177,7 +176,6 @@ def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | Non
         edits=(*call.edits, *(() if replayable else ("generator",))),
         loras=loras,
         sampler=sampler.info,
-        sampler_options=preset.sampler_options,
         levels=levels,
         planned_sigmas=planned,
         guided=guided,
@@ -205,10 +203,14 @@ def _check_tap(call: Call, images: int) -> None:
 
 def _is_guided(config: ModelConfig, call: Call, preset: Preset, parts: Sequence[Sequence[Part]]) -> bool:
     """Whether the U-Net runs for the negative prompts too: by a scale, by an image's, or for composed prompts."""
-    composed = any([part.weight for part in own] != [1.0] for own in parts)
     by_image = (preset.image_guidance_scale or 1.0) != 1.0
-    on = by_image or composed or guidance.is_on(call.guidance_options, preset.guidance_scale)
+    on = by_image or _are_composed(parts) or guidance.is_on(call.guidance_options, preset.guidance_scale)
     return on and config.unet.guidance_dim is None
+
+
+def _are_composed(parts: Sequence[Sequence[Part]]) -> bool:
+    """Whether AND joins prompts, or one has a weight."""
+    return any([part.weight for part in own] != [1.0] for own in parts)
 
 
 def _check_image(config: ModelConfig, call: Call) -> None:
@@ -232,7 +234,7 @@ def _parts(
     """The texts of the prompts and of the negative prompts, which may change during the run."""
     parts = tuple(parts_of(prompt, call.prompt_syntax, steps) for prompt in prompts)
     alone = config.edits or config.unet.guidance_dim is not None
-    if alone and any([part.weight for part in own] != [1.0] for own in parts):
+    if alone and _are_composed(parts):
         got = Unquoted("prompts joined by AND, or with a weight after a colon")
         raise InputError("prompt", got, f"one without, since {config.name!r} compares no prompt with the negative one")
     return parts, tuple(parts_of(text, call.prompt_syntax, steps, negative=True)[0] for text in negative)
@@ -276,14 +278,6 @@ def _negative_prompts(call: Call, prompts: int) -> tuple[str, ...]:
     return negative
 
 
-def _images(call: Call, prompts: int) -> int:
-    images = prompts * call.num_images_per_prompt
-    if images > MAX_IMAGES:
-        got = Unquoted(f"{prompts} prompts x {call.num_images_per_prompt} images")
-        raise InputError("num_images_per_prompt", got, f"at most {MAX_IMAGES} images in one call")
-    return images
-
-
 def _preset(config: ModelConfig, call: Call, sampler: SamplerMatch) -> Preset:
     """The model's preset with the call's options filled in; without a size it is that of the call's latents."""
     latents = call.image if isinstance(call.image, Tensor) else call.latents
@@ -304,11 +298,8 @@ def _sampler_options(given: Mapping[str, bool | float | str], sampler: SamplerIn
             listed = ", ".join(f"{key}={parameter.default!r}" for key, parameter in known.items()) or "none"
             raise InputError(argument, value, f"an option of {sampler.name}, which has {listed}", nearest(name, known))
         annotation = known[name].annotation  # of a stranger's function it may be missing, or a string
-        found[name] = (
-            value
-            if annotation is Parameter.empty or isinstance(annotation, str)
-            else conformed(value, annotation, argument)
-        )
+        is_type = annotation is not Parameter.empty and not isinstance(annotation, str)
+        found[name] = conformed(value, annotation, argument) if is_type else value
     return found
 
 
@@ -318,13 +309,8 @@ def _visited(
     """The part of the schedule that the run visits, and the sigmas that the sampler plans with."""
     if call.image is not None and call.denoising_start is None and not call.fills_from_noise and not config.edits:
         levels = img2img_levels(levels, call.strength)
+    sliced = partial(slice_levels, schedule=config.schedule, variance_preserving=variance_preserving)
     if call.denoising_start is not None:
-        levels = slice_levels(
-            levels, config.schedule, denoising_start=call.denoising_start, variance_preserving=variance_preserving
-        )
-    planned = levels.sigmas
-    if call.denoising_end is not None:
-        levels = slice_levels(
-            levels, config.schedule, denoising_end=call.denoising_end, variance_preserving=variance_preserving
-        )
-    return levels, planned
+        levels = sliced(levels, denoising_start=call.denoising_start)
+    whole = levels.sigmas
+    return (levels if call.denoising_end is None else sliced(levels, denoising_end=call.denoising_end)), whole

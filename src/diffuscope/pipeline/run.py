@@ -57,7 +57,7 @@ def _steps(plan: Plan, first: int, denoise: Denoiser, x: Tensor, noise: PerImage
     sigmas = plan.planned_sigmas[first:]
     if len(sigmas) < 2:
         return iter(())
-    return info.function(denoise, x, sigmas, noise=sampler_noise, **extra, **plan.sampler_options)
+    return info.function(denoise, x, sigmas, noise=sampler_noise, **extra, **plan.preset.sampler_options)
 
 
 class Run(Iterator[Step]):
@@ -76,15 +76,9 @@ class Run(Iterator[Step]):
         answers: Answers,
         branch: Callable[[int, Mapping[int, Latents], Answers, Mapping[str, Any]], "Run"],
     ) -> None:
-        """Wrap a sampler's ``steps``.
+        """Wrap a sampler's ``steps``. ``finish`` makes the result, and calls a check that ends a cancelled run.
 
-        Args:
-            steps: of the sampler.
-            levels: which they visit.
-            receipt: of the call.
-            finish: makes the result, and calls a check that ends a cancelled run.
-            answers: what the Denoiser answered so far.
-            branch: begins a run that goes on from a step of this one, with its edits, its answers and changes.
+        ``branch`` begins a run that goes on from a step of this one, with its edits, its answers and changes.
         """
         self.levels = levels
         self.answers = answers
@@ -185,13 +179,12 @@ class Run(Iterator[Step]):
 
     def _make_result(self) -> Result:
         self._notice_edit()
-        done = self.done
-        if self._last is None or done < len(self):
-            raise InputError("run", Unquoted(f"{done} of {len(self)} steps, then it was cancelled"), "all steps")
+        if self._last is None or self.done < len(self):
+            raise InputError("run", Unquoted(f"{self.done} of {len(self)} steps, then it was cancelled"), "all steps")
         latents = (self._last.x * self.levels.end_scale).float()
         if not latents.isfinite().all():
             raise NonFiniteError(
-                f"after {done} steps the latents are not finite in {self._receipt['dtype']}; load the model with "
+                f"after {self.done} steps the latents are not finite in {self._receipt['dtype']}; load the model with "
                 'dtype="float32", or lower guidance_scale'
             )
         self._receipt["checks"] += [{"step": index, "x0": checksums(x0)} for index, x0 in self._estimates]
@@ -209,12 +202,9 @@ class Run(Iterator[Step]):
             self._note("step.x0")
         if self._last.x is x and x._version == version:
             return
-        if self._last.x.shape != x.shape:
-            raise InputError("step.x", self._last.x, f"latents of the same shape, {list(x.shape)}")
-        self._keep_edit(self._last)
-
-    def _keep_edit(self, step: Step) -> None:
-        """The run goes on from other latents: a branch of what it was."""
+        step = self._last  # the run goes on from other latents: a branch of what it was
+        if step.x.shape != x.shape:
+            raise InputError("step.x", step.x, f"latents of the same shape, {list(x.shape)}")
         self._seen = ((step.x, step.x._version), (step.x0, step.x0._version))
         if step.x.dtype != torch.float32 or len(self._edits) >= MOST_BRANCHES:
             self._note("step.x")

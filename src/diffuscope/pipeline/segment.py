@@ -1,14 +1,12 @@
 """What one request contributes to a run: all steps, or those before a branch."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffuscope.clip_score import ClipScore
-from diffuscope.config import ModelConfig
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError, Unquoted
@@ -20,7 +18,6 @@ from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded
 from diffuscope.pipeline.denoisers import denoisers_of
-from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import selected
@@ -31,15 +28,12 @@ class Texts(NamedTuple):
     """The encoded texts of a request."""
 
     encoded: Encoded
-    similarity: Loss | None
-    """The loss of a text that guides it."""
+    similarity: Loss | None  # the loss of a text that guides it
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A request of a run."""
 
-    call: Call
     plan: Plan
     loras: Loras
     tap: Tap | None
@@ -48,33 +42,24 @@ class Segment:
 class Segments(NamedTuple):
     """The requests of a run: its own, that from which it branches, and so on."""
 
-    loras: list[Loras]
-    """Of all of them."""
-    live: list[Segment]
-    """Those whose answers are not recorded."""
-    replayed: int
-    """How many steps are recorded."""
+    loras: list[Loras]  # of all of them
+    live: list[Segment]  # those whose answers are not recorded
+    replayed: int  # how many steps are recorded
 
 
-def segments(components: Components, adapters: Adapters, call: Call, plan: Plan) -> Segments:
-    """The requests of a call.
-
-    Raises:
-        InputError: the answers are those of another run.
-    """
-    calls, plans, replayed = [call], [plan], _replayed(call.answers, plan)
-    while (branch := plans[-1].branch) is not None:
-        calls.append(branch.call)
-        plans.append(branch.plan)
+def segments(components: Components, adapters: Adapters, plan: Plan) -> Segments:
+    """The requests of a plan; an InputError for the answers of another run."""
+    plans, answers = plan.lineage, plan.call.answers
+    replayed = _replayed(answers, plan)
     ends = [len(plan.levels.sigmas), *(each.branch.step for each in plans if each.branch is not None)]
     loras = [adapters.of_call(own.loras, depth) for depth, own in enumerate(plans)]
-    if call.answers is not None and call.answers.loras[1 - len(plans) :] != loras[1:]:
+    if answers is not None and answers.loras[1 - len(plans) :] != loras[1:]:
         got = Unquoted("those of a run with other LoRAs")
         raise InputError("answers", got, "those of the run that branches", "Set its LoRAs again, or leave answers out")
     networks = tuple(components.networks.values())
     live = [
-        Segment(own, each, lora, selected(own.tap, networks, each))
-        for own, each, lora, end in zip(calls, plans, loras, ends, strict=True)
+        Segment(own, lora, selected(own.call.tap, networks, own))
+        for own, lora, end in zip(plans, loras, ends, strict=True)
         if end > replayed
     ]
     return Segments(loras, live, replayed)
@@ -109,16 +94,15 @@ def encoded(
     components: Components, adapters: Adapters, clip: Callable[[], ClipScore], segment: Segment, notes: list[str]
 ) -> Texts:
     """The texts of a request; ``clip`` is asked for the loss of a text that guides it."""
-    text, loss = segment.call.guidance_options.similarity, None
+    text, loss = segment.plan.call.guidance_options.similarity, None
     with adapters.in_text_encoders(segment.loras):
         if text is not None:
             notes += clip().notes(text)
             loss = clip().loss(text)
-        return Texts(conditioning.encoded(components, segment.plan, segment.call.states, segment.tap), loss)
+        return Texts(conditioning.encoded(components, segment.plan, segment.tap), loss)
 
 
 def denoiser(
-    config: ModelConfig,
     components: Components,
     adapters: Adapters,
     engine: Engine,
@@ -127,21 +111,13 @@ def denoiser(
     channels: Tensor | None,
     now: Answers,
 ) -> Denoiser:
-    """The Denoiser of a run: that of each request in its steps, or what was recorded.
+    """The Denoiser of a run: that of each request in its steps, or what was recorded. ``texts`` are of the live ones.
 
-    Args:
-        config: of the model.
-        components: its networks.
-        adapters: its LoRAs.
-        engine: runs the U-Net where it has a fast twin.
-        parts: the requests.
-        texts: of those that are live.
-        channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
-        now: counts the steps, and records.
+    ``channels`` [N,C,h,w] are further input channels of a model that inpaints or edits an image.
     """
-    each = []
+    unet, config, each = components.unet, components.config, list[Denoiser]()
     for own, text in zip(parts.live, texts, strict=True):
-        found = denoisers_of(components.unet, config, own.plan, text.encoded, channels, own.tap, now, engine)
+        found = denoisers_of(unet, config, own.plan, text.encoded, channels, own.tap, now, engine)
         guided = _guided(components.vae, own, found.guided, found.cond, text.similarity, engine)
         each.append(adapters.with_loras(guided, own.loras))
     denoise = each.pop()
@@ -149,7 +125,7 @@ def denoiser(
         branch = parts.live[len(each) - 1].plan.branch
         assert branch is not None
         denoise = _switched(denoise, each.pop(), branch.step, now)
-    answers = parts.live[0].call.answers
+    answers = parts.live[0].plan.call.answers
     if answers is not None and parts.replayed:
         denoise = answers.replayed(denoise, parts.replayed, now)
     return now.recorded(denoise) if now.budget else denoise
@@ -164,10 +140,10 @@ def _guided(
     vae: VAE, segment: Segment, denoise: Denoiser, cond: Denoiser, loss: Loss | None, engine: Engine
 ) -> Denoiser:
     """The Denoiser with the call's losses, guidance functions and thresholding."""
-    call, batches, options = segment.call, segment.plan.batches, segment.call.guidance_options
+    call, options = segment.plan.call, segment.plan.call.guidance_options
 
     def decode(latents: Tensor) -> Tensor:
-        return torch.cat([codec.decode_differentiable(vae, latents[images]) for images in batches])
+        return torch.cat([codec.decode_differentiable(vae, latents[images]) for images in segment.plan.batches])
 
     denoise = guidance.loss_guided(denoise, cond, options, decode, loss)
     for change in call.functions:

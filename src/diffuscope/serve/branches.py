@@ -40,7 +40,7 @@ def singles(call: Call, planned: Plan) -> list[Call]:
     branches: Sequence[Branch | None] = [None] * planned.images
     if planned.branch is not None and planned.request.branch is not None:
         x, step = planned.request.branch.x, planned.branch.step
-        firsts = enumerate(singles(planned.branch.call, planned.branch.plan))
+        firsts = enumerate(singles(planned.branch.plan.call, planned.branch.plan))
         branches = [Branch(step, first, None if x is None else x.row(index)) for index, first in firsts]
     return [
         replace(

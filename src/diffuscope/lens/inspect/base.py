@@ -94,7 +94,7 @@ def call_of(request: Request, **inputs: Any) -> Call:
 def calls_per_step(pipe: Pipeline, call: Call) -> list[int]:
     """How many network calls each step of a call makes; none for the steps that a branch keeps of another run."""
     planned = plan(pipe.config, pipe.schedule, call)
-    counts = network_calls(planned.sampler.function, planned.planned_sigmas, **planned.sampler_options)
+    counts = network_calls(planned.sampler.function, planned.planned_sigmas, **planned.preset.sampler_options)
     kept = 0 if call.branch is None else call.branch.step
     return [0 if step < kept else count for step, count in enumerate(counts[: len(planned.levels.sigmas) - 1])]
 
