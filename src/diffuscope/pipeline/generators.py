@@ -7,16 +7,11 @@ from torch import Generator
 
 from diffuscope.errors import InputError
 
-MOST = 2**63 - 1
-"""The largest seed of a receipt."""
+MOST = 2**63 - 1  # the largest seed of a receipt
 
 
 def per_image(generator: Generator | Sequence[Generator] | None, images: int) -> tuple[Generator, ...]:
-    """One generator per image, which may all be the same; none for None.
-
-    Raises:
-        InputError: no generator, or another number than of images.
-    """
+    """One generator per image, which may all be the same; none for None."""
     if generator is None:
         return ()
     given = (generator,) * images if isinstance(generator, Generator) else tuple(generator)
@@ -27,8 +22,12 @@ def per_image(generator: Generator | Sequence[Generator] | None, images: int) ->
 
 def are_seeds(generators: Sequence[Generator]) -> bool:
     """Whether the seeds say everything: each image has a generator of its own, on the CPU, that drew nothing yet."""
-    apart = len({id(each) for each in generators}) == len(generators)
-    return apart and all(_is_new(each) for each in generators)
+    return len({id(each) for each in generators}) == len(generators) and all(
+        each.device.type == "cpu"
+        and 0 <= (seed := each.initial_seed()) <= MOST
+        and torch.equal(each.get_state(), Generator("cpu").manual_seed(seed).get_state())
+        for each in generators
+    )
 
 
 def seeds(generators: Sequence[Generator]) -> tuple[int, ...]:
@@ -38,10 +37,3 @@ def seeds(generators: Sequence[Generator]) -> tuple[int, ...]:
     copies = {id(each): Generator(each.device).set_state(each.get_state()) for each in generators}
     drawing = [copies[id(each)] for each in generators]
     return tuple(int(torch.randint(MOST, (), generator=each, device=each.device)) for each in drawing)
-
-
-def _is_new(generator: Generator) -> bool:
-    seed = generator.initial_seed()
-    if generator.device.type != "cpu" or not 0 <= seed <= MOST:
-        return False
-    return torch.equal(generator.get_state(), Generator("cpu").manual_seed(seed).get_state())

@@ -35,11 +35,9 @@ def open_model(source: ModelSource) -> Pipeline:
         if source.models_dir is not None and not Path(path).exists():
             path = library.find(source.models_dir, str(path), "vae")
         components = with_vae(components, path, allow_pickle=source.allow_pickle)
-    schedule = components.config.schedule
-    if source.prediction is not None:
-        schedule = replace(schedule, prediction=conformed(source.prediction, Prediction, "prediction"))
-    if source.zero_snr is not None:
-        schedule = replace(schedule, zero_snr=conformed(source.zero_snr, bool, "zero_snr"))
+    given = {"prediction": (source.prediction, Prediction), "zero_snr": (source.zero_snr, bool)}
+    stated = {name: conformed(value, kind, name) for name, (value, kind) in given.items() if value is not None}
+    schedule = replace(components.config.schedule, **stated)
     components = replace(components, config=replace(components.config, schedule=schedule))
     second = None if source.second_device is None else loading.choose_device(source.second_device)
     pipe = Pipeline(components, fast=source.fast, backend=source.backend, second_device=second)

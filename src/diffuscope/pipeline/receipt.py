@@ -22,53 +22,36 @@ from diffuscope.pipeline.plan import Plan
 from diffuscope.request import Branch, Request
 from diffuscope.schema import options
 
-Receipt = dict[str, Any]
-"""JSON values. The options of the call under their names, and what ``_PROVENANCE`` lists."""
+Receipt = dict[str, Any]  # JSON values. The options of the call under their names, and what ``_PROVENANCE`` lists
 
-FORMAT = 2
-"""Version of the receipt; it changes when an old reader would misunderstand a new receipt."""
-
-LATENTS = 1 << 20
-"""Bytes of latents that a receipt holds: four of SDXL at 1024x1024; of more it has the hashes."""
-
-JSON_KEY = "diffuscope"
-TEXT_KEY = "parameters"
-"""The text chunks of a PNG: our own receipt, and the form that other programs read."""
-
-CLIP = "similarity"
-"""Stands beside the networks in ``weights`` where similarity guided the run."""
-
+FORMAT = 2  # version of the receipt; it changes when an old reader would misunderstand a new receipt
+LATENTS = 1 << 20  # bytes of latents that a receipt holds: four of SDXL at 1024x1024; of more it has the hashes
+JSON_KEY = "diffuscope"  # the text chunk of a PNG with our own receipt
+TEXT_KEY = "parameters"  # that which other programs read
+CLIP = "similarity"  # stands beside the networks in ``weights`` where similarity guided the run
 _SCHEDULE_TYPES = {"sgm_uniform": "SGM Uniform"}
 """Spacing -> its name in AUTOMATIC1111's web UI, where that is not the capitalised word."""
 
-_PROVENANCE: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("versions", "weights", "schedule"), (dict,)),
-    **dict.fromkeys(
-        ("edits", "checks", "noise_levels", "timesteps", "notes", "loras", "branch_loras", "embeddings"), (list,)
-    ),
-    **dict.fromkeys(("model", "device", "dtype"), (str,)),
-    **dict.fromkeys(("threads", "image_index"), (int,)),
-    **dict.fromkeys(("vae", "model_file"), (str, type(None))),
-    **dict.fromkeys(("image", "mask_image"), (list, type(None))),
+_PROVENANCE: dict[Any, str] = {
+    dict: "versions weights schedule",
+    list: "edits checks noise_levels timesteps notes loras branch_loras embeddings",
+    str: "model device dtype",
+    int: "threads image_index",
+    str | None: "vae model_file",
+    list | None: "image mask_image",
 }
-"""Keys beside the options and ``format``, and the types of their values. Anybody can write a receipt."""
+"""Types of values -> the keys that have them, beside the options and ``format``. Anybody can write a receipt."""
 
-_ADAPTERS: dict[str, dict[str, type]] = {
-    "loras": {"name": str, "weight": float, "sha256": str},
-    "embeddings": {"word": str, "sha256": str},
-}
-"""Keys of each entry of the lists of adapters."""
+_LORA = {"name": str, "weight": float, "sha256": str}
+_EMBEDDING = {"word": str, "sha256": str}
+_CHECK = {"step": int, "x0": list}
 
 
 def of_plan(plan: Plan) -> Receipt:
     """The part of a receipt that the plan knows: its options, and the noise levels that the run visits."""
     return {
         "format": FORMAT,
-        "versions": {
-            "diffuscope": _version(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": {"diffuscope": _version(), "torch": torch.__version__, "python": platform.python_version()},
         **plan.request.to_dict(),
         "noise_levels": list(plan.levels.sigmas),
         "timesteps": list(plan.levels.timesteps),
@@ -157,12 +140,12 @@ def chunks(receipt: Receipt, index: int) -> dict[str, str]:
 
 def infotext(receipt: Receipt, index: int) -> str:
     """The text that AUTOMATIC1111's web UI writes and most programs read: prompt, negative prompt, settings."""
-    prompt = index // receipt["num_images_per_prompt"]
+    prompt, sampler = index // receipt["num_images_per_prompt"], receipt["sampler"]
     spacing = receipt["sigmas"] if isinstance(receipt["sigmas"], str) else "custom"
     is_img2img = receipt["image"] is not None and receipt["denoising_start"] is None
     settings: dict[str, object] = {
         "Steps": receipt["num_inference_steps"],
-        "Sampler": _label(receipt["sampler"]),
+        "Sampler": samplers.TABLE[sampler].label if sampler in samplers.TABLE else sampler,  # or a function's name
         "Schedule type": None if spacing == "model" else _SCHEDULE_TYPES.get(spacing, spacing.capitalize()),
         "CFG scale": f"{receipt['guidance_scale']:g}",
         "Seed": receipt["seed"][index],
@@ -185,11 +168,6 @@ def infotext(receipt: Receipt, index: int) -> str:
         lines.append(f"Negative prompt: {negative[prompt]}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items() if value is not None))
     return "\n".join(lines)
-
-
-def _label(sampler: str) -> str:
-    """Its name in user interfaces; of one's own function its name."""
-    return samplers.TABLE[sampler].label if sampler in samplers.TABLE else sampler
 
 
 def _quoted(value: object) -> str:
@@ -226,44 +204,33 @@ def read(source: str | PathLike[str] | bytes) -> Receipt:
 
 def _flaw(receipt: Mapping[str, Any]) -> str | None:
     """The first key of a receipt that is missing, or whose value is not possible."""
-    for key, types in _PROVENANCE.items():
-        if key not in receipt or not isinstance(receipt[key], types):
-            return key
+    for kind, keys in _PROVENANCE.items():
+        for key in keys.split():
+            if key not in receipt or not isinstance(receipt[key], kind):
+                return key
     try:
         request = request_of(dict(receipt))
     except InputError as error:
         return error.argument
-    if not isinstance(request.prompt, tuple):
-        return "prompt"
-    if not isinstance(request.seed, tuple):
-        return "seed"
-    if sorted(receipt["schedule"]) != ["prediction", "zero_snr"]:
-        return "schedule"
-    images = len(request.seed)
-    if not 0 <= receipt["image_index"] < images:
-        return "image_index"
-    if not all(isinstance(name, str) for name in receipt["edits"]):
-        return "edits"
-    if not all(isinstance(entries, list) for entries in receipt["branch_loras"]):
-        return "branch_loras"
-    adapters = [("branch_loras", "loras", entries) for entries in receipt["branch_loras"]]
-    for key, kind, entries in [*adapters, *((key, key, receipt[key]) for key in _ADAPTERS)]:
-        for entry in entries:
-            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), t) for k, t in _ADAPTERS[kind].items()):
-                return key
-    if len(receipt["branch_loras"]) != len(branches(request)):
-        return "branch_loras"
-    for check in receipt["checks"]:
-        if not isinstance(check, dict) or not isinstance(check.get("step"), int):
-            return "checks"
-        if not isinstance(check.get("x0"), list) or len(check["x0"]) != images:
-            return "checks"
-    return None
+    images = len(request.seed) if isinstance(request.seed, tuple) else 0
+    fits = {
+        "prompt": isinstance(request.prompt, tuple),
+        "seed": images > 0,
+        "schedule": receipt["schedule"].keys() == {"prediction", "zero_snr"},
+        "image_index": 0 <= receipt["image_index"] < images,
+        "edits": all(isinstance(name, str) for name in receipt["edits"]),
+        "loras": _has(receipt["loras"], _LORA),
+        "embeddings": _has(receipt["embeddings"], _EMBEDDING),
+        "branch_loras": len(receipt["branch_loras"]) == len(branches(request))
+        and all(_has(entries, _LORA) for entries in receipt["branch_loras"]),
+        "checks": _has(receipt["checks"], _CHECK) and all(len(check["x0"]) == images for check in receipt["checks"]),
+    }
+    return next((key for key, fit in fits.items() if not fit), None)
 
 
-def first_difference(old: Receipt, new: Receipt, index: int) -> int | None:
-    """The first recorded step at which the clean estimates of an image differ, or None."""
-    for before, after in zip(old["checks"], new["checks"], strict=False):
-        if before["x0"][index] != after["x0"][index]:
-            return int(before["step"])
-    return None
+def _has(entries: Any, kinds: Mapping[str, type]) -> bool:
+    """Whether a value is a list of objects that have these keys, each with a value of its type."""
+    return isinstance(entries, list) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+        for entry in entries
+    )

@@ -26,6 +26,8 @@ from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.request import Request
 from diffuscope.schema import Options, options
 
+Model = Pipeline | ModelSource | str | PathLike[str] | None
+
 
 class Files(NamedTuple):
     """What a receipt does not hold; see ``replay``."""
@@ -36,10 +38,7 @@ class Files(NamedTuple):
     embeddings: Sequence[str | PathLike[str]] = ()
 
 
-NO_FILES = Files()
-
-IMAGES = ("image", "mask_image")
-"""Inputs of which a receipt holds only the hashes."""
+IMAGES = ("image", "mask_image")  # inputs of which a receipt holds only the hashes
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Replay:
 def replay(
     path: str | PathLike[str],
     *,
-    model: Pipeline | ModelSource | str | PathLike[str] | None = None,
+    model: Model = None,
     image: ImageSources | Tensor | None = None,
     mask_image: ImageSources | None = None,
     lora_dir: str | PathLike[str] | None = None,
@@ -105,9 +104,10 @@ def replay(
     result = run.result()
     index = old["image_index"]
     again = result.images[index]
+    checks = zip(old["checks"], result.receipt["checks"], strict=False)
     return Replay(
         identical=image_hash(again) == image_hash(open_image(path)),
-        first_difference=receipts.first_difference(old, result.receipt, index),
+        first_difference=next((was["step"] for was, now in checks if was["x0"][index] != now["x0"][index]), None),
         image=again,
         result=result,
         index=index,
@@ -116,25 +116,11 @@ def replay(
 
 
 def branch_of(
-    path: str | PathLike[str],
-    step: int,
-    changes: Request,
-    model: Pipeline | ModelSource | str | PathLike[str] | None = None,
-    files: Files = NO_FILES,
+    path: str | PathLike[str], step: int, changes: Request, model: Model, files: Files
 ) -> tuple[Pipeline, Run]:
     """The model of the image at ``path``, and the run that goes on from a step of the one that made it.
 
-    Args:
-        path: as in ``replay``.
-        step: how many steps are kept.
-        changes: what is other than its default is other from there on.
-        model: as in ``replay``.
-        files: likewise.
-
-    Raises:
-        ImageError: the file has no receipt, or a damaged one.
-        InputError: as in ``replay``, or a change is not possible.
-        ModelNotFoundError: there is no such model.
+    What of ``changes`` is not its default is other from there on. Errors as in ``replay``.
     """
     _, pipe, run = _begun(path, model, files, lambda request: request.branched(step, **_changes(request, changes)))
     return pipe, run
@@ -155,10 +141,7 @@ def _changes(first: Request, given: Request) -> dict[str, Any]:
 
 
 def _begun(
-    path: str | PathLike[str],
-    model: Pipeline | ModelSource | str | PathLike[str] | None,
-    files: Files,
-    change: Callable[[Request], Request],
+    path: str | PathLike[str], model: Model, files: Files, change: Callable[[Request], Request]
 ) -> tuple[Receipt, Pipeline, Run]:
     """The receipt of an image, its model, and the run of its request after a change."""
     old = receipts.read(path)
@@ -192,15 +175,13 @@ def _begun(
     return old, pipe, run
 
 
-def _pipeline(
-    old: Receipt,
-    model: Pipeline | ModelSource | str | PathLike[str] | None,
-    embeddings: Sequence[str | PathLike[str]],
-) -> Pipeline:
+def _pipeline(old: Receipt, model: Model, embeddings: Sequence[str | PathLike[str]]) -> Pipeline:
     """The model of the receipt, with its embeddings."""
-    source = ModelSource()
     if isinstance(model, Pipeline):
-        _check_schedule(old, pipe := model)
+        source, pipe = ModelSource(), model
+        for name, wanted in old["schedule"].items():
+            if wanted != (now := getattr(pipe.config.schedule, name)):
+                raise InputError("model", Unquoted(f"a Pipeline with {name}={now!r}"), f"one with {name}={wanted!r}")
     else:
         source = model if isinstance(model, ModelSource) else ModelSource(model)
         pipe = open_model(_source(old, source))
@@ -213,10 +194,14 @@ def _pipeline(
 def _source(old: Receipt, source: ModelSource) -> ModelSource:
     """``source`` with what the receipt says of the model."""
     if source.model is None:
-        source = replace(source, model=_named_model(old, source), vae=source.vae or _named_vae(old, source))
+        vae = source.vae
+        if vae is None and old["vae"] is not None and source.models_dir is not None:
+            vae = library.find(source.models_dir, old["vae"], "vae")
+        source = replace(source, model=_named_model(old, source), vae=vae)
+    is_here = old["device"] == "cpu" or (old["device"] == "cuda" and torch.cuda.is_available())
     return replace(
         source,
-        device=old["device"] if source.device == "auto" and _is_here(old["device"]) else source.device,
+        device=old["device"] if source.device == "auto" and is_here else source.device,
         dtype=old["dtype"] if source.dtype == "auto" else source.dtype,
         prediction=old["schedule"]["prediction"],
         zero_snr=old["schedule"]["zero_snr"],
@@ -236,13 +221,6 @@ def _named_model(old: Receipt, source: ModelSource) -> str | Path:
     )
 
 
-def _named_vae(old: Receipt, source: ModelSource) -> Path | None:
-    """The VAE of a receipt in ``models_dir``, if it names one."""
-    if old["vae"] is None or source.models_dir is None:
-        return None
-    return library.find(source.models_dir, old["vae"], "vae")
-
-
 def _check_weights(old: Receipt, pipe: Pipeline) -> None:
     networks = {part: digest for part, digest in old["weights"].items() if part != receipts.CLIP}
     wrong = [part for part, digest in networks.items() if pipe.weights.get(part) != digest]
@@ -255,23 +233,12 @@ def _check_weights(old: Receipt, pipe: Pipeline) -> None:
         raise InputError("model", got, f"diffuscope {old['versions'].get('diffuscope')}, which made the image")
 
 
-def _check_schedule(old: Receipt, pipe: Pipeline) -> None:
-    for name, wanted in old["schedule"].items():
-        now = getattr(pipe.config.schedule, name)
-        if wanted != now:
-            raise InputError("model", Unquoted(f"a Pipeline with {name}={now!r}"), f"one with {name}={wanted!r}")
-
-
 def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:
     used = pipe.embeddings.receipt_entries(parse_lora_tags(text).text for text in receipts.texts_of(old))
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:
         got = Unquoted(f"another embedding for {min(differing)!r} than the receipt's, or none")
         raise InputError("embeddings", got, "the file that the receipt names")
-
-
-def _is_here(device: str) -> bool:
-    return device == "cpu" or (device == "cuda" and torch.cuda.is_available())
 
 
 def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:

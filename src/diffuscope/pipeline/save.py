@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,18 +10,16 @@ from diffuscope.errors import InputError, OutputError, Unquoted
 from diffuscope.loading import Components
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.output import part_of
-from diffuscope.weights.layout import diffusers_folder, own_config, single_file, tokenizer_files
+from diffuscope.weights.layout import diffusers_folder, own_config, single_file
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.tokenizer_files import AddedToken
 from diffuscope.weights.store import documents, files
 
-LAYOUTS = ("diffusers", "own", "single")
-
 
 def save(components: Components, folder: Path, layout: str) -> Path:
     """Write the model into a new folder, or a new file; see ``Pipeline.save``."""
-    if layout not in LAYOUTS:
-        raise InputError("layout", layout, f"one of {', '.join(LAYOUTS)}")
+    if layout not in ("diffusers", "own", "single"):
+        raise InputError("layout", layout, "one of diffusers, own, single")
     if layout != "own":
         components = plain(components)
     if layout == "single":
@@ -33,10 +31,7 @@ def save(components: Components, folder: Path, layout: str) -> Path:
     part = part_of(folder)
     try:
         part.mkdir()
-        if layout == "own":
-            _own(components, part)
-        else:
-            _diffusers(components, part)
+        (_own if layout == "own" else _diffusers)(components, part)
         part.replace(folder)
     except OSError as error:  # an OutputError names a file that is gone by now; what caused it has the reason
         cause = error.__cause__ if isinstance(error, OutputError) else error
@@ -83,12 +78,8 @@ def _own(components: Components, folder: Path) -> None:
 def _diffusers(components: Components, folder: Path) -> None:
     diffusers_folder.write_config(folder, components.config)
     for name, network in components.networks.items():
-        tensors = to_diffusers(network.state_dict(), network.config)
-        files.write(
-            folder / diffusers_folder.WEIGHTS[diffusers_folder.subfolder(components.config, name)],
-            tensors,
-            {"format": "pt"},
-        )
+        path = folder / diffusers_folder.WEIGHTS[diffusers_folder.subfolder(components.config, name)]
+        files.write(path, to_diffusers(network.state_dict(), network.config), {"format": "pt"})
     for name, (tokenizer, _) in zip(("text_encoder", "text_encoder_2"), components.towers, strict=False):
         place = diffusers_folder.subfolder(components.config, name).replace("text_encoder", "tokenizer")
         write_tokenizer(tokenizer, folder / place)
@@ -98,14 +89,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     """The tokenizer as transformers reads it."""
     start, end, pad = (tokenizer.tokens[i] for i in (tokenizer.start, tokenizer.end, tokenizer.pad))
     special = {"bos_token": start, "eos_token": end, "pad_token": pad, "unk_token": end}
-    settings: dict[str, object] = {
-        **special,
-        "add_prefix_space": False,
-        "do_lower_case": True,
-        "errors": "replace",
-        "model_max_length": tokenizer.length,
-        "tokenizer_class": "CLIPTokenizer",
-    }
+    settings: dict[str, object] = {**special, "model_max_length": tokenizer.length, "tokenizer_class": "CLIPTokenizer"}
+    settings |= {"add_prefix_space": False, "do_lower_case": True, "errors": "replace"}
     merges = "".join(f"{first} {second}\n" for first, second in tokenizer.merges)
     folder.mkdir()
     documents.write_text(folder / "vocab.json", _vocabulary(tokenizer.tokens))
@@ -115,7 +100,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
         for each in tokenizer.own_words
     }
     if added:
-        settings["added_tokens_decoder"] = tokenizer_files.document(added)
+        sides = {"lstrip": False, "rstrip": False, "special": False}
+        settings["added_tokens_decoder"] = {str(i): asdict(token) | sides for i, token in sorted(added.items())}
         table = {token.content: i for i, token in sorted(added.items())}
         documents.write_text(folder / "added_tokens.json", json.dumps(table, indent=2, ensure_ascii=False))
     documents.write_text(folder / "special_tokens_map.json", json.dumps(special, indent=2))

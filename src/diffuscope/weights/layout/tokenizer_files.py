@@ -4,7 +4,7 @@ Textual inversion that is saved with a model adds words to the tokenizer and row
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +33,12 @@ class TokenizerFiles:
 
     folder: Path
     merges: Path | None
-    listed: Sequence[Any]
-    """The merges in ``tokenizer.json``."""
-    vocabularies: Mapping[str, Mapping[str, Any]]
-    """File -> token -> id."""
+    listed: Sequence[Any]  # the merges in ``tokenizer.json``
+    vocabularies: Mapping[str, Mapping[str, Any]]  # file -> token -> id
     added: Mapping[int, AddedToken]
 
     def check(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
-        """Compare with the tokens and merges in use.
-
-        Raises:
-            WeightsError: a token has another id, or the merges are others.
-        """
+        """Compare with the tokens and merges in use."""
         ids = {token: i for i, token in enumerate(tokens)}
         for name, vocabulary in self.vocabularies.items():
             if vocabulary != ids:
@@ -63,9 +57,6 @@ class TokenizerFiles:
         """The added tokens of a text encoder with this many embeddings, of which the first are ``tokens``; their ids.
 
         An embedding of several vectors is a token of its name and others that go on with _1, _2 ...
-
-        Raises:
-            WeightsError: one has white space, no embedding, or the id of another token.
         """
         for i, token in self.added.items():
             if i < len(tokens) and tokens[i] != token.content:
@@ -80,20 +71,16 @@ class TokenizerFiles:
                     f"{self.folder}: the added token {shown(token.content)} has white space, which is not supported"
                 )
         ids = {token.content: i for i, token in self.added.items() if i >= len(tokens)}
-        return [(self.added[i], (i, *_further(content, ids))) for content, i in ids.items()]
 
+        def further(content: str) -> Iterator[int]:
+            names = (f"{content}_{k}" for k in itertools.count(1))
+            return (ids[name] for name in itertools.takewhile(ids.__contains__, names))
 
-def _further(content: str, ids: Mapping[str, int]) -> list[int]:
-    names = itertools.takewhile(ids.__contains__, (f"{content}_{k}" for k in itertools.count(1)))
-    return [ids[name] for name in names]
+        return [(self.added[i], (i, *further(content))) for content, i in ids.items()]
 
 
 def read(folder: Path) -> TokenizerFiles:
-    """The files in a tokenizer's folder, of which none is needed.
-
-    Raises:
-        WeightsError: one is damaged, or two give one id to different tokens.
-    """
+    """The files in a tokenizer's folder, of which none is needed; a WeightsError where they are damaged or disagree."""
     contents = {
         name: documents.read_json(folder / name, ADVICE) if (folder / name).is_file() else {}
         for name in (WHOLE, VOCABULARY, ADDED, SETTINGS, SPECIAL)
@@ -139,10 +126,8 @@ def _check_special(path: Path, document: Mapping[str, Any], added: set[str]) -> 
     known = added | {content for contents in tokenizer_config.SPECIAL.values() for content in contents}
     for key in tokenizer_config.FURTHER:
         listed = document.get(key) or []
-        entries = (
-            list(listed.values()) if isinstance(listed, dict) else listed if isinstance(listed, list) else [listed]
-        )
-        for entry in entries:
+        listed = [*listed.values()] if isinstance(listed, dict) else listed
+        for entry in listed if isinstance(listed, list) else [listed]:
             content = entry.get("content") if isinstance(entry, dict) else entry
             if not isinstance(content, str) or content not in known:
                 raise WeightsError(
@@ -158,18 +143,3 @@ def _added(folder: Path, number: Any, entry: Any) -> tuple[int, AddedToken]:
     if not isinstance(content, str) or isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise WeightsError(f"{folder} has the added token {shown(entry)} with the id {shown(number)}; {ADVICE}")
     return number, AddedToken(content, bool(switches.get("single_word", False)), bool(switches.get("normalized", True)))
-
-
-def document(added: Mapping[int, AddedToken]) -> dict[str, dict[str, Any]]:
-    """``added_tokens_decoder`` of ``tokenizer_config.json``."""
-    return {
-        str(i): {
-            "content": token.content,
-            "lstrip": False,
-            "normalized": token.normalized,
-            "rstrip": False,
-            "single_word": token.single_word,
-            "special": False,
-        }
-        for i, token in sorted(added.items())
-    }
