@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -25,7 +25,6 @@ from diffuscope.pipeline.merging import Loras, Weighted, merged
 from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
 from diffuscope.weights.adapter import lora
-from diffuscope.weights.adapter.lora import Lora
 from diffuscope.weights.store import files, headers
 
 
@@ -43,6 +42,14 @@ class LoraReport:
     """Layers of the file that this model does not have, under the file's names."""
     unused: tuple[str, ...] = ()
     """Further tensors and settings of the file that change nothing, such as the embeddings that OneTrainer adds."""
+
+    @classmethod
+    def of(cls, loaded: Weighted) -> Self:
+        """Of a LoRA at a weight."""
+        name, weight, own = loaded
+        return cls(
+            name=name, weight=weight, layout=own.layout, parts=own.parts, unmatched=own.unmatched, unused=own.unused
+        )
 
     @property
     def matched(self) -> int:
@@ -126,9 +133,9 @@ class Adapters:
         name = path.stem if name is None else name
         if not name or any(sign in name for sign in "<>:"):
             raise InputError("name", name, "a name without <, > and :, since prompts write <lora:NAME:WEIGHT>")
-        loaded = lora.read(path, self._known(), allow_pickle=allow_pickle)
-        self._change({name: Weighted(name, weight, loaded)})
-        return _report(name, weight, loaded)
+        loaded = Weighted(name, weight, lora.read(path, self._known(), allow_pickle=allow_pickle))
+        self._change({name: loaded})
+        return LoraReport.of(loaded)
 
     def set_one(self, name: str, weight: float) -> None:
         """Change the weight of a loaded LoRA.
@@ -183,11 +190,11 @@ class Adapters:
 
     def reports(self, entries: Sequence[Mapping[str, Any]]) -> list[LoraReport]:
         """How many layers of each of a receipt's LoRAs matched."""
-        return [_report(entry["name"], entry["weight"], self._loaded[entry["name"]].lora) for entry in entries]
+        return [LoraReport.of(self._loaded[entry["name"]]._replace(weight=entry["weight"])) for entry in entries]
 
     def notes(self, loras: Loras) -> list[str]:
         """A sentence on each of these that is not used in full."""
-        return [str(_report(*each)) for each in loras if each.lora.unmatched or each.lora.unused]
+        return [str(LoraReport.of(each)) for each in loras if each.lora.unmatched or each.lora.unused]
 
     def unchanged(self, part: str) -> dict[str, Tensor]:
         """A network's tensors without any LoRA."""
@@ -199,10 +206,7 @@ class Adapters:
     ) -> Iterator[None]:
         """Within, the networks have these LoRAs, or those that are set for every call; other threads wait.
 
-        Args:
-            loras: None are those that are set.
-            parts: which networks; None is all that LoRAs change.
-            run: within a use of the same run nothing waits, whichever thread it is in.
+        ``parts`` are all that LoRAs change, unless given. Within a use of the same run nothing waits in any thread.
         """
         loras = self.active if loras is None else loras
         with ExitStack() as stack:
@@ -252,17 +256,12 @@ class Adapters:
 
         At a depth of None they have those of any call.
         """
-        self._receipt.loras = [
-            None
-            if own is None
-            else _active(
-                self._find(entry["name"], "lora_dir", entry["sha256"])._replace(
-                    weight=conformed(entry["weight"], float, "loras")
-                )
-                for entry in own
-            )
-            for own in entries
-        ]
+
+        def of_entry(entry: Mapping[str, Any]) -> Weighted:
+            weight = conformed(entry["weight"], float, "loras")
+            return self._find(entry["name"], "lora_dir", entry["sha256"])._replace(weight=weight)
+
+        self._receipt.loras = [None if own is None else _active(map(of_entry, own)) for own in entries]
         try:
             yield
         finally:
@@ -287,11 +286,8 @@ class Adapters:
         return [part for part, network in self.networks.items() if not isinstance(network, VAE)]
 
     def _known(self) -> dict[str, lora.Network]:
-        return {
-            part: lora.Network.of(network.state_dict(), network.config)
-            for part, network in self.networks.items()
-            if not isinstance(network, VAE)
-        }
+        found = {part: network for part, network in self.networks.items() if not isinstance(network, VAE)}
+        return {part: lora.Network.of(network.state_dict(), network.config) for part, network in found.items()}
 
     def _find(self, name: str, argument: str, sha256: str | None = None) -> Weighted:
         """The LoRA of that name, loaded from a folder if it is not yet, which has this hash."""
@@ -334,26 +330,12 @@ class Adapters:
     def _check(self, name: str, argument: str = "name") -> None:
         if name in self._loaded:
             return
-        known = self.names
         folders = "".join(f", or a file in {folder}" for folder in self.folders)
-        hint = nearest(name, known) or "Set lora_dir to its folder, or load it with load_lora(path)"
-        got = {"prompt": Unquoted(f"the LoRA {name!r}"), "lora_dir": Unquoted(f"no file for {name!r}")}.get(
-            argument, name
-        )
-        raise InputError(argument, got, f"a loaded LoRA{folders}", hint)
+        hint = nearest(name, self.names) or "Set lora_dir to its folder, or load it with load_lora(path)"
+        words = {"prompt": Unquoted(f"the LoRA {name!r}"), "lora_dir": Unquoted(f"no file for {name!r}")}
+        raise InputError(argument, words.get(argument, name), f"a loaded LoRA{folders}", hint)
 
 
 def _active(loaded: Iterable[Weighted]) -> Loras:
     """Those that change anything, in the order of their names."""
     return tuple(sorted((each for each in loaded if each.weight), key=lambda each: each.name))
-
-
-def _report(name: str, weight: float, loaded: Lora) -> LoraReport:
-    return LoraReport(
-        name=name,
-        weight=weight,
-        layout=loaded.layout,
-        parts=loaded.parts,
-        unmatched=loaded.unmatched,
-        unused=loaded.unused,
-    )

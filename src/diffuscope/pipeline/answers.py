@@ -10,10 +10,7 @@ from diffuscope.pipeline.merging import Loras
 from diffuscope.request import Request
 from diffuscope.types import Denoiser, Step
 
-BUDGET = 64 << 20
-"""Bytes of the answers that a run keeps: 1,000 of SD 1.5 at 512x512, 250 of SDXL at 1024x1024."""
-
-
+BUDGET = 64 << 20  # bytes of the answers that a run keeps: 1,000 of SD 1.5 at 512x512, 250 of SDXL at 1024x1024
 MOST_STEPS = 1 << 20
 
 
@@ -21,8 +18,7 @@ class Answer(NamedTuple):
     """One call."""
 
     sigma: float
-    x0: Tensor
-    """[B,C,H,W] the clean estimate that the sampler got."""
+    x0: Tensor  # [B,C,H,W] the clean estimate that the sampler got
 
 
 class Answers:
@@ -37,6 +33,7 @@ class Answers:
         notes: of the run's receipt.
         step: index of the step that is computed now.
         budget: bytes that may be kept; what comes later is not, and is computed again.
+        size: bytes that are kept.
     """
 
     def __init__(self, request: Request, loras: list[Loras], notes: list[str], budget: int = BUDGET) -> None:
@@ -44,7 +41,7 @@ class Answers:
         self.step = 0
         self.budget = budget
         self._steps: list[list[Answer]] = []
-        self._size = 0
+        self.size = 0
         self._end = MOST_STEPS
 
     def __len__(self) -> int:
@@ -58,11 +55,6 @@ class Answers:
     def complete(self) -> int:
         """How many steps have all their answers here."""
         return min(self.step, len(self._steps), self._end)
-
-    @property
-    def size(self) -> int:
-        """Bytes that are kept."""
-        return self._size
 
     def counted(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The steps; while one is computed, ``step`` is its index."""
@@ -81,13 +73,7 @@ class Answers:
         return call
 
     def replayed(self, denoise: Denoiser, steps: int, now: "Answers") -> Denoiser:
-        """``denoise``, but in the first ``steps`` steps what was recorded.
-
-        Args:
-            denoise: computes the other steps.
-            steps: how many are replayed, at most ``complete``.
-            now: counts the steps of the new run.
-        """
+        """``denoise``, but in the first ``steps`` steps (at most ``complete``) what was recorded; ``now`` counts."""
         left = [iter(answers) for answers in self._steps[:steps]]
 
         def call(x: Tensor, sigma: float) -> Tensor:
@@ -117,10 +103,10 @@ class Answers:
 
     def _keep(self, sigma: float, x0: Tensor) -> None:
         size = x0.numel() * x0.element_size()
-        if self._size + size > self.budget or self.step > self._end:
+        if self.size + size > self.budget or self.step > self._end:
             self._end = min(self._end, self.step)
             return
-        self._size += size
+        self.size += size
         while len(self._steps) <= self.step:
             self._steps.append([])
         self._steps[self.step].append(Answer(sigma, x0.detach().clone()))

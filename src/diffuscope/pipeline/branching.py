@@ -1,7 +1,7 @@
 """A run that goes on from a step of another: its levels, what it may change, and how both become one."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Mapping, Sized
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -15,15 +15,10 @@ from diffuscope.keywords import check_names
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.inputs import Call
 from diffuscope.request import WHOLE_RUN, Branch, Latents, Request
-from diffuscope.types import Levels, Step
+from diffuscope.types import Levels
 
-INPUTS = ("image", "mask_image", "latents", "generator", "on_guidance")
-"""Inputs of a call that hold for the steps before the branch too."""
-
-NEAR = 1e-3
-"""Relative distance of two noise levels that are one."""
-
-
+INPUTS = ("image", "mask_image", "latents", "generator")  # of a call; they hold for the whole run
+NEAR = 1e-3  # relative distance of two noise levels that are one
 R = TypeVar("R", bound=Request)
 
 
@@ -36,15 +31,11 @@ def first_call(call: Call, branch: Branch) -> Call:
     if isinstance(first, Call):
         return replace(first, **(missing if first.generator is None else missing | {"seed": None}))
     values: dict[str, Any] = {field.name: getattr(first, field.name) for field in fields(first)}
-    return Call(**(values | missing), **{name: getattr(call, name) for name in INPUTS})
+    return Call(**(values | missing), **{name: getattr(call, name) for name in (*INPUTS, "on_guidance")})
 
 
 def completed(call: Call, first: Request) -> Call:
-    """``call`` with what it leaves open and the first request says.
-
-    Raises:
-        InputError: it has another number of prompts.
-    """
+    """``call`` with what it leaves open and the first request says; an InputError for another number of prompts."""
     prompts: Sized | str = call.prompt if call.states is None else call.states.embeddings  # type: ignore[assignment]  # one of the two
     rows = 1 if isinstance(prompts, str) else len(prompts)
     if rows != len(first.prompt or ()):
@@ -56,11 +47,7 @@ def completed(call: Call, first: Request) -> Call:
 
 
 def check(request: Request, first: Request) -> None:
-    """Refuse a change of what holds for a whole run. Both are filled in.
-
-    Raises:
-        InputError: it has such a change.
-    """
+    """Refuse a change of what holds for a whole run. Both are filled in."""
     for name in WHOLE_RUN:
         got, want = getattr(request, name), getattr(first, name)
         if got != want:
@@ -68,13 +55,7 @@ def check(request: Request, first: Request) -> None:
 
 
 def joined(branch: Branch, first: Levels, own: Levels) -> Levels:
-    """The levels of the steps that are kept, and the own ones below.
-
-    Args:
-        branch: which steps are kept.
-        first: levels of the run that has them.
-        own: those of the request by itself.
-    """
+    """The first run's levels of the steps that are kept, and the own ones below."""
     step, steps = branch.step, len(first.sigmas) - 1
     if step > steps - (branch.x is None):
         raise InputError("branch.step", step, f"a step from 0 to {steps - 1}, since the run has {steps} steps")
@@ -100,11 +81,7 @@ def following(step: int, first: tuple[float, ...], own: tuple[float, ...]) -> tu
 
 
 def decoded(latents: Latents, shape: tuple[int, ...]) -> Tensor:
-    """[N,C,h,w] float32 of latents as JSON.
-
-    Raises:
-        InputError: another shape, values that are not finite, or only their hash.
-    """
+    """[N,C,h,w] float32 of latents as JSON; an InputError for another shape, or only their hash."""
     if latents.shape != shape:
         got = Unquoted(f"latents of shape {list(latents.shape)}")
         raise InputError("branch.x", got, f"latents of shape {list(shape)}")
@@ -114,14 +91,6 @@ def decoded(latents: Latents, shape: tuple[int, ...]) -> Tensor:
     if not np.isfinite(array).all():
         raise InputError("branch.x", Unquoted("latents that are not finite"), "finite numbers")
     return torch.from_numpy(array.astype(np.float32))
-
-
-def with_latents(steps: Iterator[Step], latents: Mapping[int, Tensor]) -> Iterator[Step]:
-    """The steps of a run, with what replaces its latents in ``step.x``."""
-    for step in steps:
-        if step.index + 1 in latents:
-            step.x = latents[step.index + 1].to(step.x, copy=True)
-        yield step
 
 
 def with_edit(request: R, step: int, x: Latents) -> R:
@@ -143,23 +112,14 @@ def depth_of(request: Request, step: int) -> int | None:
 
 
 def changed(call: Call, step: int, edits: Mapping[int, Latents], answers: Answers, changes: Mapping[str, Any]) -> Call:
-    """The call that goes on from a step of another call's run.
+    """The call that goes on from a step of another call's run, as ``Run.branch`` says; a TypeError for unknown changes.
 
-    Args:
-        call: whose run it was.
-        step: how many steps are kept.
-        edits: what the run's loop put in the place of its latents, by the number of steps before.
-        answers: of the run.
-        changes: other options and inputs from there on, and ``x``, the latents [N,C,h,w] from which it goes on.
-
-    Raises:
-        TypeError: an argument that does not exist.
-        InputError: one that holds for a whole run, or a value that is not possible.
+    ``edits`` are the latents that the run's loop put in the place of its own, by the number of steps before.
     """
     given = dict(changes)
     x = given.pop("x", None)
     check_names(Call, "Run.branch", given, counterparts.CALL)
-    for name in ("answers", "branch", *INPUTS[:4]):
+    for name in ("answers", "branch", *INPUTS):
         if name in given:
             raise InputError(name, given[name], "no change of it, since it holds for the whole run")
     first = replace(call, seed=answers.request.seed, generator=None)

@@ -26,17 +26,12 @@ from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.request import GuidanceOptions, Request
 from diffuscope.types import Denoiser
 
-COMBINING = ("rescale", "norm", "end", "shape", "interval")
-"""Options that say how the two estimates are combined, and so need both."""
-
-LOSSES = ("colour", "similarity")
-"""Options that guide by a loss, in the order in which they are applied; each has a ``_scale`` and a ``_low``."""
-
+COMBINING = ("rescale", "norm", "end", "shape", "interval")  # how the two estimates are combined: these need both
 SCALES = {"colour": 10.0, "similarity": 1.0}
-"""Default factors of sigma^2 times the gradient, for losses with the course's weights, 40 and 8."""
+"""Options that guide by a loss, in the order in which they are applied -> the default of their ``_scale``: a factor of
+sigma^2 times the gradient, for losses with the course's weights, 40 and 8."""
 
-EXACT_FACTOR = 3.0
-"""Default scales with exact gradients are larger: the network damps a change of its input."""
+EXACT_FACTOR = 3.0  # default scales with exact gradients are larger: the network damps a change of its input
 
 
 @dataclass(frozen=True)
@@ -44,15 +39,12 @@ class CondUncond:
     """The estimates that guidance combines."""
 
     cond: Denoiser
-    uncond: Denoiser
-    """Without the text; in a model that edits an image, with the image."""
+    uncond: Denoiser  # without the text; in a model that edits an image, with the image
     rows: Denoiser | None
     """All in one call of 2B rows, [unconditional, conditional]; of 3B with ``bare`` first; None where they differ in
     length."""
-    bare: Denoiser | None = None
-    """Of a model that edits an image: without text and image."""
-    always_all: bool = False
-    """Run all at a scale of 1 too, so that a tap gets the same rows in every call."""
+    bare: Denoiser | None = None  # of a model that edits an image: without text and image
+    always_all: bool = False  # run all at a scale of 1 too, so that a tap gets the same rows in every call
 
 
 def is_on(options: GuidanceOptions, scale: float) -> bool:
@@ -64,29 +56,19 @@ def is_on(options: GuidanceOptions, scale: float) -> bool:
 
 
 def check(options: GuidanceOptions, scale: float, sigmas: Sequence[float], *, guided: bool) -> None:
-    """Refuse options that would have no effect in this run.
-
-    Args:
-        options: of the call.
-        scale: guidance scale.
-        sigmas: noise levels of the run.
-        guided: whether the U-Net runs for the negative prompts too.
-    """
+    """Refuse options that would have no effect in a run of these noise levels."""
     for name in COMBINING:
         if getattr(options, name) is not None and not guided:
             raise InputError("guidance_scale", scale, f"a scale other than 1, such as 5, with guidance_options.{name}")
     if options.similarity is not None and parse_lora_tags(options.similarity).loras:
         raise InputError("guidance_options.similarity", options.similarity, "no LoRA tag", "Name it in the prompt")
-    for name in LOSSES:
-        low = getattr(options, f"{name}_low") or 0.0
-        if getattr(options, name) is not None and not any(low < sigma <= HIGHEST for sigma in sigmas[:-1]):
+    for name in SCALES:
+        value, low = getattr(options, name), getattr(options, f"{name}_low") or 0.0
+        if value is not None and not any(low < sigma <= HIGHEST for sigma in sigmas[:-1]):
             levels = ", ".join(f"{sigma:.3g}" for sigma in sigmas[:-1][:8])
-            raise InputError(
-                f"guidance_options.{name}",
-                getattr(options, name),
-                f"a step that starts at a noise level above {low:g} and at most {HIGHEST:g}; this run has {levels}",
-                "Use more steps" + (f", or a lower {name}_low" if low else ""),
-            )
+            want = f"a step that starts at a noise level above {low:g} and at most {HIGHEST:g}; this run has {levels}"
+            hint = "Use more steps" + (f", or a lower {name}_low" if low else "")
+            raise InputError(f"guidance_options.{name}", value, want, hint)
 
 
 def checked(denoise: Denoiser) -> Denoiser:
@@ -111,15 +93,7 @@ def denoiser_of(
     prediction: Prediction,
     see: OnGuidance | None = None,
 ) -> Denoiser:
-    """The guided Denoiser; where all scales are 1 it is one call of the conditional one.
-
-    Args:
-        estimates: what is combined.
-        request: options of the call, filled in.
-        sigmas: noise levels of the run.
-        prediction: of the network.
-        see: sees what is combined.
-    """
+    """The guided Denoiser; where all scales are 1 it is one call of the conditional one. ``see`` sees both."""
     options, scale = request.guidance_options, request.guidance_scale
     assert scale is not None
     image_scale = 1.0 if request.image_guidance_scale is None else request.image_guidance_scale
@@ -129,8 +103,13 @@ def denoiser_of(
         now = scale_at(sigma)
         if now == image_scale == 1.0 and not estimates.always_all:
             return estimates.cond(x, sigma)
-        rule = cfg(now) if now == 1.0 else _rule(options, now, prediction)
-        rule = rule if see is None else _seen(rule, see)
+        combine = cfg(now) if now == 1.0 else _rule(options, now, prediction)
+
+        def rule(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
+            if see is not None:
+                see(uncond, cond, x, sigma)
+            return combine(uncond, cond, x, sigma)
+
         if estimates.bare is not None:
             three = estimates.rows or in_turn(estimates.bare, estimates.uncond, estimates.cond)
             return image_guided(three, rule, image_scale)(x, sigma)
@@ -141,31 +120,14 @@ def denoiser_of(
     return denoise
 
 
-def _seen(rule: Rule, see: OnGuidance) -> Rule:
-    def combine(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
-        see(uncond, cond, x, sigma)
-        return rule(uncond, cond, x, sigma)
-
-    return combine
-
-
 def loss_guided(
     denoise: Denoiser, cond: Denoiser, options: GuidanceOptions, decode: Decode, similarity: Loss | None
 ) -> Denoiser:
-    """The Denoiser guided by the losses of the options, one after the other; itself where there are none.
-
-    Args:
-        denoise: guided otherwise.
-        cond: the conditional estimate in it, through which exact gradients go.
-        options: of the call.
-        decode: latents to images in [0,1].
-        similarity: its loss, where the options have it.
-    """
-    for name in LOSSES:
-        if getattr(options, name) is None:
+    """The Denoiser guided by the losses of the options, one after the other; exact gradients go through ``cond``."""
+    colour = None if options.colour is None else colour_loss(*options.colour)
+    for name, loss in (("colour", colour), ("similarity", similarity)):
+        if loss is None:
             continue
-        loss = colour_loss(*options.colour) if name == "colour" and options.colour is not None else similarity
-        assert loss is not None  # made by the caller, as the options have it
         scale = getattr(options, f"{name}_scale")
         if scale is None:
             scale = SCALES[name] * (EXACT_FACTOR if options.exact else 1.0)

@@ -48,17 +48,9 @@ class Merged:
 
     @contextmanager
     def using(self, network: nn.Module, part: str, loras: Loras, run: object = None) -> Iterator[None]:
-        """Within, the network has these LoRAs and keeps them, whatever other threads do.
+        """Within, the network has of these LoRAs those for its part, and keeps them, whatever other threads do.
 
-        Args:
-            network: whose parameters are changed.
-            part: its name in the LoRAs.
-            loras: of which those for this part count.
-            run: uses within a use of the same run, or of the same thread, do not wait for it.
-
-        Raises:
-            InputError: it lies within a use with other LoRAs.
-            NonFiniteError: a merged tensor is not finite.
+        A use within one of the same run, or of the same thread, does not wait for it; with other LoRAs it is refused.
         """
         loras = tuple(each for each in loras if part in each.lora.parts)
         use, me = object(), (run, threading.get_ident())
