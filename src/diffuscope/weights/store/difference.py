@@ -95,18 +95,14 @@ def _coded(difference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _codes(difference: Tensor, step: Tensor) -> Tensor:
-    return (difference / _column(step.clamp(min=1e-12), difference)).floor().clamp(-2, 1).add(2)
+    return (difference / packing.column(step.clamp(min=1e-12), difference)).floor().clamp(-2, 1).add(2)
 
 
 def _decoded(codes: Tensor, step: Tensor) -> Tensor:
-    return (codes.float() - 1.5) * _column(step.float(), codes)
+    return (codes.float() - 1.5) * packing.column(step.float(), codes)
 
 
 def _squeezed(codes: Tensor) -> Tensor:
     """Four codes of two bits in each byte."""
     four = torch.nn.functional.pad(codes, (0, -len(codes) % 4)).view(-1, 4)
     return four[:, 0] | four[:, 1] << 2 | four[:, 2] << 4 | four[:, 3] << 6
-
-
-def _column(step: Tensor, like: Tensor) -> Tensor:
-    return step.reshape(-1, *[1] * (like.ndim - 1))

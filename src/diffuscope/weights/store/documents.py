@@ -9,8 +9,7 @@ from typing import Any
 from diffuscope.errors import ModelNotFoundError, OutputError, WeightsError, shown
 from diffuscope.output import replacing
 
-JSON_LIMIT = 1 << 24
-"""Bytes of a JSON file; a tokenizer's is a quarter of it, a configuration a thousandth."""
+JSON_LIMIT = 1 << 24  # bytes of a JSON file; a tokenizer's is a quarter of it, a configuration a thousandth
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -11,11 +11,8 @@ from typing import Any, BinaryIO, NoReturn
 from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.store.documents import unique
 
-HEADER_LIMIT = 100_000_000
-"""Bytes; the limit of the format's own library."""
-
-DIMENSIONS_LIMIT = 16
-"""Of a tensor; a product of a million of them would take hours."""
+HEADER_LIMIT = 100_000_000  # bytes; the limit of the format's own library
+DIMENSIONS_LIMIT = 16  # of a tensor; a product of a million of them would take hours
 
 ITEM_SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),

@@ -97,19 +97,19 @@ def is_packed(header: headers.Header) -> bool:
 def _to_int8(values: Tensor) -> tuple[Tensor, Tensor]:
     scale = values.flatten(1).abs().amax(dim=1) / 127
     safe = torch.where(scale > 0, scale, 1.0)
-    return (values / _column(safe, values)).round().clamp(-127, 127).to(torch.int8), scale
+    return (values / column(safe, values)).round().clamp(-127, 127).to(torch.int8), scale
 
 
-def _column(scale: Tensor, like: Tensor) -> Tensor:
+def column(scale: Tensor, like: Tensor) -> Tensor:
+    """One value per row of ``like``, of a shape that multiplies it."""
     return scale.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"packed file: its format is {shown(metadata.get('format'))}, expected {FORMAT!r}")
-    table = documents.parse_json(
-        metadata.get("packing", ""), "packed file: the packing in its metadata", "save it again"
-    )
+    packing, source = metadata.get("packing", ""), "packed file: the packing in its metadata"
+    table = documents.parse_json(packing, source, "save it again")
     entries = {name: _entry(name, value) for name, value in table.items()}
     by_rows = {name: prod(entry.shape) for name, entry in entries.items() if entry.rows}
     if sum(by_rows.values()) > TABLE_LIMIT:
@@ -143,7 +143,7 @@ def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
         scale = _take(pieces, name + SCALE, torch.float32)
         if tuple(scale.shape) != stored[:1] or not scale.isfinite().all():
             raise WeightMismatchError(f"packed tensor {shown(name)} needs a finite scale per row, {stored[0]} in all")
-        whole = whole * _column(scale, whole)
+        whole = whole * column(scale, whole)
     if rows is None:
         return whole
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < entry.shape[0]:

@@ -5,15 +5,10 @@ from pathlib import Path
 from diffuscope.errors import ModelNotFoundError, WeightsError, shown
 from diffuscope.weights.store import documents, headers
 
-INDICES = ("{}.index.json", "{}.index.fp16.json")
-"""Names of the index, from the name of the unsharded file."""
-
-INDEX_LIMIT = 1 << 26
-"""Bytes of an index; that of a hundred thousand tensors is a tenth of it."""
-
+INDICES = ("{}.index.json", "{}.index.fp16.json")  # names of the index, from the name of the unsharded file
+INDEX_LIMIT = 1 << 26  # bytes of an index; that of a hundred thousand tensors is a tenth of it
 SHARDS_LIMIT = 1000
-NAME_LIMIT = 255
-"""Of a file's name, as file systems have it."""
+NAME_LIMIT = 255  # of a file's name, as file systems have it
 
 
 def find_index(whole: Path) -> Path | None:

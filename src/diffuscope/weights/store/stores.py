@@ -17,9 +17,7 @@ from diffuscope.weights.store import files, headers
 from diffuscope.weights.store.headers import Header, TensorInfo
 
 PICKLE_MAGIC = (b"PK\x03\x04", b"\x80")
-
-NESTS = ("state_dict", "model", "params_ema", "params")
-"""Keys under which trainers keep the tensors of a network."""
+NESTS = ("state_dict", "model", "params_ema", "params")  # keys under which trainers keep the tensors of a network
 
 DAMAGE = (
     *(pickle.UnpicklingError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, EOFError, OSError),
@@ -30,12 +28,8 @@ DAMAGE = (
 GLOBAL = re.compile(r"GLOBAL ([\w.]+)|([\w.]+) was not an allowed global")
 """Where torch's refusal names what a pickle would call."""
 
-BUFFER = b"bytearray"
-"""What torch's reader lets a pickle call with any length."""
-
-PICKLE_LIMIT = 1 << 26
-"""Bytes of the pickle in an archive; that of a checkpoint with an optimiser is a hundredth of it."""
-
+BUFFER = b"bytearray"  # what torch's reader lets a pickle call with any length
+PICKLE_LIMIT = 1 << 26  # bytes of the pickle in an archive; that of a checkpoint with an optimiser is a hundredth of it
 FORMATS = {dtype: name for name, dtype in files.TORCH.items()}
 
 
@@ -89,10 +83,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     _check_sizes(path)
     try:
         content = _unpickled(path)
-    except DAMAGE as error:
-        raise WeightsError(
-            f"{path} is refused: {_why(error)}; nothing of it was run. Give the model as safetensors"
-        ) from None
+    except DAMAGE as error:  # without torch's advice to read it all the same
+        named = GLOBAL.search(str(error))
+        why = f", {shown(named[1])}" if named else f", or is damaged ({type(error).__name__})"
+        why = f"it is a pickle that holds more than tensors{why}"
+        raise WeightsError(f"{path} is refused: {why}; nothing of it was run. Give the model as safetensors") from None
     for key in NESTS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -105,20 +100,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} holds no tensor; give another file")
     for name, tensor in tensors.items():  # what no header can describe
         if tensor.dtype not in FORMATS or tensor.layout != torch.strided or tensor.is_quantized:
-            raise WeightsError(f"{path} is refused: tensor {shown(name)} is {tensor.dtype} of layout {tensor.layout}")
+            headers.refuse(path, f"tensor {shown(name)} is {tensor.dtype} of layout {tensor.layout}")
         if tensor.nbytes > tensor.untyped_storage().nbytes():
-            raise WeightsError(
-                f"{path} is refused: tensor {shown(name)} of shape {list(tensor.shape)} repeats few numbers"
-            )
+            headers.refuse(path, f"tensor {shown(name)} of shape {list(tensor.shape)} repeats few numbers")
     return tensors
-
-
-def _why(error: BaseException) -> str:
-    """What is wrong with a pickle, without torch's advice to read it all the same."""
-    named = GLOBAL.search(str(error))
-    if named is not None:
-        return f"it is a pickle that holds more than tensors, {shown(named[1])}"
-    return f"it is a pickle that holds more than tensors, or is damaged ({type(error).__name__})"
 
 
 def _check_sizes(path: Path) -> None:
@@ -129,17 +114,17 @@ def _check_sizes(path: Path) -> None:
                 members = archive.infolist()
                 pickles = [member for member in members if member.filename.endswith(".pkl")]
                 if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                    raise WeightsError(f"{path} is refused: it is a compressed archive, which torch does not write")
+                    headers.refuse(path, "it is a compressed archive, which torch does not write")
                 if sum(member.file_size for member in pickles) > PICKLE_LIMIT:
-                    raise WeightsError(f"{path} is refused: its pickle is longer than {PICKLE_LIMIT} bytes")
+                    headers.refuse(path, f"its pickle is longer than {PICKLE_LIMIT} bytes")
                 asks = any(BUFFER in archive.read(member) for member in pickles)
-        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError) as error:
-            raise WeightsError(f"{path} is refused: it is a damaged archive; download it again") from error
+        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError):
+            headers.refuse(path, "it is a damaged archive", "download it again")
     else:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             asks = content.find(BUFFER) >= 0
     if asks:
-        raise WeightsError(f"{path} is refused: it asks for a bytearray, which no tensor needs")
+        headers.refuse(path, "it asks for a bytearray, which no tensor needs")
 
 
 def _unpickled(path: Path) -> Any:
