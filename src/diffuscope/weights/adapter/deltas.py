@@ -8,7 +8,8 @@ al. 2024, equation 5).
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import UserDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -30,8 +31,7 @@ ROLES: dict[str, Kind] = {
 """Role of a tensor in its layer, for LyCORIS also its name in files -> the kind of delta."""
 
 _TINY = 1e-8
-_ROOM = 1 << 24
-"""Numbers that a step of a product may always hold; and eight times those of the weight."""
+_ROOM = 1 << 24  # numbers that a step of a product may always hold; and eight times those of the weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,9 @@ class Adapter:
     tensors: Mapping[str, Tensor]
     """By role: "up" [out,r], "down" [r,in,...], "mid" [r,r,kh,kw], "singular" [r,1] of LoRA; "diff" or "set", the whole
     delta or the whole result, of the weight's shape; or those of LyCORIS."""
-    scale: float = 1.0
-    """alpha / rank; for OFT alpha, the limit of the rotation per output, where 0 is none."""
-    terms: int | None = None
-    """Of the Neumann series in place of the inverse in PEFT's OFT; None is the inverse."""
-    magnitude: Tensor | None = None
-    """DoRA's m: one value per output, or per input if ``per_input``."""
+    scale: float = 1.0  # alpha / rank; for OFT alpha, the limit of the rotation per output, where 0 is none
+    terms: int | None = None  # of the Neumann series in place of the inverse in PEFT's OFT; None is the inverse
+    magnitude: Tensor | None = None  # DoRA's m: one value per output, or per input if ``per_input``
     per_input: bool = False
 
     def delta(self, weight: Tensor) -> Tensor:
@@ -81,43 +78,32 @@ class Adapter:
             raise ValueError(str(error).splitlines()[0]) from error
 
 
-class _Noted(Mapping[str, Tensor]):
+class _Noted(UserDict[str, Tensor]):
     """Tensors by role, with a note of those that were read."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = tensors
+        super().__init__(tensors)
         self.read: set[str] = set()
 
     def __getitem__(self, role: str) -> Tensor:
-        tensor = self.tensors[role]
         self.read.add(role)
-        return tensor
-
-    def __contains__(self, role: object) -> bool:
-        return role in self.tensors
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
+        return super().__getitem__(role)
 
 
 def missing(roles: Collection[str]) -> str | None:
-    """A tensor that a layer with these roles lacks, or None."""
+    """A tensor that a layer with these roles lacks, under its name in files, or None."""
     kind = kind_of(roles)
-    if kind == "full":
-        return None
-    if kind == "GLoRA":
-        return next((f"{role}.weight" for role in ("a1", "a2", "b1", "b2") if role not in roles), None)
-    if kind == "LoRA":
-        return next((f"lora_{role}" for role in ("down", "up") if role not in roles), None)
-    if kind == "LoHa":
-        return next((role for role in HADA if role not in roles), None)
     if kind == "OFT":
-        return None if {"oft_blocks", "oft_diag", "oft_R"} & set(roles) else "oft_blocks"
+        return None if {"oft_blocks", "oft_diag", "oft_R"} & {*roles} else "oft_blocks"
     sides = [side for side in get_args(LokrSide) if side not in roles]
-    return next((f"{side}{end}" for side in sides for end in ("_a", "_b") if f"{side}{end}" not in roles), None)
+    needed = {
+        "LoRA": {"down": "lora_down", "up": "lora_up"},
+        "LoHa": {role: role for role in HADA},
+        "LoKr": {f"{side}{end}": f"{side}{end}" for side in sides for end in ("_a", "_b")},
+        "GLoRA": {role: f"{role}.weight" for role in ("a1", "a2", "b1", "b2")},
+        "full": {},
+    }
+    return next((name for role, name in needed[kind].items() if role not in roles), None)
 
 
 def rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

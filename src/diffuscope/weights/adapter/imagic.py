@@ -21,14 +21,10 @@ FORMAT = "diffuscope imagic 1"
 class States:
     """The text states of one edit."""
 
-    prompt: str
-    """The text of the picture that is wanted."""
-    target: Tensor
-    """[T,D] its states, as the text encoder makes them."""
-    learned: Tensor
-    """[T,D] those from which the network makes the picture that was given."""
-    pooled: Tensor | None = None
-    """[P] of the text."""
+    prompt: str  # the text of the picture that is wanted
+    target: Tensor  # [T,D] its states, as the text encoder makes them
+    learned: Tensor  # [T,D] those from which the network makes the picture that was given
+    pooled: Tensor | None = None  # [P] of the text
 
 
 def write(path: str | Path, states: States, lora: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
@@ -40,12 +36,7 @@ def write(path: str | Path, states: States, lora: Mapping[str, Tensor], about: M
 
 
 def read(path: str | Path, width: int) -> States:
-    """The states in a file, for a model whose text has this width.
-
-    Raises:
-        WeightsError: it is no Imagic, or damaged.
-        WeightMismatchError: it was made for a model of another width.
-    """
+    """The states in a file, for a model whose text has this width; a WeightsError for any other file."""
     header = headers.read_header(path)
     if header.metadata.get("format") != FORMAT:
         raise WeightsError(f"{path} is no Imagic: its metadata has no format {FORMAT!r}; make one with train imagic")

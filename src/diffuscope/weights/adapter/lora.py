@@ -26,22 +26,17 @@ from diffuscope.weights.store import files, headers
 from diffuscope.weights.store.headers import Header
 from diffuscope.weights.store.stores import open_store
 
-IMAGIC = "imagic."
-"""Beginning of the names of an Imagic's text states, which stand beside its LoRA."""
+IMAGIC = "imagic."  # beginning of the names of an Imagic's text states, which stand beside its LoRA
 
-Layer = tuple[str, str]
-"""A network's part and the name of its parameter."""
-Keys = dict[Role, str]
-"""The names in a file of one layer's tensors, by role."""
+Layer = tuple[str, str]  # a network's part and the name of its parameter
+Keys = dict[Role, str]  # the names in a file of one layer's tensors, by role
 
 
 class Target(NamedTuple):
     """What a file has for one parameter."""
 
-    names: Keys
-    """Of its tensors, by their role in its ``Adapter``."""
-    layer: Keys
-    """Of all tensors of its layer."""
+    names: Keys  # of its tensors, by their role in its ``Adapter``
+    layer: Keys  # of all tensors of its layer
 
 
 FILES = ("pytorch_lora_weights.safetensors", lora_scale.PEFT_FILE)
@@ -119,7 +114,7 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
     tensors = store.read(header.tensors.keys() - {*unused})
     for name, tensor in tensors.items():
         if not torch.stack(tensor.float().aminmax()).isfinite().all():
-            raise WeightsError(f"{path} is refused: {shown(name)} holds numbers that are not finite; fetch it again")
+            headers.refuse(path, f"{shown(name)} holds numbers that are not finite", "fetch it again")
     return Lora(
         path=path,
         layout=layout,
@@ -146,7 +141,7 @@ def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], st
         keys = layers.setdefault((key.part or "", key.layer), {})
         if key.role in keys:
             both = f"{shown(keys[key.role])} and {shown(name)}"
-            raise WeightsError(f"{path} is refused: {both} mean the same; keep one of them")
+            headers.refuse(path, f"{both} mean the same", "keep one of them")
         keys[key.role] = name
     kind = other_adapter(header.tensors)
     if kind is not None or not any(ROLES.keys() & keys.keys() for keys in layers.values()):
@@ -156,9 +151,7 @@ def _layers(path: Path, header: Header) -> tuple[dict[tuple[str, str], Keys], st
     for (_, layer), keys in layers.items():
         lacks = deltas.missing(keys) if not keys.keys() <= LEAVES.keys() else None
         if lacks or ("bias_up" in keys and "up" not in keys):
-            raise WeightsError(
-                f"{path} is refused: layer {shown(layer)} has no {lacks or 'lora_up'}; fetch the file again"
-            )
+            headers.refuse(path, f"layer {shown(layer)} has no {lacks or 'lora_up'}", "fetch the file again")
     return layers, layouts.most_common(1)[0][0], unused
 
 
@@ -206,9 +199,7 @@ def _check(
     """Compare a parameter with its tensors by the header, on the meta device; the names of those without a part."""
     shapes = {role: header.tensors[name].shape for role, name in names.items()}
     if "alpha" in shapes and math.prod(shapes["alpha"]) != 1:
-        raise WeightsError(
-            f"{path} is refused: {shown(names['alpha'])} is {list(shapes['alpha'])}, expected one number"
-        )
+        headers.refuse(path, f"{shown(names['alpha'])} is {list(shapes['alpha'])}, expected one number")
     magnitude = shapes.get("magnitude")
     if magnitude is not None and _magnitude_axis(names["magnitude"], magnitude, shape) is None:
         raise WeightMismatchError(
@@ -219,11 +210,11 @@ def _check(
     kinds = {ROLES[role] for role in factors}
     if len(kinds) > 1:
         listed = " and ".join(shown(name) for name in factors.values())
-        raise WeightsError(f"{path} is refused: {listed} are of {' and '.join(sorted(kinds))} for one layer; keep one")
+        headers.refuse(path, f"{listed} are of {' and '.join(sorted(kinds))} for one layer", "keep one")
     for role, name in factors.items():
         if 0 in shapes[role] or not files.TORCH[header.tensors[name].dtype].is_floating_point:
             what = f"{header.tensors[name].dtype} of shape {list(shapes[role])}"
-            raise WeightsError(f"{path} is refused: {shown(name)} is {what}, expected floats, at least one")
+            headers.refuse(path, f"{shown(name)} is {what}, expected floats, at least one")
     (kind,) = kinds
     tensors = {role: torch.empty(shapes[role], device="meta") for role in factors}
     try:
@@ -236,7 +227,7 @@ def _check(
         ) from error
     if unread:
         extra = shown(factors[min(unread)])
-        raise WeightsError(f"{path} is refused: {extra} has no part beside the other tensors of its layer; remove it")
+        headers.refuse(path, f"{extra} has no part beside the other tensors of its layer", "remove it")
     return [names["alpha"]] if "alpha" in names and (kind == "full" or "oft_R" in names) else []
 
 

@@ -19,11 +19,9 @@ from diffuscope.weights.layout.ldm import to_ldm
 from diffuscope.weights.store import files
 
 Dialect = Literal["kohya", "diffusers"]
-Configs = Mapping[str, TextEncoderConfig | UNetConfig]
-"""Part -> config of its network."""
+Configs = Mapping[str, TextEncoderConfig | UNetConfig]  # part -> config of its network
 
-Pairs = Mapping[Layer, tuple[Tensor, Tensor]]
-"""(part, our name of the layer) -> up [out,r,...] and down [r,in,...]."""
+Pairs = Mapping[Layer, tuple[Tensor, Tensor]]  # (part, our name of the layer) -> up [out,r,...] and down [r,in,...]
 
 
 def write(
@@ -39,7 +37,8 @@ def named(pairs: Pairs, scale: float, configs: Configs, dialect: Dialect) -> dic
     kohya's scripts name the U-Net of SDXL as the original files do, others as diffusers does.
     """
     tensors: dict[str, Tensor] = {}
-    is_xl = "text_encoder_2" in configs
+    first = "lora_te1" if "text_encoder_2" in configs else "lora_te"
+    roots = {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}
     for part, config in configs.items():
         layers = [layer for owner, layer in pairs if owner == part]
         original = dialect == "kohya" and isinstance(config, UNetConfig) and config.extra_dim is not None
@@ -47,7 +46,7 @@ def named(pairs: Pairs, scale: float, configs: Configs, dialect: Dialect) -> dic
         for layer in layers:
             up, down = (factor.detach().float().cpu() for factor in pairs[part, layer])
             if dialect == "kohya":
-                stem = f"{_prefix(part, is_xl)}_{names[layer].replace('.', '_')}"
+                stem = f"{roots[part]}_{names[layer].replace('.', '_')}"
                 tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
                 tensors[f"{stem}.alpha"] = torch.tensor(scale * len(down))
             else:
@@ -55,12 +54,6 @@ def named(pairs: Pairs, scale: float, configs: Configs, dialect: Dialect) -> dic
                 tensors[f"{stem}.lora_A.weight"] = root * down
                 tensors[f"{stem}.lora_B.weight"] = (root if scale >= 0 else -root) * up
     return tensors
-
-
-def _prefix(part: str, is_xl: bool) -> str:
-    if part == "unet":
-        return "lora_unet"
-    return "lora_te2" if part == "text_encoder_2" else "lora_te1" if is_xl else "lora_te"
 
 
 def _names(layers: Iterable[str], config: TextEncoderConfig | UNetConfig, *, original: bool) -> dict[str, str]:

@@ -15,8 +15,7 @@ from diffuscope.weights.store.headers import TensorInfo
 BASE_MODELS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
 """Width of the text embeddings that a U-Net reads -> its family."""
 
-Role = str
-"""Of a tensor in its layer: "alpha", "magnitude", one of ``ROLES`` or of ``LEAVES``."""
+Role = str  # of a tensor in its layer: "alpha", "magnitude", one of ``ROLES`` or of ``LEAVES``
 
 LEAVES: dict[Role, tuple[str, Role]] = {
     "bias_diff": ("bias", "diff"),

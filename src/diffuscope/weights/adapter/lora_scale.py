@@ -21,14 +21,10 @@ from diffuscope.weights.store.headers import Header
 
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
-METADATA = "lora_adapter_metadata"
-"""Key of the metadata in which diffusers stores PEFT's settings."""
+METADATA = "lora_adapter_metadata"  # key of the metadata in which diffusers stores PEFT's settings
+ALPHA_LIMIT = 1e9  # alpha is about as large as the rank
 
-ALPHA_LIMIT = 1e9
-"""alpha is about as large as the rank."""
-
-SECONDS, PATTERN_LIMIT = 5.0, 1000
-"""For all of a file's regular expressions together; characters of one."""
+SECONDS, PATTERN_LIMIT = 5.0, 1000  # for all of a file's regular expressions together; characters of one
 
 USED = {"r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights"}
 USED |= {"coft", "use_cayley_neumann", "num_cayley_neumann_terms"}

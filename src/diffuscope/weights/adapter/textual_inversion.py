@@ -13,21 +13,14 @@ from torch import Tensor
 
 from diffuscope.errors import WeightMismatchError, WeightsError, shown
 from diffuscope.weights.adapter.lora_names import BASE_MODELS
-from diffuscope.weights.store import files
+from diffuscope.weights.store import files, headers
 from diffuscope.weights.store.stores import open_store
 
 PAIR = ("clip_l", "clip_g")
-NAMELESS = {*PAIR, "emb_params", "emp_params", "string_to_param.*", "*"}
-"""Tensor names that are not the word."""
-
-BUNDLE = "bundle_emb."
-"""Beginning of an embedding's tensors in a LoRA's file."""
-
-FILES = ("learned_embeds.safetensors", "learned_embeds.bin")
-"""The file in an embedding's folder."""
-
-VECTORS_LIMIT = 75
-"""A prompt has no more tokens."""
+NAMELESS = {*PAIR, "emb_params", "emp_params", "string_to_param.*", "*"}  # tensor names that are not the word
+BUNDLE = "bundle_emb."  # beginning of an embedding's tensors in a LoRA's file
+FILES = ("learned_embeds.safetensors", "learned_embeds.bin")  # the file in an embedding's folder
+VECTORS_LIMIT = 75  # a prompt has no more tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +49,12 @@ def read(
     path = files.find_file(Path(path), FILES, "embedding")
     store = open_store(path, allow_pickle=allow_pickle)
     shapes = {name: info.shape for name, info in store.header.tensors.items()}
-    bundled = None
+    bundled, start = None, ""
     if any(name.startswith(BUNDLE) for name in shapes):
         bundled, shapes = _bundled(path, shapes, word)
+        start = f"{BUNDLE}{bundled}."
     _check(path, shapes)
-    names = _match(path, shapes, dims)
-    start = "" if bundled is None else f"{BUNDLE}{bundled}."
-    names = {part: start + name for part, name in names.items()}
+    names = {part: start + name for part, name in _match(path, shapes, dims).items()}
     tensors = store.read([*names.values()])
     vectors = {part: tensors[name].float().reshape(-1, dims[part]) for part, name in names.items()}
     if not all(tensor.isfinite().all() for tensor in vectors.values()):
@@ -76,10 +68,7 @@ def read(
 def write(path: str | Path, word: str, vectors: Mapping[str, Tensor]) -> None:
     """Write a word as other programs read it: one tensor of its name, or ``clip_l`` and ``clip_g`` for two encoders.
 
-    Args:
-        path: .safetensors; AUTOMATIC1111's web UI takes its stem as the word.
-        word: the name.
-        vectors: text encoder -> [K,D], in the order of the encoders.
+    ``vectors`` are [K,D] for each text encoder, in order. AUTOMATIC1111's web UI takes the path's stem as the word.
     """
     names = (word,) if len(vectors) == 1 else PAIR
     files.write(path, {name: value.float() for name, value in zip(names, vectors.values(), strict=True)})
@@ -121,7 +110,7 @@ def _check(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
                 f"{path} is no embedding: {shown(name)} is {list(shape)}, expected [K,D] with K at most {VECTORS_LIMIT}"
             )
     if len({shape[0] if len(shape) == 2 else 1 for shape in shapes.values()}) != 1:
-        raise WeightsError(f"{path} is refused: clip_l and clip_g have different numbers of vectors; fetch it again")
+        headers.refuse(path, "clip_l and clip_g have different numbers of vectors", "fetch it again")
 
 
 def _match(path: Path, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int]) -> dict[str, str]:

@@ -14,9 +14,7 @@ from diffuscope.weights.store.stores import Store
 PREFIXES = ("first_stage_model.", "model.diffusion_model.", "cond_stage_model.transformer.", "cond_stage_model.model.")
 """In files that were cut out of a single file."""
 
-TRAINING = ("loss.", "model_ema.")
-"""Prefixes of tensors from a VAE's training, which belong to no network."""
-
+TRAINING = ("loss.", "model_ema.")  # prefixes of tensors from a VAE's training, which belong to no network
 KINDS: dict[type[PartConfig], str] = {TextEncoderConfig: "text encoder", UNetConfig: "unet", VAEConfig: "vae"}
 
 

@@ -44,11 +44,10 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetNames:
-    """A layout's names of the tensors that a signature is read from."""
+    """A layout's names of the tensors that a signature is read from, beside ``PROJECT``."""
 
     stem: str
     middle: str  # a convolution of the middle's first residual block
-    project: str  # a pattern; it matches one name per transformer
     context: str  # a pattern; it matches one name per transformer layer
     centre: str  # what names of the middle begin with
     level: str  # a pattern; it matches one name per downsampling
@@ -56,11 +55,12 @@ class UNetNames:
     guidance: str
 
 
+PROJECT = r".+\.proj_in\.weight"  # in every layout; it matches one name per transformer
+
 UNETS = {
     "ldm": UNetNames(
         stem="input_blocks.0.0.weight",
         middle="middle_block.0.in_layers.2.weight",
-        project=r".+\.proj_in\.weight",
         context=r".+\.transformer_blocks\.\d+\.attn2\.to_k\.weight",
         centre="middle_block.",
         level=r"input_blocks\.(\d+)\.0\.op\.weight",
@@ -70,7 +70,6 @@ UNETS = {
     "diffusers": UNetNames(
         stem="conv_in.weight",
         middle="mid_block.resnets.0.conv1.weight",
-        project=r".+\.proj_in\.weight",
         context=r".+\.transformer_blocks\.\d+\.attn2\.to_k\.weight",
         centre="mid_block.",
         level=r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.weight",
@@ -80,7 +79,6 @@ UNETS = {
     "own": UNetNames(
         stem="conv_in.weight",
         middle="mid.resnet.0.conv1.weight",
-        project=r".+\.proj_in\.weight",
         context=r".+\.block\.\d+\.cross_attn\.key\.weight",
         centre="mid.",
         level=r"down\.(\d+)\.downsample\.conv\.weight",
@@ -102,7 +100,7 @@ def signature(tensors: Shapes, prefix: str, names: UNetNames) -> Signature | Non
         return [name for name in bare if compiled.fullmatch(name)]
 
     bare = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
-    layers, projects = matching(names.context), matching(names.project)
+    layers, projects = matching(names.context), matching(PROJECT)
     stem, middle = shape(names.stem, (4,)), shape(names.middle, (4,))
     project = shape(projects[0], (2, 4)) if projects else None
     context = shape(layers[0], (2,)) if layers else None
