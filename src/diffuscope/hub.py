@@ -106,7 +106,7 @@ def _is_whole(folder: Path, file: str | None) -> bool:
     if file is not None:
         return (folder / file).is_file()
     try:
-        config = diffusers_folder.read_config(folder)
+        config = diffusers_folder.describe(folder).config
         parts = ("text_encoder", "text_encoder_2")[: len(config.text_encoders)]
         for part in (*parts, "unet", "vae"):
             diffusers_folder.find_weights(folder, diffusers_folder.subfolder(config, part))

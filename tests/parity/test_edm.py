@@ -107,4 +107,4 @@ def test_other_values_are_refused(tmp_path: Path, field: str, value: object) -> 
     path = tmp_path / diffusers_folder.SCHEDULER
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(WeightsError, match="scheduler_config"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)

@@ -82,4 +82,4 @@ def test_eight_channels_of_another_class_are_refused(editor: Pipeline, tmp_path:
     path = tmp_path / "model_index.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": name}))
     with pytest.raises(WeightsError, match="8 input channels"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)

@@ -147,14 +147,14 @@ def test_a_folder_that_lacks_a_text_encoder_is_refused(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "model_index.json").read_text())
     (tmp_path / "text_encoder_2" / "config.json").unlink()
     with pytest.raises(ModelNotFoundError, match=r"text_encoder_2.config\.json is missing"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)
     alone = index | {"text_encoder_2": [None, None]}
     (tmp_path / "model_index.json").write_text(json.dumps(alone))
     with pytest.raises(WeightsError, match="reads text of width 64, the encoder writes 32"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)
     (tmp_path / "model_index.json").write_text(json.dumps(alone | {"text_encoder": None}))
     with pytest.raises(WeightsError, match="names no text encoder"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)
 
 
 def test_pooled_text_of_another_width_is_refused(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_pooled_text_of_another_width_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text_encoder_2" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"projection_dim": 48}))
     with pytest.raises(WeightsError, match="with pooled text of width 48 it must be 1584, or for a refiner 1328"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)
 
 
 @pytest.mark.parametrize(("token", "pad"), [("!", 0), ("<|endoftext|>", 49407), ({"content": "!"}, 0), (None, 0)])
@@ -171,4 +171,4 @@ def test_the_padding_is_the_tokenizers(tmp_path: Path, token: object, pad: int) 
     diffusers_folder.write_config(tmp_path, PRESETS["tiny-sd21"])
     (tmp_path / "tokenizer").mkdir()
     (tmp_path / "tokenizer" / "tokenizer_config.json").write_text(json.dumps({"pad_token": token}))
-    assert diffusers_folder.read_config(tmp_path).text_encoder.pad == pad
+    assert diffusers_folder.describe(tmp_path).config.text_encoder.pad == pad

@@ -16,10 +16,8 @@ class Layout:
     """The names of a network's tensors in another program's files."""
 
     rules: tuple[Rename, ...]
-    also_read: tuple[Rename, ...] = ()
-    """Older or newer names of the same tensors, which are not written."""
-    ignored: Mapping[str, str] = field(default_factory=dict)
-    """Names without content -> the reason."""
+    also_read: tuple[Rename, ...] = ()  # older or newer names of the same tensors, which are not written
+    ignored: Mapping[str, str] = field(default_factory=dict)  # names without content -> the reason
 
 
 def from_diffusers(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
@@ -29,22 +29,21 @@ PICKLED = {
 
 SCHEDULER = scheduler_config.FILE
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-SDXL_CLASSES = ("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline")
-"""Their default guidance scale is 5, not 7.5."""
-
 EDITING = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
-PIPELINES = (
-    *EDITING,
-    "LatentConsistencyModelImg2ImgPipeline",
-    "LatentConsistencyModelPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
-    "StableDiffusionPipeline",
-    "StableDiffusionXLImg2ImgPipeline",
-    "StableDiffusionXLInpaintPipeline",
-    "StableDiffusionXLPipeline",
-)
-"""The pipelines that we equal."""
+_EDITS = {"num_inference_steps": 100, "image_guidance_scale": 1.5}
+PIPELINES: dict[str, Json] = {
+    EDITING[0]: _EDITS | {"guidance_scale": 7.5},
+    EDITING[1]: _EDITS | {"guidance_scale": 5.0},
+    "LatentConsistencyModelImg2ImgPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5},
+    "LatentConsistencyModelPipeline": {"num_inference_steps": 4, "guidance_scale": 8.5},
+    "StableDiffusionImg2ImgPipeline": {},
+    "StableDiffusionInpaintPipeline": {},
+    "StableDiffusionPipeline": {},
+    "StableDiffusionXLImg2ImgPipeline": {"guidance_scale": 5.0},
+    "StableDiffusionXLInpaintPipeline": {},
+    "StableDiffusionXLPipeline": {"guidance_scale": 5.0},
+}
+"""The pipelines that we equal -> their defaults where they differ from ours."""
 
 OTHER_PIPELINES = {
     r".*Depth2Img.*": "its U-Net reads a depth map",
@@ -58,8 +57,7 @@ OTHER_PIPELINES = {
 }
 """Pattern of others' names -> why they are refused."""
 
-DIFFUSERS = "0.42.1"
-"""The version written into folders; diffusers opens no inpainting model without one."""
+DIFFUSERS = "0.42.1"  # the version written into folders; diffusers opens no inpainting model without one
 
 CLASSES = {
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
@@ -74,17 +72,12 @@ CLASSES = {
 OWN = "_diffuscope"
 """Key in model_index.json for our name, preset and what the model draws; diffusers skips keys with an underscore."""
 
-ADVICE = "save the whole folder again"
+ADVICE = fields.ADVICE
 MOST_SIDE = 1024  # of latents
 
 
-def read_config(folder: str | Path, *, name: str | None = None) -> ModelConfig:
-    """The config of the model in a diffusers folder, called ``name`` or else like the folder."""
-    return describe(folder, name=name).config
-
-
 def describe(folder: str | Path, *, name: str | None = None) -> fields.Description:
-    """The same, and which fields of its files are not used."""
+    """The config of the model in a folder, called ``name`` or else like it, and what of its files is not used."""
     folder, notes = Path(folder), list[str]()
 
     def read(kind: fields.Kind, file: str) -> Json:
@@ -98,7 +91,9 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     unet_json = read("unet", "unet/config.json")
     unet = network_config.unet_from_json(unet_json)
     vae = network_config.vae_from_json(read("vae", "vae/config.json"))
-    document = read("scheduler", SCHEDULER) | _scheduler_class(folder / "model_index.json", index)
+    document = read("scheduler", SCHEDULER)
+    if index.get("scheduler") is not None:  # diffusers takes this class, whatever the scheduler's own file says
+        document["_class_name"] = index["scheduler"][1]
     if document.get("_class_name") in tuple(edm_config.CLASSES):
         scheduler = edm_config.from_json(document)
         vae = replace(vae, scale=vae.scale / scheduler.schedule.sigma_data)
@@ -114,8 +109,11 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
         encoders = [replace(encoder, states="penultimate") for encoder in encoders]
     if not encoders:
         raise WeightsError(f"{folder}/model_index.json names no text encoder; {ADVICE}")
-    own = index.get(OWN, {})
+    own, pipeline = index.get(OWN, {}), index.get("_class_name", "StableDiffusionPipeline")
     try:
+        preset = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in own.get("preset", {}).items()
+        }
         config = ModelConfig(
             name=own.get("name", folder.resolve().name) if name is None else name,
             text_encoder=encoders[0],
@@ -123,26 +121,20 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
             unet=unet,
             vae=replace(vae, upcast=vae.upcast and sdxl),
             schedule=scheduler.schedule,
-            preset=Preset(**{**_size(unet_json, vae), **_class_preset(index), **scheduler.preset, **_own_preset(own)}),
+            preset=Preset(**{**_size(unet_json, vae), **PIPELINES[pipeline], **scheduler.preset, **preset}),
             draws=own.get("draws", ""),
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise WeightsError(f"the configuration in {folder} makes no model: {error}; {ADVICE}") from error
-    name = index.get("_class_name")
-    if config.edits is not (name in EDITING):
+    if config.edits is not (pipeline in EDITING):
         raise WeightsError(
-            f"{folder} has _class_name = {shown(name)} and a U-Net of {unet.in_channels} input channels, expected "
+            f"{folder} has _class_name = {shown(pipeline)} and a U-Net of {unet.in_channels} input channels, expected "
             f"{2 * vae.latent_channels} with {EDITING[0]} and only there; other models of so many are not supported"
         )
     known = fields.READ["scheduler"].union(fields.IRRELEVANT["scheduler"])
     unused = tuple(f"{SCHEDULER}: {entry}" for entry in scheduler.unused if entry.split()[0] in known)
     return fields.Description(config, tuple(notes), unused)
-
-
-def _own_preset(own: Json) -> Json:
-    """Our preset in the index, whose levels are a list there."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in own.get("preset", {}).items()}
 
 
 def _size(unet: Json, vae: VAEConfig) -> dict[str, int]:
@@ -154,16 +146,6 @@ def _size(unet: Json, vae: VAEConfig) -> dict[str, int]:
     if len(sides) != 2 or not all(type(side) is int and 1 <= side <= MOST_SIDE for side in sides):
         network_config.refuse("unet/config.json", "sample_size", size, f"one or two whole numbers to {MOST_SIDE}")
     return dict(zip(("height", "width"), (side * vae.factor for side in sides), strict=True))
-
-
-def _scheduler_class(path: Path, index: Json) -> dict[str, Any]:
-    """The class in the index, which diffusers takes whatever the scheduler's own file says."""
-    entry = index.get("scheduler")
-    if entry is None:
-        return {}
-    if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[1], str):
-        raise WeightsError(f"{path} has scheduler = {shown(entry)}, expected ['diffusers', its class]; {ADVICE}")
-    return {"_class_name": entry[1]}
 
 
 def write_config(folder: str | Path, config: ModelConfig) -> None:
@@ -243,6 +225,9 @@ def _has(index: Json, part: str) -> bool:
 
 def _check_classes(path: Path, index: Json) -> None:
     """Refuse other pipelines and parts, which are other networks. No class that the folder names is ever imported."""
+    entry = index.get("scheduler")
+    if entry is not None and not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)):
+        raise WeightsError(f"{path} has scheduler = {shown(entry)}, expected ['diffusers', its class]; {ADVICE}")
     for part, classes in CLASSES.items():
         entry = index.get(part)
         if entry in (None, [None, None]):
@@ -253,7 +238,7 @@ def _check_classes(path: Path, index: Json) -> None:
                 f"{path} has {part} = {shown(entry)}, expected {expected}; code in a folder is never run"
             )
     name = index.get("_class_name", "StableDiffusionPipeline")
-    if name in PIPELINES:
+    if isinstance(name, str) and name in PIPELINES:
         return
     why = "code in a folder is never run"
     if isinstance(name, str) and len(name) < 100:
@@ -262,16 +247,6 @@ def _check_classes(path: Path, index: Json) -> None:
         f"{path} has _class_name = {shown(name)}, and {why}; expected one of {', '.join(PIPELINES)}. If the model is "
         "one of these with another sampling, write that class there"
     )
-
-
-def _class_preset(index: Json) -> Json:
-    """Steps and guidance scale where the defaults of the folder's class in diffusers differ from ours."""
-    name = str(index.get("_class_name"))
-    if name in EDITING:
-        return {"num_inference_steps": 100, "guidance_scale": 5.0 if "XL" in name else 7.5, "image_guidance_scale": 1.5}
-    if name.startswith("LatentConsistency"):
-        return {"num_inference_steps": 4, "guidance_scale": 8.5}
-    return {"guidance_scale": 5.0} if name in SDXL_CLASSES else {}
 
 
 def _text_encoder(folder: Path, part: str, document: Json) -> TextEncoderConfig:
@@ -314,8 +289,7 @@ class FoundVAE(NamedTuple):
 
     path: Path
     config: VAEConfig
-    notes: tuple[str, ...] = ()
-    """Which fields of its configuration are not used."""
+    notes: tuple[str, ...] = ()  # which fields of its configuration are not used
 
 
 def find_vae(path: str | Path, model: ModelConfig, *, allow_pickle: bool = False) -> FoundVAE:

@@ -36,11 +36,7 @@ FIELDS = frozenset(DEFAULTS).union(*((*each.chosen_by, *each.options) for each i
 
 
 def from_json(document: Json) -> Reading:
-    """Read the configuration of one of ``CLASSES``.
-
-    Raises:
-        WeightsError: a value is not supported.
-    """
+    """Read the configuration of one of ``CLASSES``."""
     scheduler = CLASSES[document["_class_name"]]
     unused = tuple(sorted(key for key in document if not key.startswith("_") and key not in FIELDS))
     document = DEFAULTS | document
@@ -63,18 +59,7 @@ def from_json(document: Json) -> Reading:
             sigma_max=float(document["sigma_max"]) / data,
             sigma_data=data,
         )
-        variant = scheduler.variant(document)
-    options = {
-        option.name: document[key]
-        for key, option in scheduler.options.items()
-        if document.get(key, option.default) != option.default
-    }
-    preset: Json = {"sampler": variant.sampler, "sigmas": SPACINGS[document["sigma_schedule"]]}
-    if options or variant.options:
-        preset["sampler_options"] = {**variant.options, **options}
-    if document["final_sigmas_type"] == "sigma_min":
-        preset["final_sigma"] = "sigma_min"
-    return Reading(schedule, preset, (), unused)
+    return Reading(schedule, scheduler.preset(document, SPACINGS[document["sigma_schedule"]]), (), unused)
 
 
 def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:

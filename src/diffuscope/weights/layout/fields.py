@@ -33,9 +33,7 @@ Kind = Literal[
 TOKENIZER: tuple[Kind, ...] = ("tokenizer_config", "special_tokens_map", "tokenizer")
 """Those of a tokenizer's folder, beside its words; any may be missing."""
 
-END_OF_TEXT = 49407
-"""Id of the token."""
-
+END_OF_TEXT = 49407  # id of the token
 ORIGIN = "where the file comes from"
 OUTPUT = "form of the output in other programs"
 TRAINING = "for training"
@@ -43,9 +41,7 @@ PRECISION = "precision of the computation, which dtype decides here"
 
 COMMON = {
     "_class_name": "checked where it decides",
-    "_commit_hash": ORIGIN,
-    "_diffusers_version": ORIGIN,
-    "_name_or_path": ORIGIN,
+    **dict.fromkeys(("_commit_hash", "_diffusers_version", "_name_or_path"), ORIGIN),
     "_use_default_values": "fields that were left out",
 }
 
@@ -55,8 +51,7 @@ IRRELEVANT: dict[Kind, dict[str, str]] = {
         "is_cosxl_edit": "refused where it is true",
         "feature_extractor": "of the safety checker",
         "image_encoder": "of IP-Adapters",
-        "requires_safety_checker": "no image is judged here",
-        "safety_checker": "no image is judged here",
+        **dict.fromkeys(("requires_safety_checker", "safety_checker"), "no image is judged here"),
     },
     "text_encoder": {
         **dict.fromkeys(("bos_token_id", "pad_token_id"), "the tokenizer has its own"),
@@ -72,14 +67,14 @@ IRRELEVANT: dict[Kind, dict[str, str]] = {
         "class_embeddings_concat": "of class embeddings",
         **dict.fromkeys(("decay", "inv_gamma", "min_decay", "optimization_step", "power"), TRAINING),
         **dict.fromkeys(("update_after_step", "use_ema_warmup"), TRAINING),
-        **dict.fromkeys(("upcast_attention",), PRECISION),
+        "upcast_attention": PRECISION,
     },
     "vae": {"sample_size": "size of training images, or of tiles"},
     "scheduler": {
         **dict.fromkeys(("clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"), "without clipping"),
         **dict.fromkeys(("flow_shift", "shift_terminal", "time_shift_type", "use_dynamic_shifting"), "of flow models"),
-        **dict.fromkeys(("noise_sampler_seed",), "a call has its own seed"),
-        **dict.fromkeys(("variance_type",), "of networks that predict their variance"),
+        "noise_sampler_seed": "a call has its own seed",
+        "variance_type": "of networks that predict their variance",
     },
     "tokenizer_config": {
         **dict.fromkeys(("backend", "is_local", "local_files_only", "name_or_path", "special_tokens_map_file"), ORIGIN),
@@ -97,35 +92,17 @@ IRRELEVANT: dict[Kind, dict[str, str]] = {
 """File -> field that says nothing about the picture -> the reason."""
 
 READ: dict[Kind, frozenset[str]] = {
-    "model_index": frozenset(
-        [
-            "_diffuscope",
-            "force_zeros_for_empty_prompt",
-            "requires_aesthetics_score",
-            "scheduler",
-            "text_encoder",
-            "text_encoder_2",
-            "tokenizer",
-            "tokenizer_2",
-            "unet",
-            "vae",
-        ]
+    "model_index": frozenset(("_diffuscope", "force_zeros_for_empty_prompt", "requires_aesthetics_score")).union(
+        ("scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae")
     ),
     "text_encoder": frozenset(["architectures", "projection_dim"]).union(
         network_config.TEXT_ENCODER, network_config.TEXT_ENCODER_SUPPORTED
     ),
-    "unet": frozenset(
-        [
-            "attention_head_dim",
-            "down_block_types",
-            "mid_block_type",
-            "num_attention_heads",
-            "reverse_transformer_layers_per_block",
-            "sample_size",
-            "transformer_layers_per_block",
-            "up_block_types",
-        ]
-    ).union(network_config.UNET, network_config.UNET_SUPPORTED),
+    "unet": frozenset(("down_block_types", "mid_block_type", "up_block_types", "sample_size")).union(
+        ("attention_head_dim", "num_attention_heads"),
+        ("transformer_layers_per_block", "reverse_transformer_layers_per_block"),
+        (*network_config.UNET, *network_config.UNET_SUPPORTED),
+    ),
     "vae": frozenset(["down_block_types", "out_channels", "up_block_types"]).union(
         network_config.VAE, network_config.VAE_SUPPORTED
     ),
@@ -137,8 +114,7 @@ READ: dict[Kind, frozenset[str]] = {
 """File -> the fields that decide something here, or are refused where they would."""
 
 ADVICE = "save the whole folder again"
-MOST = 8
-"""Fields that a note names."""
+MOST = 8  # fields that a note names
 
 
 def unused(kind: Kind, file: str, document: Json) -> list[str]:
@@ -148,11 +124,7 @@ def unused(kind: Kind, file: str, document: Json) -> list[str]:
 
 
 def tokenizer_notes(folder: Path, subfolder: str, positions: int) -> list[str]:
-    """Notes on the settings in a tokenizer's subfolder, for a text encoder of so many positions.
-
-    Raises:
-        WeightsError: a setting would give other ids than CLIP's tokenizer.
-    """
+    """Notes on the settings in a tokenizer's subfolder, for a text encoder of so many positions; others are refused."""
     notes = []
     for kind in TOKENIZER:
         file = f"{subfolder}/{kind}.json"

@@ -15,8 +15,7 @@ from diffuscope.config.networks import Depth
 from diffuscope.errors import WeightsError, shown
 
 Json = dict[str, Any]
-Keys = dict[str, tuple[str, Any]]
-"""Key of the JSON -> field of our config, and the value where the key is absent."""
+Keys = dict[str, tuple[str, Any]]  # key of the JSON -> field of our config, and the value where the key is absent
 
 TEXT_ENCODER: Keys = {
     "hidden_act": ("activation", "quick_gelu"),
@@ -51,8 +50,7 @@ VAE: Keys = {
     "scaling_factor": ("scale", 0.18215),
 }
 
-Supported = Mapping[str, object]
-"""Key -> the value that our networks support, or a tuple of them."""
+Supported = Mapping[str, object]  # key -> the value that our networks support, or a tuple of them
 
 TEXT_ENCODER_SUPPORTED: Supported = {
     "attention_dropout": 0.0,
@@ -228,13 +226,10 @@ def check(file: str, document: Json, supported: Supported) -> None:
     """Refuse a document with a value that is not supported."""
     for key, value in supported.items():
         values = value if isinstance(value, tuple) else (value,)
-        if key in document and not any(_same(document[key], each) for each in values):
-            refuse(file, key, document[key], " or ".join(map(repr, values)))
-
-
-def _same(value: object, other: object) -> bool:
-    """Equal, and both a truth or neither: JSON's 1 is not true."""
-    return isinstance(value, bool) is isinstance(other, bool) and value == other
+        got = document.get(key)
+        same = (got == each and isinstance(got, bool) is isinstance(each, bool) for each in values)  # 1 is not true
+        if key in document and not any(same):
+            refuse(file, key, got, " or ".join(map(repr, values)))
 
 
 def refuse(file: str, key: str, got: object, wanted: str) -> NoReturn:
@@ -289,11 +284,8 @@ def _per_level(value: Any, levels: int) -> tuple[Any, ...]:
 
 def _where(attends: Sequence[bool], layers: Sequence[Depth]) -> tuple[Depth, ...]:
     """Each level's depth: 0 where it has no attention, one number where its blocks have the same."""
-    return tuple(_merged(depth) if attention else 0 for attention, depth in zip(attends, layers, strict=True))
-
-
-def _merged(depth: Depth) -> Depth:
-    return depth[0] if isinstance(depth, tuple) and len(set(depth)) == 1 else depth
+    one = (depth[0] if isinstance(depth, tuple) and len({*depth}) == 1 else depth for depth in layers)
+    return tuple(depth if attention else 0 for attention, depth in zip(attends, one, strict=True))
 
 
 def _listed(depth: Depth) -> int | list[int]:

@@ -83,8 +83,7 @@ class Reshape:
 
     theirs: str
     ours: tuple[str, ...]
-    split: Callable[[Tensor], tuple[Tensor, ...]]
-    """Views where possible; ValueError where the shape does not fit."""
+    split: Callable[[Tensor], tuple[Tensor, ...]]  # views where possible; ValueError where the shape does not fit
     join: Callable[[tuple[Tensor, ...]], Tensor]
 
 

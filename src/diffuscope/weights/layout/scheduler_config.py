@@ -47,8 +47,7 @@ class SamplerOption(NamedTuple):
     """An option of our sampler that a key of the configuration sets."""
 
     name: str
-    default: object
-    """The sampler's own, which need not be stated."""
+    default: object  # the sampler's own, which need not be stated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +57,10 @@ class Scheduler:
     variants: Mapping[tuple[object, ...], Variant]
     """Values of the keys ``chosen_by`` -> our sampler; the class's default is first."""
     chosen_by: tuple[str, ...] = ()
-    options: Mapping[str, SamplerOption] = field(default_factory=dict)
-    """Key -> the option of our sampler that it sets."""
+    options: Mapping[str, SamplerOption] = field(default_factory=dict)  # key -> the option of our sampler that it sets
     read_as: Mapping[str, Mapping[object, object]] = field(default_factory=dict)
     """Key -> values of other classes, and what this class takes in their place."""
-    spacings: tuple[str, ...] = ()
-    """Its switches of ``SPACINGS``."""
+    spacings: tuple[str, ...] = ()  # its switches of ``SPACINGS``
     zero_snr: bool = False  # can rescale its betas to zero terminal SNR
     final_sigma: bool = False  # has a choice of the last noise level
     defaults: Json = field(default_factory=dict)  # where they differ from ``DEFAULTS``
@@ -73,10 +70,24 @@ class Scheduler:
         """Our sampler for a configuration of this class."""
         default = next(iter(self.variants))
         wanted = tuple(document.get(key, value) for key, value in zip(self.chosen_by, default, strict=True))
-        matching = [variant for values, variant in self.variants.items() if values == wanted]
-        if not matching:
+        if wanted not in [*self.variants]:
             refuse(FILE, " and ".join(self.chosen_by), wanted, f"one of {', '.join(map(str, self.variants))}")
-        return matching[0]
+        return self.variants[wanted]
+
+    def preset(self, document: Json, sigmas: str) -> Json:
+        """The preset's ``sampler``, ``sigmas``, ``sampler_options`` and ``final_sigma`` for a configuration."""
+        sampler, stated = self.variant(document)
+        options = dict(stated)
+        for key, (name, default) in self.options.items():
+            if document.get(key, default) != default:
+                options[name] = document[key]
+        ends = self.final_sigma and document.get("final_sigmas_type") == "sigma_min"
+        return {
+            "sampler": sampler,
+            "sigmas": sigmas,
+            **({"sampler_options": options} if options else {}),
+            **({"final_sigma": "sigma_min"} if ends else {}),
+        }
 
     @property
     def used(self) -> frozenset[str]:
@@ -93,15 +104,17 @@ def one(sampler: str) -> Mapping[tuple[object, ...], Variant]:
 
 
 LEADING = {"timestep_spacing": "leading"}
-LATENT = {"beta_start": 0.00085, "beta_end": 0.012}
-"""Betas of Stable Diffusion."""
-
+LATENT = {"beta_start": 0.00085, "beta_end": 0.012}  # betas of Stable Diffusion
 THREE = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 NO_CLIPPING = {"clip_sample": False, "thresholding": False}
 NO_LIMITS = {"sigma_min": None, "sigma_max": None}
 NO_FLOW = {"thresholding": False, "use_flow_sigmas": False}
 LOWER = {"lower_order_final": SamplerOption("lower_order_final", default=True)}
 ORDER = {"solver_order": SamplerOption("order", default=2)}
+DPM_READS: Mapping[str, Mapping[object, object]] = {
+    "algorithm_type": {"deis": "dpmsolver++"},
+    "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
+}
 DISTILLED = Scheduler(
     variants=one("lcm"),
     zero_snr=True,
@@ -140,10 +153,7 @@ SCHEDULERS = {
         },
         chosen_by=("algorithm_type", "solver_order", "solver_type"),
         options={**LOWER, "euler_at_final": SamplerOption("euler_at_final", default=False)},
-        read_as={
-            "algorithm_type": {"deis": "dpmsolver++"},
-            "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
-        },
+        read_as=DPM_READS,
         spacings=tuple(SPACINGS),
         zero_snr=True,
         final_sigma=True,
@@ -152,10 +162,7 @@ SCHEDULERS = {
     "DPMSolverSinglestepScheduler": Scheduler(
         variants=one("dpmpp_2s"),
         options={**ORDER, "lower_order_final": SamplerOption("lower_order_final", default=False)},
-        read_as={
-            "algorithm_type": {"deis": "dpmsolver++"},
-            "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
-        },
+        read_as=DPM_READS,
         spacings=THREE,
         final_sigma=True,
         supported={
@@ -225,10 +232,8 @@ class Reading(NamedTuple):
     """What a scheduler's configuration says."""
 
     schedule: ScheduleConfig
-    preset: Json
-    """The preset's ``sampler``, ``sigmas``, ``sampler_options`` and ``final_sigma``."""
-    notes: tuple[str, ...] = ()
-    """What was read otherwise than it is written."""
+    preset: Json  # as ``Scheduler.preset`` has it
+    notes: tuple[str, ...] = ()  # what was read otherwise than it is written
     unused: tuple[str, ...] = ()
     """What has no effect: keys of other classes, keys that another key switches off, values read as others."""
 
@@ -237,9 +242,6 @@ def from_json(document: Json, pipeline_class: str | None = None) -> Reading:
     """Read a scheduler's configuration as diffusers does in a pipeline of the given class.
 
     Each key has an effect, or stands in ``unused``, or is refused.
-
-    Raises:
-        WeightsError: the class, or a value of a key that it uses, is not supported.
     """
     check(FILE, DEFAULTS | document, {"_class_name": tuple(SCHEDULERS)})
     scheduler = SCHEDULERS[document["_class_name"]]
@@ -270,18 +272,7 @@ def from_json(document: Json, pipeline_class: str | None = None) -> Reading:
             zero_snr=scheduler.zero_snr and bool(document["rescale_betas_zero_snr"]),
             ddim_ends_at_zero=bool(document["set_alpha_to_one"]),
         )
-    variant = scheduler.variant(document)
-    options = {
-        option.name: document[key]
-        for key, option in scheduler.options.items()
-        if document.get(key, option.default) != option.default
-    }
-    preset: Json = {"sampler": variant.sampler, "sigmas": _spacing(scheduler, document)}
-    if options or variant.options:
-        preset["sampler_options"] = {**variant.options, **options}
-    if scheduler.final_sigma and document.get("final_sigmas_type") == "sigma_min":
-        preset["final_sigma"] = "sigma_min"
-    return Reading(schedule, preset, notes, unused)
+    return Reading(schedule, scheduler.preset(document, _spacing(scheduler, document)), notes, unused)
 
 
 def _unused(document: Json, scheduler: Scheduler) -> tuple[str, ...]:
@@ -355,13 +346,13 @@ def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
 
 def _class_of(schedule: ScheduleConfig, preset: Preset) -> tuple[str, Json]:
     """The class with the preset's sampler, and the keys that choose it there."""
-    name, chosen, alike = "DDIMScheduler", dict[str, object](), -1
-    for candidate, scheduler in SCHEDULERS.items():
-        for values, (sampler, options) in scheduler.variants.items():
-            if sampler == preset.sampler != "ddim" and (scheduler.zero_snr or not schedule.zero_snr):
-                if any(preset.sampler_options.get(option) != value for option, value in options.items()):
-                    continue
-                if len(options) > alike:  # the one that says most
-                    name, chosen = candidate, dict(zip(scheduler.chosen_by, values, strict=True))
-                    alike = len(options)
+    fitting = [
+        (len(options), name, dict(zip(scheduler.chosen_by, values, strict=True)))
+        for name, scheduler in SCHEDULERS.items()
+        for values, (sampler, options) in scheduler.variants.items()
+        if sampler == preset.sampler != "ddim"
+        and (scheduler.zero_snr or not schedule.zero_snr)
+        and options.items() <= preset.sampler_options.items()
+    ]
+    _, name, chosen = max(fitting, key=lambda each: each[0], default=(0, "DDIMScheduler", {}))  # which says most
     return name, chosen

@@ -13,8 +13,7 @@ from diffuscope.weights.layout.diffusers import PartConfig
 from diffuscope.weights.store import files
 from diffuscope.weights.store.stores import Store
 
-CONFIG_KEY = "diffuscope.config"
-"""Key of the metadata for our config."""
+CONFIG_KEY = "diffuscope.config"  # key of the metadata for our config
 
 IGNORED = {
     r"model_ema\..*": "a moving average of the weights, for further training",

@@ -6,12 +6,8 @@ from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.layout.network_config import Json, check, refuse
 
 START, END, FIRST = "<|startoftext|>", "<|endoftext|>", "!"
-SPECIAL = {"bos_token": (START,), "eos_token": (END,), "pad_token": (END, FIRST)}
-"""Special token -> what it may be."""
-
-LONG_CLIP = 248
-"""Positions of LongCLIP (Zhang et al. 2024), CLIP's being 77."""
-
+SPECIAL = {"bos_token": (START,), "eos_token": (END,), "pad_token": (END, FIRST)}  # special token -> what it may be
+LONG_CLIP = 248  # positions of LongCLIP (Zhang et al. 2024), CLIP's being 77
 FURTHER = ("additional_special_tokens", "extra_special_tokens")
 """Fields with special tokens that must be among the added ones; ``tokenizer_files`` compares."""
 
@@ -66,11 +62,7 @@ def ignored(kind: str, document: Json) -> list[str]:
 
 
 def check_values(kind: str, file: str, document: Json, positions: int) -> None:
-    """Refuse what would give other ids than CLIP's tokenizer, for a text encoder of so many positions.
-
-    Raises:
-        WeightsError: a value is not supported.
-    """
+    """Refuse what would give other ids than CLIP's tokenizer, for a text encoder of so many positions."""
     if kind == "tokenizer":
         _check_whole(file, document)
         return
@@ -92,11 +84,8 @@ def _check_whole(file: str, document: Json) -> None:
     if not isinstance(model, dict):
         return  # for the reader of the vocabulary to refuse
     check(f"{file}: model", model, BPE)
-    for key, allowed in (
-        ("normalizer", [NORMALIZER]),
-        ("pre_tokenizer", PRE_TOKENIZERS),
-        ("post_processor", [POST_PROCESSOR]),
-    ):
+    wanted = {"normalizer": [NORMALIZER], "pre_tokenizer": PRE_TOKENIZERS, "post_processor": [POST_PROCESSOR]}
+    for key, allowed in wanted.items():
         if not any(_like(document.get(key), each) for each in allowed):
             refuse(file, key, document.get(key), "CLIP's")
 

@@ -25,8 +25,8 @@ PARTS = ("text_encoder/config.json", "unet/config.json", "vae/config.json", diff
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_a_folder_gives_back_the_config_that_it_was_written_from(tmp_path, model):
     diffusers_folder.write_config(tmp_path, model)
-    assert diffusers_folder.read_config(tmp_path) == model
-    assert diffusers_folder.read_config(tmp_path, name="other") == replace(model, name="other")
+    assert diffusers_folder.describe(tmp_path).config == model
+    assert diffusers_folder.describe(tmp_path, name="other").config == replace(model, name="other")
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -35,7 +35,7 @@ def test_without_our_own_key_only_the_preset_is_lost(tmp_path, model):
     index = json.loads((tmp_path / "model_index.json").read_text())
     del index["_diffuscope"]
     (tmp_path / "model_index.json").write_text(json.dumps(index))
-    found = diffusers_folder.read_config(tmp_path)
+    found = diffusers_folder.describe(tmp_path).config
     assert found.name == tmp_path.name
     assert replace(found, name=model.name, preset=model.preset, draws=model.draws) == model
     assert (found.preset.height, found.preset.width) == (model.preset.height, model.preset.width)
@@ -136,10 +136,10 @@ def test_a_missing_or_damaged_part_is_named(tmp_path, path):
     for damage in ("{", "[]", "\udcff"):
         (tmp_path / path).write_bytes(damage.encode("utf-8", "surrogateescape"))
         with pytest.raises(WeightsError, match=path):
-            diffusers_folder.read_config(tmp_path)
+            diffusers_folder.describe(tmp_path)
     (tmp_path / path).unlink()
     with pytest.raises(ModelNotFoundError, match=f"{path} is missing"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)
 
 
 def test_parts_that_do_not_fit_together_are_refused(tmp_path):
@@ -147,7 +147,7 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path):
     path = tmp_path / "unet/config.json"
     path.write_text(json.dumps(network_config.unet_to_json(replace(TINY.unet, context_dim=48))))
     with pytest.raises(WeightsError, match="text of width 48, the encoder writes 32"):
-        diffusers_folder.read_config(tmp_path)
+        diffusers_folder.describe(tmp_path)
 
 
 def test_weights_are_found_in_full_or_half_precision(tmp_path):

@@ -86,14 +86,14 @@ def test_another_pipeline_is_refused_by_its_name(written: Path, name: object, wh
 
 def test_the_index_names_the_scheduler_as_in_diffusers(written: Path) -> None:
     edit(written / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"], _diffuscope={})
-    assert diffusers_folder.read_config(written).preset.sampler == "euler"
+    assert diffusers_folder.describe(written).config.preset.sampler == "euler"
 
 
 @pytest.mark.parametrize(("size", "height", "width"), [(16, 32, 32), ([16, 24], 32, 48), (None, 512, 512)])
 def test_a_size_is_one_number_or_two(written: Path, size: object, height: int, width: int) -> None:
     edit(written / "unet/config.json", sample_size=size)
     edit(written / "model_index.json", _diffuscope={})
-    preset = diffusers_folder.read_config(written).preset
+    preset = diffusers_folder.describe(written).config.preset
     assert (preset.height, preset.width) == (height, width)
 
 
