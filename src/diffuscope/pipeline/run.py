@@ -209,13 +209,13 @@ class Run(Iterator[Step]):
         if step.x.dtype != torch.float32 or len(self._edits) >= MOST_BRANCHES:
             self._note("step.x")
             return
-        x, count = Latents.of(step.x), step.index + 1
-        self._edits[count] = x
+        latents, count = Latents.of(step.x), step.index + 1
+        self._edits[count] = latents
         if (depth := depth_of(self.answers.request, count)) is not None:  # both sides of it have the same LoRAs
             self.answers.loras.insert(depth, self.answers.loras[depth])
             entries = [self._receipt["loras"], *self._receipt["branch_loras"]]
             self._receipt["branch_loras"].insert(depth, entries[depth])
-        self.answers.request = with_edit(self.answers.request, count, x)
+        self.answers.request = with_edit(self.answers.request, count, latents)
 
     def _note(self, name: str) -> None:
         if name not in self._receipt["edits"]:

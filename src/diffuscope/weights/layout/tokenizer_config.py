@@ -1,6 +1,7 @@
 """What the files of a tokenizer may say beside its words: CLIP's own settings, or those that change nothing here."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.layout.network_config import Json, check, refuse
@@ -84,7 +85,11 @@ def _check_whole(file: str, document: Json) -> None:
     if not isinstance(model, dict):
         return  # for the reader of the vocabulary to refuse
     check(f"{file}: model", model, BPE)
-    wanted = {"normalizer": [NORMALIZER], "pre_tokenizer": PRE_TOKENIZERS, "post_processor": [POST_PROCESSOR]}
+    wanted: dict[str, list[Any]] = {
+        "normalizer": [NORMALIZER],
+        "pre_tokenizer": PRE_TOKENIZERS,
+        "post_processor": [POST_PROCESSOR],
+    }
     for key, allowed in wanted.items():
         if not any(_like(document.get(key), each) for each in allowed):
             refuse(file, key, document.get(key), "CLIP's")

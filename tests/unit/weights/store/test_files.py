@@ -23,46 +23,50 @@ def entry(start=0, end=4, *, dtype="F32", shape=(1,)):
 
 FOUR = b"\0" * 4
 BAD = {
-    "empty": (b"", "fewer than the smallest header"),
-    "short": (b"\1\0\0", "fewer than the smallest header"),
-    "header over the limit": (container(b"{", length=100_000_001), "over the limit"),
-    "header beyond the end": (container(b"{}", length=3), "truncated"),
-    "no JSON": (container(b"{nothing}"), "not valid JSON"),
-    "no UTF-8": (container(b'{"\xff":1}'), "not valid JSON"),
-    "deep JSON": (container(b'{"a":' + b"[" * 100_000), "not valid JSON"),
-    "a list": (container(b"[]"), "not a JSON object"),
-    "key twice": (
-        container(b'{"a":' + json.dumps(entry()).encode() + b',"a":' + json.dumps(entry()).encode() + b"}", FOUR),
-        "'a' twice",
+    "empty": b"",
+    "short": b"\1\0\0",
+    "header over the limit": container(b"{", length=100_000_001),
+    "header beyond the end": container(b"{}", length=3),
+    "no JSON": container(b"{nothing}"),
+    "no UTF-8": container(b'{"\xff":1}'),
+    "deep JSON": container(b'{"a":' + b"[" * 100_000),
+    "a list": container(b"[]"),
+    "metadata no strings": container({"__metadata__": {"a": 1}}),
+    "metadata no table": container({"__metadata__": "a"}),
+    "entry no table": container({"a": 1}),
+    "entry incomplete": container({"a": {"dtype": "F32", "shape": [1]}}, FOUR),
+    "unknown dtype": container({"a": entry(dtype="F31")}, FOUR),
+    "dtype no string": container({"a": entry(dtype=["F32"])}, FOUR),
+    "negative shape": container({"a": entry(shape=(-1, -1))}, FOUR),
+    "fractional shape": container({"a": entry(shape=(1.0,))}, FOUR),
+    "shape of truths": container({"a": entry(shape=(True,))}, FOUR),
+    "a million dimensions": container({"a": entry(shape=(2,) * 1_000_000)}, FOUR),
+    "a gigantic side": container({"a": entry(shape=(1 << 63,))}, FOUR),
+    "one offset": container({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4]}}, FOUR),
+    "offsets backwards": container({"a": entry(4, 0)}, FOUR),
+    "bytes disagree": container({"a": entry(shape=(2,))}, FOUR),
+    "overlap": container({"a": entry(), "b": entry(2, 6)}, FOUR * 2),
+    "hole": container({"a": entry(), "b": entry(8, 12)}, FOUR * 3),
+    "late start": container({"a": entry(4, 8)}, FOUR * 2),
+    "data truncated": container({"a": entry()}, b"\0\0"),
+    "data left over": container({"a": entry()}, FOUR * 2),
+    "many dimensions": container({"a": entry(shape=(1,) * 17)}, FOUR),
+    "a dtype that torch lacks": container({"a": entry(0, 8, dtype="C64")}, FOUR * 2),
+    "key twice": container(
+        b'{"a":' + json.dumps(entry()).encode() + b',"a":' + json.dumps(entry()).encode() + b"}", FOUR
     ),
-    "metadata no strings": (container({"__metadata__": {"a": 1}}), "table of strings"),
-    "metadata no table": (container({"__metadata__": "a"}), "table of strings"),
-    "entry no table": (container({"a": 1}), "not described"),
-    "entry incomplete": (container({"a": {"dtype": "F32", "shape": [1]}}, FOUR), "not described"),
-    "unknown dtype": (container({"a": entry(dtype="F31")}, FOUR), "unknown dtype 'F31'"),
-    "dtype no string": (container({"a": entry(dtype=["F32"])}, FOUR), "unknown dtype"),
-    "negative shape": (container({"a": entry(shape=(-1, -1))}, FOUR), "not natural"),
-    "fractional shape": (container({"a": entry(shape=(1.0,))}, FOUR), "not natural"),
-    "shape of truths": (container({"a": entry(shape=(True,))}, FOUR), "not natural"),
-    "a million dimensions": (container({"a": entry(shape=(2,) * 1_000_000)}, FOUR), "not natural"),
-    "a gigantic side": (container({"a": entry(shape=(1 << 63,))}, FOUR), "not natural"),
-    "one offset": (container({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4]}}, FOUR), "not natural"),
-    "offsets backwards": (container({"a": entry(4, 0)}, FOUR), "-4 bytes"),
-    "bytes disagree": (container({"a": entry(shape=(2,))}, FOUR), "takes 4 bytes, but F32 of shape .2. takes 8"),
-    "overlap": (container({"a": entry(), "b": entry(2, 6)}, FOUR * 2), "overlaps"),
-    "hole": (container({"a": entry(), "b": entry(8, 12)}, FOUR * 3), "hole"),
-    "late start": (container({"a": entry(4, 8)}, FOUR * 2), "hole"),
-    "data truncated": (container({"a": entry()}, b"\0\0"), "truncated"),
-    "data left over": (container({"a": entry()}, FOUR * 2), "nothing describes"),
+}
+FOREIGN = {
     "pickle": (pickle.dumps({"a": 1}), "pickle, which can run code; give the model's .safetensors file"),
     "web page": (b"<!DOCTYPE html><html></html>", "web page"),
     "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS pointer"),
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_bad_file_is_refused_with_its_name_and_reason(tmp_path, name):
-    content, reason = BAD[name]
+@pytest.mark.parametrize(
+    ("content", "reason"), [*((bad, "is refused") for bad in BAD.values()), *FOREIGN.values()], ids=[*BAD, *FOREIGN]
+)
+def test_bad_file_is_refused_with_its_name_and_reason(tmp_path, content, reason):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     for reader in (headers.read_header, files.read):
