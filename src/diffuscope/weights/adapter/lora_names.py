@@ -55,6 +55,8 @@ _SUFFIXES: dict[str, tuple[Role, str]] = {
     "_lora.up.weight": ("up", "diffusers"),
 }
 
+_SUFFIX = re.compile(rf"(?:{'|'.join(map(re.escape, _SUFFIXES))})\Z")  # the search finds the longest first
+
 _PREFIXES: dict[str, tuple[str, str]] = {
     "lora_unet_": ("unet", "kohya"),
     "lora_te_": ("text_encoder", "kohya"),
@@ -102,9 +104,10 @@ class Key:
 def parse(name: str) -> Key | None:
     """The name of a tensor taken apart, or None if it has no role in a LoRA."""
     name = _OLD_PROCESSOR.sub(".", _ADAPTER_NAME.sub(r".\1", name))
-    suffix = _suffix(name)
-    if suffix is None:
+    found = _SUFFIX.search(name)
+    if found is None:
         return None
+    suffix = found[0]
     role, layout = _SUFFIXES[suffix]
     path = unwrapped(_INNER.sub("", name.removesuffix(suffix)))
     part = None
@@ -114,16 +117,12 @@ def parse(name: str) -> Key | None:
             layout = whose if whose == "ComfyUI" else layout
             break
     if suffix.startswith("_lora."):  # so old that the output's only linear layer has no number yet
-        path = _old(path)
+        above, _, last = path.rpartition(".")
+        if above.endswith("self_attn"):
+            path = f"{above}.{_OLD_TEXT.get(last, last)}"
+        elif last == "to_out":
+            path = f"{path}.0"
     return Key(part, path.replace(".", "_"), role, layout)
-
-
-def _suffix(name: str) -> str | None:
-    """The longest suffix in ``_SUFFIXES`` that a name has."""
-    parts = name.rsplit(".", 3)
-    ends = ["." + ".".join(parts[k:]) for k in range(1, len(parts))]
-    old = next((f"_lora{end}" for end in ends if f"_lora{end}" in _SUFFIXES and name.endswith(f"_lora{end}")), None)
-    return old or next((end for end in ends if end in _SUFFIXES), None)
 
 
 def other_adapter(names: Iterable[str]) -> str | None:
@@ -157,10 +156,3 @@ def unwrapped(path: str) -> str:
     while wrapper := next((wrapper for wrapper in _WRAPPERS if path.startswith(wrapper)), None):
         path = path.removeprefix(wrapper)
     return path
-
-
-def _old(path: str) -> str:
-    above, _, last = path.rpartition(".")
-    if above.endswith("self_attn"):
-        return f"{above}.{_OLD_TEXT.get(last, last)}"
-    return f"{path}.0" if last == "to_out" else path
