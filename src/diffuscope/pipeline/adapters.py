@@ -100,12 +100,7 @@ class Adapters:
         return sorted({*self._loaded, *(names[0] for names in self._files().values())})
 
     def load(
-        self,
-        path: str | PathLike[str],
-        weight: float = 1.0,
-        name: str | None = None,
-        *,
-        allow_pickle: bool = False,
+        self, path: str | PathLike[str], weight: float = 1.0, name: str | None = None, *, allow_pickle: bool = False
     ) -> LoraReport:
         """Load a LoRA and merge it into the networks: W + weight * (alpha / r) B A. Several add up, in any order.
 

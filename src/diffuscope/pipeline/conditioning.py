@@ -47,18 +47,15 @@ class UNetInputs:
 class Encoded:
     """The encoded texts of a run."""
 
-    prompts: tuple[tuple[Conditioning, ...], ...]
-    """For each prompt its parts, joined by AND; the rows of each are the entries of its schedule."""
-    negatives: tuple[Conditioning, ...] | None
-    """For each prompt its negative prompt, likewise; None where the run is not guided."""
+    prompts: tuple[tuple[Conditioning, ...], ...]  # of each prompt its parts; the rows are the entries of its schedule
+    negatives: tuple[Conditioning, ...] | None  # of each prompt its negative prompt; None in a run without guidance
 
 
 @dataclass(frozen=True)
 class Stage:
     """What the U-Net reads in some steps of a run."""
 
-    parts: tuple[UNetInputs, ...]
-    """For the first prompt of each image that AND joins, the second, and so on; more than one only with AND."""
+    parts: tuple[UNetInputs, ...]  # of each image the first prompt that AND joins, the second, and so on
     weights: Tensor  # [parts,N]; 0 where an image has fewer parts
     negative: UNetInputs | None
 

@@ -40,9 +40,7 @@ class CondUncond:
 
     cond: Denoiser
     uncond: Denoiser  # without the text; in a model that edits an image, with the image
-    rows: Denoiser | None
-    """All in one call of 2B rows, [unconditional, conditional]; of 3B with ``bare`` first; None where they differ in
-    length."""
+    rows: Denoiser | None  # all in one call of rows [bare, uncond, cond]; None where they differ in length
     bare: Denoiser | None = None  # of a model that edits an image: without text and image
     always_all: bool = False  # run all at a scale of 1 too, so that a tap gets the same rows in every call
 

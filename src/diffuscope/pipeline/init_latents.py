@@ -29,10 +29,8 @@ class InitImages:
     """A call's image inputs, one per image of the call; None where there are none."""
 
     images: tuple[Image.Image, ...] | None = None  # RGB, of the plan's size
-    masks: tuple[Image.Image, ...] | None = None
-    """Black and white, of the plan's size: 255 in the masked area, 0 elsewhere."""
-    latents: Tensor | None = None
-    """[N,C,h,w] in the place of images; with ``denoising_start`` those of a base model, still noisy."""
+    masks: tuple[Image.Image, ...] | None = None  # of the plan's size: 255 in the masked area, 0 elsewhere
+    latents: Tensor | None = None  # [N,C,h,w] in the place of images; of a base model still noisy
     noise: Tensor | None = None  # [N,C,h,w] start noise of unit variance in the place of the seeds' noise
 
 
@@ -63,8 +61,7 @@ def init_images(plan: Plan, components: Components) -> InitImages:
     masks = [open_image(source, "mask_image") for source in _one_per_prompt(call.mask_image, plan, "mask_image")]
     pairs = [(masks[k % len(masks)], images[k % len(images)]) for k in range(max(len(masks), len(images)))]
     return InitImages(
-        images=fitted,
-        masks=plan.per_image([_mask(mask, image.size, (width, height), factor) for mask, image in pairs]),
+        images=fitted, masks=plan.per_image([_mask(mask, image.size, (width, height), factor) for mask, image in pairs])
     )
 
 

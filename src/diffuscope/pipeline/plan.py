@@ -45,8 +45,7 @@ class Plan:
     loras: Mapping[str, float]  # name -> weight of those that the prompts name
     sampler: SamplerInfo
     levels: Levels  # what the run visits: for img2img the last part of the schedule
-    planned_sigmas: tuple[float, ...]
-    """What the sampler gets: those of ``levels``, and with ``denoising_end`` the rest of the schedule."""
+    planned_sigmas: tuple[float, ...]  # what the sampler gets: with ``denoising_end`` the rest of the schedule too
     guided: bool  # whether the U-Net runs for the negative prompts too
     passes: int  # rows of the U-Net for an image: 1, 2 in a guided run, 3 in one that is guided by an image too
     sizes: tuple[float, ...]  # SDXL's size conditioning; empty where the model has none

@@ -132,10 +132,7 @@ def weights_hash(tensors: Mapping[str, Tensor]) -> str:
 
 def chunks(receipt: Receipt, index: int) -> dict[str, str]:
     """The text chunks of image ``index`` of the call."""
-    return {
-        TEXT_KEY: infotext(receipt, index),
-        JSON_KEY: json.dumps(receipt | {"image_index": index}, allow_nan=False),
-    }
+    return {TEXT_KEY: infotext(receipt, index), JSON_KEY: json.dumps(receipt | {"image_index": index}, allow_nan=False)}
 
 
 def infotext(receipt: Receipt, index: int) -> str:

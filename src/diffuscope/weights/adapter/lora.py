@@ -39,8 +39,7 @@ class Target(NamedTuple):
     layer: Keys  # of all tensors of its layer
 
 
-FILES = ("pytorch_lora_weights.safetensors", lora_scale.PEFT_FILE)
-"""The file in a LoRA's folder, as diffusers and PEFT name it."""
+FILES = ("pytorch_lora_weights.safetensors", lora_scale.PEFT_FILE)  # the file in a folder of diffusers, or of PEFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +69,7 @@ class Lora:
     adapters: Mapping[Layer, Adapter]
     unmatched: tuple[str, ...]  # layers of the file that the model does not have, by the file's names
     unused: tuple[str, ...]  # tensors and settings of the file that have no part in anything here
-    sha256: str
-    """Of the tensors' bytes, without the header, like AUTOMATIC1111's web UI and model sites; of a whole pickle."""
+    sha256: str  # of the tensors' bytes, like AUTOMATIC1111's web UI and model sites; of a whole pickle
 
     @cached_property
     def parts(self) -> dict[str, int]:

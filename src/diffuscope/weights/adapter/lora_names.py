@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from diffuscope.weights.adapter.deltas import ROLES, inputs
 from diffuscope.weights.store.headers import TensorInfo
 
-BASE_MODELS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}
-"""Width of the text embeddings that a U-Net reads -> its family."""
+BASE_MODELS = {768: "SD 1", 1024: "SD 2", 2048: "SDXL", 1280: "SDXL's refiner"}  # by the width of their text states
 
 Role = str  # of a tensor in its layer: "alpha", "magnitude", one of ``ROLES`` or of ``LEAVES``
 

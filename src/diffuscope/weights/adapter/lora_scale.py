@@ -40,9 +40,7 @@ REFUSED = {"fan_in_fan_out", "use_qalora", "layer_replication", "alora_invocatio
 REFUSED |= {"use_bdlora", "arrow_config", "kasa_config", "monteclora_config"}
 """Settings of PEFT that change what the tensors mean, or when they apply."""
 
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Beginnings of values of ``init_lora_weights`` with which PEFT takes a part of the base model's weights away."""
-
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # ``init_lora_weights`` that change the base model
 PEFT_TYPES = {"LORA": "LoRA", "ADALORA": "LoRA", "LOHA": "LoHa", "LOKR": "LoKr", "OFT": "OFT"}
 """PEFT's name of a kind of adapter -> ours; whole tensors stand beside any."""
 

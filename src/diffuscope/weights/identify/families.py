@@ -41,8 +41,7 @@ FOREIGN = {
 INPUTS = {5: "depth2img does", 7: "an upscaler does", 8: "InstructPix2Pix does", 9: "for inpainting"}
 """Input channels of a U-Net -> the models that have them."""
 
-TEXT_ENCODERS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}
-"""Width of a released text encoder -> its name."""
+TEXT_ENCODERS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}  # by their widths
 
 VAES = {
     "ldm": ("decoder.mid.block_1.conv1.weight", "decoder.conv_in.weight"),

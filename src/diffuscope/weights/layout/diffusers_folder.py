@@ -69,9 +69,7 @@ CLASSES = {
 }
 """Subfolder -> the classes that our networks equal."""
 
-OWN = "_diffuscope"
-"""Key in model_index.json for our name, preset and what the model draws; diffusers skips keys with an underscore."""
-
+OWN = "_diffuscope"  # key of model_index.json for our name and preset; diffusers skips keys with an underscore
 ADVICE = fields.ADVICE
 MOST_SIDE = 1024  # of latents
 

@@ -31,8 +31,7 @@ DEFAULTS: Json = {
     "sigma_schedule": "karras",
     "thresholding": False,
 }
-FIELDS = frozenset(DEFAULTS).union(*((*each.chosen_by, *each.options) for each in CLASSES.values()))
-"""The fields that are read or refused."""
+FIELDS = frozenset(DEFAULTS).union(*((*each.chosen_by, *each.options) for each in CLASSES.values()))  # read or refused
 
 
 def from_json(document: Json) -> Reading:

@@ -20,19 +20,15 @@ class Description:
     """What a model's files say of it, besides its weights."""
 
     config: ModelConfig
-    notes: tuple[str, ...] = ()
-    """One sentence on each file with something that is not used, or is read otherwise than it is written."""
-    unused: tuple[str, ...] = ()
-    """Fields that are known, but without effect beside the others: "scheduler/scheduler_config.json: clip_sample"."""
+    notes: tuple[str, ...] = ()  # a sentence on each file with what is not used, or read otherwise than written
+    unused: tuple[str, ...] = ()  # known fields of the scheduler that have no effect beside the others
 
 
 Kind = Literal[
     "model_index", "text_encoder", "unet", "vae", "scheduler", "tokenizer_config", "special_tokens_map", "tokenizer"
 ]
 
-TOKENIZER: tuple[Kind, ...] = ("tokenizer_config", "special_tokens_map", "tokenizer")
-"""Those of a tokenizer's folder, beside its words; any may be missing."""
-
+TOKENIZER: tuple[Kind, ...] = ("tokenizer_config", "special_tokens_map", "tokenizer")  # any may be missing
 END_OF_TEXT = 49407  # id of the token
 ORIGIN = "where the file comes from"
 OUTPUT = "form of the output in other programs"

@@ -30,10 +30,7 @@ RESIDUAL = {
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }
-VAE_RESIDUAL = {
-    **{name: name for name in ("norm1", "conv1", "norm2", "conv2")},
-    "nin_shortcut": "conv_shortcut",
-}
+VAE_RESIDUAL = {**{name: name for name in ("norm1", "conv1", "norm2", "conv2")}, "nin_shortcut": "conv_shortcut"}
 VAE_ATTENTION = {"q": "query", "k": "key", "v": "value", "proj_out": "out"}
 OPEN_CLIP = {
     "ln_1": "norm1",

@@ -98,8 +98,7 @@ VAE_SUPPORTED: Supported = {
     "use_quant_conv": True,
 }
 
-MIDDLES = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}
-"""diffusers' class of the middle -> its residual blocks."""
+MIDDLES = {"UNetMidBlock2DCrossAttn": 2, "UNetMidBlock2D": 1, None: 0}  # class of the middle -> its residual blocks
 
 
 def text_encoder_from_json(document: Json) -> TextEncoderConfig:

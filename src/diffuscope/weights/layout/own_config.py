@@ -11,9 +11,7 @@ from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.store import documents
 
 FILE = "config.json"
-
-WORDS = "words.json"
-"""A list of the words of the training captions, as the tokenizer reads them; a folder may be without."""
+WORDS = "words.json"  # the words of the training captions, as the tokenizer reads them; a folder may be without
 
 
 def read(folder: Path) -> ModelConfig:

@@ -54,8 +54,7 @@ class SamplerOption(NamedTuple):
 class Scheduler:
     """A scheduler class of diffusers: its samplers, its defaults and the values that we support."""
 
-    variants: Mapping[tuple[object, ...], Variant]
-    """Values of the keys ``chosen_by`` -> our sampler; the class's default is first."""
+    variants: Mapping[tuple[object, ...], Variant]  # values of the keys ``chosen_by`` -> our sampler; the default first
     chosen_by: tuple[str, ...] = ()
     options: Mapping[str, SamplerOption] = field(default_factory=dict)  # key -> the option of our sampler that it sets
     read_as: Mapping[str, Mapping[object, object]] = field(default_factory=dict)
@@ -217,8 +216,7 @@ SCHEDULERS = {
     "TCDScheduler": replace(DISTILLED, variants=one("tcd")),
 }
 
-FIELDS = frozenset(SPACINGS).union(*(scheduler.used for scheduler in SCHEDULERS.values()))
-"""The fields that some class reads, or refuses."""
+FIELDS = frozenset(SPACINGS).union(*(scheduler.used for scheduler in SCHEDULERS.values()))  # read or refused
 
 OUTDATED: dict[str, Json] = {
     "StableDiffusionPipeline": {"steps_offset": 1, "clip_sample": False},
@@ -234,8 +232,7 @@ class Reading(NamedTuple):
     schedule: ScheduleConfig
     preset: Json  # as ``Scheduler.preset`` has it
     notes: tuple[str, ...] = ()  # what was read otherwise than it is written
-    unused: tuple[str, ...] = ()
-    """What has no effect: keys of other classes, keys that another key switches off, values read as others."""
+    unused: tuple[str, ...] = ()  # what has no effect: keys of other classes, or switched off, values read as others
 
 
 def from_json(document: Json, pipeline_class: str | None = None) -> Reading:

@@ -11,7 +11,6 @@ from diffuscope.errors import WeightsError, shown
 from diffuscope.weights.store.documents import unique
 
 DIMENSIONS_LIMIT = 16  # of a tensor; a product of a million of them would take hours
-
 DTYPES = {"BOOL", "BF16", "F8_E4M3", "F8_E5M2", *(f"{kind}{bits}" for kind in "UIF" for bits in (8, 16, 32, 64))}
 """Of the format, those that torch has too."""
 

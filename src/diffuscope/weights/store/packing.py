@@ -18,8 +18,7 @@ from diffuscope.weights.store import documents, files, headers
 FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
 
-TABLE_LIMIT = 1 << 28
-"""Most values (1 GiB as float32) of the tensors stored by rows together, whose sizes only the metadata state."""
+TABLE_LIMIT = 1 << 28  # values (1 GiB as float32) of all tensors by rows, whose sizes only the metadata state
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,7 @@ DAMAGE = (
 )
 """What torch's reader raises on a damaged pickle, or one with more than tensors."""
 
-GLOBAL = re.compile(r"GLOBAL ([\w.]+)|([\w.]+) was not an allowed global")
-"""Where torch's refusal names what a pickle would call."""
-
+GLOBAL = re.compile(r"GLOBAL ([\w.]+)|([\w.]+) was not an allowed global")  # what torch refuses to call
 BUFFER = b"bytearray"  # what torch's reader lets a pickle call with any length
 PICKLE_LIMIT = 1 << 26  # bytes of the pickle in an archive; that of a checkpoint with an optimiser is a hundredth of it
 FORMATS = {dtype: name for name, dtype in files.TORCH.items()}
@@ -39,8 +37,7 @@ class Store:
 
     path: Path
     header: Header
-    tensors: Mapping[str, Tensor] | None = None
-    """Those of a pickle, mapped where torch can; None for safetensors, whose tensors are read on demand."""
+    tensors: Mapping[str, Tensor] | None = None  # of a pickle, mapped where torch can; None for safetensors
 
     def read(
         self,
