@@ -23,12 +23,7 @@ from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import selected
 from diffuscope.types import Denoiser, Step, Tap
 
-
-class Texts(NamedTuple):
-    """The encoded texts of a request."""
-
-    encoded: Encoded
-    similarity: Loss | None  # the loss of a text that guides it
+Texts = tuple[Encoded, Loss | None]  # of a request, encoded; and the loss of a text that guides it
 
 
 class Segment(NamedTuple):
@@ -99,7 +94,7 @@ def encoded(
         if text is not None:
             notes += clip().notes(text)
             loss = clip().loss(text)
-        return Texts(conditioning.encoded(components, segment.plan, segment.tap), loss)
+        return conditioning.encoded(components, segment.plan, segment.tap), loss
 
 
 def denoiser(
@@ -116,9 +111,9 @@ def denoiser(
     ``channels`` [N,C,h,w] are further input channels of a model that inpaints or edits an image.
     """
     unet, config, each = components.unet, components.config, list[Denoiser]()
-    for own, text in zip(parts.live, texts, strict=True):
-        found = denoisers_of(unet, config, own.plan, text.encoded, channels, own.tap, now, engine)
-        guided = _guided(components.vae, own, found.guided, found.cond, text.similarity, engine)
+    for own, (states, loss) in zip(parts.live, texts, strict=True):
+        found = denoisers_of(unet, config, own.plan, states, channels, own.tap, now, engine)
+        guided = _guided(components.vae, own, found.guided, found.cond, loss, engine)
         each.append(adapters.with_loras(guided, own.loras))
     denoise = each.pop()
     while each:
