@@ -13,7 +13,7 @@ from diffuscope import counterparts
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.keywords import check_names
 from diffuscope.pipeline.answers import Answers
-from diffuscope.pipeline.inputs import Call
+from diffuscope.pipeline.inputs import Call, checked_latents
 from diffuscope.request import WHOLE_RUN, Branch, Latents, Request
 from diffuscope.types import Levels
 
@@ -82,15 +82,10 @@ def following(step: int, first: tuple[float, ...], own: tuple[float, ...]) -> tu
 
 def decoded(latents: Latents, shape: tuple[int, ...]) -> Tensor:
     """[N,C,h,w] float32 of latents as JSON; an InputError for another shape, or only their hash."""
-    if latents.shape != shape:
-        got = Unquoted(f"latents of shape {list(latents.shape)}")
-        raise InputError("branch.x", got, f"latents of shape {list(shape)}")
     if not latents.data:
         raise InputError("branch.x", Unquoted("only the hash of latents"), "the latents themselves")
     array = np.frombuffer(base64.b64decode(latents.data), "<f4").reshape(latents.shape)
-    if not np.isfinite(array).all():
-        raise InputError("branch.x", Unquoted("latents that are not finite"), "finite numbers")
-    return torch.from_numpy(array.astype(np.float32))
+    return checked_latents(torch.from_numpy(array.astype(np.float32)), "branch.x", shape)
 
 
 def with_edit(request: R, step: int, x: Latents) -> R:

@@ -18,6 +18,7 @@ from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, op
 from diffuscope.loading import Components
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec
+from diffuscope.pipeline.inputs import checked_latents
 from diffuscope.pipeline.plan import Plan
 from diffuscope.types import Tap
 
@@ -49,7 +50,7 @@ def init_images(plan: Plan, components: Components) -> InitImages:
     factor, channels = components.config.vae.factor, components.config.vae.latent_channels
     width, height = plan.preset.width, plan.preset.height
     shape = [channels, height // factor, width // factor]
-    noise = None if call.latents is None else _checked(call.latents, "latents", [plan.images, *shape])
+    noise = None if call.latents is None else checked_latents(call.latents, "latents", [plan.images, *shape])
     if call.image is None:
         return InitImages(noise=noise)
     if isinstance(call.image, Tensor):
@@ -134,18 +135,10 @@ def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: l
     return FromImage(channels=components.vae.unscaled(latents.to(engine.device(components.unet))))
 
 
-def _checked(latents: Tensor, argument: str, shape: list[int]) -> Tensor:
-    if list(latents.shape) != shape:
-        raise InputError(argument, latents, f"latents of shape {shape}")
-    if not latents.isfinite().all():
-        raise InputError(argument, Unquoted("latents that are not finite"), "finite numbers")
-    return latents
-
-
 def _latents(image: Tensor, plan: Plan, shape: list[int]) -> Tensor:
     """Latents that are the image: for each image, for each prompt, or one for all."""
     rows = len(image) if image.ndim and len(image) in {1, len(plan.prompts)} else plan.images
-    return _checked(image, "image", [rows, *shape]).repeat_interleave(plan.images // rows, dim=0)
+    return checked_latents(image, "image", [rows, *shape]).repeat_interleave(plan.images // rows, dim=0)
 
 
 def _one_per_prompt(sources: ImageSources, plan: Plan, argument: str) -> list[ImageSource]:

@@ -19,6 +19,15 @@ Guidance = Callable[[Denoiser], Denoiser]
 OutputType = Literal["pil", "np", "pt", "latent"]
 
 
+def checked_latents(latents: Tensor, argument: str, shape: Sequence[int]) -> Tensor:
+    """The same latents; an InputError for another shape, or values that are not finite."""
+    if list(latents.shape) != list(shape):
+        raise InputError(argument, latents, f"latents of shape {list(shape)}")
+    if not latents.isfinite().all():
+        raise InputError(argument, Unquoted("latents that are not finite"), "finite numbers")
+    return latents
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """The inputs of a call that do not fit into JSON."""

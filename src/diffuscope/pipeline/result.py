@@ -32,8 +32,9 @@ class Result:
 
     def __repr__(self) -> str:
         several = "s" * (len(self.seeds) > 1)
+        seeds = ", ".join(map(str, self.seeds[:4])) + (f" ... {self.seeds[-1]}" if len(self.seeds) > 4 else "")
         notes = "".join(f"; note: {note}" for note in self.notes)
-        return f"{type(self).__name__}({self._about()}, seed{several} {_few(self.seeds)}{notes})"
+        return f"{type(self).__name__}({self._about()}, seed{several} {seeds}{notes})"
 
     def _about(self) -> str:
         width, height = self.images[0].size
@@ -75,11 +76,6 @@ class ArrayResult(Result):
 
     def _repr_png_(self) -> None:
         """Nothing to show."""
-
-
-def _few(values: Sequence[object]) -> str:
-    shown = ", ".join(map(str, values[:4]))
-    return shown + (f" ... {values[-1]}" if len(values) > 4 else "")
 
 
 def write_images(
