@@ -182,26 +182,21 @@ def model_index(config: ModelConfig, scheduler_class: str) -> Json:
         "feature_extractor": absent,
         "image_encoder": absent,
         "scheduler": ["diffusers", scheduler_class],
+        # The pipeline reads hidden states, so it uses this class even for a file with a projection.
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
     if config.unet.extra_dim is None:
-        return index | {
-            "requires_safety_checker": False,
-            "safety_checker": absent,
-            # The pipeline reads hidden states, so it uses this class even for a file with a projection.
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-        }
-    base = config.text_encoder_2 is not None
-    index |= {
+        return index | {"requires_safety_checker": False, "safety_checker": absent}
+    index |= {"text_encoder": absent, "tokenizer": absent} if config.text_encoder_2 is None else {}
+    index |= {"requires_aesthetics_score": True} if config.sizes == REFINER_SIZES else {}
+    return index | {
         "force_zeros_for_empty_prompt": config.zero_negative,
-        "text_encoder": ["transformers", "CLIPTextModel"] if base else absent,
         "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        "tokenizer": ["transformers", "CLIPTokenizer"] if base else absent,
         "tokenizer_2": ["transformers", "CLIPTokenizer"],
     }
-    return index | ({"requires_aesthetics_score": True} if config.sizes == REFINER_SIZES else {})
 
 
 def pipeline_class(config: ModelConfig) -> str:
