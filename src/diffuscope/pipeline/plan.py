@@ -146,16 +146,13 @@ def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | Non
     if first is not None and call.branch is not None:
         levels = branching.joined(call.branch, first.levels, levels)
         planned = branching.following(call.branch.step, first.planned_sigmas, planned)
-    negative = _negative_prompts(call, len(prompts))
+    negative = _negative_prompts(config, call, len(prompts))
     parts, negative_parts = _parts(config, call, prompts, negative, preset.num_inference_steps)
     guided = _is_guided(config, call, preset, parts)
     begins = 0 if call.branch is None else min(call.branch.step, len(levels.sigmas) - 2)
     guidance.check(call.guidance_options, preset.guidance_scale, levels.sigmas[begins:], guided=guided)
     _check_tap(call, len(seeds))
     sizes = fitting.sizes(config, call, preset)
-    if any(negative) and config.unet.guidance_dim is not None:
-        hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
-        raise InputError("negative_prompt", call.negative_prompt, "none", hint)
     request = Request(
         **{option.name: getattr(call, option.name) for option in options(Request)}
         | {field.name: getattr(preset, field.name) for field in fields(Preset)}
@@ -266,7 +263,7 @@ def untagged(prompts: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, floa
     return tuple(each.text for each in tagged), tagged[0].loras
 
 
-def _negative_prompts(call: Call, prompts: int) -> tuple[str, ...]:
+def _negative_prompts(config: ModelConfig, call: Call, prompts: int) -> tuple[str, ...]:
     given = call.negative_prompt or ""
     negative = (given,) * prompts if isinstance(given, str) else tuple(given)
     negative = negative * prompts if len(negative) == 1 else negative
@@ -274,6 +271,9 @@ def _negative_prompts(call: Call, prompts: int) -> tuple[str, ...]:
         raise InputError("negative_prompt", given, f"one string, or one per prompt ({prompts})")
     if any(parse_lora_tags(text).loras for text in negative):
         raise InputError("negative_prompt", given, "no LoRA tag", "Name the LoRA in the prompt")
+    if any(negative) and config.unet.guidance_dim is not None:
+        hint = f"{config.name!r} has learned guidance without one; write into the prompt what the image should show"
+        raise InputError("negative_prompt", given, "none", hint)
     return negative
 
 
