@@ -106,9 +106,7 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     )
 
 
-def in_memory(
-    planned: Plan, components: Components, schedule: Schedule, engine: Engine
-) -> tuple[Plan, list[str]]:
+def in_memory(planned: Plan, components: Components, schedule: Schedule, engine: Engine) -> tuple[Plan, list[str]]:
     """The plan with as many images at once as memory has room for, and notes on what was done for it.
 
     A tap gets all images at once, so with one nothing changes. An OutOfMemoryError if not one image fits.
