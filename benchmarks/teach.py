@@ -1,18 +1,13 @@
 """Teach `emoji` a word, a subject and one picture, and measure what it learned, and what it forgot.
 
-    python benchmarks/teach.py word --out RUN
-    python benchmarks/teach.py lora --out RUN
-    python benchmarks/teach.py kept --out RUN --corpus corpus.jsonl.xz --model without
-    python benchmarks/teach.py kept --out RUN --corpus corpus.jsonl.xz --model with
-    python benchmarks/teach.py imagic --out RUN
-    python benchmarks/teach.py collect --out RUN --result benchmarks/results/teach.json
+    python benchmarks/teach.py --out RUN --corpus corpus.jsonl.xz --result benchmarks/results/teach.json
 
 The subject is drawn by `subjects.py`. "Subject" is the cosine of EfficientNet-Lite0's features with the picture that
 was given; its gain is a share of the way from the pictures of the class ("a cup") to the picture after the autoencoder
 ("ceiling"), the best that this model can do. `kept` is seen.clip of docs/explanation/scores.md: of one picture for each
 of 250 concepts, whether its own caption is the nearest of 250; with and without the LoRA, at equal noise. A part whose
-file is in RUN is measured, and not trained again. Seconds are those of the training: of the clock, and of the
-processor, which other processes do not change.
+file is in RUN is measured, and not trained again; one whose numbers are there is not measured again. Seconds are those
+of the training: of the clock, and of the processor, which other processes change less.
 """
 
 import json
@@ -22,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -55,15 +50,42 @@ SEEDS = range(8)
 BACKGROUNDS = tuple(word for word in COLOUR_WORDS if word not in ("white", "cyan"))  # the cup itself is cyan
 ETA_SEEDS = range(3)
 CONCEPTS = 250
+KEPT_STEPS = 4
+"""Of the sampler, for the 500 pictures of `kept`, which are made in bfloat16."""
+
+Part = Literal["word", "lora", "imagic", "kept-without", "kept-with"]
 
 
-def word(out: Path, steps: int = 300) -> None:
+def teach(*, out: Path, corpus: Path, result: Path, parts: tuple[Part, ...] = get_args(Part)) -> None:
+    """Measure the parts that have no numbers yet, and write the document once all have.
+
+    Args:
+        out: folder of the runs.
+        corpus: of `diffuscope data build`, for the captions of `kept`.
+        result: JSON file.
+        parts: what to measure now.
+    """
+    measures: dict[Part, Callable[[], None]] = {
+        "word": lambda: word(out),
+        "lora": lambda: lora(out),
+        "imagic": lambda: imagic(out),
+        "kept-without": lambda: kept(out, corpus, lora=False),
+        "kept-with": lambda: kept(out, corpus, lora=True),
+    }
+    for part in parts:
+        if not (out / f"{part}.json").exists():
+            measures[part]()
+    if all((out / f"{part}.json").exists() for part in measures):
+        collect(out, result)
+
+
+def word(out: Path) -> None:
     """Textual inversion of the subject."""
     pipe, feature_net, subject = _begin(out)
     before, texts = _subject(pipe, feature_net, subject, f"a {CLASS}"), ["a red fox", "a cup", ""]
     states = pipe.encode_prompt(texts).embeddings
     path = out / "word.safetensors"
-    times = _trained(path, lambda: train_word(pipe, out / "subject.png", path, word=WORD, like=CLASS, steps=steps))
+    times = _trained(path, lambda: train_word(pipe, out / "subject.png", path, word=WORD, like=CLASS))
     pipe.load_embedding(path, word=WORD)
     assert torch.equal(pipe.encode_prompt(texts).embeddings, states)
     after = _subject(pipe, feature_net, subject, f"a {WORD}", out / "word.png")
@@ -73,29 +95,29 @@ def word(out: Path, steps: int = 300) -> None:
     wanted = torch.tensor([COLOUR_WORDS.index(colour) for colour in BACKGROUNDS])
     right = (background_word(_bytes(made)) == wanted).float().mean().item()
     numbers = _gain(pipe, feature_net, subject, before, after) | {"backgrounds": right, "other_prompts": "bit-equal"}
-    _write(out / "word.json", numbers | times | {"steps": steps})
+    _write(out / "word.json", numbers | times)
 
 
-def lora(out: Path, steps: int = 120, prior_count: int = 16) -> None:
+def lora(out: Path) -> None:
     """A LoRA of the subject."""
     pipe, feature_net, subject = _begin(out)
     before = _subject(pipe, feature_net, subject, f"a {NAMED}")
-    path, given = out / "lora.safetensors", {"caption": f"a {NAMED}", "prior": PRIOR, "prior_count": prior_count}
-    times = _trained(path, lambda: train_lora(pipe, out / "subject.png", path, **given, steps=steps))
+    path = out / "lora.safetensors"
+    times = _trained(path, lambda: train_lora(pipe, out / "subject.png", path, caption=f"a {NAMED}", prior=PRIOR))
     pipe.load_lora(path)
     after = _subject(pipe, feature_net, subject, f"a {NAMED}", out / "lora.png")
     numbers = _gain(pipe, feature_net, subject, before, after)
-    _write(out / "lora.json", numbers | times | {"steps": steps})
+    _write(out / "lora.json", numbers | times)
 
 
-def kept(out: Path, model: Literal["without", "with"], corpus: Path, steps: int = 4) -> None:
-    """CLIP's R@1 of seen concepts without the LoRA or with it, at ``steps`` steps of the sampler."""
-    pipe, towers = ds.load("emoji"), load_clip_score()
+def kept(out: Path, corpus: Path, *, lora: bool) -> None:
+    """Which of the seen concepts are the nearest of 250 to their pictures, without the LoRA or with it."""
+    pipe, towers = ds.load("emoji", dtype="bfloat16"), load_clip_score()
     everything = Corpus.load(corpus)
     data = EvalData(everything.pictures, Canvas(*[torch.zeros(0)] * 2), split(everything), everything.hash, {}, ())
     asked = sorted(prompts.seen(data), key=lambda each: each.text)[:CONCEPTS]
-    sampling = Sampling(**{**asdict(Sampling.of(pipe.config.preset)), "num_inference_steps": steps})
-    if model == "with":
+    sampling = Sampling(**{**asdict(Sampling.of(pipe.config.preset)), "num_inference_steps": KEPT_STEPS})
+    if lora:
         pipe.load_lora(out / "lora.safetensors")
     made = generate(pipe, [each.text for each in asked], range(len(asked)), sampling)
     with torch.no_grad():
@@ -106,14 +128,14 @@ def kept(out: Path, model: Literal["without", "with"], corpus: Path, steps: int 
     best = [int((captions[each.style] @ one).argmax()) for each, one in zip(asked, vectors, strict=True)]
     nearest = [data.split.concepts[place] for place in best]
     right = [found == concept for found, concept in zip(nearest, concepts, strict=True)]
-    _write(out / f"kept-{model}.json", {"right": right, "sampler_steps": steps})
+    _write(out / f"kept-{'with' if lora else 'without'}.json", {"right": right, "sampler_steps": KEPT_STEPS})
 
 
-def imagic(out: Path, steps: int = 200, embedding_steps: int = 150) -> None:
+def imagic(out: Path) -> None:
     """One edit of the subject, and its sweep of eta."""
     pipe, _, subject = _begin(out)
-    path, given = out / "imagic.safetensors", {"prompt": TARGET, "steps": steps, "embedding_steps": embedding_steps}
-    times = _trained(path, lambda: train_imagic(pipe, out / "subject.png", path, **given))
+    path = out / "imagic.safetensors"
+    times = _trained(path, lambda: train_imagic(pipe, out / "subject.png", path, prompt=TARGET))
     edit, towers = load_imagic(pipe, path), load_clip_score()
     etas = [i / 10 for i in range(11)]
     rows = [edit.sweep(etas, seed=seed, upscale=1) for seed in ETA_SEEDS]
@@ -128,7 +150,6 @@ def imagic(out: Path, steps: int = 200, embedding_steps: int = 150) -> None:
         "spearman": spearmanr(etas, asked.mean(0).numpy()).statistic,
         "target_asked": asked.mean(0).tolist(),
         "target": TARGET,
-        "steps": [embedding_steps, steps],
     }
     _write(out / "imagic.json", numbers | times)
 
@@ -203,6 +224,4 @@ def _write(path: Path, numbers: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict(
-        {"word": word, "lora": lora, "kept": kept, "imagic": imagic, "collect": collect}
-    )
+    tyro.cli(teach)

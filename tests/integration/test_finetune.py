@@ -36,7 +36,7 @@ def test_a_family_is_taught(family, tmp_path):
 
 @pytest.mark.slow
 def test_the_shipped_model_learns_one_picture(tmp_path):
-    """Half size and few steps: at 0 it is the picture, and at 1 less so."""
+    """Half size and few steps: at 0 it is the picture, and at 1 what the text says."""
     pipe = diffuscope.load("emoji")
     cup = Image.new("RGB", (64, 64), "white")
     pen = ImageDraw.Draw(cup)
@@ -46,7 +46,7 @@ def test_the_shipped_model_learns_one_picture(tmp_path):
     cup.save(tmp_path / "cup.png")
     prompt = "a red cup on a yellow background"
     path = tmp_path / "red.safetensors"
-    train_imagic(pipe, tmp_path / "cup.png", path, prompt=prompt, size=64, embedding_steps=20, steps=50)
+    train_imagic(pipe, tmp_path / "cup.png", path, prompt=prompt, size=64, embedding_steps=40, steps=30)
     call = {"seed": 0, "height": 64, "width": 64, "upscale": 1, "num_inference_steps": 6, "output_type": "pt"}
     plain = pipe(prompt, **call).images
     edit = load_imagic(pipe, path)
@@ -54,6 +54,6 @@ def test_the_shipped_model_learns_one_picture(tmp_path):
     given = to_pixels([cup]) / 2 + 0.5
     psnr = [-10 * (image - given).square().mean().log10().item() for image in (plain, first, last)]
     assert psnr[1] > psnr[0] + 5
-    assert psnr[1] > psnr[2]
+    assert psnr[1] > psnr[2] + 1
     edit.unload()
     assert torch.equal(pipe(prompt, **call).images, plain)

@@ -112,15 +112,15 @@ class ImagicOptions(Options):
     """text of the picture that is wanted, such as "a fox wearing a hat" """
     rank: Rank = 16
     """of the LoRA"""
-    targets: Targets = "all"
-    """layers of the U-Net that the LoRA changes"""
+    targets: Targets = "cross-attention"
+    """layers of the U-Net that the LoRA changes; more of them make the picture of any text"""
     embedding_steps: Count = 60
     """first stage: updates of the text states"""
     embedding_lr: Rate = 0.01
     """first stage: learning rate of AdamW"""
-    steps: Count = 80
+    steps: Count = 60
     """second stage: updates of the LoRA"""
-    lr: Rate = 1e-3
+    lr: Rate = 2e-3
     """second stage: learning rate of AdamW"""
     prior_count: Annotated[int, Interval(ge=0, le=1024)] = 0
     """second stage: pictures of the text that the model makes first, and must still make: half of each step, slower"""
