@@ -3,13 +3,18 @@
 import io
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-QUICK = {"prompt": "a blue car", "seed": 5, "num_inference_steps": 3, "upscale": 1}
+QUICK = {"prompt": "a blue car", "seed": 5, "num_inference_steps": 3, "width": 64, "height": 64, "upscale": 1}
+LONG = {"num_inference_steps": 250, "width": 512, "height": 512}
+"""Minutes of work: what is stopped has not ended by itself, however slow the browser is."""
 
 
 def go(page: Page, view: str) -> None:
@@ -17,22 +22,41 @@ def go(page: Page, view: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text(view)
 
 
-def quick(page: Page, **options: object) -> None:
-    """Fill the form by the address, and generate."""
+def fill(page: Page, **options: object) -> None:
+    """Fill the form by the address."""
     request = json.dumps(QUICK | options)
     page.evaluate("request => { location.hash = new URLSearchParams({view: 'generate', request}) }", request)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value(str((QUICK | options)["prompt"]))
-    page.get_by_role("button", name="Generate", exact=True).first.click()
-    expect(page.locator(".time .end small")).not_to_have_text("done")
+
+
+def shown(page: Page) -> str:
+    """The run on show, which stands in the address."""
+    return parse_qs(urlsplit(page.url).fragment)["run"][0]
+
+
+@contextmanager
+def another_run(page: Page) -> Iterator[None]:
+    """What is done in this context shows another run; after it that run is done."""
+    before = shown(page)
+    yield
+    page.wait_for_function("before => new URLSearchParams(location.hash.slice(1)).get('run') !== before", arg=before)
     expect(page.locator(".time .end small")).to_have_text("done")
+
+
+def quick(page: Page, **options: object) -> None:
+    """Fill the form, and generate."""
+    fill(page, **options)
+    with another_run(page):
+        page.get_by_role("button", name="Generate", exact=True).first.click()
 
 
 def api(page: Page, path: str):
     return page.request.get(f"{page.url.partition('/lab/')[0]}/api/v1/{path}")
 
 
-def newest(page: Page) -> dict:
-    return api(page, f"jobs/{api(page, 'jobs').json()[-1]['id']}").json()
+def job(page: Page) -> dict:
+    """The job on show, as the server describes it."""
+    return api(page, f"jobs/{shown(page)}").json()
 
 
 def test_a_picture_is_seen_before_the_model_answers(browser, address):
@@ -62,8 +86,7 @@ def test_the_token_leaves_the_address_and_the_cookie_is_out_of_reach(page, signe
 
 def test_a_prompt_becomes_a_picture_with_its_receipt(page):
     quick(page)
-    job = newest(page)
-    assert job["receipts"][0]["prompt"] == ["a blue car"]
+    assert job(page)["receipts"][0]["prompt"] == ["a blue car"]
     picture = page.locator(".stage img")
     expect(picture).to_have_attribute("alt", "a blue car")
     content = page.request.get(page.url.partition("/lab/")[0] + picture.get_attribute("src")).body()
@@ -104,8 +127,7 @@ def test_the_numbers_shown_are_those_of_the_library(page, kind):
     """What a cell says is the server's float, and that is the library's."""
     quick(page)
     go(page, "Steps")
-    job = newest(page)
-    answer = api(page, f"jobs/{job['id']}/images/0/steps/2/{kind}")
+    answer = api(page, f"jobs/{shown(page)}/images/0/steps/2/{kind}")
     shape = [int(side) for side in answer.headers["x-shape"].split(",")]
     values = np.frombuffer(answer.body(), "<f4").reshape(shape)
     page.get_by_role("button", name="Latents" if kind == "x" else "Clean estimate").click()
@@ -120,10 +142,10 @@ def test_the_numbers_shown_are_those_of_the_library(page, kind):
 def test_a_dot_of_the_schedule_becomes_a_noise_level_of_the_run(page):
     quick(page)
     go(page, "Schedule")
-    page.get_by_role("slider", name="noise level 2").press("PageUp")
+    with another_run(page):
+        page.get_by_role("slider", name="noise level 2").press("PageUp")
     expect(page.locator(".tools-row")).to_contain_text("your own levels")
-    expect(page.locator(".time .end small")).to_have_text("done")
-    levels = newest(page)["request"]["sigmas"]
+    levels = job(page)["request"]["sigmas"]
     assert len(levels) == 4
     assert levels == sorted(levels, reverse=True)
 
@@ -131,13 +153,12 @@ def test_a_dot_of_the_schedule_becomes_a_noise_level_of_the_run(page):
 def test_guidance_is_the_sum_that_is_shown(page):
     quick(page)
     go(page, "Guidance")
-    job = newest(page)
-    shown = {}
+    parts = {}
     for kind in ("cond", "uncond", "x0"):
-        shown[kind] = np.frombuffer(api(page, f"jobs/{job['id']}/images/0/steps/1/{kind}").body(), "<f4")
-    scale = job["receipts"][0]["guidance_scale"]
-    mixed = shown["uncond"] + scale * (shown["cond"] - shown["uncond"])
-    np.testing.assert_allclose(mixed, shown["x0"], rtol=1e-4, atol=1e-4)
+        parts[kind] = np.frombuffer(api(page, f"jobs/{shown(page)}/images/0/steps/1/{kind}").body(), "<f4")
+    scale = job(page)["receipts"][0]["guidance_scale"]
+    mixed = parts["uncond"] + scale * (parts["cond"] - parts["uncond"])
+    np.testing.assert_allclose(mixed, parts["x0"], rtol=1e-4, atol=1e-4)
     page.get_by_role("slider", name="guidance scale").fill("6")
     expect(page.get_by_role("button", name="Generate with 6.0")).to_be_visible()
     expect(page.get_by_role("img", name=re.compile("over 3 steps"))).to_be_visible()
@@ -156,13 +177,12 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     mask.hover(position={"x": box["width"] * 0.7, "y": box["height"] * 0.6})
     page.mouse.up()
     expect(page.get_by_text("Inpainting.")).to_be_visible()
-    before = newest(page)["id"]
+    before = shown(page)
     page.get_by_label("Prompt", exact=True).fill("a green frog")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a green frog")
-    page.get_by_role("button", name="Generate", exact=True).first.click()
-    expect(page.locator(".time .end small")).not_to_have_text("done")
-    expect(page.locator(".time .end small")).to_have_text("done")
-    after = newest(page)
+    with another_run(page):
+        page.get_by_role("button", name="Generate", exact=True).first.click()
+    after = job(page)
     assert after["receipts"][0]["mask_image"] is not None
     one, other = (
         np.asarray(Image.open(io.BytesIO(api(page, f"pictures/{id}-0.png").body())).convert("RGB")).astype(int)
@@ -213,21 +233,30 @@ def test_a_grid_is_filled_and_a_cell_opens_as_a_run(page):
     expect(page.get_by_label("seed", exact=True)).to_have_value("4")
 
 
+SHOWS = """async ([isDraft, scale]) => {
+    const id = new URLSearchParams(location.hash.slice(1)).get('run');
+    const { state, slot, request } = await (await fetch(`/api/v1/jobs/${id}`)).json();
+    return state === 'done' && Boolean(slot) === isDraft && request.guidance_scale === scale;
+}"""
+
+
 def test_a_draft_follows_a_slider_and_the_latest_wins(page):
     quick(page)
     page.get_by_label("Live").check()
     slider = page.get_by_role("slider", name="guidance scale, slider")
-    for _ in range(5):
-        slider.press("ArrowRight")
-    expect(page.locator(".time .end small")).to_have_text("done")
-    jobs = api(page, "jobs").json()
-    assert jobs[-1]["state"] == "done"
-    assert [job["state"] for job in jobs if job["slot"] == "live"].count("done") >= 1
+    drag = """(slider, [kind, ...values]) => values.forEach((value) => {
+        slider.value = value;
+        slider.dispatchEvent(new Event(kind, { bubbles: true }));
+    })"""
+    slider.evaluate(drag, ["input", 3, 4, 5, 6])
+    page.wait_for_function(SHOWS, arg=[True, 6], polling=100)
+    slider.evaluate(drag, ["input", 7, 8, 9])
+    slider.evaluate(drag, ["change", 9])  # the hand leaves it while drafts are under way
+    page.wait_for_function(SHOWS, arg=[False, 9], polling=100)
 
 
 def test_a_run_can_be_stopped(page):
-    quick(page)
-    page.get_by_label("steps", exact=True).fill("200")
+    fill(page, **LONG)
     page.get_by_role("button", name="Generate", exact=True).first.click()
     page.get_by_role("button", name="Stop").click()
     expect(page.locator(".time .end small")).to_have_text("cancelled")

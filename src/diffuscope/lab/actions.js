@@ -78,9 +78,29 @@ export function createActions(store) {
     return run;
   }
 
-  const latest = oneAtATime();
+  const drafts = oneAtATime();
+  const last = latest();
+  /** Pictures on their way to the server, for which a call waits. @type {Promise<unknown>} */
+  let sending = Promise.resolve();
   /** @type {(() => void)|null} */
   let settled = null;
+
+  /** Send a picture; the last one of its name is used. @param {string} name @param {Blob|Promise<Blob>} picture
+   * @param {(id: string) => void} use */
+  function send(name, picture, use) {
+    const counts = last(name);
+    const work = async () => {
+      try {
+        const { id } = await api.upload('pictures', { picture: await picture });
+        if (counts()) use(id);
+      } catch (error) {
+        fail(error);
+      }
+    };
+    const sent = work();
+    sending = Promise.all([sending, sent]);
+    return sent;
+  }
 
   const actions = {
     /** The state as it is now, for handlers that outlive a rendering. */
@@ -139,9 +159,12 @@ export function createActions(store) {
 
     /** Generate from the form, with some options changed. @param {Record<string, any>} [change] */
     async generate(change = {}) {
+      drafts.drop();
+      const counts = last('current');
+      await sending;
       const state = get();
       const id = await submit({ request: { ...state.options, ...change }, ...inputsOf(state) });
-      if (id) set({ current: id, selection: { ...get().selection, step: null } });
+      if (id && counts()) set({ current: id, selection: { ...get().selection, step: null } });
       return id;
     },
     /** A draft of the form while a hand moves: few steps, and only the latest goes on. */
@@ -151,7 +174,7 @@ export function createActions(store) {
       /** @type {Record<string, any>} */
       const request = { ...state.options, num_inference_steps: steps, upscale: 1, num_images_per_prompt: 1 };
       if (Array.isArray(request.sigmas)) delete request.num_inference_steps;
-      latest.ask(() => actions.draft('live', { request, ...inputsOf(state) }));
+      drafts.ask(() => actions.draft('live', { request, ...inputsOf(state) }));
     },
     /** Something is being dragged: `now` follows it where the page is live, `then` when the hand has left.
      * @param {() => void} then @param {() => void} now */
@@ -168,35 +191,36 @@ export function createActions(store) {
     /** Go on from a step of a run with something changed. @param {string} job @param {number} step how many of its
      * steps are kept, minus one @param {Record<string, any>} change @param {object|null} [x] latents in their place */
     async branch(job, step, change, x = null) {
+      const counts = last('current');
       const id = await submit({ request: change, from: { job, step: step + 1, ...(x ? { x } : {}) } });
       const options = { ...get().options, ...change };
-      if (id) set({ current: id, other: job, options, selection: { ...get().selection, step: null } });
+      if (id && counts()) set({ current: id, other: job, options, selection: { ...get().selection, step: null } });
       return id;
     },
     /** Start from an image: a file, or the address of one that was made here. @param {Blob|string} image */
     async useImage(image) {
-      try {
-        const file = typeof image === 'string' ? await (await fetch(image)).blob() : image;
-        const { id } = await api.upload('pictures', { picture: file });
-        set({ image: id, mask: null, error: null });
-      } catch (error) {
-        fail(error);
-      }
+      last('mask');
+      await send('image', typeof image === 'string' ? fetch(image).then((answer) => answer.blob()) : image, (id) =>
+        set({ image: id, mask: null, error: null }),
+      );
+    },
+    removeImage() {
+      last('image');
+      last('mask');
+      set({ image: null, mask: null });
     },
     /** @param {Blob|null} mask white where the picture is generated anew */
     async setMask(mask) {
-      if (!mask) return set({ mask: null });
-      try {
-        set({ mask: (await api.upload('pictures', { picture: mask })).id });
-      } catch (error) {
-        fail(error);
-      }
+      if (mask) return send('mask', mask, (id) => set({ mask: id }));
+      last('mask');
+      set({ mask: null });
     },
     /** Take the settings that a picture says of itself. @param {Blob} file */
     async restore(file) {
+      const counts = last('restored');
       try {
         const found = await api.upload('receipt', { picture: file });
-        set({ options: found.request, error: null, local: { ...get().local, restored: found } });
+        if (counts()) set({ options: found.request, error: null, local: { ...get().local, restored: found } });
       } catch (error) {
         fail(error);
       }
@@ -204,8 +228,9 @@ export function createActions(store) {
     /** A job in a slot: only the latest one goes on. It becomes the current run. @param {string} slot
      * @param {object} body */
     async draft(slot, body) {
+      const counts = last('current');
       const id = await submit({ slot, ...body });
-      if (id) set({ current: id });
+      if (id && counts()) set({ current: id });
       return id;
     },
     /** @param {string} id */
@@ -218,6 +243,7 @@ export function createActions(store) {
     },
     /** Show a run; the step stays selected where it has one. @param {string} id */
     open(id) {
+      last('current');
       const run = get().runs[id];
       if (!run || run.recorded) return set({ current: id });
       const { branch: _, ...options } = run.request;
@@ -269,6 +295,16 @@ function inputsOf(state) {
   return state.mask ? { image: state.image, mask_image: state.mask } : { image: state.image };
 }
 
+/** Of several things that are asked for under a name, whether one still counts: no later one was asked for. */
+function latest() {
+  /** @type {Record<string, number>} */
+  const turns = {};
+  return (/** @type {string} */ name) => {
+    const turn = (turns[name] = (turns[name] ?? 0) + 1);
+    return () => turns[name] === turn;
+  };
+}
+
 /** Work of which one part is under way, and of what is asked for meanwhile only the last is done. */
 function oneAtATime() {
   let busy = false;
@@ -287,5 +323,7 @@ function oneAtATime() {
       }
       busy = false;
     },
+    /** Forget what is asked for and not begun. */
+    drop: () => void (next = null),
   };
 }

@@ -53,7 +53,11 @@ export function begin(kind, request, options = {}) {
     ...{ tensors: {}, about: null, version: 0 },
   };
   known.set(key, entry);
-  for (const old of known.keys()) if (known.size > MOST_KEPT && old !== key) known.delete(old);
+  for (const [old, { id }] of known)
+    if (known.size > MOST_KEPT && old !== key) {
+      known.delete(old);
+      if (id) byJob.delete(id);
+    }
   const interactive = kind !== 'ablation-map'; // dozens of runs, which a picture that is asked for may pass
   api.post('inspections', { kind, request, options, interactive }).then(
     (made) => {

@@ -12,7 +12,7 @@ export async function opening(store, actions) {
     seeds: [request.seed],
     state: /** @type {const} */ ('done'),
     images: 1,
-    done: 1,
+    made: [true],
     steps: [sigmas.length - 1],
     sigmas,
     total: sigmas.length - 1,

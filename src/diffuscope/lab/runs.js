@@ -21,14 +21,15 @@ export function compact(options, defaults) {
  * @returns {Run} */
 export function runOf(job, known, defaults = {}) {
   if (known && ended(known.state) && !ended(job.state)) return known; // an older answer that came late
+  const late = known?.state === 'running' && job.state === 'queued';
   const sigmas = job.sigmas ?? [];
   return {
     id: job.id,
     request: compact(job.request ?? known?.request ?? {}, defaults),
     seeds: job.seeds ?? [],
-    state: job.state,
+    state: late ? 'running' : job.state,
     images: job.images,
-    done: Math.max(job.done, known?.done ?? 0),
+    made: job.pictures.map((/** @type {string|null} */ id, /** @type {number} */ k) => id !== null || (known?.made[k] ?? false)),
     steps: (job.steps ?? []).map((/** @type {number} */ count, /** @type {number} */ k) => Math.max(count, known?.steps[k] ?? 0)),
     sigmas,
     total: Math.max(0, sigmas.length - 1),
@@ -40,16 +41,15 @@ export function runOf(job, known, defaults = {}) {
   };
 }
 
-/** A run after an event. @param {Run} run @param {string} kind @param {any} event @returns {Run} */
+/** A run after an event, which may be older than what is known of it. @param {Run} run @param {string} kind @param {any} event @returns {Run} */
 export function told(run, kind, event) {
+  if (kind === 'image') return { ...run, made: run.made.with(event.image, true) };
+  if (ended(run.state)) return run;
   if (kind === 'started') return { ...run, state: 'running' };
-  if (kind === 'image') return { ...run, done: run.done + 1 };
-  if (kind === 'step') {
-    const steps = [...run.steps];
-    steps[event.image] = Math.max(steps[event.image] ?? 0, event.step + 1);
-    return { ...run, state: 'running', steps };
-  }
-  return run;
+  if (kind !== 'step') return run;
+  const steps = [...run.steps];
+  steps[event.image] = Math.max(steps[event.image] ?? 0, event.step + 1);
+  return { ...run, state: 'running', steps };
 }
 
 /** The run on show. @param {State} state @returns {Run|null} */

@@ -24,9 +24,10 @@
  *   exclusiveMinimum?: number, exclusiveMaximum?: number, properties?: Record<string, Schema>,
  *   'x-group'?: string}} Schema
  *
- * A job of the server, as the page follows it. `sigmas[k]` is the noise level after step k of image 0.
+ * A job of the server, as the page follows it. `made[k]` says whether image k is there; `sigmas[k]` is the noise level
+ * after step k of image 0.
  * @typedef {{id: string, request: Options, state: 'queued'|'running'|'done'|'failed'|'cancelled', images: number, seeds: number[],
- *   done: number, steps: number[], sigmas: number[], total: number, slot: string|null, from: Origin|null,
+ *   made: boolean[], steps: number[], sigmas: number[], total: number, slot: string|null, from: Origin|null,
  *   error: string|null, receipt: Options|null, at: number, recorded?: boolean}} Run
  *
  * Where a branch left its parent.

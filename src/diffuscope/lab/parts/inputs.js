@@ -57,7 +57,7 @@ function painted(state, image, actions) {
         <button type="button" ?disabled=${!state.mask} @click=${(/** @type {any} */ event) => event.target.closest('.painted').querySelector('lab-paint').clear()}>
           Clear mask
         </button>
-        <button type="button" @click=${() => actions.set({ image: null, mask: null })}>Remove image</button>
+        <button type="button" @click=${actions.removeImage}>Remove image</button>
         <button type="button" class="link" @click=${() => actions.go('schedule')}>Where it enters the schedule</button>
       </div>
     </div>

@@ -78,7 +78,7 @@ export function timeline(state, actions) {
       aria-label="The finished picture"
     >
       ${
-        run.done || run.recorded
+        run.made[0]
           ? html`<img src=${run.recorded ? 'opening/fox.webp' : paths.image(run.id)} alt="" />`
           : html`<i class="waiting"></i>`
       }

@@ -141,7 +141,7 @@ function result(state, actions, run) {
   if (!parent) return nothing;
   const one = (/** @type {Run} */ each, /** @type {string} */ title) => html`<figure class="figure">
     ${
-      each.done
+      each.made[0]
         ? html`<img src=${paths.image(each.id)} alt="${title}: ${titleOf(each)}" />`
         : html`<lab-raster .picture=${stepPreview(actions, each, Math.max(0, (each.steps[0] ?? 1) - 1)) ?? null}></lab-raster>`
     }

@@ -27,7 +27,7 @@ export const compare = {
   copy: differenceSnippets,
   render(state, actions) {
     const one = /** @type {Run} */ (current(state));
-    const others = state.order.map((id) => state.runs[id]).filter((run) => run.id !== one.id && run.done && !run.recorded);
+    const others = state.order.map((id) => state.runs[id]).filter((run) => run.id !== one.id && run.made[0] && !run.recorded);
     if (!others.length) return empty('There is only one run. Change something and generate again.');
     const other = others.find((run) => run.id === state.other) ?? others[others.length - 1];
     return html`<div class="tools-row">
@@ -60,7 +60,7 @@ function swap(state, actions, one, other) {
 /** @param {State} state @param {Actions} actions @param {Run} one @param {Run} other */
 function pictures(state, actions, one, other) {
   const step = shownStep(state, one) ?? 0;
-  const whole = state.selection.step === null && one.done && other.done;
+  const whole = state.selection.step === null && one.made[0] && other.made[0];
   const last = Math.max(0, stepsOf(other) - 1);
   const [a, b] = [actions.array(one.id, step, 'x0'), actions.array(other.id, Math.min(step, last), 'x0')];
   const apart = a && b && String(a.shape) === String(b.shape) ? between(a, b) : undefined;

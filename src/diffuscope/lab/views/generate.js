@@ -45,7 +45,7 @@ function stage(state, actions) {
   const step = shownStep(state);
   if (run.state === 'failed') return html`<div class="empty"><p>The run failed: ${run.error}</p></div>`;
   const title = titleOf(run);
-  if (run.done && state.selection.step === null) {
+  if (run.made.includes(true) && state.selection.step === null) {
     if (run.images > 1) return gallery(run);
     return photo(run.recorded ? 'opening/fox.webp' : paths.image(run.id), title, facts(state, run, actions));
   }
@@ -59,7 +59,7 @@ function stage(state, actions) {
 /** @param {Run} run */
 const gallery = (run) => html`<div class="tiles">
   ${Array.from({ length: run.images }, (_, k) =>
-    k < run.done
+    run.made[k]
       ? html`<figure class="figure">
           <a href=${paths.image(run.id, k)} download="seed-${run.seeds[k]}.png"
             ><img src=${paths.image(run.id, k)} alt="${titleOf(run)}, seed ${run.seeds[k]}"

@@ -37,7 +37,7 @@ export const grid = {
     const set = (/** @type {object} */ change) => actions.keep('axes', { ...axes, ...change });
     const [xs, ys] = [values(state, axes.x, axes.xs), values(state, axes.y, axes.ys)];
     const cells = xs.length * ys.length;
-    const busy = cellsOf(state).some((id) => id && state.runs[id] && !ended(state.runs[id].state));
+    const busy = state.local.grid?.filling || cellsOf(state).some((id) => id && state.runs[id] && !ended(state.runs[id].state));
     return html`<form
         class="axes"
         @submit=${(/** @type {Event} */ event) => {
@@ -48,7 +48,7 @@ export const grid = {
         ${axis('across', axes.x, axes.xs, axes.y, (x, text) => set({ x, xs: text }))}
         ${axis('down', axes.y, axes.ys, axes.x, (y, text) => set({ y, ys: text }))}
         <button type="submit" class="primary" ?disabled=${!cells || cells > MOST}>Fill ${cells} cells</button>
-        ${busy ? html`<button type="button" @click=${() => stopAll(state, actions)}>Stop all</button>` : nothing}
+        ${busy ? html`<button type="button" @click=${() => stopAll(actions)}>Stop all</button>` : nothing}
         ${cells > MOST ? html`<p class="muted">At most ${MOST} cells.</p>` : nothing}
       </form>
       ${state.local.grid ? filled(state, actions) : empty('The grid is empty. Choose two options and their values, then fill it.')}`;
@@ -85,23 +85,29 @@ const cellsOf = (state) => (state.local.grid ? state.local.grid.cells.flat() : [
 
 /** @param {State} state @param {Actions} actions @param {any} axes @param {any[]} xs @param {any[]} ys */
 async function fill(state, actions, axes, xs, ys) {
-  stopAll(state, actions);
+  stopAll(actions);
   /** @type {(string|null)[][]} */
   const cells = ys.map(() => xs.map(() => null));
-  actions.keep('grid', { ...axes, xValues: xs, yValues: ys, cells });
+  const made = { ...axes, xValues: xs, yValues: ys, cells };
+  actions.keep('grid', { ...made, filling: true });
   const base = { prompt: 'a red fox', ...state.options, num_images_per_prompt: 1 };
   for (const [row, y] of ys.entries())
     for (const [column, x] of xs.entries()) {
       const request = { ...base, [axes.x]: x, [axes.y]: y };
       const id = await actions.submit({ request, interactive: false });
-      if (!id) return;
+      if (actions.state().local.grid.cells !== cells) return void (id && actions.cancel(id)); // stopped, or filled anew
+      if (!id) return actions.keep('grid', made);
       cells[row][column] = id;
-      actions.keep('grid', { ...axes, xValues: xs, yValues: ys, cells });
+      actions.keep('grid', { ...made, filling: true });
     }
+  actions.keep('grid', made);
 }
 
-/** @param {State} state @param {Actions} actions */
-function stopAll(state, actions) {
+/** @param {Actions} actions */
+function stopAll(actions) {
+  const state = actions.state();
+  const { grid } = state.local;
+  if (grid) actions.keep('grid', { ...grid, cells: [...grid.cells], filling: false }); // what fills these is told by it
   for (const id of cellsOf(state)) if (id && state.runs[id] && !ended(state.runs[id].state)) actions.cancel(id);
 }
 
@@ -133,9 +139,9 @@ function filled(state, actions) {
 /** @param {State} state @param {Actions} actions @param {string|null} id @param {string} title */
 function cell(state, actions, id, title) {
   const run = id ? state.runs[id] : null;
-  if (!run) return html`<i class="waiting"></i>`;
+  if (!run) return html`<i class=${state.local.grid.filling ? 'waiting' : 'none'}></i>`;
   const there = stepsOf(run);
-  const picture = run.done
+  const picture = run.made[0]
     ? html`<img src=${paths.image(run.id)} alt="" loading="lazy" />`
     : there
       ? html`<lab-raster .picture=${stepPreview(actions, run, there - 1) ?? null}></lab-raster>`

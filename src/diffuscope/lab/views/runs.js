@@ -67,7 +67,7 @@ function node(state, actions, all, run) {
 
 /** @param {Actions} actions @param {Run} run */
 function thumb(actions, run) {
-  if (run.done) return html`<img src=${paths.image(run.id)} alt="" loading="lazy" width="96" height="96" />`;
+  if (run.made[0]) return html`<img src=${paths.image(run.id)} alt="" loading="lazy" width="96" height="96" />`;
   const there = stepsOf(run);
   return there && !ended(run.state)
     ? html`<lab-raster .picture=${stepPreview(actions, run, there - 1) ?? null}></lab-raster>`
