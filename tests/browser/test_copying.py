@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -22,68 +23,103 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from diffuscope.cli import main
+from diffuscope.images import png_bytes
 from diffuscope.pipeline import Pipeline
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
 
 with socket.create_server(("127.0.0.1", 0)) as _free:  # each process of the tests has a server of its own
     PORT = _free.getsockname()[1]
-COPIED = """async ([model, id]) => {
+COPIED = """async ([model, image, mask_image]) => {
   const load = (file) => import(`/lab/${file}.js`);
   const [{ VIEWS }, { initial }] = await Promise.all([load('views'), load('store')]);
   const about = { ...(await (await fetch('/api/v1/about')).json()), model };
   const options = { num_inference_steps: 3, guidance_scale: 4, negative_prompt: "it's wet", upscale: 1 };
-  const run = (id, prompt) => ({ id, request: { prompt, ...options, sampler_options: {}, prompt_syntax: 'plain' },
-    seeds: [7], state: 'done', images: 1, done: 1, steps: [3], sigmas: [], total: 3, slot: null, from: null,
-    error: null, receipt: null, at: 0 });
-  const runs = { a: run('a', "a red fox's den"), b: run('b', 'a blue cup') };
+  const run = (prompt, more = {}, inputs = {}) => ({ id: '', request: { prompt, ...options, sampler_options: {},
+    prompt_syntax: 'plain', ...more }, seeds: [7], state: 'done', images: 1, made: [true], steps: [3], sigmas: [],
+    total: 3, slot: null, from: null, error: null, inputs, at: 0 });
+  const inner = { ...options, seed: 7 };
+  const once = { step: 1, request: { prompt: 'a red cup', ...inner } };
+  const floats = new Float32Array(4 * 16 * 16).map((_, k) => Math.sin(k));
+  const x = { shape: [1, 4, 16, 16], data: btoa(String.fromCharCode(...new Uint8Array(floats.buffer))) };
+  const painted = { step: 2, request: { prompt: 'a blue cup', ...inner, branch: once }, x };
+  const runs = {
+    plain: run("a red fox's den"),
+    other: run('a blue cup'),
+    branched: run('a blue cup', { branch: once }),
+    painted: run('a frog', { branch: painted }),
+    edited: run('a frog', { strength: 0.9 }, { image }),
+    filled: run('a frog', { strength: 0.9, branch: { ...once, request: { ...once.request, strength: 0.9 } } },
+      { image, mask_image }),
+  };
+  for (const [id, each] of Object.entries(runs)) each.id = id;
   const local = { edit: { edit: 'a blue fox in snow', word: 'snow' }, mix: { to: 'a blue cup', count: 2 },
+    axes: { x: 'prompt', y: 'sampler', xs: "a cup, a fox's den", ys: 'euler' },
     ablationMade: { names: ['unet.mid.attn.0.block.0.cross_attn'], strength: 0.5 } };
-  const state = { ...initial(), about, runs, order: ['a', 'b'], current: 'a', other: 'b', local,
-    options: { prompt: "a red fox's den" } };
-  return VIEWS.filter((view) => view.copy).map((view) => [view.id, view.copy(state)]).filter(([, copied]) => copied);
+  const made = (current) => {
+    const state = { ...initial(), about, runs, order: Object.keys(runs), current, other: 'other', local,
+      options: { prompt: "a red fox's den", num_inference_steps: 2, upscale: 1 } };
+    return Object.fromEntries(VIEWS.map((view) => [view.id, view.copy?.(state)]));
+  };
+  return Object.fromEntries(Object.keys(runs).map((id) => [id, made(id)]));
 }"""
 
 
 @pytest.fixture(scope="module")
-def copied(browser, tiny: Pipeline, tiny_folder: Path) -> Iterator[dict[str, dict[str, str]]]:
-    """View -> language -> text, on a server of the tiny model."""
+def pictures() -> dict[str, bytes]:
+    """The files that copied texts name: an image to start from, and its mask."""
+    image, mask = Image.linear_gradient("L").resize((32, 32)), Image.new("L", (32, 32))
+    mask.paste(255, (0, 0, 16, 32))
+    return {"start.png": png_bytes(image.convert("RGB")), "mask.png": png_bytes(mask.convert("RGB"))}
+
+
+@pytest.fixture(scope="module")
+def copied(browser, tiny: Pipeline, tiny_folder: Path, pictures) -> Iterator[dict[str, dict[str, dict[str, str]]]]:
+    """Run on show -> view -> language -> text, on a server of the tiny model."""
     engine = Engine(tiny)
     server = uvicorn.Server(uvicorn.Config(application(engine), port=PORT, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.05)
+    address = f"http://127.0.0.1:{PORT}"
+    ids = [
+        httpx.post(f"{address}/api/v1/pictures", files={"picture": content}).json()["id"]
+        for content in pictures.values()
+    ]
     page = browser.new_page()
-    page.goto(f"http://127.0.0.1:{PORT}/lab/style/tokens.css")
-    yield dict(page.evaluate(COPIED, [str(tiny_folder), ""]))
+    page.goto(f"{address}/lab/style/tokens.css")
+    yield dict(page.evaluate(COPIED, [str(tiny_folder), *ids]))
     page.close()
     server.should_exit = True
     thread.join()
     engine.stop(drain=False)
 
 
-VIEWS = [
-    "generate",
-    "runs",
-    "steps",
-    "schedule",
-    "guidance",
-    "compare",
-    "attention",
-    "places",
-    "modules",
-    "tokens",
-    "layers",
-    "mix",
-    "ablation",
-    "edit",
-    "colour",
-]
+IMAGE_VIEWS = ["generate", "runs", "branch", "tours"]
+"""Views of the run itself: what they copy is one text."""
+
+RUNS = {
+    "plain": [
+        *("generate", "grid", "steps", "schedule", "guidance", "compare", "attention", "places", "modules"),
+        *("tokens", "layers", "mix", "ablation", "edit", "colour"),
+    ],
+    "branched": ["generate", "schedule", "attention"],
+    "painted": ["generate", "compare"],
+    "edited": ["generate", "schedule", "layers", "grid"],
+    "filled": ["generate", "attention"],
+}
+"""Run on show -> the views of which each text is run."""
+
+RECORDED = r"""
+diffuscope() { printf '%s\0' diffuscope "$@"; printf '\n\0'; }
+python() { printf '%s\0' python "$@"; printf '\n\0'; }
+"""
+"""Functions of a shell in the place of our commands, which run in this process: they say how they are called."""
 
 
 def shell(text: str, folder: Path) -> str:
-    """What the commands print; each of ours runs in this process."""
+    """What the commands print."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))  # the commands of this installation
     done = subprocess.run(
         ["bash", "-euc", text],
@@ -92,23 +128,23 @@ def shell(text: str, folder: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def command(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    import shlex
-
+    """What commands print that a shell reads, and that run in this process."""
+    calls = shell(RECORDED + text, folder).split("\n\0")[:-1]
+    assert calls
     monkeypatch.chdir(folder)
-    for line in text.splitlines():
-        program, *arguments = shlex.split(line)
+    for call in calls:
+        program, *arguments = call.split("\0")[:-1]
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             if program == "diffuscope":
                 assert main(arguments) == 0
             else:
-                assert (program, arguments[0]) == ("python", "-c")
+                assert arguments[0] == "-c"
                 exec(arguments[1], {})
     return printed.getvalue()
 
@@ -122,8 +158,11 @@ def array_of(folder: Path, printed: str, tensor: str | None, key: str | None) ->
     if files:
         assert tensor is not None
         return load_file(files[0])[tensor]
+    images = sorted(folder.glob("cell*.png"), key=lambda path: int("0" + "".join(filter(str.isdigit, path.stem))))
+    if images:
+        return torch.stack([pixels(path) for path in images])
     if (folder / "image.png").exists():
-        return torch.from_numpy(np.asarray(Image.open(folder / "image.png")).copy())
+        return pixels(folder / "image.png")
     found = json.loads(printed)
     for part in (key or "").split("."):
         found = (
@@ -132,16 +171,24 @@ def array_of(folder: Path, printed: str, tensor: str | None, key: str | None) ->
     return torch.tensor(np.asarray(found))
 
 
+def pixels(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(Image.open(path)).copy())
+
+
 KEYS = {"schedule": "sigmas", "modules": "counts", "tokens": "windows.0.ids"}
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine: apt-get install curl")
-@pytest.mark.parametrize("view", VIEWS)
-def test_each_language_gives_the_same_array(copied, view, tmp_path, monkeypatch):
-    texts = copied[view]
+@pytest.mark.parametrize(("run", "view"), [(run, view) for run, views in RUNS.items() for view in views])
+def test_each_language_gives_the_same_array(copied, pictures, run, view, tmp_path, monkeypatch):
+    texts = copied[run][view]
     python, cli, http = (tmp_path / name for name in ("python", "cli", "http"))
     for folder in (python, cli, http):
         folder.mkdir()
+        for name, content in pictures.items():
+            (folder / name).write_bytes(content)
+            if view == "compare":
+                (folder / f"one-{name}").write_bytes(content)
     monkeypatch.chdir(python)
     names: dict[str, object] = {}
     exec(texts["python"], names)
@@ -157,6 +204,9 @@ def test_each_language_gives_the_same_array(copied, view, tmp_path, monkeypatch)
         torch.testing.assert_close(served.to(expected.dtype), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_every_view_that_shows_an_array_can_be_copied(copied):
-    assert set(VIEWS) <= set(copied)
-    assert all(texts.keys() == {"python", "cli", "http"} for texts in copied.values())
+def test_every_view_can_be_copied(copied):
+    languages = {"python", "cli", "http"}
+    for run, views in copied.items():
+        assert {view: set(texts or ()) for view, texts in views.items()} == dict.fromkeys(views, languages), run
+        assert all(views[view] == views["generate"] for view in IMAGE_VIEWS)
+    assert {*RUNS["plain"], *IMAGE_VIEWS} == copied["plain"].keys()

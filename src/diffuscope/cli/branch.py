@@ -6,8 +6,9 @@ from typing import Annotated
 
 from annotated_types import Interval
 
+from diffuscope.cli.common import ImageFlags
 from diffuscope.cli.flags import command
-from diffuscope.cli.generate import AdapterFlags, ImageFlags, OutputFlags, check_output_flags, write
+from diffuscope.cli.generate import AdapterFlags, OutputFlags, check_output_flags, write
 from diffuscope.model_source import ModelSource
 from diffuscope.request import WHOLE_RUN, Request
 from diffuscope.schema import Group

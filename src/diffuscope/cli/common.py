@@ -1,15 +1,16 @@
 """Flags and checks that several commands share."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
 
-from diffuscope.errors import InputError
+from diffuscope.errors import InputError, Unquoted
 from diffuscope.model_source import ModelSource
-from diffuscope.request import Request
+from diffuscope.request import Branch, Request
+from diffuscope.schema import Group
 
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
@@ -28,6 +29,43 @@ class Device:
 
 
 AUTO = Device()
+
+
+@dataclass(frozen=True)
+class ImageFlags:
+    """Image inputs as files."""
+
+    image: Annotated[Path | None, Group("image input")] = None
+    """img2img and inpainting: the image to start from"""
+    mask_image: Path | None = None
+    """inpainting: a mask of the image's aspect ratio; the masked area is white"""
+
+    def __post_init__(self) -> None:
+        if self.mask_image is not None and self.image is None:
+            raise InputError("image", None, "an image file with mask_image")
+
+
+@dataclass(frozen=True)
+class BranchFile:
+    """A branch in a file: what no flag can hold."""
+
+    branch_file: Annotated[Path | None, Group("branch")] = None
+    """go on from a step of another request: a JSON file with its `request`, `step` and `x`, as the lab copies it"""
+
+    def added_to(self, request: Request) -> Request:
+        """The request, as it goes on from there.
+
+        Raises:
+            InputError: the file does not hold a branch.
+        """
+        if self.branch_file is None:
+            return request
+        require_files(branch_file=self.branch_file)
+        try:
+            branch = Branch.from_json(self.branch_file.read_text(encoding="utf-8"))
+        except (InputError, UnicodeDecodeError) as error:
+            raise InputError("branch_file", Unquoted(f"{self.branch_file}: {error}"), "JSON of a branch") from error
+        return replace(request, branch=branch)
 
 
 def require_files(**files: Path | None) -> None:

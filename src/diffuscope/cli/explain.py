@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from diffuscope.cli.common import check_call
+from diffuscope.cli.common import ImageFlags, check_call
 from diffuscope.cli.flags import command
-from diffuscope.cli.generate import AdapterFlags, ImageFlags, load_adapters
+from diffuscope.cli.generate import AdapterFlags, load_adapters
 from diffuscope.cli.terminal import say
 from diffuscope.errors import InputError, OutputError
 from diffuscope.model_source import ModelSource

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from diffuscope.cli.common import check_call
+from diffuscope.cli.common import BranchFile, ImageFlags, check_call
 from diffuscope.cli.flags import command
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError, OutputError
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
 
 FPS = 4.0
 """Of a film: slow enough to look at each step."""
-
-
-@dataclass(frozen=True)
-class ImageFlags:
-    """Image inputs as files."""
-
-    image: Annotated[Path | None, Group("image input")] = None
-    """img2img and inpainting: the image to start from"""
-    mask_image: Path | None = None
-    """inpainting: a mask of the image's aspect ratio; the masked area is white"""
-
-    def __post_init__(self) -> None:
-        if self.mask_image is not None and self.image is None:
-            raise InputError("image", None, "an image file with mask_image")
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,12 @@ class OutputFlags:
 
 @command(positional="prompt")
 def generate(
-    request: Request, images: ImageFlags, source: ModelSource, adapters: AdapterFlags, output: OutputFlags
+    request: Request,
+    images: ImageFlags,
+    branch: BranchFile,
+    source: ModelSource,
+    adapters: AdapterFlags,
+    output: OutputFlags,
 ) -> None:
     """Generate images from a prompt and write them as PNG.
 
@@ -81,6 +72,7 @@ def generate(
     image again. Write lists with commas: `--count 2 --seed 7,9`, or `--sigmas 14.6,5,1,0`.
     """
     check_output_flags(output, request.num_images_per_prompt)
+    request = branch.added_to(request)
     check_call(source, request, image=images.image, mask_image=images.mask_image)
 
     from diffuscope.pipeline import open_model

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from diffuscope.cli.common import BranchFile, ImageFlags, require_files
 from diffuscope.cli.flags import Flag, command, value_of
 from diffuscope.cli.terminal import say
 from diffuscope.errors import InputError, OutputError, nearest
@@ -28,7 +29,9 @@ class InspectFlags:
 
 
 @command(positional="prompt", omit={"num_images_per_prompt", "batch_size", "upscale", *IMAGE_OPTIONS})
-def inspect(request: Request, source: ModelSource, inspection: InspectFlags) -> None:
+def inspect(
+    request: Request, images: ImageFlags, branch: BranchFile, source: ModelSource, inspection: InspectFlags
+) -> None:
     """Make an experiment with one call and write its tensors as safetensors, labels in the metadata.
 
     attention has the share of each place's attention that goes to each word, by network call, layer and head;
@@ -38,6 +41,8 @@ def inspect(request: Request, source: ModelSource, inspection: InspectFlags) -> 
         raise InputError("out", str(inspection.out), "a name that ends in .safetensors")
     if not inspection.out.parent.is_dir():
         raise OutputError(f"cannot write {inspection.out}: there is no folder {inspection.out.parent}; make it first")
+    request = branch.added_to(request)
+    require_files(image=images.image, mask_image=images.mask_image)
 
     from diffuscope.lens.inspect import KINDS
     from diffuscope.lens.inspect import inspect as run
@@ -46,7 +51,14 @@ def inspect(request: Request, source: ModelSource, inspection: InspectFlags) -> 
     if inspection.kind not in KINDS:
         raise InputError("kind", inspection.kind, f"one of {', '.join(KINDS)}", nearest(inspection.kind, KINDS))
     given = _typed(KINDS[inspection.kind].options, inspection.options)
-    found = run(open_model(source), inspection.kind, request, options=given)
+    found = run(
+        open_model(source),
+        inspection.kind,
+        request,
+        options=given,
+        image=images.image,
+        mask_image=images.mask_image,
+    )
     found.save(inspection.out)
     say(f"{inspection.out}  {', '.join(f'{name} {list(value.shape)}' for name, value in found.tensors.items())}")
 

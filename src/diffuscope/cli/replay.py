@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from diffuscope.cli.common import ImageFlags
 from diffuscope.cli.flags import command
-from diffuscope.cli.generate import AdapterFlags, ImageFlags
+from diffuscope.cli.generate import AdapterFlags
 from diffuscope.cli.terminal import say
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group

@@ -5,7 +5,7 @@ import * as api from './api.js';
 import * as inspections from './inspections.js';
 import { fromHash, toHash } from './hash.js';
 import { optionsOf } from './parts/form.js';
-import { ended, runOf, told } from './runs.js';
+import { ended, inputsOf, runOf, told } from './runs.js';
 
 /** @typedef {import('./types.js').State} State */
 /** @typedef {import('./types.js').Values} Values */
@@ -163,7 +163,7 @@ export function createActions(store) {
       const counts = last('current');
       await sending;
       const state = get();
-      const id = await submit({ request: { ...state.options, ...change }, ...inputsOf(state) });
+      const id = await submit({ request: { ...state.options, ...change }, ...inputsOf(state.image, state.mask) });
       if (id && counts()) set({ current: id, selection: { ...get().selection, step: null } });
       return id;
     },
@@ -174,7 +174,7 @@ export function createActions(store) {
       /** @type {Record<string, any>} */
       const request = { ...state.options, num_inference_steps: steps, upscale: 1, num_images_per_prompt: 1 };
       if (Array.isArray(request.sigmas)) delete request.num_inference_steps;
-      drafts.ask(() => actions.draft('live', { request, ...inputsOf(state) }));
+      drafts.ask(() => actions.draft('live', { request, ...inputsOf(state.image, state.mask) }));
     },
     /** Something is being dragged: `now` follows it where the page is live, `then` when the hand has left.
      * @param {() => void} then @param {() => void} now */
@@ -247,7 +247,8 @@ export function createActions(store) {
       const run = get().runs[id];
       if (!run || run.recorded) return set({ current: id });
       const { branch: _, ...options } = run.request;
-      set({ current: id, options, error: null });
+      const { image = null, mask_image: mask = null } = run.inputs;
+      set({ current: id, options, image, mask, error: null });
     },
     /** @param {string|null} id the run to compare with */
     compare(id) {
@@ -287,12 +288,6 @@ export function createActions(store) {
 function defaultsOf(state) {
   const options = Object.entries(optionsOf(state));
   return Object.fromEntries(options.map(([name, schema]) => [name, schema.default]));
-}
-
-/** The pictures of a call. @param {State} state */
-function inputsOf(state) {
-  if (!state.image) return {};
-  return state.mask ? { image: state.image, mask_image: state.mask } : { image: state.image };
 }
 
 /** Of several things that are asked for under a name, whether one still counts: no later one was asked for. */

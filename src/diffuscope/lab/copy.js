@@ -4,16 +4,18 @@ import { requestOf } from './inspections.js';
 import { current } from './runs.js';
 
 /** @typedef {import('./types.js').State} State */
-/** @typedef {import('./types.js').View} View */
+/** @typedef {import('./types.js').Run} Run */
 /** @typedef {import('./types.js').Snippets} Snippets */
-
-/** @param {State} state @param {View} view @returns {Snippets|null} */
-export function snippets(state, view) {
-  return view.copy ? view.copy(state) : null;
-}
+/** @typedef {{prompt: any, options: [string, any][], inputs: Record<string, string>, files: [string, string][]}} Call a
+ * request, without what is left to its default, the ids of its pictures, and the files that stand for them elsewhere */
 
 /** Flags whose names are not those of the options. @type {Record<string, string>} */
-const FLAGS = { num_inference_steps: 'steps', num_images_per_prompt: 'count', guidance_options: 'guidance' };
+const FLAGS = {
+  num_inference_steps: 'steps',
+  num_images_per_prompt: 'count',
+  guidance_options: 'guidance',
+  mask_image: 'mask',
+};
 
 /** A value as Python writes it. @param {any} value @returns {string} */
 export function python(value) {
@@ -22,38 +24,68 @@ export function python(value) {
   if (Array.isArray(value)) return `[${value.map(python).join(', ')}]`;
   if (typeof value === 'object')
     return `{${Object.entries(value).map(([name, each]) => `${python(name)}: ${python(each)}`).join(', ')}}`;
-  return JSON.stringify(value).replace(/[\u007f-\uffff]/g, (letter) => letter);
+  return JSON.stringify(value);
 }
 
 /** A text as a shell reads it. @param {any} text */
-export const quoted = (text) => {
+const quoted = (text) => {
   const plain = String(text);
   return /^[\w.,:=/@%+-]+$/.test(plain) ? plain : `'${plain.replaceAll("'", "'\\''")}'`;
 };
 
 /** The options of a request that are not their defaults, without the prompt. @param {State} state @param {any} request
  * @returns {[string, any][]} */
-export function changed(state, request) {
+function changed(state, request) {
   const known = state.about?.request?.properties ?? {};
   return Object.entries(request).filter(
     ([name, value]) => name !== 'prompt' && JSON.stringify(value) !== JSON.stringify(known[name]?.default ?? null),
   );
 }
 
-/** @param {[string, any][]} options @returns {string} ", name=value" of each */
-export const keywords = (options) => options.map(([name, value]) => `, ${name}=${python(value)}`).join('');
+/** @param {State} state @param {any} request @param {Record<string, string>} inputs @param {string} [prefix] of its files
+ * @returns {Call} */
+function callOf(state, { branch, ...request }, inputs, prefix = '') {
+  const options = changed(state, request);
+  if (branch) options.push(['branch', bare(state, branch)]);
+  const files = Object.keys(inputs).map((name) => /** @type {[string, string]} */ ([name, `${prefix}${name === 'image' ? 'start' : 'mask'}.png`]));
+  return { prompt: request.prompt ?? '', options, inputs, files };
+}
 
-/** @param {[string, any][]} options @returns {string} " --flag value" of each */
-export function flags(options) {
-  return options
+/** A branch with nothing but what is set, also in the requests within. @param {State} state @param {any} branch
+ * @returns {any} */
+function bare(state, { step, request, x }) {
+  const inner = Object.fromEntries([['prompt', request.prompt], ...changed(state, request)]);
+  if (inner.branch) inner.branch = bare(state, inner.branch);
+  return { step, request: Object.fromEntries(Object.entries(inner).filter(([, each]) => each !== null)), ...(x ? { x } : {}) };
+}
+
+/** The request of a run as it was, its seed named. @param {Run} run @returns {any} */
+function wholeRequest(run) {
+  const request = Object.fromEntries(Object.entries(run.request).filter(([, value]) => value !== null));
+  if (run.seeds.length) request.seed = run.seeds[0];
+  return request;
+}
+
+/** Where the pictures of a call are, for whoever keeps them as files. @param {Call} call */
+const sources = ({ inputs, files }) =>
+  files.map(([name, file]) => `# ${file}: ${location.origin}/api/v1/pictures/${inputs[name]}.png\n`).join('');
+
+/** @param {Call} call @returns {string} ", name=value" of each option */
+const keywords = ({ options, files }) =>
+  [...options, ...files].map(([name, value]) => `, ${name}=${python(value)}`).join('');
+
+/** @param {Call} call @returns {string} " --flag value" of each option */
+function flags({ options, files }) {
+  return [...options, ...files]
     .flatMap(([name, value]) => {
       const flag = `--${(FLAGS[name] ?? name).replaceAll('_', '-')}`;
+      if (name === 'branch') return ['--branch-file', 'branch.json'];
       if (name === 'sampler_options') return [flag, ...Object.entries(value).map(([key, each]) => `${key}=${each}`)];
       if (name === 'guidance_options' || name === 'thresholding')
         return Object.entries(value).flatMap(([key, each]) => oneFlag(`${flag}-${key.replaceAll('_', '-')}`, each));
       return oneFlag(flag, value);
     })
-    .map((text) => ` ${text.startsWith('--') ? text : quoted(text)}`)
+    .map((text) => ` ${quoted(text)}`)
     .join('');
 }
 
@@ -65,213 +97,207 @@ function oneFlag(flag, value) {
   return [flag, String(value)];
 }
 
+/** The file of a branch, which no flag can hold. @param {Call} call */
+function branchFile({ options }) {
+  const branch = options.find(([name]) => name === 'branch');
+  return branch ? `echo ${quoted(JSON.stringify(branch[1]))} > branch.json\n` : '';
+}
+
+/** The served model. @param {State} state */
+const modelOf = (state) => state.about?.model ?? 'emoji';
+
 /** Of a model that is not shipped, which the server knows by no path. @param {State} state */
 const noteOf = (state) =>
   state.about?.shipped === false ? `  # ${state.about.model}: the file or folder that the lab was opened with` : '';
 
-/** A call of the server with curl. @param {string} path @param {object|null} body @param {string} [more] */
-function curl(path, body, more = '') {
-  const address = `${location.origin}/api/v1/${path}`;
-  const json = body ? ` --json ${quoted(JSON.stringify(body))}` : '';
-  return `curl -sS -H "Authorization: Bearer $TOKEN" ${address}${json}${more}`;
-}
+/** @param {State} state @param {string} code @param {string[]} imports */
+const script = (state, code, ...imports) =>
+  `import diffuscope as ds
+${imports.map((line) => `${line}\n`).join('')}
+pipe = ds.load(${python(modelOf(state))})${noteOf(state)}
+${code}`;
+
+/** @param {State} state @param {string} code an expression, which is printed @param {string} [imports] */
+const oneLine = (state, code, imports = '') =>
+  `python -c ${quoted(`import diffuscope as ds; ${imports}pipe = ds.load(${python(modelOf(state))}); print(${code})`)}${noteOf(state)}`;
+
+/** A command with a call. @param {State} state @param {string} name @param {Call} call @param {string} rest */
+const command = (state, name, call, rest) =>
+  `diffuscope ${name} ${quoted([call.prompt].flat()[0])}${flags(call)} --model ${quoted(modelOf(state))}${rest}${noteOf(state)}`;
+
+/** A call of the server with curl. @param {string} path @param {string|null} json what a shell reads as the body
+ * @param {string} [more] */
+const curl = (path, json, more = '') =>
+  `curl -sS -H "Authorization: Bearer $TOKEN" ${location.origin}/api/v1/${path}${json ? ` --json ${json}` : ''}${more}`;
 
 const ID = `python -c 'import json,sys; print(json.load(sys.stdin)["id"])'`;
-const TOKEN = 'TOKEN=...  # that of the address which `diffuscope lab` printed';
+const TOKEN = 'TOKEN=...  # that of the address which `diffuscope lab` printed\n';
+
+/** Queue a job, and fetch what it has made. @param {string} path @param {string} json @param {string} found
+ * @param {string} file */
+const fetched = (path, json, found, file) => `JOB=$(${curl(path, json)} | ${ID})
+${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
+${curl(found, null, ` --output ${file}`)}`;
+
+/** @param {Call} call @param {object} [more] */
+const body = ({ prompt, options, inputs }, more = {}) => ({
+  ...more,
+  request: Object.fromEntries([['prompt', prompt], ...options]),
+  ...inputs,
+});
+
+/** @param {object} made */
+const json = (made) => quoted(JSON.stringify(made));
 
 /** The tensors of an experiment. @param {State} state @param {string} kind @param {Record<string, any>} options
- * @param {string} tensor the one that is shown @returns {Snippets|null} none for a branch, which is
- * made by its parent's steps */
+ * @param {string} tensor the one that is shown @returns {Snippets} */
 export function inspectionSnippets(state, kind, options, tensor) {
-  const run = /** @type {import('./types.js').Run} */ (current(state));
-  const request = requestOf(run);
-  if (request.branch) return null;
-  const rest = changed(state, request);
-  const body = { kind, request: Object.fromEntries([['prompt', request.prompt], ...rest]), options };
+  const run = /** @type {Run} */ (current(state));
+  const call = callOf(state, requestOf(run), run.inputs);
   const given = Object.keys(options).length ? `, options=${python(options)}` : '';
   const pairs = Object.entries(options).map(
     ([name, value]) => ` ${quoted(`${name}=${Array.isArray(value) ? value.join(',') : value}`)}`,
   );
-  const model = state.about?.model ?? 'emoji';
+  const file = `${kind}.safetensors`;
+  const chosen = pairs.length ? ` --options${pairs.join('')}` : '';
   return {
-    python: `import diffuscope as ds
-from diffuscope.lens.inspect import inspect
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-found = inspect(pipe, ${python(kind)}, ${python(request.prompt)}${given}${keywords(rest)})
+    python: `${sources(call)}${script(
+      state,
+      `found = inspect(pipe, ${python(kind)}, ${python(call.prompt)}${given}${keywords(call)})
 array = found[${python(tensor)}]`,
-    cli: `diffuscope inspect ${quoted(request.prompt)} --kind ${kind}${
-      pairs.length ? ` --options${pairs.join('')}` : ''
-    }${flags(rest)} --model ${quoted(model)} --out ${kind}.safetensors${noteOf(state)}`,
-    http: `${TOKEN}
-JOB=$(${curl('inspections', body)} | ${ID})
-${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
-${curl('inspections/$JOB/tensors', null, ` --output ${kind}.safetensors`)}`,
+      'from diffuscope.lens.inspect import inspect',
+    )}`,
+    cli: `${sources(call)}${branchFile(call)}${command(state, 'inspect', call, ` --kind ${kind}${chosen} --out ${file}`)}`,
+    http: `${TOKEN}${fetched('inspections', json(body(call, { kind, options })), 'inspections/$JOB/tensors', file)}`,
   };
 }
 
-/** The request of a run as it was, its seed named. @param {import('./types.js').Run} run @returns {any} */
-function wholeRequest(run) {
-  const request = Object.fromEntries(Object.entries(run.request).filter(([, value]) => value !== null));
-  if (run.seeds.length) request.seed = run.seeds[0];
-  return request;
-}
-
-/** The image of the run on show. @param {State} state @returns {Snippets|null} */
+/** The image of the run on show; of a branch one request, which holds that of the run that it left.
+ * @param {State} state @returns {Snippets|null} */
 export function imageSnippets(state) {
   const run = current(state);
   if (!run) return null;
-  if (run.from) return branchSnippets(state, run);
   const request = wholeRequest(run);
-  const rest = changed(state, request);
-  const model = state.about?.model ?? 'emoji';
-  const prompt = Array.isArray(request.prompt) ? python(request.prompt) : python(request.prompt ?? '');
-  const body = { request: Object.fromEntries([['prompt', request.prompt], ...rest]) };
+  const call = callOf(state, request, run.inputs);
   return {
-    python: `import diffuscope as ds
-import numpy as np
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-result = pipe(${prompt}${keywords(rest)})
+    python: `${sources(call)}${script(
+      state,
+      `result = pipe(${python(call.prompt)}${keywords(call)})
 result.save("image.png")
 array = np.asarray(result.images[0])`,
-    cli: `diffuscope generate ${quoted([request.prompt].flat()[0])}${flags(rest)} --model ${quoted(model)} --out image.png${noteOf(state)}`,
-    http: `${TOKEN}
-JOB=$(${curl('jobs', body)} | ${ID})
-${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
-${curl('jobs/$JOB/images/0.png', null, ' --output image.png')}`,
+      'import numpy as np',
+    )}`,
+    cli: `${sources(call)}${commands(state, call)}`,
+    http: `${TOKEN}${fetched('jobs', json(body(call)), 'jobs/$JOB/images/0.png', 'image.png')}`,
   };
 }
 
-/** A branch with nothing but what is set, also in the requests within. @param {State} state @param {any} branch
- * @returns {any} */
-function bare(state, { step, request, x }) {
-  const inner = Object.fromEntries([['prompt', request.prompt], ...changed(state, request)]);
-  if (inner.branch) inner.branch = bare(state, inner.branch);
-  return { step, request: Object.fromEntries(Object.entries(inner).filter(([, each]) => each !== null)), ...(x ? { x } : {}) };
+/** The commands of an image. @param {State} state @param {Call} call */
+function commands(state, call) {
+  const branch = call.options.find(([name]) => name === 'branch')?.[1];
+  // A branch of a branch, or of painted latents, is in a file.
+  if (!branch || branch.x || branch.request.branch)
+    return `${branchFile(call)}${command(state, 'generate', call, ' --out image.png')}`;
+  const { prompt, ...before } = branch.request;
+  const own = Object.fromEntries(call.options);
+  before.seed ??= own.seed; // it may stand in either request
+  const differs = [['prompt', call.prompt], ...call.options].filter(
+    ([name, value]) => !['branch', 'seed'].includes(name) && JSON.stringify(value) !== JSON.stringify({ prompt, ...before }[name]),
+  );
+  const first = { ...call, prompt, options: Object.entries(before) };
+  return `${command(state, 'generate', first, ' --out before.png')}
+diffuscope branch before.png --step ${branch.step}${flags({ ...call, options: /** @type {any} */ (differs) })} --model ${quoted(modelOf(state))} --out image.png${noteOf(state)}`;
 }
 
-/** The image of a branch: one request, which holds that of the run that it left. @param {State} state
- * @param {import('./types.js').Run} run @returns {Snippets} */
-function branchSnippets(state, run) {
-  const { branch, ...own } = wholeRequest(run);
-  const rest = /** @type {[string, any][]} */ ([...changed(state, own), ['branch', bare(state, branch)]]);
-  const model = state.about?.model ?? 'emoji';
-  const before = /** @type {any} */ (rest.at(-1))[1].request;
-  const { prompt, ...options } = before;
-  options.seed ??= own.seed; // it may stand in either request
-  const differs = Object.entries(own).filter(
-    ([name, value]) => name !== 'seed' && JSON.stringify(value) !== JSON.stringify(before[name]),
-  );
-  const byHand = branch.x || before.branch;
-  const body = { request: Object.fromEntries([['prompt', own.prompt], ...rest]) };
+/** The images of a grid, row by row. @param {State} state
+ * @param {{x: string, y: string, xValues: any[], yValues: any[], base: any, inputs: Record<string, string>}} grid
+ * @returns {Snippets} */
+export function gridSnippets(state, { x, y, xValues, yValues, base, inputs }) {
+  const { [x]: _, [y]: __, ...shared } = base;
+  const call = callOf(state, shared, inputs);
+  const { prompt = null } = shared; // none where it is an option of the grid
+  const cells = yValues.flatMap((down) => xValues.map((across) => ({ [y]: down, [x]: across })));
+  const bodies = cells.map((cell) => JSON.stringify(body({ ...call, options: [...call.options, ...Object.entries(cell)] })));
+  const flag = (/** @type {string} */ name, /** @type {string} */ value) =>
+    name === 'prompt' ? ` "$${value}"` : ` --${(FLAGS[name] ?? name).replaceAll('_', '-')} "$${value}"`;
+  const shown = [y, x].filter((name) => name !== 'prompt').map((name) => `, ${name}=${name}`).join('');
   return {
-    python: `import diffuscope as ds
-import numpy as np
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-result = pipe(${python(own.prompt)}${keywords(rest)})
-result.save("image.png")
-array = np.asarray(result.images[0])`,
-    cli: byHand
-      ? '# A command branches an image once; for painted latents, or a branch of a branch, take the Python.'
-      : `diffuscope generate ${quoted([prompt].flat()[0])}${flags(Object.entries(options))} --model ${quoted(model)} --out before.png${noteOf(state)}
-diffuscope branch before.png --step ${branch.step}${flags(differs)} --out image.png`,
-    http: `${TOKEN}
-JOB=$(${curl('jobs', body)} | ${ID})
-${curl('jobs/$JOB/events', null, ' > /dev/null')}  # until it has ended
-${curl('jobs/$JOB/images/0.png', null, ' --output image.png')}`,
+    python: `${sources(call)}${script(
+      state,
+      `images = [
+    pipe(${prompt === null ? 'prompt' : python(prompt)}${keywords(call)}${shown}).images[0]
+    for ${y} in ${python(yValues)}
+    for ${x} in ${python(xValues)}
+]
+array = np.stack([np.asarray(image) for image in images])`,
+      'import numpy as np',
+    )}`,
+    cli: `${sources(call)}for down in ${yValues.map(quoted).join(' ')}; do
+  for across in ${xValues.map(quoted).join(' ')}; do
+    diffuscope generate${prompt === null ? '' : ` ${quoted(prompt)}`}${flag(y, 'down')}${flag(x, 'across')}${flags(call)} --model ${quoted(modelOf(state))} --out cell.png${noteOf(state)}
+  done
+done  # cell.png, cell-2.png and so on`,
+    http: `${TOKEN}while read -r BODY; do
+${fetched('jobs', '"$BODY"', 'jobs/$JOB/images/0.png', 'cell-$((N = ${N:-0} + 1)).png')}
+done <<'END'
+${bodies.join('\n')}
+END`,
   };
 }
 
 /** The noise levels of the run on show. @param {State} state @returns {Snippets|null} */
 export function levelSnippets(state) {
   const run = current(state);
-  if (!run || run.from) return null;
-  const request = requestOf(run);
-  const rest = changed(state, request);
-  const model = state.about?.model ?? 'emoji';
-  const call = `pipe.steps(${python(request.prompt)}${keywords(rest)}).levels.sigmas`;
+  if (!run) return null;
+  const call = callOf(state, requestOf(run), run.inputs);
+  const code = `pipe.steps(${python(call.prompt)}${keywords(call)}).levels.sigmas`;
+  const { request } = body(call);
   return {
-    python: `import diffuscope as ds
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-array = ${call}`,
-    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(list(${call}))`)}${noteOf(state)}`,
-    http: `${TOKEN}
-${curl('plan', { request: Object.fromEntries([['prompt', request.prompt], ...rest]) })}`,
+    python: `${sources(call)}${script(state, `array = ${code}`)}`,
+    cli: `${sources(call)}${oneLine(state, `list(${code})`)}`,
+    http: `${TOKEN}${curl('plan', json({ request, image: Boolean(run.inputs.image) }))}`,
   };
 }
 
-/** How far two runs are apart at each step. @param {State} state @returns {Snippets|null} */
-export function differenceSnippets(state) {
-  const runs = [current(state), state.runs[state.other ?? '']];
-  if (!runs[0] || !runs[1] || runs.some((run) => run?.from)) return null;
-  const model = state.about?.model ?? 'emoji';
-  const calls = runs.map((run) => {
-    const request = requestOf(/** @type {any} */ (run));
-    return { request, rest: changed(state, request) };
+/** How far the run on show is from another one at each step. @param {State} state @param {Run|undefined} against
+ * @returns {Snippets|null} */
+export function differenceSnippets(state, against) {
+  const runs = [current(state), against];
+  if (!runs[0] || !runs[1]) return null;
+  const [one, other] = ['one', 'other'].map((name, k) => {
+    const run = /** @type {Run} */ (runs[k]);
+    const call = callOf(state, requestOf(run), run.inputs, `${name}-`);
+    const file = `${name}.safetensors`;
+    return {
+      python: `${sources(call)}${name} = inspect(pipe, "steps", ${python(call.prompt)}${keywords(call)})["x0"]`,
+      cli: `${sources(call)}${branchFile(call)}${command(state, 'inspect', call, ` --kind steps --out ${file}`)}`,
+      http: fetched('inspections', json(body(call, { kind: 'steps' })), 'inspections/$JOB/tensors', file),
+    };
   });
-  const bodies = calls.map(({ request, rest }) => ({
-    kind: 'steps',
-    request: Object.fromEntries([['prompt', request.prompt], ...rest]),
-  }));
-  const inspected = calls.map(
-    ({ request, rest }) => `inspect(pipe, "steps", ${python(request.prompt)}${keywords(rest)})["x0"]`,
-  );
-  const names = ['one', 'other'];
   return {
-    python: `import diffuscope as ds
-from diffuscope.lens.inspect import inspect
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-one = ${inspected[0]}
-other = ${inspected[1]}
-array = one - other`,
-    cli: calls
-      .map(
-        ({ request, rest }, k) =>
-          `diffuscope inspect ${quoted(request.prompt)} --kind steps${flags(rest)} --model ${quoted(model)} --out ${names[k]}.safetensors${noteOf(state)}`,
-      )
-      .join('\n'),
-    http: `${TOKEN}
-${bodies
-  .map(
-    (body, k) => `JOB=$(${curl('inspections', body)} | ${ID})
-${curl('jobs/$JOB/events', null, ' > /dev/null')}
-${curl('inspections/$JOB/tensors', null, ` --output ${names[k]}.safetensors`)}`,
-  )
-  .join('\n')}`,
+    python: script(state, `${one.python}\n${other.python}\narray = one - other`, 'from diffuscope.lens.inspect import inspect'),
+    cli: `${one.cli}\n${other.cli}`,
+    http: `${TOKEN}${one.http}\n${other.http}`,
   };
 }
 
 /** The spread of a tensor's numbers. @param {State} state @param {string} tensor @returns {Snippets} */
 export function spreadSnippets(state, tensor) {
-  const model = state.about?.model ?? 'emoji';
-  const call = `histogram(pipe, ${python(tensor)})["counts"]`;
+  const code = `histogram(pipe, ${python(tensor)})["counts"]`;
+  const line = 'from diffuscope.lens.modules import histogram';
   return {
-    python: `import diffuscope as ds
-from diffuscope.lens.modules import histogram
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-array = ${call}`,
-    cli: `python -c ${quoted(`import diffuscope as ds; from diffuscope.lens.modules import histogram; pipe = ds.load(${python(model)}); print(${call})`)}${noteOf(state)}`,
-    http: `${TOKEN}
-${curl(`modules/${tensor}/histogram`, null)}`,
+    python: script(state, `array = ${code}`, line),
+    cli: oneLine(state, code, `${line}; `),
+    http: `${TOKEN}${curl(`modules/${tensor}/histogram`, null)}`,
   };
 }
 
 /** The tokens of a text. @param {State} state @param {string} text @returns {Snippets} */
 export function textSnippets(state, text) {
-  const model = state.about?.model ?? 'emoji';
-  const call = `pipe.tokenizer.encode(${python(text)})[0].tolist()`;
+  const code = `pipe.tokenizer.encode(${python(text)})[0].tolist()`;
   return {
-    python: `import diffuscope as ds
-
-pipe = ds.load(${python(model)})${noteOf(state)}
-array = ${call}`,
-    cli: `python -c ${quoted(`import diffuscope as ds; pipe = ds.load(${python(model)}); print(${call})`)}${noteOf(state)}`,
-    http: `${TOKEN}
-${curl('text', { prompt: text, nearest: 6 })}`,
+    python: script(state, `array = ${code}`),
+    cli: oneLine(state, code),
+    http: `${TOKEN}${curl('text', json({ prompt: text, nearest: 6 }))}`,
   };
 }

@@ -37,14 +37,14 @@ export function requestOf(run) {
   return request;
 }
 
-/** What is known of an experiment, or undefined where it was not begun. @param {string} kind @param {object} request
- * @param {object} options @returns {Inspected|undefined} */
-export const seen = (kind, request, options = {}) => known.get(JSON.stringify([kind, request, options]));
+/** What is known of an experiment, or undefined where it was not begun. @param {string} kind @param {object} call its
+ * request and its pictures @param {object} options @returns {Inspected|undefined} */
+export const seen = (kind, call, options = {}) => known.get(JSON.stringify([kind, call, options]));
 
-/** Begin an experiment, unless it is known. @param {string} kind @param {object} request @param {object} options
+/** Begin an experiment, unless it is known. @param {string} kind @param {object} call @param {object} options
  * @returns {Inspected} */
-export function begin(kind, request, options = {}) {
-  const key = JSON.stringify([kind, request, options]);
+export function begin(kind, call, options = {}) {
+  const key = JSON.stringify([kind, call, options]);
   const found = known.get(key);
   if (found) return found;
   /** @type {Inspected} */
@@ -59,7 +59,7 @@ export function begin(kind, request, options = {}) {
       if (id) byJob.delete(id);
     }
   const interactive = kind !== 'ablation-map'; // dozens of runs, which a picture that is asked for may pass
-  api.post('inspections', { kind, request, options, interactive }).then(
+  api.post('inspections', { kind, ...call, options, interactive }).then(
     (made) => {
       Object.assign(entry, { id: made.id, state: made.state, calls: made.calls });
       byJob.set(made.id, entry);

@@ -19,7 +19,7 @@ export async function opening(store, actions) {
     slot: null,
     from: null,
     error: null,
-    receipt: null,
+    inputs: {},
     at: 0,
     recorded: true,
   };

@@ -17,6 +17,10 @@ export function compact(options, defaults) {
   );
 }
 
+/** The ids of a call's pictures, as the server takes them. @param {string|null} image @param {string|null} mask
+ * @returns {Record<string, string>} */
+export const inputsOf = (image, mask) => (image ? { image, ...(mask ? { mask_image: mask } : {}) } : {});
+
 /** A job as the server describes it. @param {any} job @param {Run} [known] @param {Record<string, any>} [defaults]
  * @returns {Run} */
 export function runOf(job, known, defaults = {}) {
@@ -36,7 +40,7 @@ export function runOf(job, known, defaults = {}) {
     slot: job.slot || null,
     from: job.from ?? null,
     error: job.error ?? null,
-    receipt: job.receipts?.[0] ?? known?.receipt ?? null,
+    inputs: inputsOf(job.image ?? null, job.mask_image ?? null),
     at: known?.at ?? Date.now(),
   };
 }

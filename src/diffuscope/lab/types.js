@@ -28,7 +28,7 @@
  * after step k of image 0.
  * @typedef {{id: string, request: Options, state: 'queued'|'running'|'done'|'failed'|'cancelled', images: number, seeds: number[],
  *   made: boolean[], steps: number[], sigmas: number[], total: number, slot: string|null, from: Origin|null,
- *   error: string|null, receipt: Options|null, at: number, recorded?: boolean}} Run
+ *   error: string|null, inputs: Record<string, string>, at: number, recorded?: boolean}} Run
  *
  * Where a branch left its parent.
  * @typedef {{job: string, image?: number, step: number}} Origin

@@ -13,17 +13,18 @@ const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look i
  * The experiment of a kind on the run on show; begun by itself where it is cheap and the run has ended
  * (behind a recorded one the page makes its own).
  * @param {State} state @param {string} kind @param {object} [options] @param {{wait?: boolean}} [how] wait for a button
- * @returns {{entry: Inspected|undefined, request: any, start: () => void}}
+ * @returns {{entry: Inspected|undefined, start: () => void}}
  */
 export function experiment(state, kind, options = {}, { wait = false } = {}) {
   const run = /** @type {import('../types.js').Run} */ (current(state));
   const request = requestOf(run);
-  const start = () => void begin(kind, request, options);
+  const call = { request, ...run.inputs };
+  const start = () => void begin(kind, call, options);
   const { width = 0, height = 0 } = state.about?.preset ?? {};
   const cheap = (request.width ?? width) * (request.height ?? height) <= SMALL;
-  const entry = seen(kind, request, options);
+  const entry = seen(kind, call, options);
   if (!entry && !wait && cheap && state.about && ended(run.state) && !run.recorded) start();
-  return { entry: entry ?? seen(kind, request, options), request, start };
+  return { entry: entry ?? seen(kind, call, options), start };
 }
 
 /**

@@ -1,7 +1,6 @@
 // What stands around every view: the prompt above, the views beside, the timeline below.
 
 import { html, nothing } from '../vendor/lit-html.js';
-import { snippets } from '../copy.js';
 import { unmet } from '../needs.js';
 import { current, ended, stepsOf } from '../runs.js';
 import { VIEWS, viewOf } from '../views.js';
@@ -17,7 +16,7 @@ import { tourCard } from './tour.js';
 export function shell(state, actions) {
   const view = viewOf(state.view);
   const missing = unmet(view.needs, state);
-  const copied = missing ? null : snippets(state, view);
+  const copied = missing ? null : view.copy?.(state);
   return html`<a class="skip" href="#main" @click=${skip}>To the view</a>
     <header class="bar">${bar(state, actions)}</header>
     <nav class="views" aria-label="Views">${navigation(state, actions)}</nav>

@@ -24,12 +24,12 @@ export const compare = {
   group: 'The run',
   about: 'Two runs side by side, at the same step. Drag the line across the picture; below it, where and when they part.',
   needs: ['run', 'live'],
-  copy: differenceSnippets,
+  copy: (state) => differenceSnippets(state, otherOf(state)),
   render(state, actions) {
     const one = /** @type {Run} */ (current(state));
-    const others = state.order.map((id) => state.runs[id]).filter((run) => run.id !== one.id && run.made[0] && !run.recorded);
-    if (!others.length) return empty('There is only one run. Change something and generate again.');
-    const other = others.find((run) => run.id === state.other) ?? others[others.length - 1];
+    const others = othersOf(state);
+    const other = otherOf(state);
+    if (!other) return empty('There is only one run. Change something and generate again.');
     return html`<div class="tools-row">
         <label class="pick"
           >against
@@ -51,6 +51,13 @@ export const compare = {
   },
 };
 
+/** The runs that the one on show can be compared with. @param {State} state */
+const othersOf = (state) =>
+  state.order.map((id) => state.runs[id]).filter((run) => run.id !== state.current && run.made[0] && !run.recorded);
+
+/** The one that it is compared with. @param {State} state @returns {Run|undefined} */
+const otherOf = (state) => othersOf(state).find((run) => run.id === state.other) ?? othersOf(state).at(-1);
+
 /** @param {State} state @param {Actions} actions @param {Run} one @param {Run} other */
 function swap(state, actions, one, other) {
   actions.open(other.id);
@@ -63,7 +70,7 @@ function pictures(state, actions, one, other) {
   const whole = state.selection.step === null && one.made[0] && other.made[0];
   const last = Math.max(0, stepsOf(other) - 1);
   const [a, b] = [actions.array(one.id, step, 'x0'), actions.array(other.id, Math.min(step, last), 'x0')];
-  const apart = a && b && String(a.shape) === String(b.shape) ? between(a, b) : undefined;
+  const apart = a && b && isAlike(a, b) ? between(a, b) : undefined;
   const at = whole ? 'the finished pictures' : `the clean estimates after step ${step + 1}`;
   return html`<div class="cards compare">
     <figure class="figure">
@@ -74,7 +81,7 @@ function pictures(state, actions, one, other) {
       ></lab-wipe>
       <figcaption><b>left</b> ${titleOf(other)} <b>right</b> ${titleOf(one)}</figcaption>
     </figure>
-    ${figure({
+    ${a && b && !apart ? nothing : figure({
       picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most || 1),
       sentence: `Difference of the clean estimates after step ${step + 1}, at most ${short(apart?.most ?? 0)}`,
       caption: html`<b>difference</b> of the estimates <span class="num">at most ${short(apart?.most ?? 0, 2)}</span>`,
@@ -84,6 +91,9 @@ function pictures(state, actions, one, other) {
     })}
   </div>`;
 }
+
+/** @param {Values} a @param {Values} b */
+const isAlike = (a, b) => String(a.shape) === String(b.shape);
 
 /** @param {Values} a @param {Values} b */
 function between(a, b) {
@@ -104,18 +114,16 @@ function between(a, b) {
  * @param {Actions} actions @param {Run} one @param {Run} other */
 function parting(state, actions, one, other) {
   const count = Math.min(stepsOf(one), stepsOf(other));
-  const values = Array.from({ length: count }, (_, k) => {
-    const [a, b] = [actions.array(one.id, k, 'x0'), actions.array(other.id, k, 'x0')];
-    return a && b && String(a.shape) === String(b.shape) ? between(a, b).mean : null;
-  });
+  const pairs = Array.from({ length: count }, (_, k) => [actions.array(one.id, k, 'x0'), actions.array(other.id, k, 'x0')]);
+  const values = pairs.map(([a, b]) => (a && b && isAlike(a, b) ? between(a, b).mean : null));
   const first = values.findIndex((value) => value !== null && value > 0);
-  const said = values.includes(null)
-    ? 'On its way.'
-    : first < 0
-      ? 'They are the same in every step, to the last bit.'
-      : first === 0
-        ? 'They part in the first step.'
-        : `They are the same to the last bit for ${first === 1 ? 'one step' : `${first} steps`}, and part in step ${first + 1}.`;
+  const together = first === 1 ? 'one step' : `${first} steps`;
+  let said = `They are the same to the last bit for ${together}, and part in step ${first + 1}.`;
+  if (pairs.some(([a, b]) => a && b && !isAlike(a, b))) said = 'They are of different sizes: only the pictures can be compared.';
+  else if (pairs.some((pair) => pair.includes(null))) said = 'Not every step of both runs is kept.';
+  else if (values.includes(null)) said = 'On its way.';
+  else if (first < 0) said = 'They are the same in every step, to the last bit.';
+  else if (first === 0) said = 'They part in the first step.';
   return html`<h2 class="part">Where they part</h2>
     <p class="muted" role="status">${said}</p>
     ${

@@ -2,7 +2,8 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
-import { ended, stepsOf } from '../runs.js';
+import { gridSnippets } from '../copy.js';
+import { current, ended, inputsOf, stepsOf } from '../runs.js';
 import { kindOf, words } from '../parts/field.js';
 import { optionsOf } from '../parts/form.js';
 import { empty } from '../parts/figure.js';
@@ -32,17 +33,18 @@ export const grid = {
   group: 'Make',
   about: 'One option across, another down; every cell is a run that opens with a click and can be stopped by itself.',
   needs: ['model'],
+  copy: (state) => gridSnippets(state, state.local.grid ?? planOf(state)),
   render(state, actions) {
-    const axes = state.local.axes ?? { x: 'seed', y: 'guidance_scale', xs: USUAL.seed, ys: USUAL.guidance_scale };
+    const axes = axesOf(state);
     const set = (/** @type {object} */ change) => actions.keep('axes', { ...axes, ...change });
-    const [xs, ys] = [values(state, axes.x, axes.xs), values(state, axes.y, axes.ys)];
-    const cells = xs.length * ys.length;
+    const plan = planOf(state);
+    const cells = plan.xValues.length * plan.yValues.length;
     const busy = state.local.grid?.filling || cellsOf(state).some((id) => id && state.runs[id] && !ended(state.runs[id].state));
     return html`<form
         class="axes"
         @submit=${(/** @type {Event} */ event) => {
           event.preventDefault();
-          fill(state, actions, axes, xs, ys);
+          fill(actions, plan);
         }}
       >
         ${axis('across', axes.x, axes.xs, axes.y, (x, text) => set({ x, xs: text }))}
@@ -54,6 +56,21 @@ export const grid = {
       ${state.local.grid ? filled(state, actions) : empty('The grid is empty. Choose two options and their values, then fill it.')}`;
   },
 };
+
+/** @param {State} state @returns {{x: string, y: string, xs: string, ys: string}} */
+const axesOf = (state) =>
+  state.local.axes ?? { x: 'seed', y: 'guidance_scale', xs: USUAL.seed, ys: USUAL.guidance_scale };
+
+/** What the grid would be: the cells share the form's options, and one seed. @param {State} state */
+function planOf(state) {
+  const { x, y, xs, ys } = axesOf(state);
+  const seed = current(state)?.seeds[0] ?? 0;
+  return {
+    ...{ x, y, xValues: values(state, x, xs), yValues: values(state, y, ys) },
+    base: { prompt: 'a red fox', seed, ...state.options, num_images_per_prompt: 1 },
+    inputs: inputsOf(state.image, state.mask),
+  };
+}
 
 /** @param {string} side @param {string} name @param {string} text @param {string} other
  * @param {(name: string, text: string) => void} set */
@@ -83,18 +100,17 @@ function values(state, name, text) {
 /** @param {State} state @returns {(string|null)[]} */
 const cellsOf = (state) => (state.local.grid ? state.local.grid.cells.flat() : []);
 
-/** @param {State} state @param {Actions} actions @param {any} axes @param {any[]} xs @param {any[]} ys */
-async function fill(state, actions, axes, xs, ys) {
+/** @param {Actions} actions @param {ReturnType<typeof planOf>} plan */
+async function fill(actions, plan) {
   stopAll(actions);
   /** @type {(string|null)[][]} */
-  const cells = ys.map(() => xs.map(() => null));
-  const made = { ...axes, xValues: xs, yValues: ys, cells };
+  const cells = plan.yValues.map(() => plan.xValues.map(() => null));
+  const made = { ...plan, cells };
   actions.keep('grid', { ...made, filling: true });
-  const base = { prompt: 'a red fox', ...state.options, num_images_per_prompt: 1 };
-  for (const [row, y] of ys.entries())
-    for (const [column, x] of xs.entries()) {
-      const request = { ...base, [axes.x]: x, [axes.y]: y };
-      const id = await actions.submit({ request, interactive: false });
+  for (const [row, y] of plan.yValues.entries())
+    for (const [column, x] of plan.xValues.entries()) {
+      const request = { ...plan.base, [plan.x]: x, [plan.y]: y };
+      const id = await actions.submit({ request, ...plan.inputs, interactive: false });
       if (actions.state().local.grid.cells !== cells) return void (id && actions.cancel(id)); // stopped, or filled anew
       if (!id) return actions.keep('grid', made);
       cells[row][column] = id;

@@ -1,6 +1,7 @@
 // The list of the tours: ten chapters, each over the live model.
 
 import { html } from '../vendor/lit-html.js';
+import { imageSnippets } from '../copy.js';
 import { goTo, stopsOf, toursOf } from '../tours.js';
 
 /** @type {import('../types.js').View} */
@@ -9,6 +10,7 @@ export const tours = {
   title: 'Tours',
   group: 'Learn',
   about: 'Ten walks through the model, on your own prompt: the chapters of the deep dive. Leave and come back anywhere.',
+  copy: imageSnippets,
   needs: ['model'],
   render(state, actions) {
     return html`<ol class="tours">

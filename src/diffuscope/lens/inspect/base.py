@@ -86,8 +86,8 @@ def one_text(request: Request) -> str:
 
 
 def call_of(request: Request, **inputs: Any) -> Call:
-    """A call of one image with the options of a request, not upscaled, and further inputs."""
-    values = {each.name: getattr(request, each.name) for each in fields(Request)}
+    """A call of one image with the options and pictures of a request, not upscaled, and further inputs."""
+    values = {each.name: getattr(request, each.name) for each in fields(request)}
     return Call(**values | {"num_images_per_prompt": 1, "upscale": 1} | inputs)
 
 

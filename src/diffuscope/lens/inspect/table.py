@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from diffuscope.errors import InputError, nearest
 from diffuscope.fitting import seeds_of
+from diffuscope.images import ImageSources
 from diffuscope.lens.inspect import attention, change, text
 from diffuscope.lens.inspect.base import Inspected, Inspection, Seen
 from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.inputs import Call
 from diffuscope.request import Request
 from diffuscope.schema import Options
 
@@ -44,6 +46,12 @@ def begin(
 ) -> tuple[Inspection, Request]:
     """An inspection, ready to run, and its request with the seed that all its calls share.
 
+    Args:
+        pipe: the model.
+        kind: a name of ``KINDS``.
+        request: of one image; a Call also has the image and mask of img2img and inpainting.
+        options: of the kind.
+
     Raises:
         InputError: no such kind, an option that it does not have, or a call that is not possible with this model.
     """
@@ -61,6 +69,8 @@ def inspect(
     prompt: str | Request,
     *,
     options: Mapping[str, Any] | None = None,
+    image: ImageSources | None = None,
+    mask_image: ImageSources | None = None,
     **call: Any,
 ) -> Inspected:
     """Make an experiment with one call, and return its tensors.
@@ -70,13 +80,16 @@ def inspect(
         kind: a name of ``KINDS``.
         prompt: one text, or a Request.
         options: of the kind.
+        image: of img2img and inpainting: one image.
+        mask_image: of inpainting; the masked area is white.
         call: further options of ``pipe(...)`` that fit into JSON.
 
     Raises:
         InputError: no such kind, an option that it does not have, or a call that is not possible with this model.
     """
     request = replace(prompt, **call) if isinstance(prompt, Request) else Request(prompt, **call)
-    inspection, seeded = begin(pipe, kind, request, options)
+    whole = Call(**vars(request), image=image, mask_image=mask_image)
+    inspection, seeded = begin(pipe, kind, whole, options)
     seen = []
     for each in inspection.calls:
         run = pipe.steps(each)

@@ -48,7 +48,7 @@ def application(
     add_about(routes, engine)
     add_text(routes, engine)
     app.include_router(routes)
-    app.include_router(inspections.router(engine))
+    app.include_router(inspections.router(engine, pictures))
     app.include_router(openai.router(engine))
     app.include_router(a1111.router(engine))
     session = token or secrets.token_urlsafe(32)

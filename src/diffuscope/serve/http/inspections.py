@@ -5,21 +5,25 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 from fastapi import Request as HttpRequest
+from starlette.concurrency import run_in_threadpool
 
 from diffuscope.lens.inspect import KINDS, Inspected
 from diffuscope.lens.modules import histogram, modules, source
+from diffuscope.pipeline.inputs import Call
 from diffuscope.request import Request
 from diffuscope.schema import schema
 from diffuscope.serve.engine import Engine
+from diffuscope.serve.http.bodies import in_decoder
 from diffuscope.serve.http.callers import owner_of
 from diffuscope.serve.http.errors import NotFoundError
 from diffuscope.serve.http.limits import LIMITS
+from diffuscope.serve.http.pictures import Pictures
 from diffuscope.serve.inspections import Inspections
 
 STATES = {"queued", "running"}
 
 
-def router(engine: Engine) -> APIRouter:
+def router(engine: Engine, pictures: Pictures) -> APIRouter:
     """The routes of an Engine."""
     routes = APIRouter(prefix="/api/v1", tags=["inspections"])
     inspections = Inspections(engine)
@@ -31,18 +35,25 @@ def router(engine: Engine) -> APIRouter:
         return {name: {"about": kind.help, "options": schema(kind.options)} for name, kind in KINDS.items()}
 
     @routes.post("/inspections", status_code=202)
-    def submit(
+    async def submit(
         http: HttpRequest,
         kind: Annotated[str, Body(embed=True)],
         request: Annotated[dict[str, Any], Body(embed=True)],
         options: Annotated[dict[str, Any] | None, Body(embed=True)] = None,
+        image: Annotated[str | None, Body(embed=True)] = None,
+        mask_image: Annotated[str | None, Body(embed=True)] = None,
         interactive: Annotated[bool, Body(embed=True)] = True,
     ) -> dict[str, Any]:
-        """Queue an inspection: its id is that of a job, whose events tell when more is known."""
+        """Queue an inspection: its id is that of a job, whose events tell when more is known.
+
+        ``image`` and ``mask_image`` are ids of pictures, for img2img and inpainting.
+        """
         asked = Request.from_json(json.dumps(request))
         LIMITS.check(asked)
-        owner = owner_of(http, "native")
-        job = inspections.submit(kind, asked, options or {}, owner=owner, interactive=interactive)
+        inputs = await in_decoder(pictures.inputs, image, mask_image)
+        call = Call(**vars(asked), **inputs)
+        how = {"owner": owner_of(http, "native"), "interactive": interactive}
+        job = await run_in_threadpool(inspections.submit, kind, call, options or {}, **how)
         return {"id": job.id, "kind": kind, "state": job.state, "calls": len(job.results), "done": 0}
 
     @routes.get("/inspections/{job}")

@@ -26,7 +26,7 @@ from diffuscope.serve.http.bodies import described, in_decoder, options_of
 from diffuscope.serve.http.callers import owner_of
 from diffuscope.serve.http.errors import NotFoundError, answer
 from diffuscope.serve.http.limits import LIMITS
-from diffuscope.serve.http.pictures import Pictures
+from diffuscope.serve.http.pictures import INPUTS, Pictures
 from diffuscope.serve.job import Job
 from diffuscope.serve.record import Kept
 
@@ -85,9 +85,7 @@ class Submission(Options):
             InputError: there is no such picture.
         """
         values: dict[str, Any] = {each.name: getattr(self.request, each.name) for each in fields(Request)}
-        values["image"] = None if self.image is None else pictures.image(self.image, "image")
-        values["mask_image"] = None if self.mask_image is None else pictures.image(self.mask_image, "mask_image")
-        return Call(**values)
+        return Call(**values | pictures.inputs(self.image, self.mask_image))
 
     def how(self, owner: str) -> dict[str, Any]:
         """How it is run: keywords of ``Engine.submit``."""
@@ -200,6 +198,7 @@ def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
         "request": job.request.to_dict(),
         "slot": job.slot,
         "label": job.label,
+        **{name: f"{job.id}-{name}" for name in INPUTS if getattr(job.request, name, None) is not None},
         "from": None if job.origin is None else vars(job.origin),
         "steps": list(job.steps),
     }

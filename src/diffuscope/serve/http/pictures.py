@@ -20,6 +20,9 @@ MAX_PIXELS = 1 << 24
 BUDGET = 1 << 28
 """Bytes of the files that were sent in and are kept."""
 
+INPUTS = ("image", "mask_image")
+"""Arguments of a job that are pictures; "JOB-image" is the id of such a one."""
+
 FILE = "a whole PNG, JPEG or WebP file of one frame"
 
 
@@ -60,7 +63,7 @@ class Pictures:
         return id, image
 
     def content(self, id: str) -> bytes:
-        """The file of a picture: as it was sent in, or as PNG with its receipt.
+        """The file of a picture: as it was sent in, as PNG with its receipt, or as PNG what a job began with.
 
         Raises:
             NotFoundError: no picture of that id, or it is forgotten.
@@ -70,11 +73,24 @@ class Pictures:
             return sent
         name, _, index = id.partition("-")
         job = self._engine.job(name)
+        if job is not None and index in INPUTS:
+            given = getattr(job.request, index, None)
+            if isinstance(given, Image.Image):
+                return png_bytes(given)
         if job is not None and index.isdecimal() and len(index) < 6 and int(index) < len(job.results):
             result = job.results[int(index)]
             if result is not None and not isinstance(result, ArrayResult):
                 return png_bytes(result.images[0], receipts.chunks(result.receipt, 0))
         raise NotFoundError("no picture of that id; it may be forgotten, or not done yet")
+
+    def inputs(self, image: str | None, mask_image: str | None) -> dict[str, Image.Image]:
+        """The pictures of a call by their ids, as its arguments.
+
+        Raises:
+            InputError: there is no such picture.
+        """
+        ids = {"image": image, "mask_image": mask_image}
+        return {name: self.image(id, name) for name, id in ids.items() if id is not None}
 
     def image(self, id: str, argument: str) -> Image.Image:
         """A picture by its id, as an input.
