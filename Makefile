@@ -6,10 +6,11 @@ OUT ?= out.png
 SEED ?= 32
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-TYPESCRIPT := 5.9.3
+# Of npm, for the tests: the compiler that checks the page's types, and a client of the server.
+NODE_PACKAGES := typescript@5.9.3 ai@6.0.326 @ai-sdk/openai-compatible@2.0.92
 PINNED := --constraint constraints.txt --build-constraint constraints.txt
 
-.PHONY: help image lab test lint page-types browser docs clean
+.PHONY: help image lab test lint page-types node browser docs clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is to make
@@ -21,7 +22,7 @@ image: .venv/installed  ## Write OUT from PROMPT with the shipped model
 lab: .venv/served  ## Open the lab: a page in which one sees through the shipped model
 	$(BIN)/diffuscope lab
 
-test: lint browser  ## Everything that CI runs
+test: lint browser node  ## Everything that CI runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: .venv/tested  ## Static part: format, lint, types, layers
@@ -32,9 +33,12 @@ lint: .venv/tested  ## Static part: format, lint, types, layers
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory page-types; \
 	else echo "no npm here: the types of the lab's page are not checked"; fi
 
-page-types:  # of the lab's modules, from their comments
-	@test -x .venv/node/node_modules/.bin/tsc || npm install --silent --no-fund --no-audit --prefix .venv/node typescript@$(TYPESCRIPT)
+page-types: node  # of the lab's modules, from their comments
 	.venv/node/node_modules/.bin/tsc --project src/diffuscope/lab/jsconfig.json
+
+node:  # what the tests need of npm, where there is npm
+	@! command -v npm >/dev/null || echo "$(NODE_PACKAGES)" | cmp -s - .venv/node/installed \
+	|| { npm install --silent --no-fund --no-audit --save-exact --prefix .venv/node $(NODE_PACKAGES) && echo "$(NODE_PACKAGES)" > .venv/node/installed; }
 
 browser:  # for the tests of the lab's page; elsewhere than on Debian, install Chromium yourself
 	@command -v chromium >/dev/null || (apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends chromium) \

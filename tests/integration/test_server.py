@@ -2,19 +2,25 @@
 
 import base64
 import io
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from PIL import Image
+
+from diffuscope.images import png_bytes
 
 KEY = "a-key"
 
@@ -54,19 +60,53 @@ def server(*arguments, port=0, **environment):
         process.stderr.close()
 
 
-def test_openais_client_generates_and_streams(tiny_folder):
-    with server(str(tiny_folder), "--device", "cpu", DIFFUSCOPE_KEY=KEY) as (address, _):
-        client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
-        answer = client.images.generate(model="tiny", prompt="a fox", n=2, size="32x32")
-        assert [Image.open(io.BytesIO(base64.b64decode(one.b64_json))).size for one in answer.data] == [(32, 32)] * 2
-        events = list(client.images.generate(model="tiny", prompt="a fox", stream=True, partial_images=1))
-        assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
-        assert [model.id for model in client.models.list()] == ["tiny"]
-        with pytest.raises(openai.BadRequestError, match="n: got 11"):
-            client.images.generate(model="tiny", prompt="a fox", n=11)
-        stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0)
-        with pytest.raises(openai.AuthenticationError):
-            stranger.images.generate(model="tiny", prompt="a fox")
+@pytest.fixture(scope="module")
+def address(tiny_folder):
+    """That of a server with a key."""
+    with server(str(tiny_folder), "--device", "cpu", DIFFUSCOPE_KEY=KEY) as running:
+        yield running.address
+
+
+def opened(content):
+    return Image.open(io.BytesIO(base64.b64decode(content)))
+
+
+def test_openais_client_generates_and_streams(address):
+    client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
+    answer = client.images.generate(model="tiny", prompt="a fox", n=2, size="32x32")
+    assert [opened(one.b64_json).size for one in answer.data] == [(32, 32)] * 2
+    events = list(client.images.generate(model="tiny", prompt="a fox", stream=True, partial_images=1))
+    assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    with pytest.raises(openai.BadRequestError, match="n: got 11"):
+        client.images.generate(model="tiny", prompt="a fox", n=11)
+    stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(openai.AuthenticationError):
+        stranger.images.generate(model="tiny", prompt="a fox")
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine, and so no AI SDK: install Node.js")
+def test_the_ai_sdk_generates_and_edits(address, tiny):
+    """npm's @ai-sdk/openai-compatible, which `make test` installs; it gets the pixels that Python gets."""
+    packages = Path(sys.prefix) / "node"
+    assert (packages / "node_modules/@ai-sdk").is_dir(), "the AI SDK is not installed: make node"
+    picture = base64.b64encode(png_bytes(Image.new("RGB", (32, 32), "red"))).decode()
+    script = Path(__file__).with_name("ai_sdk.mjs").read_text(encoding="utf-8")
+    # The code as an argument: modules are looked for in the working folder.
+    command = ["node", "--input-type=module", "--eval", script, "--", address, KEY, picture]
+    done = subprocess.run(command, cwd=packages, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    images = [opened(image["base64"]) for image in found["generated"]["images"] + found["edited"]["images"]]
+    assert [(image.format, image.size) for image in images] == [("PNG", (32, 32))] * 3
+    call = {"seed": 5, "num_inference_steps": 3, "upscale": 1}
+    expected = tiny("a fox", num_images_per_prompt=2, **call).images
+    for image, alone in zip(images, expected, strict=False):
+        assert np.abs(np.asarray(image, int) - np.asarray(alone, int)).max() <= 1  # made together: to rounding
+    assert found["generated"]["warnings"] == found["edited"]["warnings"] == []
+    refused = found["refused"]
+    assert (refused["name"], refused["status"]) == ("AI_APICallError", 400)
+    assert refused["message"].startswith("size: got")
 
 
 def test_a_public_address_without_a_key_is_refused(tiny_folder):

@@ -119,7 +119,8 @@ function parting(state, actions, one, other) {
   const first = values.findIndex((value) => value !== null && value > 0);
   const together = first === 1 ? 'one step' : `${first} steps`;
   let said = `They are the same to the last bit for ${together}, and part in step ${first + 1}.`;
-  if (pairs.some(([a, b]) => a && b && !isAlike(a, b))) said = 'They are of different sizes: only the pictures can be compared.';
+  const differ = pairs.some(([a, b]) => a && b && !isAlike(a, b));
+  if (differ) said = 'They are of different sizes: only the pictures can be compared.';
   else if (pairs.some((pair) => pair.includes(null))) said = 'Not every step of both runs is kept.';
   else if (values.includes(null)) said = 'On its way.';
   else if (first < 0) said = 'They are the same in every step, to the last bit.';
@@ -127,7 +128,7 @@ function parting(state, actions, one, other) {
   return html`<h2 class="part">Where they part</h2>
     <p class="muted" role="status">${said}</p>
     ${
-      count
+      count && !differ
         ? lines({
             lines: [{ name: 'difference', values }],
             sentence: `Root mean square of the difference of the two runs' clean estimates over ${count} steps. ${said}`,
