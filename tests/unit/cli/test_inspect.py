@@ -46,8 +46,15 @@ def test_the_file_has_the_tensors_of_the_function(
         (["--out", "maps.png"], "--out"),
         (["--out", "no/such/maps.safetensors"], "there is no folder"),
         (["--options", "speed=3"], "speed"),
+        (["--image", "no-such.png"], "--image"),
+        (["--branch-file", "no-such.json"], "--branch-file"),
+        (["--branch-file", "branch.json"], "--branch-file"),
     ],
 )
-def test_what_is_not_possible_is_told(tiny_folder: Path, capsys, arguments: list[str], named: str) -> None:
+def test_what_is_not_possible_is_told(
+    tiny_folder: Path, tmp_path: Path, monkeypatch, capsys, arguments: list[str], named: str
+) -> None:
+    (tmp_path / "branch.json").write_text('{"step": 1, "recuest": {}}', encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
     assert main(["inspect", "a red fox", *CALL, "--model", str(tiny_folder), *arguments]) == 2
     assert named in capsys.readouterr().err

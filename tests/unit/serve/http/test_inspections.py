@@ -1,12 +1,16 @@
 """Inspections over HTTP have the tensors of the function, and what is of others is not shown."""
 
+import io
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load
 from starlette.testclient import TestClient
 
+from diffuscope.images import png_bytes
 from diffuscope.lens.inspect import KINDS, inspect
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
@@ -60,6 +64,65 @@ def test_tensors_are_those_of_the_function(client, tiny, kind):
     assert described["shapes"] == {name: list(value.shape) for name, value in expected.tensors.items()}
 
 
+@pytest.fixture(scope="module")
+def inputs():
+    """An image to start from, and a mask of its left half."""
+    mask = Image.new("RGB", (32, 32))
+    mask.paste((255, 255, 255), (0, 0, 16, 32))
+    return {"image": Image.linear_gradient("L").resize((32, 32)).convert("RGB"), "mask_image": mask}
+
+
+def began(client, inputs, request):
+    """The job of a call with these pictures, done."""
+    ids = {
+        name: client.post("/api/v1/pictures", files={"picture": png_bytes(picture)}).json()["id"]
+        for name, picture in inputs.items()
+    }
+    job = client.post("/api/v1/jobs", json={"request": request, **ids}).json()["id"]
+    client.get(f"/api/v1/jobs/{job}/events")
+    return client.get(f"/api/v1/jobs/{job}").json()
+
+
+def image_of(client, id):
+    return np.asarray(Image.open(io.BytesIO(client.get(f"/api/v1/pictures/{id}.png").content)), int)
+
+
+@pytest.mark.parametrize("kind", ["attention", "layers", "ablation", "prompt-to-prompt"])
+@pytest.mark.parametrize("names", [["image"], ["image", "mask_image"]])
+def test_a_run_that_began_from_an_image_is_inspected_with_it(client, tiny, inputs, kind, names):
+    """Its pictures are named by the job, and what is inspected is that run."""
+    inputs = {name: inputs[name] for name in names}
+    request = FOX | {"num_inference_steps": 4, "strength": 0.75, "upscale": 1}
+    job = began(client, inputs, request)
+    ids = {name: job[name] for name in names}
+    for name, id in ids.items():
+        assert np.array_equal(image_of(client, id), np.asarray(inputs[name]))
+    body = {"kind": kind, "request": request, "options": OPTIONS.get(kind, {}), **ids}
+    seen = client.post("/api/v1/inspections", json=body).json()["id"]
+    client.get(f"/api/v1/jobs/{seen}/events")
+    tensors = load(client.get(f"/api/v1/inspections/{seen}/tensors").content)
+    expected = inspect(tiny, kind, options=OPTIONS.get(kind), **inputs, **request)
+    assert tensors.keys() == expected.tensors.keys()
+    assert (tensors["pictures"].int() - expected["pictures"].int()).abs().max() <= 1
+    if kind != "layers":  # of which the first is that of the embeddings
+        assert np.abs(tensors["pictures"][0].numpy().astype(int) - image_of(client, job["pictures"][0])).max() <= 1
+
+
+def test_a_branch_of_an_inpainted_run_is_inspected_with_its_pictures(client, inputs):
+    request = FOX | {"num_inference_steps": 4, "strength": 0.75, "upscale": 1}
+    job = began(client, inputs, request)
+    origin = {"from": {"job": job["id"], "step": 1}, "request": {"prompt": "a blue cup"}}
+    branch = client.post("/api/v1/jobs", json=origin).json()["id"]
+    client.get(f"/api/v1/jobs/{branch}/events")
+    made = client.get(f"/api/v1/jobs/{branch}").json()
+    options = {name: value for name, value in made["request"].items() if value is not None}
+    body = {"kind": "attention", "request": options, "image": made["image"], "mask_image": made["mask_image"]}
+    seen = client.post("/api/v1/inspections", json=body).json()["id"]
+    client.get(f"/api/v1/jobs/{seen}/events")
+    pictures = load(client.get(f"/api/v1/inspections/{seen}/tensors").content)["pictures"]
+    assert np.abs(pictures[0].numpy().astype(int) - image_of(client, made["pictures"][0])).max() <= 1
+
+
 def test_tensors_are_there_while_it_runs(client):
     body = {"kind": "attention", "request": FOX | {"num_inference_steps": 60}}
     job = client.post("/api/v1/inspections", json=body).json()["id"]
@@ -86,6 +149,8 @@ def test_the_kinds_are_described(client):
         ({"kind": "attention", "request": {"prompt": ["a", "b"]}}, "prompt"),
         ({"kind": "attention", "request": {"prompt": "a fox", "stepz": 1}}, "stepz"),
         ({"kind": "blend", "options": {"count": 99}}, "count"),
+        ({"kind": "attention", "image": "nothing"}, "image"),
+        ({"kind": "attention", "mask_image": "nothing"}, "mask_image"),
     ],
 )
 def test_an_impossible_inspection_names_its_argument(client, body, argument):
