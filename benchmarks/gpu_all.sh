@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every number of the GPU pages, on a machine with one NVIDIA GPU: bash benchmarks/gpu_all.sh FOLDER
 # Four to five minutes. Each part has a limit of its own, and writes its JSON even if others fail.
+# With two GPUs, and not part of this: python3 benchmarks/many.py --processes 1 2 --out FOLDER/many.json
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 OUT=${1:?folder for the results}
@@ -18,5 +19,6 @@ part start 90 benchmarks/start.py --out "$OUT/start.json"
 part gpu 120 benchmarks/gpu.py --out "$OUT/gpu.json"
 part kernels 75 benchmarks/step_kernels.py --out "$OUT/kernels.json"
 part memory 60 benchmarks/memory.py --out "$OUT/memory.json"
+part approximate 45 benchmarks/approximate.py --out "$OUT/approximate.json"
 part serve 60 benchmarks/serve.py --model sd15 --random --requests 32 --running 16 --rows 32 --rounds 5 --out "$OUT/serve.json"
 part compiled 120 benchmarks/gpu.py --only "SD 1.5 512, step with guidance" --compile sd15 --out "$OUT/gpu-compiled.json"

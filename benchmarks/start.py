@@ -45,6 +45,8 @@ for image in ("first", "second"):
     for step in run:
         if step.index in (0, 1, steps - 1):
             mark(f"{image}: step {step.index + 1}")
+    pipe.weights
+    mark(f"{image}: weights hashed")
     result = run.result()
     mark(f"{image}: decoded")
     if image == "first":

@@ -49,13 +49,45 @@ def disable(error: Exception) -> bool:
 
 
 def warm(device: torch.device, dtype: torch.dtype) -> None:
-    """Begin to load the kernels, and to compile those that no process has compiled before; ``wait`` ends it."""
-    if device.type != "cuda" or broken is not None or _warming:
+    """Begin to load libraries and kernels, and to compile what no process has compiled before; ``wait`` ends it."""
+    if device.type != "cuda" or _warming:
         return
+
+    def run(sample: Callable[[], object], *, is_kernel: bool) -> None:
+        try:
+            with torch.no_grad():
+                sample()
+        except Exception as error:
+            if is_kernel:
+                disable(error)
+
+    found = [(each, True) for each in kernel_samples(device, dtype)] if broken is None else []
+    found += [(each, False) for each in library_samples(device, dtype)]
+    _warming.extend(
+        Thread(target=run, args=(sample,), kwargs={"is_kernel": is_kernel}) for sample, is_kernel in found
+    )  # an exit waits: a compiler may not be cut
+    for thread in _warming:
+        thread.start()
+
+
+def library_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
+    """Calls of operations whose libraries are loaded by the first. No product: cuBLAS keeps memory for each thread."""
+    x = channels_last(torch.zeros(2, 320, 16, 16, device=device, dtype=dtype))
+    layer = nn.Conv2d(320, 320, 3, padding=1, device=device, dtype=dtype)
+    layer.weight.data = channels_last(layer.weight.data)
+    heads = torch.zeros(2, 8, 256, 40, device=device, dtype=dtype)
+    return [
+        lambda: F.conv2d(x, layer.weight, None, 1, 1),
+        lambda: F.scaled_dot_product_attention(heads, heads, heads),
+    ]
+
+
+def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
+    """One call of each kernel in each of the variants that are compiled."""
     x, y = (torch.zeros(1, channels, 8, 8, device=device, dtype=dtype) for channels in (320, 1280))
     norm, wide = (nn.GroupNorm(32, each.shape[1], device=device, dtype=dtype) for each in (x, y))
     layers = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
-    samples: list[Callable[[], object]] = [
+    return [
         lambda: group_norm(norm, Map(x), silu=True),
         lambda: group_norm(wide, Map(y), silu=True),
         lambda: (add(x, x, x[0, :, 0, 0]), upsample(x, (16, 16))),
@@ -63,19 +95,6 @@ def warm(device: torch.device, dtype: torch.dtype) -> None:
         lambda: (join(x, y), geglu(x[:, :, 0, 0])),
         *(partial(layer_norm, layer, layer.weight[None], layer.bias) for layer in layers),
     ]
-
-    def run(sample: Callable[[], object]) -> None:
-        try:
-            with torch.no_grad():
-                sample()
-        except Exception as error:
-            disable(error)
-
-    _warming.extend(
-        Thread(target=run, args=(sample,)) for sample in samples
-    )  # an exit waits: a compiler may not be cut
-    for thread in _warming:
-        thread.start()
 
 
 def wait() -> None:

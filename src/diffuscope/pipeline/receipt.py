@@ -21,6 +21,7 @@ from diffuscope.metadata import read_texts
 from diffuscope.pipeline.plan import Plan
 from diffuscope.request import Branch, Request
 from diffuscope.schema import options
+from diffuscope.weights.store.host import Host
 
 Receipt = dict[str, Any]  # JSON values. The options of the call under their names, and what ``_PROVENANCE`` lists
 
@@ -123,10 +124,11 @@ def checksums(x: Tensor) -> list[str]:
 
 def weights_hash(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 in hex of a network's tensors under our names, independent of file and layout."""
-    digest = hashlib.sha256()
+    digest, host = hashlib.sha256(), Host()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        for piece in host.pieces(tensor):
+            digest.update(piece)
     return digest.hexdigest()
 
 

@@ -75,3 +75,17 @@ def test_softmax() -> None:
 
     kernels.softmax[3,](x, y, 70, 0.25, BLOCK=128)
     torch.testing.assert_close(y, (x * 0.25).softmax(-1))
+
+
+def test_what_is_loaded_ahead_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, beside the reading of the weights; here one after the other."""
+    monkeypatch.setattr(ops, "fuses", lambda _: True)
+    with torch.no_grad():
+        for sample in ops.kernel_samples(torch.device("cpu"), torch.float32):
+            sample()
+        for sample in ops.library_samples(torch.device("cpu"), torch.float32):
+            sample()
+    assert not ops._warming
+    ops.warm(torch.device("cpu"), torch.float32)
+    assert not ops._warming  # nothing to load
+    assert ops.broken is None
