@@ -299,7 +299,7 @@ class Pipeline:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""
         stamps.check(self._mapped)
         planned = plan(self.config, self.schedule, call)
-        planned, short = in_memory(planned, self.components, self.schedule, self.engine)
+        planned, short = in_memory(planned, self.config, self.schedule, self.components, self.engine)
         init = init_images(planned, self.components)
         latents = segment.latents(planned)
         parts = segment.segments(self.components, self.adapters, planned)

@@ -106,7 +106,9 @@ def plan(config: ModelConfig, schedule: Schedule, call: Call) -> Plan:
     )
 
 
-def in_memory(planned: Plan, components: Components, schedule: Schedule, engine: Engine) -> tuple[Plan, list[str]]:
+def in_memory(
+    planned: Plan, config: ModelConfig, schedule: Schedule, components: Components, engine: Engine
+) -> tuple[Plan, list[str]]:
     """The plan with as many images at once as memory has room for, and notes on what was done for it.
 
     A tap gets all images at once, so with one nothing changes. An OutOfMemoryError if not one image fits.
@@ -118,7 +120,7 @@ def in_memory(planned: Plan, components: Components, schedule: Schedule, engine:
         return planned, notes
     call = replace(call, batch_size=count, seed=planned.seeds if call.generator is None else None)
     notes.append(f"memory is short, so the networks compute {count} of {images} images at once")
-    return plan(components.config, schedule, call), notes
+    return plan(config, schedule, call), notes
 
 
 def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | None) -> Plan:
