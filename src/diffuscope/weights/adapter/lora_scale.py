@@ -61,7 +61,7 @@ class PeftSettings:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
         self._seconds = SECONDS
-        self._unknown = [name for name, value in values.items() if value and _known(name, value) is None]
+        self._unknown = [name for name, value in values.items() if value and not _is_known(name, value)]
         self._applied: set[str] = set()
 
     @classmethod
@@ -170,8 +170,8 @@ def _ends_in(layer: str, pattern: str) -> bool:
     return all(sign in (own, ".") for sign, own in zip(pattern, layer[start:], strict=True))
 
 
-def _known(full: str, value: object) -> str | None:
-    """The name of a setting without its network, or None if nothing is known about it."""
+def _is_known(full: str, value: object) -> bool:
+    """Whether anything is known about a setting; an error for one that changes what the tensors mean."""
     name = full.rpartition(".")[2]
     if name == "init_lora_weights" and str(value).lower().startswith(CHANGES_BASE):
         raise WeightsError(
@@ -180,7 +180,7 @@ def _known(full: str, value: object) -> str | None:
         )
     if name in REFUSED:
         raise WeightsError(f"the LoRA was trained with {name}={shown(value)}, which is not supported")
-    return name if name in USED | IN_TENSORS | TRAINING else None
+    return name in USED | IN_TENSORS | TRAINING
 
 
 def alpha_over_rank(key: str, alpha: Tensor, rank: int | None) -> float:
