@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import diffuscope
+from diffuscope import model_files
 from diffuscope.config import EMOJI, Preset, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.recipes import emoji, ship, stages
 from diffuscope.training.loop import LoopConfig
+from diffuscope.training.rounding import round_weights
 from diffuscope.training.text import TextTraining
 from diffuscope.training.unet import DiffusionModel, UNetTraining
 from diffuscope.training.vae import VAELoss
@@ -103,6 +105,36 @@ def test_training_resumes_from_a_shipped_folder(run, dataset, feature_net_file, 
     trained = stages.train_unet(config, examples, model, tmp_path)
     assert isinstance(trained, DiffusionModel)
     assert not torch.equal(before, trained.unet.conv_out.weight)
+
+
+def test_a_difference_is_trained_as_it_is_stored(run, tmp_path, monkeypatch):
+    """Convolutions and tokens stay; what the file of two bits a number gives back is what was validated."""
+    monkeypatch.setattr(model_files, "shipped_models", lambda: {"base": run / "model"})
+    model = ship.load_model(run / "model")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    config = replace(MODEL, base="base")
+    recipe = emoji.UNetRecipe(
+        model=config, training=UNetTraining(batch_size=8), rounded_from=0.5, loop=replace(LOOP, ema_decay=0.0)
+    )
+    examples = stages.cached_examples(run, torch.device("cpu"), SOURCE)
+    trained = stages.train_unet(recipe, examples, model, tmp_path / "unet")
+    part = stages.trained_part(trained)
+    for name, value in trained.named_parameters():
+        assert torch.equal(value, before[name]) == (name not in part), name
+    assert {"unet.conv_in.weight", "clip.text_encoder.token_embedding.weight"}.isdisjoint(part)
+    ship.export_difference(trained, tmp_path / "model", config)
+    assert not (tmp_path / "model" / "vae.safetensors").exists()
+    assert (tmp_path / "model" / "unet.safetensors").stat().st_size < (run / "model/unet.safetensors").stat().st_size
+    pipe = diffuscope.load(tmp_path / "model", device="cpu")
+    stored = stages.DiffusionModel(trained.clip, trained.unet).requires_grad_(False)
+    round_weights(
+        stored, {name: before[name] for name in part if not name.startswith("clip.image") and "scale" not in name}
+    )
+    for name, value in pipe.unet.state_dict().items():
+        torch.testing.assert_close(value, stored.unet.state_dict()[name], rtol=0, atol=1e-3)
+    last = log(tmp_path / "unet")[-1]
+    assert last["validation.stored"] != last["validation.error"]
+    assert pipe("a red apple, noto style", seed=1).latents.isfinite().all()
 
 
 def test_only_tokens_of_the_texts_are_shipped(run):

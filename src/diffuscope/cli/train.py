@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from diffuscope.recipes.emoji import UNetRecipe
     from diffuscope.training.examples import Examples
 
-Stage = Literal["vae", "vae-finetune", "text", "unet"]
+Stage = Literal["vae", "vae-finetune", "examples", "text", "unet"]
 
 
 def train(
@@ -29,6 +29,7 @@ def train(
     seconds: OptionalFloat = None,
     stop_after: OptionalFloat = None,
     scenes: OptionalInt = None,
+    as_difference: bool = False,
     device: str = "auto",
 ) -> None:
     """Train the emoji model from scratch, stage by stage. An interrupted stage resumes from its checkpoint.
@@ -41,10 +42,11 @@ def train(
         teacher: EfficientNet-Lite0's weights, for image features.
         out: folder of the run.
         vae: autoencoder to use instead of the one in OUT; `vae-finetune` starts from it.
-        initial: model folder; the stage unet finetunes its U-Net and text encoder.
+        initial: shipped model or model folder; the stage unet finetunes its U-Net and text encoder.
         seconds: length of the last stage, instead of the recipe's.
         stop_after: seconds after which the stage unet saves and stops.
         scenes: number of training images, instead of the recipe's.
+        as_difference: train what a small difference from INITIAL, a shipped model, can store, and write OUT/model so.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
     import torch
@@ -56,10 +58,9 @@ def train(
     from diffuscope.training import distributed
 
     if not stages:
-        raise InputError("stages", Unquoted("none"), "one or more of vae, vae-finetune, text, unet")
+        raise InputError("stages", Unquoted("none"), "one or more of vae, vae-finetune, examples, text, unet")
     require_files(corpus=corpus, teacher=teacher, vae=vae)
-    if initial is not None and not initial.is_dir():
-        raise InputError("initial", str(initial), "a model folder, such as OUT/model of an earlier run")
+    initial, base = _initial(initial, as_difference)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
@@ -73,7 +74,7 @@ def train(
                     start = None if stage == "vae" else vae or out / "vae" / "vae.safetensors"
                     run.train_vae(recipe(**(length if stage == last else {})), dataset, teacher, out / stage, start)
                     autoencoder = out / stage / "vae.safetensors"
-        if not {"text", "unet"} & set(stages):
+        if not {"examples", "text", "unet"} & set(stages):
             return
         examples_recipe = emoji.examples() if initial is None else emoji.examples(seed=2)
         if scenes is not None:
@@ -89,8 +90,34 @@ def train(
         if "unet" in stages:
             if distributed.rank() == 0:
                 ship.write_words(out / "model", Corpus.load(corpus), initial)
-            recipe_of = emoji.unet if initial is None else emoji.finetune_unet
-            _train_unet(recipe_of(**length), examples, autoencoder, out, initial, stop_after)
+            unet_recipe = _unet_recipe(initial, base, as_difference, length)
+            _train_unet(unet_recipe, examples, autoencoder, out, initial, stop_after)
+
+
+def _initial(initial: Path | None, as_difference: bool) -> tuple[Path | None, str | None]:
+    """The folder of the initial model, and its name if it is a shipped one."""
+    from diffuscope import model_files
+
+    shipped = model_files.shipped_models()
+    base = str(initial) if str(initial) in shipped else None
+    if as_difference and base is None:
+        raise InputError("initial", initial and str(initial), f"a shipped model for a difference: {', '.join(shipped)}")
+    if base is not None:
+        return shipped[base], base
+    if initial is not None and not initial.is_dir():
+        raise InputError("initial", str(initial), "a model folder, such as OUT/model of an earlier run")
+    return initial, None
+
+
+def _unet_recipe(initial: Path | None, base: str | None, as_difference: bool, length: dict[str, float]) -> "UNetRecipe":
+    from diffuscope.recipes import emoji
+
+    if initial is None:
+        return emoji.unet(**length)
+    if base is None:
+        return emoji.finetune_unet(**length)
+    recipe = emoji.continue_unet(**length, as_difference=as_difference)
+    return replace(recipe, model=replace(recipe.model, base=base)) if as_difference else recipe
 
 
 def _train_unet(
@@ -117,6 +144,9 @@ def _train_unet(
 
     def export(ema: "torch.nn.Module") -> None:
         assert isinstance(ema, DiffusionModel)
-        ship.export_model(ema, vae, tokens, out / "model", recipe.model)
+        if recipe.rounded_from is None:
+            ship.export_model(ema, vae, tokens, out / "model", recipe.model)
+        else:
+            ship.export_difference(ema, out / "model", recipe.model)
 
     run.train_unet(recipe, examples, model, out / "unet", stop_after, export)

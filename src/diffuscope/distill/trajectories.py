@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.distill.objectives import sample, velocity_between
-from diffuscope.distill.rounding import Rounding, round_weights
 from diffuscope.distill.task import Field, encode_texts
 from diffuscope.errors import InputError
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.training.loop import StepContext
+from diffuscope.training.rounding import Rounding, round_weights
 
 VALIDATED = 256
 """Held-out trajectories that are validated on."""

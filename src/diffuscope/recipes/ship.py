@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffuscope import model_files
 from diffuscope.clip_score import PROJECTION, TOWERS
 from diffuscope.config import ModelConfig
 from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, RELATIONS, SIZES, plural
@@ -19,7 +20,7 @@ from diffuscope.training import distributed
 from diffuscope.training.text import Clip
 from diffuscope.training.unet import DiffusionModel
 from diffuscope.weights.layout import own_config
-from diffuscope.weights.store import documents, packing
+from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import load_into
 from diffuscope.weights.store.old_names import current_names
 
@@ -45,6 +46,25 @@ def export_model(
     packing.write(folder / "unet.safetensors", model.unet.state_dict())
     packing.write(folder / "vae.safetensors", vae)
     # The image side of CLIP: not a part of the model, but of its scores.
+    packing.write(folder / TOWERS, {PROJECTION: model.clip.image_projection.weight, "log_scale": model.clip.log_scale})
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def export_difference(model: DiffusionModel, folder: Path, config: ModelConfig) -> int:
+    """Write a folder as the difference from ``config.base``, a shipped model, and return its size in bytes.
+
+    Args:
+        model: the EMA of U-Net and CLIP, trained from the base.
+        folder: created if it does not exist; the autoencoder is the base's.
+        config: with a base.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    documents.write_text(folder / own_config.FILE, own_config.to_json(config))
+    base = model_files.base_folder(config)
+    for part, network in (("text_encoder", model.clip.text_encoder), ("unet", model.unet)):
+        tensors = {name: value.cpu() for name, value in network.state_dict().items()}
+        name = f"{part}.safetensors"
+        difference.write(folder / name, tensors, current_names(packing.read(base / name)))
     packing.write(folder / TOWERS, {PROJECTION: model.clip.image_projection.weight, "log_scale": model.clip.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
 

@@ -208,19 +208,38 @@ def train_unet(
     stop_after: float | None = None,
     on_save: Callable[[nn.Module], None] = lambda _: None,
 ) -> DiffusionModel:
-    """U-Net and text encoder, trained from ``model``."""
+    """U-Net and text encoder, trained from ``model``; with ``rounded_from`` only what ``trained_part`` has."""
     device = examples[0].latents.device
+    model = to_device(model.requires_grad_(True), device)
+    rounded = None
+    if recipe.rounded_from is not None:
+        part = trained_part(model)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in part)
+        towers = ("clip.image_projection.weight", "clip.log_scale")  # stored whole
+        base = {name: value.detach().clone() for name, value in part.items() if name not in towers}
+        rounded = base, recipe.rounded_from
     task = UNetTask(
-        to_device(model.requires_grad_(True), device),
+        model,
         *examples,
         Schedule(recipe.model.schedule),
         Tokenizer().encode("")[0],
         recipe.training,
         compiled=device.type == "cuda",
+        rounded=rounded,
     )
     trained = train(task, recipe.loop, folder, stop_after=stop_after, on_save=on_save)
     assert isinstance(trained, DiffusionModel)
     return trained
+
+
+def trained_part(model: DiffusionModel) -> dict[str, Tensor]:
+    """What a difference trains: all but the 3x3 convolutions, more than half of the U-Net, and the table of tokens."""
+    return {
+        name: value
+        for name, value in model.named_parameters()
+        if value.shape[2:] != (3, 3) and not name.endswith("token_embedding.weight")
+    }
 
 
 def to_device(network: Network, device: torch.device) -> Network:

@@ -1,6 +1,7 @@
 """Training of the U-Net together with the text encoder, by the diffusion loss and CLIP's loss."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.training.denoising import DenoisingLoss, stratified
 from diffuscope.training.examples import Batch, Examples
 from diffuscope.training.loop import StepContext
+from diffuscope.training.rounding import Rounding, round_weights
 from diffuscope.training.text import Clip, retrieval
 
 
@@ -44,6 +46,8 @@ class UNetTask:
         empty: [T] token ids of the empty text.
         training: batch size and loss.
         compiled: compile the networks.
+        rounded: base of the difference that will be stored, and the completed part of the run from which the weights
+            are trained as it stores them; None stores them whole.
     """
 
     adamw_prefixes: tuple[str, ...] = ("unet.conv_in", "unet.conv_out", "clip.image_projection")
@@ -58,8 +62,12 @@ class UNetTask:
         training: UNetTraining,
         *,
         compiled: bool = False,
+        rounded: tuple[Mapping[str, Tensor], float] | None = None,
     ) -> None:
         self.network: nn.Module = model
+        self.base: Mapping[str, Tensor] | None = None if rounded is None else rounded[0]
+        self.rounded_from = 1.0 if rounded is None else rounded[1]
+        self.rounding = None if self.base is None else Rounding(model, self.base, compiled=compiled)
         self.model, self.examples, self.held_out, self.training = model, examples, held_out, training
         device = examples.latents.device
         self.denoising = DenoisingLoss(schedule, device, training.min_snr_gamma)
@@ -68,7 +76,9 @@ class UNetTask:
         self.predict = torch.compile(_predict, mode="reduce-overhead") if compiled else _predict
 
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
-        """WeightedChoice squared error of the prediction, plus CLIP's loss on the same texts."""
+        """Weighted squared error of the prediction, plus CLIP's loss on the same texts."""
+        if self.rounding is not None and context.progress >= self.rounded_from:
+            self.rounding.round()
         count, generator = self.training.batch_size, context.shared
         batch = self.examples.batch(count, context, generator)
         whole = context.whole(count)
@@ -87,8 +97,19 @@ class UNetTask:
 
     @torch.no_grad()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """The weighted error on held-out examples with fixed noise and times, and R@1 and R@5 of CLIP."""
+        """The weighted error on held-out examples with fixed noise and times, and R@1 and R@5 of CLIP.
+
+        With a base, also the error of the network as its file stores it.
+        """
         assert isinstance(network, DiffusionModel)
+        numbers = {"error": self._held_out_error(network)} | retrieval(network.clip, self.held_out)
+        if self.base is not None:
+            stored = copy.deepcopy(network)
+            round_weights(stored, self.base)
+            numbers["stored"] = self._held_out_error(stored)
+        return numbers
+
+    def _held_out_error(self, network: DiffusionModel) -> float:
         generator = torch.Generator(self.empty.device).manual_seed(0)
         errors = []
         for start in range(0, len(self.held_out), 256):
@@ -96,7 +117,7 @@ class UNetTask:
             batch = Batch(part.latents.float(), part.ids[:, 0].long(), part.features)
             parts, noise = self._draws(len(part), batch.latents.shape[1:], generator)
             errors.append(self._error(network, batch, parts, noise, 0, fast=False)[0])
-        return {"error": torch.cat(errors).mean().item()} | retrieval(network.clip, self.held_out)
+        return torch.cat(errors).mean().item()
 
     def _draws(self, count: int, shape: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random times [count] as parts of the range, and noise [count,C,h,w]."""

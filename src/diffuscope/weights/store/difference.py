@@ -3,9 +3,10 @@
 A value of a large matrix is one of -1.5, -0.5, 0.5, 1.5 steps. The step of a row begins as that of the best uniform
 quantiser of a Gaussian with four levels, 0.9957 standard deviations (Max 1960, table II); a few rounds of least squares
 fit it to the row, and find the step of a row that was rounded before. Tensors that the base lacks are
-stored as ``packing`` does, differences of small ones as float16.
+stored as ``packing`` does, differences of small ones as float16; the names of those that are as in the base are listed.
 """
 
+import json
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -18,6 +19,7 @@ from diffuscope.weights.store import files, headers, packing
 
 FORMAT = "diffuscope difference 1"
 CODES, STEP = "::codes", "::step"  # no module's name has colons
+UNCHANGED = "unchanged"
 _STEP = 0.9957
 _ROUNDS = 3
 _SMALL = 4096
@@ -32,7 +34,10 @@ def pack(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> tuple[dic
     """The difference packed, and the metadata that ``restore`` needs."""
     coarse: dict[str, Tensor] = {}
     rest: dict[str, Tensor] = {}
+    unchanged = [name for name in tensors if name in base and torch.equal(tensors[name].float(), base[name].float())]
     for name, value in tensors.items():
+        if name in unchanged:
+            continue
         difference = value.float() - base[name].float() if name in base else value
         if name in base and is_coarse(value):
             codes, step = _coded(difference)
@@ -40,7 +45,7 @@ def pack(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> tuple[dic
         else:
             rest[name] = difference
     packed, metadata = packing.pack(rest)
-    return packed | coarse, metadata | {"format": FORMAT}
+    return packed | coarse, metadata | {"format": FORMAT, UNCHANGED: json.dumps(unchanged)}
 
 
 def is_coarse(value: Tensor) -> bool:
@@ -63,8 +68,11 @@ def restore(pieces: Mapping[str, Tensor], metadata: Mapping[str, str], base: Map
     coarse = {name: piece for name, piece in pieces.items() if name.endswith((CODES, STEP))}
     rest = {name: piece for name, piece in pieces.items() if name not in coarse}
     tensors = packing.unpack(rest, {**metadata, "format": packing.FORMAT})
+    unchanged = frozenset(json.loads(metadata.get(UNCHANGED, "[]")))
     for name, value in base.items():
-        if name + CODES in coarse:
+        if name in unchanged:
+            tensors[name] = value.float()
+        elif name + CODES in coarse:
             tensors[name] = value.float() + _unpacked(coarse, name, value.shape)
         elif name in tensors and tensors[name].shape == value.shape:
             tensors[name] = value.float() + tensors[name]

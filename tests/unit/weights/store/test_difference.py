@@ -38,6 +38,7 @@ def test_a_matrix_takes_two_bits_a_number(pair):
 def test_no_difference_is_none(pair):
     base = pair[1]
     packed, metadata = difference.pack(base, base)
+    assert not packed
     assert all(torch.equal(value, base[name]) for name, value in difference.restore(packed, metadata, base).items())
 
 

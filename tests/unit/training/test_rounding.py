@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffuscope.distill.rounding import Rounding, round_weights
+from diffuscope.training.rounding import Rounding, round_weights
 from diffuscope.weights.store import difference
 
 
