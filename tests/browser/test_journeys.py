@@ -196,7 +196,7 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     expect(page.get_by_text("the image enters here")).to_be_visible()
 
     go(page, "Attention")  # of this run, with its image and mask
-    expect(page.get_by_role("application", name=re.compile("^Attention to “frog”"))).to_be_visible()
+    expect(page.get_by_role("application", name=re.compile("^Attention to “green”"))).to_be_visible()
     inspection = api(page, "jobs").json()[-1]
     assert (inspection["label"], bool(inspection["image"]), bool(inspection["mask_image"])) == ("attention", True, True)
 

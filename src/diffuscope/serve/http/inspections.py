@@ -52,8 +52,10 @@ def router(engine: Engine, pictures: Pictures) -> APIRouter:
         LIMITS.check(asked)
         inputs = await in_decoder(pictures.inputs, image, mask_image)
         call = Call(**vars(asked), **inputs)
-        how = {"owner": owner_of(http, "native"), "interactive": interactive}
-        job = await run_in_threadpool(inspections.submit, kind, call, options or {}, **how)
+        owner = owner_of(http, "native")
+        job = await run_in_threadpool(
+            inspections.submit, kind, call, options or {}, owner=owner, interactive=interactive
+        )
         return {"id": job.id, "kind": kind, "state": job.state, "calls": len(job.results), "done": 0}
 
     @routes.get("/inspections/{job}")
