@@ -26,8 +26,8 @@ IMAGES = "strength image mask denoising-start denoising-end original-size crops-
 OPENING = "device dtype family vae prediction zero-snr fast backend second-device offload models-dir allow-pickle"
 TRAINING = "batch-size seed size min-snr-gamma max-grad-norm gradient-checkpointing overwrite"
 FLAGS = {
-    "generate": f"{PROMPT} count batch-size {SAMPLING} upscale {IMAGES} model {OPENING} lora-dir embedding "
-    "out overwrite preview film no-metadata quiet",
+    "generate": f"{PROMPT} count batch-size {SAMPLING} upscale {IMAGES} branch-file model {OPENING} "
+    "lora-dir embedding out overwrite preview film no-metadata quiet",
     "batch": f"out quiet model {OPENING} lora-dir embedding",
     "info": "allow-pickle",
     "verify": "device family vae prediction zero-snr fast backend second-device offload models-dir allow-pickle out "
@@ -40,9 +40,9 @@ FLAGS = {
     "samplers": "",
     "schema": "",
     "explain": f"{PROMPT} batch-size {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
-    "inspect": f"{PROMPT} {SAMPLING} strength model {OPENING} kind options out",
+    "inspect": f"{PROMPT} {SAMPLING} strength image mask branch-file model {OPENING} kind options out",
     "data build": "folder out attribution",
-    "train": "corpus teacher out vae initial seconds stop-after scenes device",
+    "train": "corpus teacher out vae initial seconds stop-after scenes as-difference device",
     "train digits": "out seconds steps device",
     "train fashion": "out folder seconds steps device",
     "train word": f"out quiet word like vectors style steps lr {TRAINING} model {OPENING}",
@@ -50,7 +50,7 @@ FLAGS = {
     f"{TRAINING} model {OPENING}",
     "train imagic": "out quiet prompt rank targets embedding-steps embedding-lr steps lr prior-count sheet "
     f"{TRAINING} model {OPENING}",
-    "eval": "towers count out sheet corpus teacher model classifier device dtype",
+    "eval": "towers count only guidance-scale out sheet corpus teacher model classifier device dtype",
     "eval sheet": "model out device dtype",
     "eval preset": "count calls guidance-scale sampler out corpus teacher model classifier device dtype",
     "eval classifier": "corpus out seconds batch device",
