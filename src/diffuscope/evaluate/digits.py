@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from diffuscope.data.digits import LabelledImages
 from diffuscope.errors import DiffuscopeError
+from diffuscope.evaluate.frechet import frechet_distance
 from diffuscope.evaluate.intervals import Score, proportion
 from diffuscope.evaluate.scenes import diversity, kernel_distance
 
@@ -82,6 +83,10 @@ class Examiner:
     def distance(self, pixels: Tensor) -> float:
         """Kernel distance to the held-out pictures."""
         return kernel_distance(_features(pixels.cpu()), _features(self.held_out.pixels))
+
+    def frechet(self, pixels: Tensor) -> float:
+        """Fréchet distance to the held-out pictures: it sees lost variety, which the kernel distance hardly does."""
+        return frechet_distance(_features(pixels.cpu()), _features(self.held_out.pixels))
 
     def diversity(self, pixels: Tensor, labels: Tensor) -> float:
         """Mean distance between two pictures of one class, of which there are equally many; 0 if all are the same."""

@@ -47,3 +47,12 @@ def test_real_pictures_are_near_and_other_ones_far(examiner, parts):
     other = LabelledImages(learned.pixels.flip(2), learned.labels)
     real, far = examiner.distance(learned.pixels), examiner.distance(other.pixels)
     assert abs(real) < 0.2 * far
+
+
+def test_blur_is_found_by_variety_and_by_frechet(examiner, parts):
+    """Each digit is replaced by the mean of its class."""
+    pixels, labels = parts[0].pixels, parts[0].labels
+    means = torch.stack([pixels[labels == label].mean(0) for label in range(10)])[labels]
+    assert examiner.diversity(means, labels) == pytest.approx(0, abs=1e-9)
+    assert examiner.diversity(pixels, labels) > 1
+    assert examiner.frechet(means) > 3 * examiner.frechet(pixels)
