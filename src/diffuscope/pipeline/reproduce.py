@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffuscope import library
 from diffuscope.diffusion.samplers import TABLE
-from diffuscope.errors import InputError, ModelNotFoundError, Unquoted
+from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shown
 from diffuscope.images import ImageSources, image_hash, open_image
 from diffuscope.model_files import shipped_models
 from diffuscope.model_source import ModelSource
@@ -56,7 +56,7 @@ class Replay:
     index: int
     """The position of ``image`` in it."""
     circumstances: tuple[str, ...]
-    """What has changed: versions, device, dtype, threads."""
+    """What has changed: versions, device, dtype, threads; and what of the receipt this version does not know."""
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = True) -> list[Path]:
         """Write the new image with its receipt, as ``Result.save`` does; one path."""
@@ -246,4 +246,8 @@ def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:
         **{f"{name} version": (was, new["versions"].get(name)) for name, was in old["versions"].items()},
         **{name: (old[name], new[name]) for name in ("device", "dtype", "threads")},
     }
-    return tuple(f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now)
+    changed = [f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now]
+    if unknown := sorted(old.keys() - new.keys() - {"image_index"}):
+        more = f" and {len(unknown) - 3} more" * (len(unknown) > 3)
+        changed.append(f"not used of the receipt: {', '.join(map(shown, unknown[:3]))}{more}")
+    return tuple(changed)

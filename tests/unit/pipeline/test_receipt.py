@@ -166,6 +166,15 @@ def test_other_versions_and_fewer_checks_are_no_fault(tiny: Pipeline, tmp_path: 
     assert ds.replay(path, model=tiny).circumstances == ("abacus version was 1, is None",)
 
 
+def test_what_a_receipt_says_beyond_this_version_is_named(tiny: Pipeline, tmp_path: Path) -> None:
+    more = dict.fromkeys(("delta", "alpha", "gamma", "beta"), 1)
+    receipt = tiny("fox", seed=5).receipt | {"image_index": 0} | more
+    path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
+    assert ds.replay(path, model=tiny).circumstances == (
+        "not used of the receipt: 'alpha', 'beta', 'delta' and 1 more",
+    )
+
+
 def test_a_receipt_opens_no_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
     receipt = tiny("fox", seed=5).receipt | {"image_index": 0, "model": str(tiny_folder)}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
