@@ -5,9 +5,10 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
-from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, TextEncoderConfig, VAEConfig
+from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
 from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config
 from diffuscope.weights.layout.network_config import Json
@@ -109,9 +110,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
         raise WeightsError(f"{folder}/model_index.json names no text encoder; {ADVICE}")
     own, pipeline = index.get(OWN, {}), index.get("_class_name", "StableDiffusionPipeline")
     try:
-        preset = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in own.get("preset", {}).items()
-        }
+        found = {**_size(unet_json, vae), **PIPELINES[pipeline], **scheduler.preset}
         config = ModelConfig(
             name=own.get("name", folder.resolve().name) if name is None else name,
             text_encoder=encoders[0],
@@ -119,7 +118,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
             unet=unet,
             vae=replace(vae, upcast=vae.upcast and sdxl),
             schedule=scheduler.schedule,
-            preset=Preset(**{**_size(unet_json, vae), **PIPELINES[pipeline], **scheduler.preset, **preset}),
+            preset=Preset(**{**found, **_own_preset(own, found, scheduler.schedule, vae)}),
             draws=own.get("draws", ""),
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
@@ -133,6 +132,26 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
     known = fields.READ["scheduler"].union(fields.IRRELEVANT["scheduler"])
     unused = tuple(f"{SCHEDULER}: {entry}" for entry in scheduler.unused if entry.split()[0] in known)
     return fields.Description(config, tuple(notes), unused)
+
+
+def _own_preset(own: Json, found: Json, schedule: ScheduleConfig, vae: VAEConfig) -> Json:
+    """Our preset in the index, without sampler or size where their own files are no longer as we wrote them."""
+    entries: Json = own.get("preset", {})
+    preset = {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
+    if not preset:
+        return preset
+    whole = Preset(**{**found, **preset})
+    layout = _scheduler_layout(schedule)
+    written = layout.from_json(layout.to_json(schedule, whole)).preset
+    written |= _size({"sample_size": whole.height // vae.factor}, vae)
+    for group in (("sampler", "sampler_options", "sigmas", "final_sigma"), ("height", "width")):
+        if any(written.get(key) != found.get(key) for key in group):
+            preset = {key: value for key, value in preset.items() if key not in group}
+    return preset
+
+
+def _scheduler_layout(schedule: ScheduleConfig) -> ModuleType:
+    return edm_config if schedule.betas == "edm" else scheduler_config
 
 
 def _size(unet: Json, vae: VAEConfig) -> dict[str, int]:
@@ -151,7 +170,7 @@ def write_config(folder: str | Path, config: ModelConfig) -> None:
     folder = Path(folder)
     unet = network_config.unet_to_json(config.unet) | {"sample_size": config.preset.height // config.vae.factor}
     schedule = config.schedule
-    scheduler = (edm_config if schedule.betas == "edm" else scheduler_config).to_json(schedule, config.preset)
+    scheduler = _scheduler_layout(schedule).to_json(schedule, config.preset)
     vae = replace(config.vae, scale=config.vae.scale * schedule.sigma_data)
     contents = {
         "model_index.json": model_index(config, scheduler["_class_name"]),

@@ -85,14 +85,24 @@ def test_another_pipeline_is_refused_by_its_name(written: Path, name: object, wh
 
 
 def test_the_index_names_the_scheduler_as_in_diffusers(written: Path) -> None:
-    edit(written / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"], _diffuscope={})
-    assert diffusers_folder.describe(written).config.preset.sampler == "euler"
+    """Also in a folder of ours, whose preset has another sampler: what was written there since decides."""
+    preset = diffusers_folder.describe(written).config.preset
+    edit(written / "model_index.json", scheduler=["diffusers", "EulerDiscreteScheduler"])
+    assert preset.sampler != "euler"
+    assert diffusers_folder.describe(written).config.preset == replace(preset, sampler="euler", sampler_options={})
+    edit(written / "scheduler/scheduler_config.json", use_karras_sigmas=True)
+    assert diffusers_folder.describe(written).config.preset.sigmas == "karras"
+
+
+def test_a_preset_that_the_files_of_diffusers_do_not_have_is_kept(tiny: Pipeline, tmp_path: Path) -> None:
+    preset = replace(tiny.config.preset, sampler="restart", sigmas=(9.0, 1.0, 0.0), height=64, width=32, upscale=4)
+    Pipeline(replace(tiny.components, config=replace(tiny.config, preset=preset))).save(tmp_path / "saved")
+    assert diffusers_folder.describe(tmp_path / "saved").config.preset == preset
 
 
 @pytest.mark.parametrize(("size", "height", "width"), [(16, 32, 32), ([16, 24], 32, 48), (None, 512, 512)])
 def test_a_size_is_one_number_or_two(written: Path, size: object, height: int, width: int) -> None:
     edit(written / "unet/config.json", sample_size=size)
-    edit(written / "model_index.json", _diffuscope={})
     preset = diffusers_folder.describe(written).config.preset
     assert (preset.height, preset.width) == (height, width)
 
