@@ -45,9 +45,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log in order; one that is torn, where a run was interrupted or the disk was full, is left out."""
     lines = []
     for line in path.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             numbers = json.loads(line)
-            if isinstance(numbers, dict) and "step" in numbers:
+            if isinstance(numbers, dict) and type(numbers.get("step")) in (int, float):
                 lines.append(numbers)
     return lines
 

@@ -145,7 +145,8 @@ def test_a_torn_line_of_the_log_stops_nothing(tmp_path):
     train(Table(), EVERY_STEP, tmp_path)
     assert [line["step"] for line in log(tmp_path) if "loss" in line] == [1, 11]
     with (tmp_path / "log.jsonl").open("a") as file:
-        file.write('{"step": 9.0, "sec')
+        file.write('{"step": null}\n{"step": "nine"}\n{"step": ' + "[" * 100_000 + '\n{"step": 9.0, "sec')
+    train(Table(), EVERY_STEP, tmp_path)
     plot(tmp_path / "log.jsonl", tmp_path / "curves.png")
 
 
