@@ -11,6 +11,15 @@ from collections.abc import Iterable
 SCREEN = 1600
 """Characters of the longest message: one screen."""
 
+_MEMORY = (
+    *("out of memory", "allocate memory", "not enough memory", "alloc_failed", "bad_alloc"),
+    "failed to map segment",
+)
+"""Words by which torch on CPUs, MPS, cuDNN, cuBLAS, C++ and the loader of libraries say that it is exhausted."""
+
+_ONEDNN = ("could not create a primitive", "could not execute a primitive", "could not create a memory object")
+"""Whole messages by which oneDNN says it. Of a primitive that it does not have, the message goes on."""
+
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories of control and format characters (which turn text around or hide it), surrogates, line breaks."""
 
@@ -139,6 +148,14 @@ class OutOfMemoryError(DiffuscopeError, MemoryError):
         self.phase = phase
         self.device = device
         self.hint = hint
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, torch or the system says that memory is exhausted; not one that is told already."""
+    if isinstance(error, DiffuscopeError):
+        return False
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or said in _ONEDNN or any(words in said for words in _MEMORY)
 
 
 class BusyError(DiffuscopeError):

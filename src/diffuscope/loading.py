@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffuscope import model_files
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.errors import InputError, WeightsError
+from diffuscope.errors import InputError, WeightsError, is_out_of_memory
 from diffuscope.model_source import DEVICES, check_device, check_dtype
 from diffuscope.models.added_words import AddedWord
 from diffuscope.models.text_encoder import TextEncoder
@@ -158,6 +158,8 @@ def _networks(folder: Path, config: ModelConfig) -> dict[str, Network]:
                 networks["text_encoder_2"] = TextEncoder(config.text_encoder_2, component="text_encoder_2")
             return networks | {"unet": UNet(config.unet), "vae": VAE(config.vae)}
     except (TypeError, ValueError, RuntimeError) as error:  # torch's own words for a width of 320.5
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"the configuration in {folder} makes no network ({error}); save the model again") from error
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import diffuscope as ds
-from diffuscope.errors import DiffuscopeError, nearest
+from diffuscope.errors import DiffuscopeError, OutOfMemoryError, is_out_of_memory, nearest
 from refusals import refused
 
 
@@ -21,6 +21,28 @@ def test_a_sampler_of_five_megabytes_is_refused_in_a_line(tiny: ds.Pipeline) -> 
     with refused("sampler") as caught:
         tiny.steps("a fox", sampler="x" * 5_000_000)
     assert len(str(caught.value)) < 2000
+
+
+MEMORY = (
+    MemoryError(),
+    OSError(12, "Cannot allocate memory"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ValueError("DefaultCPUAllocator: can't allocate memory"),  # from einsum
+    RuntimeError("could not create a primitive"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+)
+"""As Python, torch and oneDNN say it under a real limit of a process's memory."""
+
+
+def test_all_ways_to_say_that_memory_is_exhausted_are_known() -> None:
+    assert all(map(is_out_of_memory, MEMORY))
+    others = [
+        OutOfMemoryError("sampling", "cpu", ""),  # told already
+        RuntimeError("could not create a primitive descriptor for the convolution forward propagation primitive"),
+        ValueError("shape"),
+    ]
+    assert not any(map(is_out_of_memory, others))
 
 
 LONG = "x" * 1_000_000

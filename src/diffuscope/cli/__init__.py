@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from diffuscope.cli.terminal import Terminated, say, signals, streams, tell, tell_all
-from diffuscope.errors import DiffuscopeError
+from diffuscope.errors import DiffuscopeError, is_out_of_memory
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("diffuscope.cli.generate:generate", "generate images from a prompt"),
@@ -69,20 +69,13 @@ def _guarded(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader of our output left, as `head` does
         return OK
     except Exception as error:
-        if _is_out_of_memory(error):
-            tell("error: out of memory. Use a smaller size, fewer images in one call, or a device with more memory")
+        if is_out_of_memory(error):
+            what = " while loading the libraries" if isinstance(error, ImportError) else ""
+            tell(f"error: out of memory{what}. Free memory, or use a smaller size, or fewer images in one call")
             return MISTAKE
         tell_all(traceback.format_exc().rstrip())
         tell("this is a bug in diffuscope, not your mistake; please report it with the lines above")
         return OUR_FAULT
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from diffuscope.pipeline.memory import is_out_of_memory
-
-    return is_out_of_memory(error)
 
 
 def _answer(arguments: list[str]) -> int:

@@ -21,6 +21,7 @@ from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
 from diffuscope.perf.engine import Engine
+from diffuscope.pipeline import memory
 from diffuscope.pipeline.merging import Loras, Weighted, merged
 from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
@@ -122,13 +123,14 @@ class Adapters:
             WeightsError: it is damaged, a pickle, or no LoRA.
             WeightMismatchError: it fits none of the model's layers, or was made for another family of models.
             InputError: the weight is not finite, or the name cannot stand in a prompt.
+            OutOfMemoryError: while it is read or merged; the networks are as they were.
         """
         path = Path(path)
         weight = conformed(weight, float, "weight")
         name = path.stem if name is None else name
         if not name or any(sign in name for sign in "<>:"):
             raise InputError("name", name, "a name without <, > and :, since prompts write <lora:NAME:WEIGHT>")
-        loaded = Weighted(name, weight, lora.read(path, self._known(), allow_pickle=allow_pickle))
+        loaded = Weighted(name, weight, self._read(path, allow_pickle=allow_pickle))
         self._change({name: loaded})
         return LoraReport.of(loaded)
 
@@ -149,6 +151,7 @@ class Adapters:
 
         Raises:
             InputError: none of one of the names is loaded, or a weight is not finite; then nothing is changed.
+            OutOfMemoryError: likewise nothing is changed.
         """
         numbers = {name: conformed(weight, float, "weight") for name, weight in weights.items()}
         for name in numbers:
@@ -284,11 +287,15 @@ class Adapters:
         found = {part: network for part, network in self.networks.items() if not isinstance(network, VAE)}
         return {part: lora.Network.of(network.state_dict(), network.config) for part, network in found.items()}
 
+    def _read(self, path: Path, *, allow_pickle: bool = False) -> lora.Lora:
+        with memory.phase("loading the LoRA", "cpu"):
+            return lora.read(path, self._known(), allow_pickle=allow_pickle)
+
     def _find(self, name: str, argument: str, sha256: str | None = None) -> Weighted:
         """The LoRA of that name, loaded from a folder if it is not yet, which has this hash."""
         with self._lock:
             if name not in self._loaded:
-                loaded = lora.read(self._in_folder(name, argument, sha256), self._known())
+                loaded = self._read(self._in_folder(name, argument, sha256))
                 self._loaded = {**self._loaded, name: Weighted(name, 0.0, loaded)}
             found = self._loaded[name]
         if sha256 not in (None, found.lora.sha256):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffuscope.config import ModelConfig
 from diffuscope.diffusion.prediction import Predict, denoiser
-from diffuscope.errors import InputError, Unquoted
+from diffuscope.errors import InputError, Unquoted, is_out_of_memory
 from diffuscope.models.unet import UNet
 from diffuscope.perf.engine import EXACT, Approximation, Engine
 from diffuscope.pipeline import guidance, memory
@@ -186,7 +186,7 @@ class _Network:
                 try:
                     return whole(x, time)
                 except Exception as error:
-                    if len(images) == 1 or self.tap is not None or not memory.is_out_of_memory(error):
+                    if len(images) == 1 or self.tap is not None or not is_out_of_memory(error):
                         raise
                     memory.release(error)
                 self.engine.release()

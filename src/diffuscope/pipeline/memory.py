@@ -4,6 +4,7 @@ import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import le
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,15 +12,12 @@ import torch
 from torch import Tensor
 
 from diffuscope.config import ModelConfig
-from diffuscope.errors import OutOfMemoryError
+from diffuscope.errors import OutOfMemoryError, is_out_of_memory
 from diffuscope.loading import Components
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import peak
 
 T = TypeVar("T")
-
-_WORDS = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
-"""Of RuntimeErrors by which torch says it: its CPU allocator, MPS, cuDNN and cuBLAS."""
 
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -32,36 +30,35 @@ OFFLOADED = "memory was short, so networks that did not run waited in the host's
 SPLIT = "memory was short, so the U-Net computed its rows in smaller batches, equal up to rounding"
 
 HINTS = {
-    "loading the model": 'Use dtype="float16" or device="cpu", or free memory',
-    "encoding the prompt": "Use a device with more memory, or free some",
+    "loading the model": 'Free memory, or use dtype="float16"',
+    "loading the LoRA": "Free memory",
+    "merging LoRAs": 'Free memory, or load the model with dtype="float16"',
+    "encoding the prompt": "Free memory",
     "encoding the image": "Use a smaller size, or fewer images in one call",
     "sampling": "Make fewer images in one call (num_images_per_prompt), use a smaller size, or free memory",
-    "decoding": "Use a smaller size; the latents are kept, so result() can be called again once memory is free",
-    "upscaling": "Use upscale=1 or a smaller size; the latents are kept, so result() can be called again",
+    "decoding": "Use a smaller size, or free memory",
+    "upscaling": "Use upscale=1, a smaller size, or free memory",
 }
 """Phase of a run -> what to change."""
 
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python or torch says that memory is exhausted."""
-    if isinstance(error, OutOfMemoryError):
-        return False
-    said = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in said for words in _WORDS)
-    )
+KEPT = {"decoding", "upscaling"}
+"""Phases after which nothing that was sampled is lost."""
 
 
 @contextmanager
 def phase(name: str, device: str) -> Iterator[None]:
-    """Within, running out of memory is an OutOfMemoryError with the hint of this phase."""
+    """Within, running out of memory is an OutOfMemoryError with the hint of this phase, the innermost one."""
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         release(error)
-        raise OutOfMemoryError(name, device, HINTS[name]) from None
+        hint = HINTS[name] if device == "cpu" else f'{HINTS[name]}, or use device="cpu"'
+        told = OutOfMemoryError(name, device, hint)
+        if name in KEPT:  # in Python alone: a command has ended by then
+            told.add_note("The latents are kept: result() can be called again once memory is free.")
+        raise told from None
 
 
 def release(error: BaseException) -> None:
@@ -130,18 +127,21 @@ def images_at_once(components: Components, engine: Engine, width: int, height: i
         return images
     fast = engine.runs(unet, None)
 
-    def decodes(size: tuple[int, int]) -> bool:
-        room = left + offload.gain(components.vae)
-        return peak.decoding(config.vae, (size[1] // factor, size[0] // factor), dtype, 1, fast=fast) <= room
+    def decoding(size: tuple[int, int]) -> tuple[int, int]:
+        cells = size[1] // factor, size[0] // factor
+        return peak.decoding(config.vae, cells, dtype, 1, fast=fast), left + offload.gain(components.vae)
+
+    def takes(size: tuple[int, int], rows: int) -> Iterator[tuple[int, int]]:
+        if device.type == "cpu":  # other devices have the processor to fall back on
+            yield decoding(size)
+        cells = size[1] // factor, size[0] // factor
+        yield peak.sampling(config.unet, cells, dtype, rows, fast=fast), left + offload.gain(unet)
 
     def fits(size: tuple[int, int], images: int, passes: int) -> bool:
-        if device.type == "cpu" and not decodes(size):
-            return False  # other devices have the processor to fall back on
-        cells = size[1] // factor, size[0] // factor
-        return peak.sampling(config.unet, cells, dtype, images * passes, fast=fast) <= left + offload.gain(unet)
+        return all(least <= room for least, room in takes(size, images * passes))
 
     size = width, height
-    if offload.may_begin(device) and not (fits(size, images, passes) and decodes(size)):
+    if offload.may_begin(device) and not (fits(size, images, passes) and le(*decoding(size))):
         offload.begin(device, components.networks.values())
     count = images
     while count > 1 and not fits(size, count, passes):
@@ -152,11 +152,11 @@ def images_at_once(components: Components, engine: Engine, width: int, height: i
     sizes = [(width * share // 256 // factor * factor, height * share // 256 // factor * factor) for share in shares]
     found = bisect_left(sizes, True, key=lambda size: min(size) < factor or fits(size, 1, 1))
     size = sizes[found] if found < len(sizes) else (0, 0)
-    least = peak.sampling(config.unet, (height // factor, width // factor), dtype, 1, fast=fast)
+    least, room = max(takes((width, height), 1))
     raise OutOfMemoryError(
         f"planning {width}x{height}",
         device.type,
-        f"It needs at least {least >> 20:,} MiB, and {left + offload.gain(unet) >> 20:,} MiB are left. "
+        f"It needs at least {least >> 20:,} MiB, and {room >> 20:,} MiB are left. "
         + (f"At most about {size[0]}x{size[1]} fits" if min(size) >= factor else "No size of this shape fits"),
     )
 

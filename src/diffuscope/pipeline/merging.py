@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError, NonFiniteError, Unquoted
+from diffuscope.pipeline import memory
 from diffuscope.weights.adapter import lora
 from diffuscope.weights.adapter.deltas import Adapter
 from diffuscope.weights.adapter.lora import Lora
@@ -109,6 +110,10 @@ class Merged:
         """Merge these LoRAs; on any exception, an interrupt too, the network has its original tensors again."""
         if loras == self._now:
             return
+        with memory.phase("merging LoRAs", next(network.parameters()).device.type):
+            self._replace(network, part, loras)
+
+    def _replace(self, network: nn.Module, part: str, loras: Loras) -> None:
         self._now = None
         try:
             changes = _changes(part, loras)

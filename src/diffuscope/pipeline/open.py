@@ -9,6 +9,7 @@ import torch
 from diffuscope import counterparts, library, loading, model_files
 from diffuscope.config import Prediction
 from diffuscope.diffusion.samplers import TABLE, SamplerInfo
+from diffuscope.errors import is_out_of_memory
 from diffuscope.keywords import takes
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource, Source
@@ -30,11 +31,11 @@ def open_model(source: ModelSource) -> Pipeline:
         ops.warm(device, dtype)  # while the weights are read
     with memory.phase("loading the model", str(device)):
         components, waits = _loaded(source, model, device, dtype)
-    if source.vae is not None:
-        path = source.vae
-        if source.models_dir is not None and not Path(path).exists():
-            path = library.find(source.models_dir, str(path), "vae")
-        components = with_vae(components, path, allow_pickle=source.allow_pickle)
+        if source.vae is not None:
+            path = source.vae
+            if source.models_dir is not None and not Path(path).exists():
+                path = library.find(source.models_dir, str(path), "vae")
+            components = with_vae(components, path, allow_pickle=source.allow_pickle)
     given = {"prediction": (source.prediction, Prediction), "zero_snr": (source.zero_snr, bool)}
     stated = {name: conformed(value, kind, name) for name, (value, kind) in given.items() if value is not None}
     schedule = replace(components.config.schedule, **stated)
@@ -61,7 +62,7 @@ def _loaded(source: ModelSource, model: Source, device: torch.device, dtype: tor
     try:
         return on(device), False
     except Exception as error:
-        if source.offload is False or not has_own_memory(device) or not memory.is_out_of_memory(error):
+        if source.offload is False or not has_own_memory(device) or not is_out_of_memory(error):
             raise
         memory.release(error)
     return on(HOST), True

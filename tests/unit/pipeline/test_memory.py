@@ -158,6 +158,7 @@ def test_a_size_that_cannot_fit_is_refused_before_anything_runs(
     width, height = map(int, caught.value.hint.split("about ")[1].split(" ")[0].split("x"))
     tiny.steps("fox", width=width, height=height)
     assert abs(width / height - 2) < 0.1
+    assert int(caught.value.hint.split("at least ")[1].split(" MiB")[0].replace(",", "")) > 40
     with pytest.raises(OutOfMemoryError, match=r"At most about \d+x\d+ fits"):  # whatever the number of images
         tiny.steps("fox", width=2048, height=1024, num_images_per_prompt=4)
     monkeypatch.setattr(memory, "available", lambda _: 1)

@@ -48,7 +48,7 @@ class Adapter:
     per_input: bool = False
 
     def delta(self, weight: Tensor) -> Tensor:
-        """The difference from the unchanged ``weight``, float32; ValueError where shapes do not fit."""
+        """The difference from the unchanged ``weight``, float32."""
         delta = self._delta({role: t.to(weight.device, torch.float32) for role, t in self.tensors.items()}, weight)
         if self.magnitude is None:
             return delta
@@ -59,23 +59,23 @@ class Adapter:
         return self.magnitude.to(norm).reshape(norm.shape) / norm * after - before
 
     def unread(self, shape: Sequence[int]) -> set[str]:
-        """The roles that have no part in the delta of a weight of this shape; no number is computed."""
+        """The roles that have no part in the delta of a weight of this shape, computed on meta; or a ValueError."""
         tensors = _Noted({role: torch.empty(tensor.shape, device="meta") for role, tensor in self.tensors.items()})
-        self._delta(tensors, torch.empty(tuple(shape), device="meta"))
+        try:
+            self._delta(tensors, torch.empty(tuple(shape), device="meta"))
+        except (RuntimeError, IndexError) as error:  # torch's own words for shapes that do not go together
+            raise ValueError(str(error).splitlines()[0]) from error
         return tensors.keys() - tensors.read
 
     def _delta(self, tensors: Mapping[str, Tensor], weight: Tensor) -> Tensor:
-        try:
-            if self.kind == "OFT":
-                return _rotated(tensors, weight.float(), self.scale, self.terms) - weight.float()
-            product = PRODUCTS[self.kind](tensors, weight)
-            if self.kind in ("LoRA", "full") and _squeezed(product) != _squeezed(weight):
-                raise ValueError(f"they make a delta of shape {list(product.shape)}")
-            if product.shape[0] != weight.shape[0]:
-                raise ValueError(f"they make {product.shape[0]} outputs")
-            return self.scale * product.reshape(weight.shape)
-        except (RuntimeError, IndexError) as error:  # torch's own words for shapes that do not go together
-            raise ValueError(str(error).splitlines()[0]) from error
+        if self.kind == "OFT":
+            return _rotated(tensors, weight.float(), self.scale, self.terms) - weight.float()
+        product = PRODUCTS[self.kind](tensors, weight)
+        if self.kind in ("LoRA", "full") and _squeezed(product) != _squeezed(weight):
+            raise ValueError(f"they make a delta of shape {list(product.shape)}")
+        if product.shape[0] != weight.shape[0]:
+            raise ValueError(f"they make {product.shape[0]} outputs")
+        return self.scale * product.reshape(weight.shape)
 
 
 class _Noted(UserDict[str, Tensor]):

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from diffuscope.errors import ModelNotFoundError, WeightsError, shown
+from diffuscope.errors import ModelNotFoundError, WeightsError, is_out_of_memory, shown
 from diffuscope.output import replacing
 from diffuscope.weights.store.headers import Header, TensorInfo, data_start, read_header, refuse
 
@@ -57,6 +57,8 @@ def read(
         tensors = _mapped(Path(path), infos, dtype) if torch.device(device).type == "cpu" else {}
         tensors |= _converted(Path(path), {n: info for n, info in infos.items() if n not in tensors}, dtype, device)
     except (RuntimeError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"{path} cannot be read: {error}; download or save it again") from error
     return {name: tensors[name] for name in names}
 
