@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -45,7 +46,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         yield chromium
         chromium.close()
 
@@ -63,28 +64,49 @@ def signed_in(browser: Browser, address: str) -> dict:
     return state
 
 
-@pytest.fixture
-def page(browser: Browser, address: str, signed_in: dict, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page of the lab that has shown the token; the test fails by what it should not have done.
+class Tab(NamedTuple):
+    """The page that all tests share, each opening it anew: a new process for each would cost more than its test."""
 
-    It moves nothing by itself: frames that nobody sees cost more than the views.
+    page: Page
+    faults: list[str]
+    """What no test may cause: errors and warnings in the console, requests off the origin."""
+
+
+@pytest.fixture(scope="session")
+def tab(browser: Browser, address: str, signed_in: dict) -> Iterator[Tab]:
+    """It moves nothing by itself: frames that nobody sees cost more than the views."""
+    context = browser.new_context(storage_state=signed_in, reduced_motion="reduce")
+    page, faults = context.new_page(), []
+    page.set_default_timeout(PATIENCE)
+    origin = address.partition("/lab/")[0]
+    page.on("console", lambda message: message.type in ("error", "warning") and faults.append(_said(message)))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda asked: asked.url.startswith((origin, "blob:", "data:")) or faults.append(asked.url))
+    page.goto(f"{origin}/lab/")
+    yield Tab(page, faults)
+    context.close()
+
+
+@pytest.fixture
+def page(kept_page: Page, address: str) -> Page:
+    """The lab, opened anew by a browser that has shown the token."""
+    kept_page.emulate_media(color_scheme="light")
+    kept_page.goto(f"{address.partition('/lab/')[0]}/lab/")  # without a fragment, and so from the server
+    expect(kept_page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+    return kept_page
+
+
+@pytest.fixture
+def kept_page(tab: Tab, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The lab as the test before has left it; the test fails by what it should not have done.
+
     Chromium itself writes an answer of 4xx into the console, which the mark ``refusals`` allows.
     """
-    window = {"width": 1280, "height": 900}
-    context = browser.new_context(storage_state=signed_in, viewport=window, reduced_motion="reduce")
-    made = context.new_page()
-    made.set_default_timeout(PATIENCE)
-    origin = address.partition("/lab/")[0]
-    faults = []
-    made.on("console", lambda message: message.type in ("error", "warning") and faults.append(_said(message)))
-    made.on("pageerror", lambda error: faults.append(str(error)))
-    made.on("request", lambda asked: asked.url.startswith((origin, "blob:", "data:")) or faults.append(asked.url))
-    made.goto(f"{origin}/lab/")
-    expect(made.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
-    yield made
-    context.close()
+    tab.faults.clear()
+    tab.page.set_viewport_size({"width": 1280, "height": 900})
+    yield tab.page
     allowed = "status of 422" if request.node.get_closest_marker("refusals") else "\0"
-    assert [fault for fault in faults if allowed not in fault] == []
+    assert [fault for fault in tab.faults if allowed not in fault] == []
 
 
 def _said(message: ConsoleMessage) -> str:

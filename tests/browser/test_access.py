@@ -58,7 +58,10 @@ def test_a_picture_is_made_and_scrubbed_with_the_keyboard_alone(page):
     expect(strip).to_have_attribute("aria-valuetext", re.compile("step 2 of"))
 
 
-def test_the_theme_is_chosen_and_remembered(page):
+def test_the_theme_is_chosen_and_remembered(browser, signed_in, address):
+    context = browser.new_context(storage_state=signed_in)  # whose storage no other test sees
+    page = context.new_page()
+    page.goto(f"{address.partition('/lab/')[0]}/lab/")
     background = "getComputedStyle(document.documentElement).backgroundColor"
     page.emulate_media(color_scheme="light")
     light = page.evaluate(background)
@@ -67,3 +70,4 @@ def test_the_theme_is_chosen_and_remembered(page):
     assert page.evaluate(background) != light
     page.reload()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    context.close()

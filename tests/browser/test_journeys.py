@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 QUICK = {"prompt": "a blue car", "seed": 5, "num_inference_steps": 3, "width": 64, "height": 64, "upscale": 1}
 LONG = {"num_inference_steps": 250, "width": 512, "height": 512}
@@ -139,6 +139,39 @@ def test_the_numbers_shown_are_those_of_the_library(page, kind):
     expect(page.get_by_role("heading", name=f"Place {x},{y} through the run")).to_be_visible()
 
 
+@contextmanager
+def holding(page: Page, path: str) -> Iterator[list[Route]]:
+    """Requests that the page posts to this path are held in the list, until the test lets them go."""
+    held: list[Route] = []
+    url = re.compile(rf"/api/v1/{path}$")
+    page.route(url, lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    yield held
+    page.unroute(url)
+
+
+def until_some(page: Page, held: list[Route], count: int = 1) -> None:
+    while len(held) < count:
+        page.wait_for_timeout(20)
+
+
+def test_an_answer_that_comes_late_takes_no_newer_one_from_the_page(page):
+    quick(page)
+    with holding(page, "jobs") as held:
+        for seed in (6, 7):
+            page.get_by_label("seed", exact=True).fill(str(seed))
+            page.get_by_role("button", name="Generate", exact=True).first.click()
+        until_some(page, held, 2)
+        with another_run(page):
+            held.pop().continue_()
+        newer = shown(page)
+        with page.expect_response(re.compile("/api/v1/jobs$")) as answered:
+            held.pop().continue_()
+    older = answered.value.json()["id"]
+    go(page, "Runs")
+    expect(page.locator(".tree .node", has_text="seed 6")).to_be_visible()
+    assert older != newer == shown(page)
+
+
 def test_a_dot_of_the_schedule_becomes_a_noise_level_of_the_run(page):
     quick(page)
     go(page, "Schedule")
@@ -175,13 +208,15 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     mask.hover(position={"x": box["width"] * 0.7, "y": box["height"] * 0.4})
     page.mouse.down()
     mask.hover(position={"x": box["width"] * 0.7, "y": box["height"] * 0.6})
-    page.mouse.up()
+    with holding(page, "pictures") as held:  # the mask is on its way when the run is asked for
+        page.mouse.up()
+        before = shown(page)
+        page.get_by_label("Prompt", exact=True).fill("a green frog")
+        until_some(page, held)
+        with another_run(page):
+            page.get_by_role("button", name="Generate", exact=True).first.click()
+            held.pop().continue_()
     expect(page.get_by_text("Inpainting.")).to_be_visible()
-    before = shown(page)
-    page.get_by_label("Prompt", exact=True).fill("a green frog")
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a green frog")
-    with another_run(page):
-        page.get_by_role("button", name="Generate", exact=True).first.click()
     after = job(page)
     assert after["receipts"][0]["mask_image"] is not None
     one, other = (

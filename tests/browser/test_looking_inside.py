@@ -1,10 +1,30 @@
 """The views that look inside: attention both ways, places, text, ablation, edits, modules, and the tours."""
 
 import re
+from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from browser.test_journeys import go, quick
+
+
+@pytest.fixture(scope="module")
+def run(tab, address: str) -> str:
+    """The address of a run into which all tests look."""
+    tab.page.goto(f"{address.partition('/lab/')[0]}/lab/")
+    expect(tab.page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+    quick(tab.page)
+    return urlsplit(tab.page.url).fragment
+
+
+@pytest.fixture
+def page(run: str, kept_page: Page) -> Page:
+    """The lab with this run, nothing selected."""
+    kept_page.evaluate("run => { location.hash = run }", run)
+    expect(kept_page.get_by_role("heading", level=1)).to_have_text("Generate")
+    expect(kept_page.get_by_label("Prompt", exact=True)).to_have_value("a blue car")
+    return kept_page
 
 
 def finished(page: Page) -> None:
@@ -28,7 +48,6 @@ def word(page: Page, name: str) -> Locator:
 
 
 def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
-    quick(page)
     go(page, "Attention")
     expect(page.locator(".ranking")).to_be_visible()
     finished(page)
@@ -50,7 +69,6 @@ def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
 
 
 def test_places_are_chosen_by_keyboard(page):
-    quick(page)
     go(page, "Places")
     expect(page.locator(".two-up lab-raster")).to_have_count(2)
     finished(page)
@@ -77,7 +95,6 @@ def test_tokens_follow_the_keys(page):
 
 
 def test_each_layer_of_the_text_encoder_has_a_picture(page):
-    quick(page)
     go(page, "Text layers")
     expect(page.locator(".film lab-raster")).to_have_count(6)
     page.get_by_role("button", name="The picture from the layer 2").click()
@@ -87,7 +104,6 @@ def test_each_layer_of_the_text_encoder_has_a_picture(page):
 
 
 def test_meanings_are_mixed(page):
-    quick(page)
     go(page, "Mix")
     page.locator(".controls select").select_option("car")
     page.get_by_label("into the word").fill("fox")
@@ -118,7 +134,6 @@ def test_a_part_is_switched_off_and_the_map_fills_in(page):
 
 
 def test_a_prompt_is_edited_with_the_attention_of_another(page):
-    quick(page)
     go(page, "Prompt-to-prompt")
     page.get_by_label("Edited prompt").fill("a red car")
     page.get_by_role("button", name="Edit", exact=True).click()
@@ -127,7 +142,6 @@ def test_a_prompt_is_edited_with_the_attention_of_another(page):
 
 
 def test_a_colour_pushes_the_estimates(page):
-    quick(page)
     go(page, "Loss guidance")
     page.get_by_role("button", name="Guide", exact=True).click()
     pictures(page, 5)
@@ -146,7 +160,6 @@ def test_modules_have_shapes_a_histogram_and_their_source(page):
 
 
 def test_a_tour_is_walked_left_and_found_again(page):
-    quick(page)
     go(page, "Tours")
     expect(page.locator(".tour")).to_have_count(10)
     page.locator(".tour", has_text="How does a text become numbers?").click()

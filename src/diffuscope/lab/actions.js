@@ -7,10 +7,8 @@ import { fromHash, toHash } from './hash.js';
 import { optionsOf } from './parts/form.js';
 import { ended, inputsOf, runOf, told } from './runs.js';
 
-/** @typedef {import('./types.js').State} State */
-/** @typedef {import('./types.js').Values} Values */
-/** @typedef {import('./types.js').Run} Run */
-/** @typedef {import('./types.js').Selection} Selection */
+/** @import { Run, Selection, State, Values } from './types.js' */
+
 /** @typedef {ReturnType<typeof createActions>} Actions */
 
 const MOST_KEPT = 600; // answers in the cache; arrays of a step are some kilobytes

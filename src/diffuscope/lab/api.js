@@ -1,6 +1,6 @@
 // The server, as the page asks it: everything here can be asked with curl too.
 
-/** @typedef {import('./types.js').Values} Values */
+/** @import { Values } from './types.js' */
 
 const ROOT = '/api/v1';
 

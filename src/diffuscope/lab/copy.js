@@ -3,9 +3,8 @@
 import { requestOf } from './inspections.js';
 import { current } from './runs.js';
 
-/** @typedef {import('./types.js').State} State */
-/** @typedef {import('./types.js').Run} Run */
-/** @typedef {import('./types.js').Snippets} Snippets */
+/** @import { Run, Snippets, State } from './types.js' */
+
 /** @typedef {{prompt: any, options: [string, any][], inputs: Record<string, string>, files: [string, string][]}} Call a
  * request, without what is left to its default, the ids of its pictures, and the files that stand for them elsewhere */
 

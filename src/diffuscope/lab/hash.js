@@ -1,6 +1,6 @@
 // The state in the address: the view, the request and the selection, so that a link opens what one sees.
 
-/** @typedef {import('./types.js').State} State */
+/** @import { State } from './types.js' */
 
 const NUMBERS = /** @type {const} */ (['word', 'step', 'head']);
 

@@ -4,9 +4,9 @@
 import * as api from './api.js';
 import { readTensors } from './tensors.js';
 
-/** @typedef {import('./types.js').State} State */
-/** @typedef {import('./types.js').Run} Run */
-/** @typedef {import('./tensors.js').Tensors} Tensors */
+/** @import { Tensors } from './tensors.js' */
+/** @import { Run, State } from './types.js' */
+
 /** @typedef {{key: string, kind: string, id: string|null, state: 'asked'|'queued'|'running'|'done'|'failed'|'cancelled',
  *   done: number, calls: number, steps: number, error: string|null, tensors: Tensors, about: any, version: number}} Inspected */
 

@@ -1,8 +1,8 @@
 // What a view can need: a condition by name, and the sentence that stands in the view's place where it is not met.
 
-/** @typedef {import('./types.js').State} State */
-
 import { current, stepsOf } from './runs.js';
+
+/** @import { State } from './types.js' */
 
 /** @type {Record<string, (state: State) => string|null>} name -> sentence, or null where all is well */
 const NEEDS = {

@@ -1,7 +1,10 @@
 // What is seen before anything has run: a picture that was generated when this page was made.
 
-/** @param {{get: () => import('./types.js').State, set: (change: object) => void}} store
- * @param {import('./actions.js').Actions} actions */
+/** @import { Actions } from './actions.js' */
+/** @import { State } from './types.js' */
+
+/** @param {{get: () => State, set: (change: object) => void}} store
+ * @param {Actions} actions */
 export async function opening(store, actions) {
   const answer = await fetch('opening/run.json');
   if (!answer.ok) return;
@@ -24,7 +27,9 @@ export async function opening(store, actions) {
     recorded: true,
   };
   const size = shape.reduce((/** @type {number} */ product, /** @type {number} */ side) => product * side, 1);
-  const bytes = new Int8Array(await (await fetch('opening/x0.bin')).arrayBuffer());
+  const packed = /** @type {ReadableStream} */ ((await fetch('opening/x0.bin')).body);
+  const bytes = new Int8Array(await new Response(packed.pipeThrough(new DecompressionStream('deflate'))).arrayBuffer());
+  for (let i = size; i < bytes.length; i++) bytes[i] += bytes[i - size]; // each step is stored as its change
   actions.prime('latent-rgb', rgb);
   for (let step = 0; step < run.total; step++) {
     const data = Float32Array.from(bytes.subarray(step * size, (step + 1) * size), (value) => value / 32);

@@ -1,7 +1,8 @@
 // Painting on latents: colours become latents by the inverse of the linear map, and what was painted goes to the server
 // as the exact numbers.
 
-/** @typedef {import('./types.js').Values} Values */
+/** @import { Values } from './types.js' */
+
 /** @typedef {{matrix: number[][], offset: number[]}} Rgb */
 
 /** The matrix that takes a change of colour [3] to the smallest change of latents [C] that makes it.

@@ -1,7 +1,6 @@
 // Jobs of the server as runs of the page: plain functions from one to the next.
 
-/** @typedef {import('./types.js').Run} Run */
-/** @typedef {import('./types.js').State} State */
+/** @import { Run, State } from './types.js' */
 
 /** @param {string} state */
 export const ended = (state) => state === 'done' || state === 'failed' || state === 'cancelled';

@@ -1,6 +1,6 @@
 // The state of the page: one plain object, replaced field by field; whoever subscribes is told once a frame.
 
-/** @typedef {import('./types.js').State} State */
+/** @import { State } from './types.js' */
 
 /** @returns {State} */
 export function initial() {

@@ -1,5 +1,7 @@
 // A safetensors file as typed arrays, which are views of its bytes: nothing is copied unless it must be aligned.
 
+/** @import { Picture } from './draw/colours.js' */
+
 /** @typedef {Uint8Array|Int32Array|Float32Array} Data */
 /** @typedef {{data: Data, shape: number[]}} Tensor */
 /** @typedef {Record<string, Tensor>} Tensors */
@@ -35,7 +37,7 @@ export function part({ data, shape }, ...at) {
   return { data: data.subarray(start, start + size), shape: rest };
 }
 
-/** An image [H,W,3] of bytes as a picture. @param {Tensor} tensor @returns {import('./draw/colours.js').Picture} */
+/** An image [H,W,3] of bytes as a picture. @param {Tensor} tensor @returns {Picture} */
 export function image({ data, shape }) {
   const [height, width] = shape;
   const rgba = new Uint8ClampedArray(width * height * 4);
@@ -48,11 +50,11 @@ export function image({ data, shape }) {
   return { width, height, rgba };
 }
 
-/** Each image is made once. @type {WeakMap<Tensor, import('./draw/colours.js').Picture[]>} */
+/** Each image is made once. @type {WeakMap<Tensor, Picture[]>} */
 const made = new WeakMap();
 
 /** Image k of `pictures` [n,H,W,3], or null where it is not there yet. @param {Tensors} tensors @param {number} k
- * @returns {import('./draw/colours.js').Picture|null} */
+ * @returns {Picture|null} */
 export function pictureOf(tensors, k) {
   const all = tensors.pictures;
   if (!all || !tensors.done?.data[k]) return null;

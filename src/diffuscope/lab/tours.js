@@ -3,8 +3,9 @@
 
 import { current, gridOf } from './runs.js';
 
-/** @typedef {import('./types.js').State} State */
-/** @typedef {import('./actions.js').Actions} Actions */
+/** @import { Actions } from './actions.js' */
+/** @import { State } from './types.js' */
+
 /** @typedef {{id: string, page: string, title: string, about: string, stops: number}} Tour */
 /** @typedef {{view: string, head: string, text: string, set?: {selection?: any, local?: Record<string, any>}}} Stop */
 

@@ -19,7 +19,7 @@ import { steps } from './views/steps.js';
 import { tokens } from './views/tokens.js';
 import { tours } from './views/tours.js';
 
-/** @typedef {import('./types.js').View} View */
+/** @import { View } from './types.js' */
 
 /** @type {View[]} */
 export const VIEWS = [

@@ -1,6 +1,6 @@
 // Numbers to colours: maps of 256 colours, made from a few that are set by hand and mixed in linear light.
 
-/** @typedef {import('../types.js').Values} Values */
+/** @import { Values } from '../types.js' */
 
 /** @param {string[]} stops hex colours, evenly spaced @returns {Uint8ClampedArray} 256 x RGB */
 function map(stops) {

@@ -2,15 +2,16 @@
 
 import { part } from '../tensors.js';
 
-/** @typedef {import('../tensors.js').Tensor} Tensor */
+/** @import { Tensor } from '../tensors.js' */
+/** @import { Picture } from './colours.js' */
 
 const TURNS = 24; // of the power iteration: the colours no longer change
 
-/** @type {WeakMap<Tensor, import('./colours.js').Picture[]>} */
+/** @type {WeakMap<Tensor, Picture[]>} */
 const made = new WeakMap();
 
 /** @param {Tensor} maps [calls,h,w,h,w] bytes @param {Tensor} scales [calls,h,w] @param {number} call
- * @returns {import('./colours.js').Picture} */
+ * @returns {Picture} */
 export function components(maps, scales, call) {
   const kept = made.get(maps) ?? [];
   made.set(maps, kept);

@@ -3,8 +3,8 @@
 import { MAPS } from './colours.js';
 import { resized } from '../attention.js';
 
-/** @typedef {import('./colours.js').Picture} Picture */
-/** @typedef {import('../attention.js').Field} Field */
+/** @import { Field } from '../attention.js' */
+/** @import { Picture } from './colours.js' */
 
 const SIDE = 256; // pixels of an overlay, at most: more are not seen
 

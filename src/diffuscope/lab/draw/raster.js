@@ -1,7 +1,7 @@
 // <lab-raster>: a small picture at any size, cell by cell. A place can be pointed at and selected in it, with the mouse
 // or the arrow keys; it says the number there.
 
-/** @typedef {import('./colours.js').Picture} Picture */
+/** @import { Picture } from './colours.js' */
 
 export class Raster extends HTMLElement {
   constructor() {

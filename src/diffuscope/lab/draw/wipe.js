@@ -1,6 +1,6 @@
 // <lab-wipe>: two pictures over one another, with a line between them that can be dragged.
 
-/** @typedef {import('./colours.js').Picture} Picture */
+/** @import { Picture } from './colours.js' */
 
 export class Wipe extends HTMLElement {
   constructor() {

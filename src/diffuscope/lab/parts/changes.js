@@ -3,8 +3,7 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { words } from './field.js';
 
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').State} State */
+/** @import { Run, State } from '../types.js' */
 
 /** @param {State} state @param {Run} before @param {Run} after @returns {[string, string, string][]} name, before, after */
 export function changed(state, before, after) {

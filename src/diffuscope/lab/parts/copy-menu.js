@@ -2,9 +2,8 @@
 
 import { html } from '../vendor/lit-html.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../types.js').Snippets} Snippets */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Snippets, State } from '../types.js' */
 
 const KINDS = /** @type {const} */ ([
   ['python', 'Python'],

@@ -4,8 +4,8 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { begin, forget, isBusy, requestOf, seen, stop } from '../inspections.js';
 import { current, ended } from '../runs.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../inspections.js').Inspected} Inspected */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { Run, State } from '../types.js' */
 
 const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look inside costs a moment
 
@@ -16,7 +16,7 @@ const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look i
  * @returns {{entry: Inspected|undefined, start: () => void}}
  */
 export function experiment(state, kind, options = {}, { wait = false } = {}) {
-  const run = /** @type {import('../types.js').Run} */ (current(state));
+  const run = /** @type {Run} */ (current(state));
   const request = requestOf(run);
   const call = { request, ...run.inputs };
   const start = () => void begin(kind, call, options);

@@ -2,7 +2,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 
-/** @typedef {import('../types.js').Schema} Schema */
+/** @import { Schema } from '../types.js' */
 
 /** Where a slider is of use: the usual range and step of an option. The schema's own bounds hold beyond it.
  * @type {Record<string, [number, number, number]>} */

@@ -3,7 +3,7 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import '../draw/raster.js';
 
-/** @typedef {import('../draw/colours.js').Picture} Picture */
+/** @import { Picture } from '../draw/colours.js' */
 
 /**
  * @param {{picture: Picture|null|undefined, sentence: string, caption?: unknown, place?: [number, number]|null,

@@ -3,9 +3,8 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { field, words } from './field.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../types.js').Schema} Schema */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Schema, State } from '../types.js' */
 
 const FIRST = ['negative_prompt', 'seed', 'num_inference_steps', 'guidance_scale', 'sampler', 'sigmas'];
 /** Stand elsewhere on the page: in the bar, or as a button of a step. */

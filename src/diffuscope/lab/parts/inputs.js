@@ -4,8 +4,8 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
 import '../draw/paint.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State } from '../types.js' */
 
 /** @param {State} state @param {Actions} actions */
 export function inputs(state, actions) {

@@ -2,10 +2,9 @@
 
 import { coloured } from '../draw/colours.js';
 
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').Values} Values */
-/** @typedef {import('../draw/colours.js').Picture} Picture */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Picture } from '../draw/colours.js' */
+/** @import { Run, Values } from '../types.js' */
 
 /** @type {WeakMap<Values, Picture>} */
 const made = new WeakMap();

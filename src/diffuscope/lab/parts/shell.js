@@ -9,8 +9,8 @@ import { empty } from './figure.js';
 import { timeline } from './timeline.js';
 import { tourCard } from './tour.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State } from '../types.js' */
 
 /** @param {State} state @param {Actions} actions */
 export function shell(state, actions) {

@@ -8,8 +8,8 @@ import { short } from '../draw/colours.js';
 import { stepPreview } from './preview.js';
 import '../draw/raster.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State } from '../types.js' */
 
 const MOST = 64; // thumbnails; longer runs show every second step, or fewer
 

@@ -3,8 +3,8 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { filled, goTo, stopsOf, toursOf } from '../tours.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State } from '../types.js' */
 
 /** @param {State} state @param {Actions} actions */
 export function tourCard(state, actions) {

@@ -9,22 +9,25 @@ import { figure } from '../parts/figure.js';
 import { blocksOfModules, PARTS, unet } from '../parts/unet.js';
 import { pictureOf } from '../tensors.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Picture } from '../draw/colours.js' */
+/** @import { Tensor, Tensors } from '../tensors.js' */
+/** @import { State, View } from '../types.js' */
+/** @import { Module } from './modules.js' */
+
 /** @typedef {{names: string[], strength: number, word: string, heads: number[], first: number, last: number|null}} Settings */
 
 const KIND = 'ablation';
 const MAP = 'ablation-map';
 const DRAFT = 6; // steps of a run of the map: enough to see which band matters
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const ablation = {
   id: 'ablation',
   title: 'Ablation',
   group: 'Change',
   about: 'What does a part do? Switch it off, or turn it down, and look at what the picture lacks.',
   needs: ['model', 'run'],
-  source: 'lens/ablation.py',
   render(state, actions) {
     const modules = actions.json('modules');
     if (!modules) return html`<p class="begin" role="status">reading …</p>`;
@@ -67,7 +70,7 @@ function optionsOf({ names, strength, word, heads, first, last }) {
 /** Heads can be told apart in one attention. @param {string[]} names */
 const isOneAttention = (names) => names.length === 1 && names[0].endsWith('_attn');
 
-/** @param {import('./modules.js').Module[]} modules @param {string} name of an attention */
+/** @param {Module[]} modules @param {string} name of an attention */
 const headsIn = (modules, name) => modules.find((each) => each.name === name)?.outputs[`${name}.weights`]?.[0] ?? 0;
 
 /** @param {State} state @param {Actions} actions @param {string[]} blocks @param {Settings} settings
@@ -136,7 +139,7 @@ const promptOf = (state) => {
   return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
 };
 
-/** @param {import('../tensors.js').Tensors} tensors */
+/** @param {Tensors} tensors */
 function outcome(tensors) {
   const [whole, without] = [0, 1].map((k) => pictureOf(tensors, k));
   const effect = tensors.effect?.data[0];
@@ -152,7 +155,7 @@ function outcome(tensors) {
   </div>`;
 }
 
-/** @param {import('../draw/colours.js').Picture} one @param {import('../draw/colours.js').Picture} other */
+/** @param {Picture} one @param {Picture} other */
 function difference(one, other) {
   const size = new Float32Array(one.width * one.height);
   for (let i = 0; i < size.length; i++)
@@ -189,7 +192,7 @@ function mapped_(state, options) {
   return experiment(short, MAP, options, { wait: true });
 }
 
-/** @param {State} state @param {Actions} actions @param {import('../tensors.js').Tensor} effect @param {any} about
+/** @param {State} state @param {Actions} actions @param {Tensor} effect @param {any} about
  * @param {string} part */
 function table(state, actions, effect, about, part) {
   const [rows, columns] = effect.shape;

@@ -9,21 +9,21 @@ import { figure } from '../parts/figure.js';
 import { pictureOf } from '../tensors.js';
 import { gridOf, shownStep } from '../runs.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
-/** @typedef {import('../inspections.js').Inspected} Inspected */
+/** @import { Actions } from '../actions.js' */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { Tensors } from '../tensors.js' */
+/** @import { State, View } from '../types.js' */
 
 const KIND = 'attention';
 const COSTS = 'One more run with the same seed, in which each layer’s attention is kept. The picture stays the same.';
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const attention = {
   id: 'attention',
   title: 'Attention',
   group: 'Inside',
   about: 'Which word each place of the picture attends to. Point at a word to see its places, at a place to see its words.',
   needs: ['run'],
-  source: 'lens/attention_record.py',
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
     const line = progress(entry, { title: 'Look at the attention of this run', costs: COSTS, start });
@@ -129,7 +129,7 @@ function ranking(words, values, word, actions, percent) {
   </ol>`;
 }
 
-/** @param {import('../tensors.js').Tensors} tensors @param {string[]} blocks @param {number} word @param {string} name
+/** @param {Tensors} tensors @param {string[]} blocks @param {number} word @param {string} name
  * @param {{from: number, to: number, head: null}} calls @param {string|null} chosen @param {Actions} actions
  * @param {string} [prefix] */
 export function blockStrip(tensors, blocks, word, name, calls, chosen, actions, prefix = '') {

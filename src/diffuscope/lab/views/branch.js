@@ -13,11 +13,9 @@ import { changes } from '../parts/changes.js';
 import { preview, rgbOf, stepPreview } from '../parts/preview.js';
 import '../draw/raster.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').Values} Values */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Run, State, Values, View } from '../types.js' */
+
 /** @typedef {{job: string, step: number, x: Values, x0: Values, strokes: number}} Painted */
 
 const NAMES = ['prompt', 'negative_prompt', 'guidance_scale', 'sampler'];
@@ -29,7 +27,6 @@ export const branch = {
   group: 'Change',
   about: 'Keep the first steps of a run, change something, and go on from there. Scrub below to choose the step.',
   needs: ['run', 'live', 'step'],
-  source: 'pipeline/branching.py',
   copy: imageSnippets,
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));

@@ -9,19 +9,20 @@ import { figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 import { part, pictureOf } from '../tensors.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { Tensors } from '../tensors.js' */
+/** @import { State, View } from '../types.js' */
 
 const KIND = 'colour';
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const colour = {
   id: 'colour',
   title: 'Loss guidance',
   group: 'Change',
   about: 'Any function of the picture can guide it: here the distance from a colour. Its gradient pushes each estimate.',
   needs: ['run'],
-  source: 'diffusion/loss_guidance.py',
   render(state, actions) {
     const made = state.local.colourMade ?? optionsOf(state);
     const { entry } = experiment(state, KIND, made, { wait: true });
@@ -65,7 +66,7 @@ function form(state, actions, begin) {
   </form>`;
 }
 
-/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry */
+/** @param {State} state @param {Actions} actions @param {Inspected} entry */
 function shown(state, actions, entry) {
   const { tensors, about } = entry;
   const pair = html`<div class="cards">
@@ -76,7 +77,7 @@ function shown(state, actions, entry) {
   return tensors.done ? html`${pair}${step(state, actions, tensors, about)}` : nothing;
 }
 
-/** @param {State} state @param {Actions} actions @param {import('../tensors.js').Tensors} tensors @param {any} about */
+/** @param {State} state @param {Actions} actions @param {Tensors} tensors @param {any} about */
 function step(state, actions, tensors, about) {
   if (!tensors.push) return nothing;
   const there = tensors.push.shape[0];

@@ -11,11 +11,8 @@ import { stepPreview } from '../parts/preview.js';
 import { changes } from '../parts/changes.js';
 import '../draw/wipe.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').Values} Values */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Run, State, Values, View } from '../types.js' */
 
 /** @type {View} */
 export const compare = {

@@ -8,19 +8,20 @@ import { dropdown, experiment, progress, segments, slider } from '../parts/exper
 import { figure } from '../parts/figure.js';
 import { pictureOf } from '../tensors.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { Tensors } from '../tensors.js' */
+/** @import { State, View } from '../types.js' */
 
 const KIND = 'prompt-to-prompt';
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const edit = {
   id: 'edit',
   title: 'Prompt-to-prompt',
   group: 'Change',
   about: 'Change the prompt and keep the composition: the new prompt takes over the attention of the old one.',
   needs: ['run'],
-  source: 'lens/prompt_to_prompt.py',
   render(state, actions) {
     const made = state.local.editMade ?? optionsOf(state);
     const { entry } = experiment(state, KIND, made, { wait: true });
@@ -95,7 +96,7 @@ function form(state, actions, begin) {
   </form>`;
 }
 
-/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry
+/** @param {State} state @param {Actions} actions @param {Inspected} entry
  * @param {Record<string, any>} options */
 function shown(state, actions, entry, options) {
   const { tensors, about } = entry;
@@ -108,7 +109,7 @@ function shown(state, actions, entry, options) {
     ${about && callsThere(tensors, 'source.') ? maps(state, actions, tensors, about) : nothing}`;
 }
 
-/** @param {State} state @param {Actions} actions @param {import('../tensors.js').Tensors} tensors @param {any} about */
+/** @param {State} state @param {Actions} actions @param {Tensors} tensors @param {any} about */
 function maps(state, actions, tensors, about) {
   const blocks = blocksOf(tensors, 'source.');
   const block = blocks.includes(state.selection.block ?? '') ? state.selection.block : null;

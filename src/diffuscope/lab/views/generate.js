@@ -10,10 +10,8 @@ import { form } from '../parts/form.js';
 import { inputs } from '../parts/inputs.js';
 import { stepPreview } from '../parts/preview.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Run, State, View } from '../types.js' */
 
 /** @type {View} */
 export const generate = {

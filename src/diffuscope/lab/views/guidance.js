@@ -8,11 +8,8 @@ import { current, shownStep, stepsOf } from '../runs.js';
 import { figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').Values} Values */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Run, State, Values, View } from '../types.js' */
 
 /** @type {View} */
 export const guidance = {
@@ -22,7 +19,6 @@ export const guidance = {
   about: 'Each step asks the network twice, with the prompt and without, and goes further in the direction in which they differ.',
   needs: ['run', 'live', 'step', 'guided'],
   copy: (state) => inspectionSnippets(state, 'guidance', {}, 'cond'),
-  source: 'diffusion/guidance.py',
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
     const step = /** @type {number} */ (shownStep(state));

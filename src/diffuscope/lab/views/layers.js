@@ -7,19 +7,20 @@ import { experiment, progress, segments } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { part, pictureOf } from '../tensors.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { Tensor, Tensors } from '../tensors.js' */
+/** @import { State, View } from '../types.js' */
 
 const KIND = 'layers';
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const layers = {
   id: 'layers',
   title: 'Text layers',
   group: 'Text',
   about: 'What the text encoder knows after each of its layers: stop it there, and make a picture of what it has so far.',
   needs: ['run', 'oneEncoder'],
-  source: 'lens/text.py',
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
     const count = state.about?.text_encoders?.[0]?.layers ?? 12;
@@ -33,7 +34,7 @@ export const layers = {
   copy: (state) => inspectionSnippets(state, KIND, {}, 'pictures'),
 };
 
-/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry */
+/** @param {State} state @param {Actions} actions @param {Inspected} entry */
 function shown(state, actions, entry) {
   const { tensors, about } = entry;
   const count = about.layers;
@@ -68,7 +69,7 @@ const independent = () =>
 export const readable = (token) =>
   ({ '<|startoftext|>': 'start', '<|endoftext|>': 'end' })[token] ?? token.replace('</w>', '');
 
-/** @param {State} state @param {Actions} actions @param {import('../tensors.js').Tensors} tensors
+/** @param {State} state @param {Actions} actions @param {Tensors} tensors
  * @param {string[]} tokens @param {number} layer */
 function matrix(state, actions, tensors, tokens, layer) {
   const own = part(tensors.attention, layer - 1); // [heads,T,T]
@@ -100,7 +101,7 @@ function matrix(state, actions, tensors, tokens, layer) {
   </section>`;
 }
 
-/** @param {import('../tensors.js').Tensor} tensor [L+1,T] @param {string[]} tokens @param {number} layer */
+/** @param {Tensor} tensor [L+1,T] @param {string[]} tokens @param {number} layer */
 function similarity(tensor, tokens, layer) {
   const [, size] = tensor.shape;
   return html`<section class="column">

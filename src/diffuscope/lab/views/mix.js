@@ -5,19 +5,19 @@ import { inspectionSnippets } from '../copy.js';
 import { dropdown, experiment, progress, segments, slider } from '../parts/experiment.js';
 import { pictureOf } from '../tensors.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { State, View } from '../types.js' */
 
 const KIND = 'blend';
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const mix = {
   id: 'mix',
   title: 'Mix',
   group: 'Text',
   about: 'Between two meanings: blend the prompt with another, or one of its words with another word.',
   needs: ['run'],
-  source: 'prompt/mixing.py',
   render(state, actions) {
     const made = state.local.mixMade ?? optionsOf(state);
     const { entry } = experiment(state, KIND, made, { wait: true });
@@ -78,7 +78,7 @@ const promptOf = (state) => {
   return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
 };
 
-/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry
+/** @param {State} state @param {Actions} actions @param {Inspected} entry
  * @param {Record<string, any>} options */
 function pictures(state, actions, entry, options) {
   const count = options.count;

@@ -4,19 +4,19 @@ import { html, nothing, svg } from '../vendor/lit-html.js';
 import { spreadSnippets } from '../copy.js';
 import { short } from '../draw/colours.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State, View } from '../types.js' */
+
 /** @typedef {{name: string, kind: string, parameters: number, weights: Record<string, number[]>,
  *   outputs: Record<string, number[]>, source: boolean}} Module */
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const modules = {
   id: 'modules',
   title: 'Modules',
   group: 'Inside',
   about: 'What the networks are made of. Open a module to see its shapes, how its numbers are spread, and its source.',
   needs: ['model'],
-  source: 'lens/modules.py',
   render(state, actions) {
     /** @type {Module[]|undefined} */
     const all = actions.json('modules');

@@ -10,22 +10,23 @@ import { figure } from '../parts/figure.js';
 import { gridOf } from '../runs.js';
 import { part, pictureOf } from '../tensors.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
-/** @typedef {import('../attention.js').Field} Field */
+/** @import { Actions } from '../actions.js' */
+/** @import { Field } from '../attention.js' */
+/** @import { Inspected } from '../inspections.js' */
+/** @import { Tensors } from '../tensors.js' */
+/** @import { State, View } from '../types.js' */
 
 const KIND = 'self-attention';
 const SELF = '.self_attn';
 const COSTS = 'One more run with the same seed, in which self-attention is kept. The picture stays the same.';
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const places = {
   id: 'places',
   title: 'Places',
   group: 'Inside',
   about: 'Self-attention: from which other places a place of the picture takes what it needs. Point at a place.',
   needs: ['run'],
-  source: 'lens/attention_record.py',
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
     const line = progress(entry, { title: 'Look at the self-attention of this run', costs: COSTS, start });
@@ -38,14 +39,14 @@ export const places = {
     inspectionSnippets(state, KIND, {}, `${state.selection.block ?? 'unet.mid.attn.0.block.0'}${SELF}`),
 };
 
-/** @param {import('../tensors.js').Tensors} tensors */
+/** @param {Tensors} tensors */
 const blocksOf = (tensors) =>
   Object.keys(tensors)
     .filter((name) => name.endsWith(SELF))
     .map((name) => name.slice(0, -SELF.length))
     .sort();
 
-/** The last of the finest blocks. @param {import('../tensors.js').Tensors} tensors @param {string[]} blocks */
+/** The last of the finest blocks. @param {Tensors} tensors @param {string[]} blocks */
 function finest(tensors, blocks) {
   const size = (/** @type {string} */ block) => tensors[block + SELF].shape[1];
   const largest = Math.max(...blocks.map(size));
@@ -63,7 +64,7 @@ function callOf(about, step, there) {
   return kept.reduce((/** @type {number} */ best, /** @type {unknown} */ _, /** @type {number} */ k) => (distance(k) < distance(best) ? k : best), 0);
 }
 
-/** Where a place of a block looks. @param {import('../tensors.js').Tensors} tensors @param {string} block
+/** Where a place of a block looks. @param {Tensors} tensors @param {string} block
  * @param {number} call @param {[number, number]} place @param {[number, number]} grid @returns {Field} */
 function lookOf(tensors, block, call, [x, y], [width, height]) {
   const tensor = tensors[block + SELF];
@@ -74,7 +75,7 @@ function lookOf(tensors, block, call, [x, y], [width, height]) {
   return { data: Float32Array.from(part(tensor, call, row, column).data, (value) => value * scale), width: w, height: h };
 }
 
-/** @param {State} state @param {Actions} actions @param {import('../inspections.js').Inspected} entry
+/** @param {State} state @param {Actions} actions @param {Inspected} entry
  * @param {string[]} blocks @param {string} block */
 function shown(state, actions, entry, blocks, block) {
   const { tensors, about } = entry;

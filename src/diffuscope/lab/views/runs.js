@@ -10,10 +10,8 @@ import { empty } from '../parts/figure.js';
 import { stepPreview } from '../parts/preview.js';
 import '../draw/raster.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Run, State, View } from '../types.js' */
 
 /** @type {View} */
 export const runs = {

@@ -6,9 +6,8 @@ import { grid, linear, logarithmic, path, powers } from '../draw/curve.js';
 import { short } from '../draw/colours.js';
 import { current, shownStep } from '../runs.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State, View } from '../types.js' */
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [960, 420, 64, 936, 18, 376];
 const SPACINGS = ['model', 'karras', 'exponential', 'trailing', 'linspace', 'leading', 'beta', 'sgm_uniform'];
@@ -21,7 +20,6 @@ export const schedule = {
   about: 'The noise level at which each step begins. Drag a dot up or down, or move it with the arrow keys; the run follows.',
   needs: ['model'],
   copy: levelSnippets,
-  source: 'diffusion/schedules.py',
   render(state, actions) {
     const plan = planOf(state, actions);
     if (plan === undefined) return html`<div class="waiting plot"></div>`;

@@ -9,11 +9,8 @@ import { current, shownStep, stepsOf } from '../runs.js';
 import { figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 
-/** @typedef {import('../types.js').View} View */
-/** @typedef {import('../types.js').Run} Run */
-/** @typedef {import('../types.js').Values} Values */
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { Run, State, Values, View } from '../types.js' */
 
 /** @type {Record<string, [string, string]>} kind -> its title, and what it is */
 const KINDS = {
@@ -30,7 +27,6 @@ export const steps = {
   about: 'Each step takes a part of the estimated noise away. Scrub below; point at a cell to read it; click to follow it.',
   needs: ['run', 'step'],
   copy: (state) => inspectionSnippets(state, 'steps', {}, 'x0'),
-  source: 'pipeline/run.py',
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
     const step = /** @type {number} */ (shownStep(state));

@@ -7,8 +7,9 @@ import { empty } from '../parts/figure.js';
 import { firstNoun } from './attention.js';
 import { readable } from './layers.js';
 
-/** @typedef {import('../types.js').State} State */
-/** @typedef {import('../actions.js').Actions} Actions */
+/** @import { Actions } from '../actions.js' */
+/** @import { State, View } from '../types.js' */
+
 /** @typedef {{word: string, ids: number[], tokens: string[], positions: number[], bytes: string[], unknown: boolean,
  *   merges: {rank: number, pair: string[], pieces: string[]}[]}} Word */
 
@@ -17,14 +18,13 @@ const NEAREST = 6;
 /** @type {any} what was read last: shown until the next answer is there */
 let last = null;
 
-/** @type {import('../types.js').View} */
+/** @type {View} */
 export const tokens = {
   id: 'tokens',
   title: 'Tokens',
   group: 'Text',
   about: 'How the prompt becomes numbers. Type above: each word is joined from its letters, piece by piece.',
   needs: ['model'],
-  source: 'models/tokenizer.py',
   render(state, actions) {
     const prompt = textOf(state);
     if (!prompt.trim()) return empty('There is no prompt yet. Type one above.');

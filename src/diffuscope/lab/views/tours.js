@@ -4,7 +4,9 @@ import { html } from '../vendor/lit-html.js';
 import { imageSnippets } from '../copy.js';
 import { goTo, stopsOf, toursOf } from '../tours.js';
 
-/** @type {import('../types.js').View} */
+/** @import { View } from '../types.js' */
+
+/** @type {View} */
 export const tours = {
   id: 'tours',
   title: 'Tours',

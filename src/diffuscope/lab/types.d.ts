@@ -1,0 +1,118 @@
+// The shapes that modules share, as types alone: nothing here runs, and none of it is sent.
+
+import { TemplateResult } from './vendor/lit-html.js';
+import { Actions } from './actions.js';
+
+export type Template = TemplateResult;
+
+/** The one linked selection. Every view shows it and may change it: a token of the prompt, a place of the latents, a step
+ * of the run, a block of the U-Net, a head of its attention. */
+export type Selection = {
+  word: number | null;
+  place: [number, number] | null;
+  step: number | null;
+  block: string | null;
+  head: number | null;
+};
+
+/** Options of a call, as `diffuscope schema` has them; what is left out is the preset's. */
+export type Options = Record<string, any>;
+
+/** What the server says of itself: GET /api/v1/about. */
+export type About = {
+  version: string;
+  model: string;
+  shipped?: boolean;
+  preset: Options;
+  draws: string;
+  device: string;
+  samplers: { name: string; label: string; about: string; options: Options; order: number; calls: number; noise: string }[];
+  request: Schema;
+  latents: { channels: number; factor: number };
+  text_encoders: { layers: number; width: number }[];
+  inpaints: boolean;
+  edits: boolean;
+  zero_snr: boolean;
+  places: number;
+  waiting: number;
+};
+
+/** JSON Schema, as far as the form reads it. */
+export type Schema = {
+  type?: string;
+  title?: string;
+  description?: string;
+  default?: any;
+  enum?: any[];
+  anyOf?: Schema[];
+  items?: Schema;
+  minItems?: number;
+  maxItems?: number;
+  minimum?: number;
+  maximum?: number;
+  exclusiveMinimum?: number;
+  exclusiveMaximum?: number;
+  properties?: Record<string, Schema>;
+  'x-group'?: string;
+};
+
+/** A job of the server, as the page follows it. */
+export type Run = {
+  id: string;
+  request: Options;
+  /** The ids of its pictures, as arguments of a job. */
+  inputs: Record<string, string>;
+  state: 'queued' | 'running' | 'done' | 'failed' | 'cancelled';
+  images: number;
+  seeds: number[];
+  /** Whether each image is there. */
+  made: boolean[];
+  steps: number[];
+  /** `sigmas[k]` is the noise level after step k of image 0. */
+  sigmas: number[];
+  total: number;
+  slot: string | null;
+  from: Origin | null;
+  error: string | null;
+  at: number;
+  recorded?: boolean;
+};
+
+/** Where a branch left its parent. */
+export type Origin = { job: string; image?: number; step: number };
+
+export type Values = { data: Float32Array; shape: number[] };
+
+export type State = {
+  about: About | null;
+  options: Options;
+  image: string | null;
+  mask: string | null;
+  view: string;
+  theme: 'auto' | 'light' | 'dark';
+  selection: Selection;
+  runs: Record<string, Run>;
+  order: string[];
+  current: string | null;
+  other: string | null;
+  tour: [string, number] | null;
+  live: boolean;
+  offline: boolean;
+  error: { message: string; argument: string | null } | null;
+  local: Record<string, any>;
+};
+
+/** A view. `needs` names conditions of needs.js; where one is not met the view folds and says why. `render` is a function
+ * of the state alone; what it fetches it asks of `actions`, which answers from a cache and renders again when more has
+ * come. `copy` gives what "Copy as" offers on this view. */
+export type View = {
+  id: string;
+  title: string;
+  group: string;
+  about: string;
+  needs: string[];
+  render: (state: State, actions: Actions) => unknown;
+  copy?: (state: State) => Snippets | null;
+};
+
+export type Snippets = { python: string; cli: string; http: string };
