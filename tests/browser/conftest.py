@@ -33,7 +33,7 @@ def address() -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) in (0, 130)  # 0 where Ctrl-C is ignored, as in the background of a shell
+        assert process.wait(PATIENCE / 1000) in (0, 130)  # 0 where Ctrl-C is ignored, as in the background of a shell
     finally:
         process.kill()
         process.wait()

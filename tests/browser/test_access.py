@@ -33,6 +33,7 @@ def test_no_view_violates_a_rule_of_axe_or_is_wider_than_the_window(page, theme,
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(name)
         expect(page.locator("#main :is(.waiting, .begin progress)")).to_have_count(0)  # all that it shows is there
+        expect(page.get_by_text("reading …")).to_have_count(0)
         faults += [f"{name}, {theme}: {fault}" for fault in violations(page)]
         for width in widths:
             page.set_viewport_size({"width": width, "height": 844})

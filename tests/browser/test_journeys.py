@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 QUICK = {"prompt": "a blue car", "seed": 5, "num_inference_steps": 3, "width": 64, "height": 64, "upscale": 1}
-LONG = {"num_inference_steps": 250, "width": 512, "height": 512}
+LONG = {"num_inference_steps": 250, "width": 256, "height": 256}
 """Minutes of work: what is stopped has not ended by itself, however slow the browser is."""
 
 

@@ -55,7 +55,7 @@ function shown(state, actions, entry) {
     const field = wordMap(tensors, k, part);
     return place ? valueAt(field, place, grid) : meanOf(field);
   });
-  const percent = (/** @type {number} */ value) => `${(100 * value).toFixed(1)} %`;
+  const percent = (/** @type {number} */ value) => `${(100 * value).toFixed(1)}\u00a0%`;
   return html`<div class="beside">
     <div>
       ${figure({

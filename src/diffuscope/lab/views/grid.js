@@ -133,7 +133,7 @@ function filled(state, actions) {
     <table class="gridded">
       <thead>
         <tr>
-          <td><span class="muted">${words(y)} ↓ ${words(x)} →</span></td>
+          <td class="corner"><span>${words(x)} →</span><span>${words(y)} ↓</span></td>
           ${xValues.map((/** @type {any} */ value) => html`<th scope="col" class="num">${value}</th>`)}
         </tr>
       </thead>

@@ -52,7 +52,7 @@ function node(state, actions, all, run) {
                 ${
                   chosen || !state.current
                     ? nothing
-                    : html`<button type="button" class="link" @click=${() => (actions.compare(run.id), actions.go('compare'))}>Compare with the shown</button>`
+                    : html`<button type="button" class="link" @click=${() => (actions.compare(run.id), actions.go('compare'))}>Compare with the one shown</button>`
                 }`
               : html`<button type="button" class="link" @click=${() => actions.cancel(run.id)}>Stop</button>`
           }
