@@ -63,6 +63,7 @@ class UNetConfig:
         typed(self)
         positive(blocks=self.blocks, norm_groups=self.norm_groups, context_dim=self.context_dim)
         positive(in_channels=self.in_channels, out_channels=self.out_channels, size_dim=self.size_dim)
+        positive(extra_dim=1 if self.extra_dim is None else self.extra_dim)
         levels = len(self.channels)
         few(levels, levels * (2 * self.blocks + 1))
         for name, width in (("guidance_dim", self.guidance_dim), ("step_dim", self.step_dim)):

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.config import Preset, ScheduleConfig, UNetConfig
+from diffuscope.config.checks import typed
 from diffuscope.diffusion.guidance import guided
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.diffusion.prediction import denoiser
@@ -45,6 +46,12 @@ class PixelModelConfig:
     schedule: ScheduleConfig
     latents: PixelLatents
     preset: Preset
+
+    def __post_init__(self) -> None:
+        typed(self)
+        if (len(self.classes), self.latents.patch**2) != (self.unet.context_dim, self.unet.in_channels):
+            names, pixels = f"{len(self.classes)} classes", f"squares of {self.latents.patch} pixels"
+            raise ValueError(f"{names} and {pixels} are not what its U-Net reads")
 
 
 class PixelModel:
@@ -168,8 +175,11 @@ def load(folder: str | Path | None = None, device: torch.device | str = "cpu") -
 
 def _config(document: Mapping[str, Any]) -> PixelModelConfig:
     kinds = {"unet": UNetConfig, "schedule": ScheduleConfig, "latents": PixelLatents, "preset": Preset}
-    parts: dict[str, Any] = {
+    values: dict[str, Any] = dict(document)
+    values |= {
         name: kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in document[name].items()})
         for name, kind in kinds.items()
     }
-    return PixelModelConfig(name=str(document["name"]), classes=tuple(document["classes"]), **parts)
+    if isinstance(document["classes"], list):
+        values["classes"] = tuple(document["classes"])
+    return PixelModelConfig(**values)

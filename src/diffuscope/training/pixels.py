@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffuscope.config.checks import positive, typed
 from diffuscope.data.digits import LabelledImages
 from diffuscope.diffusion.prediction import training_target
 from diffuscope.diffusion.schedules import Schedule
@@ -34,6 +35,12 @@ class PixelLatents:
     mean: float
     std: float
     patch: int = 4
+
+    def __post_init__(self) -> None:
+        typed(self)
+        positive(patch=self.patch)
+        if self.std <= 0:
+            raise ValueError(f"std is {self.std}; it must be a positive number")
 
     def encode(self, pixels: Tensor) -> Tensor:
         """[B,patch^2,H/patch,W/patch] from pixels [B,1,H,W] in [0,1]."""

@@ -64,6 +64,9 @@ def test_training_writes_the_list(tmp_path: Path) -> None:
     assert {"fox", "foxes", "vixen", "noto", "style", "an", "above", "four", "purple"} <= first
     assert "roter" not in first
     assert second == first | {"owl", "owls"}
+    (tmp_path / "first" / "words.json").write_text("{}")
+    with pytest.raises(WeightsError, match="expected a JSON list"):
+        own_config.read_words(tmp_path / "first")
     (tmp_path / "first" / "words.json").write_text("[1]")
     with pytest.raises(WeightsError, match="no list of words"):
         own_config.read_words(tmp_path / "first")

@@ -96,7 +96,13 @@ def test_no_folder_and_damaged_ones_are_told(model, tmp_path):
         load(tmp_path)
     path = model.save(tmp_path) / CONFIG
     document = json.loads(path.read_text())
-    for wrong in ({}, document | {"unet": 3}, document | {"unet": {"channels": [8]}}, document | {"latents": {"x": 1}}):
+    latents, unet = document["latents"], document["unet"]
+    damages = (
+        *({"unet": 3}, {"unet": {"channels": [8]}}, {"unet": unet | {"extra_dim": -1}}, {"magic": 1}, {"name": 5}),
+        *({"classes": "x"}, {"classes": ["a", "b"]}, {"latents": {"x": 1}}),
+        *({"latents": latents | each} for each in ({"std": -1}, {"std": "x"}, {"patch": 0}, {"patch": 2})),
+    )
+    for wrong in ({}, *(document | damage for damage in damages)):
         path.write_text(json.dumps(wrong))
         with pytest.raises(WeightsError):
             load(tmp_path)

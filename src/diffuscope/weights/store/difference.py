@@ -86,7 +86,12 @@ def restore(pieces: Mapping[str, Tensor], metadata: Mapping[str, str], base: Map
 def _unpacked(coarse: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor:
     """The difference of one tensor; its pieces are taken out of ``coarse``."""
     codes, step = coarse.pop(name + CODES), coarse.pop(name + STEP, torch.empty(0))
-    if codes.dtype != torch.uint8 or codes.shape != (-(-prod(shape) // 4),) or step.shape != shape[:1]:
+    if (
+        codes.dtype != torch.uint8
+        or codes.shape != (-(-prod(shape) // 4),)
+        or step.shape != shape[:1]
+        or not step.is_floating_point()
+    ):
         raise WeightMismatchError(f"the difference of {name!r} does not fit its shape {list(shape)}; save it again")
     values = torch.stack([codes >> shift & 3 for shift in (0, 2, 4, 6)], 1).flatten()[: prod(shape)].view(shape)
     return _decoded(values, step)

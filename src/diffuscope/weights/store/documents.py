@@ -26,6 +26,9 @@ def make_folder(path: str | Path) -> None:
         raise OutputError(f"folder {path} cannot be made: {error.strerror}; give another path") from error
 
 
+KINDS: dict[type, str] = {dict: "a JSON object", list: "a JSON list"}
+
+
 def read_json(path: Path, todo: str, kind: type = dict, limit: int = JSON_LIMIT) -> Any:
     """The content of a JSON file, an object unless ``kind`` is another type; errors end with ``todo``."""
     try:
@@ -51,7 +54,7 @@ def parse_json(text: str, source: str, todo: str, kind: type = dict) -> Any:
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{source} cannot be read as JSON: {str(error)[:200]}; {todo}") from error
     if not isinstance(document, kind):
-        raise WeightsError(f"{source} is a JSON {type(document).__name__}, expected a JSON object; {todo}")
+        raise WeightsError(f"{source} is a JSON {type(document).__name__}, expected {KINDS[kind]}; {todo}")
     return document
 
 

@@ -49,6 +49,7 @@ def test_no_difference_is_none(pair):
         lambda packed, _: packed.pop("a.weight::step"),
         lambda packed, _: packed.update({"a.weight::codes": packed["a.weight::codes"][1:]}),
         lambda packed, _: packed.update({"a.weight::codes": packed["a.weight::codes"].long()}),
+        lambda packed, _: packed.update({"a.weight::step": packed["a.weight::step"].long()}),
         lambda packed, _: packed.pop("a.bias"),
         lambda _, base: base.update({"a.bias": torch.zeros(51)}),
         lambda _, base: base.pop("a.weight"),
