@@ -13,6 +13,7 @@ from time import monotonic
 STARTED = monotonic()
 
 import json  # noqa: E402  (the clock is read before anything is imported)
+import os  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -72,7 +73,11 @@ def main(
         corpora.build(packages, built)
         laps.end("corpus")
     recipe = speedrun.with_seed(tiny() if is_tiny else speedrun.Speedrun(), seed)
-    record = speedrun.run(recipe, built, feature_net, out, choose_device(device), laps, stop_after)
+    try:
+        record = speedrun.run(recipe, built, feature_net, out, choose_device(device), laps, stop_after)
+    except BaseException:
+        laps.end("interrupted")  # what was lost counts too
+        raise
     if record is None:
         print(f"stopped after {sum(laps.seconds.values()):.0f} s; the same command goes on")
         return
@@ -88,7 +93,9 @@ def main(
 
 
 def commit() -> str:
-    """The commit of the code, if there is one."""
+    """The commit of the code, if there is one; COMMIT names it where there is no repository."""
+    if "COMMIT" in os.environ:
+        return os.environ["COMMIT"]
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()
