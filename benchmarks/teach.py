@@ -57,7 +57,7 @@ Part = Literal["word", "lora", "imagic", "kept-without", "kept-with"]
 
 
 def teach(*, out: Path, corpus: Path, result: Path, parts: tuple[Part, ...] = get_args(Part)) -> None:
-    """Measure the parts that have no numbers yet, and write the document once all have.
+    """Measure the parts that have no numbers yet, and write the document of all that have.
 
     Args:
         out: folder of the runs.
@@ -75,8 +75,7 @@ def teach(*, out: Path, corpus: Path, result: Path, parts: tuple[Part, ...] = ge
     for part in parts:
         if not (out / f"{part}.json").exists():
             measures[part]()
-    if all((out / f"{part}.json").exists() for part in measures):
-        collect(out, result)
+    collect(out, result)
 
 
 def word(out: Path) -> None:
@@ -128,7 +127,7 @@ def kept(out: Path, corpus: Path, *, lora: bool) -> None:
     best = [int((captions[each.style] @ one).argmax()) for each, one in zip(asked, vectors, strict=True)]
     nearest = [data.split.concepts[place] for place in best]
     right = [found == concept for found, concept in zip(nearest, concepts, strict=True)]
-    _write(out / f"kept-{'with' if lora else 'without'}.json", {"right": right, "sampler_steps": KEPT_STEPS})
+    _write(out / f"kept-{'with' if lora else 'without'}.json", {"right": right})
 
 
 def imagic(out: Path) -> None:
@@ -155,19 +154,21 @@ def imagic(out: Path) -> None:
 
 
 def collect(out: Path, result: Path) -> None:
-    """All parts in one document."""
-    parts = {name: out / f"{name}.json" for name in ("word", "lora", "imagic")}
-    document = {name: json.loads(path.read_text()) for name, path in parts.items()}
-    both = [json.loads((out / f"kept-{model}.json").read_text()) for model in ("without", "with")]
-    pairs = [*zip(both[0]["right"], both[1]["right"], strict=True)]
-    document["kept"] = {
-        "r1_without": sum(before for before, _ in pairs) / len(pairs),
-        "r1_with": sum(after for _, after in pairs) / len(pairs),
-        "lost": sum(before and not after for before, after in pairs),
-        "won": sum(after and not before for before, after in pairs),
-        "pictures": len(pairs),
-        "sampler_steps": both[0]["sampler_steps"],
-    }
+    """All parts that have numbers, in one document."""
+    paths = {part: out / f"{part}.json" for part in get_args(Part)}
+    known = {part: json.loads(path.read_text()) for part, path in paths.items() if path.exists()}
+    document = {name: numbers for name, numbers in known.items() if not name.startswith("kept")}
+    if {"kept-without", "kept-with"} <= known.keys():
+        before, after = (known[name]["right"] for name in ("kept-without", "kept-with"))
+        pairs = [*zip(before, after, strict=True)]
+        document["kept"] = {
+            "r1_without": sum(before) / len(before),
+            "r1_with": sum(after) / len(after),
+            "lost": sum(one and not other for one, other in pairs),
+            "won": sum(other and not one for one, other in pairs),
+            "pictures": len(pairs),
+            "sampler_steps": KEPT_STEPS,
+        }
     about = {"machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     result.write_text(json.dumps({"about": about, **document}, indent=1) + "\n")
 
@@ -187,7 +188,7 @@ def _trained(path: Path, train: Callable[[], object]) -> dict[str, Any]:
         load, clock, processor = os.getloadavg()[0], time.monotonic(), time.process_time()
         report = train()
         passed = {"seconds": time.monotonic() - clock, "processor_seconds": time.process_time() - processor}
-        _write(noted, passed | {"load": [load, os.getloadavg()[0]], "report": str(report)})
+        _write(noted, passed | {"load": [load, os.getloadavg()[0]], "report": str(report).removeprefix(f"{path}: ")})
     return json.loads(noted.read_text())
 
 
