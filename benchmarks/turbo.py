@@ -9,10 +9,9 @@
 
 `scenes` writes captions and the features of real scenes, `record` and `train` run `recipes.turbo`, `sample` writes
 latents of the held-out captions, `decode` turns these into features, and `compare` writes the numbers as JSON.
-`record`, `train` and `sample` also run under torchrun. A setting is MODEL-STEPS or MODEL-STEPS-wSCALE: the DDIM of the
-teacher with guidance (2.5 unless stated), of the student, or of the student as it is shipped, a packed `difference`.
-teacher-STEPS-SAMPLER is the teacher with another sampler of the library, such as teacher-4-dpmpp_2m.
-With `--is-tiny` the networks are tiny and random, and there are 20 steps.
+`record`, `train` and `sample` also run under torchrun. A setting is MODEL-STEPS, MODEL-STEPS-wSCALE or
+MODEL-STEPS-SAMPLER: the guided teacher, the student, or the student as it ships, a packed `difference`; scale 2.5 and
+DDIM unless stated. With `--is-tiny` the networks are tiny and random, and there are 20 steps.
 """
 
 import copy
@@ -35,7 +34,6 @@ from diffuscope.data.sprites import sprite_sampler
 from diffuscope.diffusion.samplers.table import find
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.distill.objectives import Velocity
-from diffuscope.distill.objectives import sample as run
 from diffuscope.distill.task import Field, encode_texts
 from diffuscope.distill.trajectories import Trajectories, student_inputs
 from diffuscope.errors import InputError
@@ -179,12 +177,7 @@ def train(
 
 
 def sample(
-    *,
-    scenes: Path,
-    out: Path,
-    settings: tuple[str, ...],
-    count: int | None = None,
-    device: str = "auto",
+    *, scenes: Path, out: Path, settings: tuple[str, ...], count: int | None = None, device: str = "auto"
 ) -> None:
     """Latents of the held-out captions, of the teacher or of the student that `train` left.
 
@@ -255,10 +248,8 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
     match = SETTING.fullmatch(name)
     if match is None:
         raise InputError("settings", name, "teacher-50, teacher-4-unipc, student-4, difference-12-w4 ...")
-    steps, scale, sampler, is_teacher = int(match[2]), float(match[3] or 2.5), match[4], match[1] == "teacher"
+    steps, scale, sampler, is_teacher = int(match[2]), float(match[3] or 2.5), match[4] or "ddim", match[1] == "teacher"
     place = unet.conv_in.weight.device
-    if sampler and not is_teacher:
-        raise InputError("settings", name, "another sampler with the teacher only")
     network = copy.deepcopy(unet).bfloat16() if place.type == "cuda" else unet
     velocity = Field(Schedule(EMOJI.schedule), place)
     again = ids[:PROMPTS].repeat_interleave(SEEDS, 0)
@@ -267,7 +258,6 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(100)).to(place)
     rows = slice(distributed.rank(), None, distributed.world_size())
     texts = encode_texts(text_encoder, Tokenizer().encode("").to(place))
-    phis = list(velocity.phis(steps))
     parts = []
     for part, start in zip(every[rows].split(1024), noise[rows].split(1024), strict=True):
         text = encode_texts(text_encoder, part)
@@ -276,16 +266,11 @@ def write_latents(folder: Path, name: str, unet: UNet, text_encoder: TextEncoder
         else:
             numbers = torch.full((len(part),), scale, device=place), torch.full((len(part),), steps, device=place)
             step = partial(velocity, network, text=text, extra=student_inputs(velocity, *numbers))
-        parts.append((sampled(velocity, step, start, sampler, steps) if sampler else run(step, start, phis)[-1]).cpu())
+        parts.append(sampled(velocity, step, start, sampler, steps).cpu())
     latents = torch.cat(parts)
     unit = latents.abs().max() / 127
-    setting: dict[str, object] = {
-        "steps": steps,
-        "guidance_scale": scale,
-        "sampler": sampler or "ddim",
-        "calls": steps * (2 if is_teacher and scale != 1 else 1),
-        "texts": len(ids),
-    }
+    calls = steps * (2 if is_teacher and scale != 1 else 1)
+    setting = {"steps": steps, "guidance_scale": scale, "sampler": sampler, "calls": calls, "texts": len(ids)}
     setting |= {"world": distributed.world_size(), "machine": device_name(place)}
     tensors = {"latents": (latents / unit).round().to(torch.int8), "unit": unit}
     files.write(folder / f"{name}-{distributed.rank()}.latents", tensors, {"setting": json.dumps(setting)})
@@ -306,12 +291,7 @@ def sampled(velocity: Field, step: Velocity, noise: Tensor, name: str, steps: in
 
 
 def decode(
-    *,
-    scenes: Path,
-    feature_net: Path,
-    classifier: Path,
-    latents: tuple[Path, ...],
-    device: str = "auto",
+    *, scenes: Path, feature_net: Path, classifier: Path, latents: tuple[Path, ...], device: str = "auto"
 ) -> None:
     """From `NAME-0.latents`, `NAME-1.latents`, ... to `NAME.features`, beside them.
 
