@@ -17,11 +17,14 @@ def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
     page.get_by_role("slider", name="Step of the run").press("Home")
     page.get_by_role("button", name="Branch after 1").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Branch")
-    page.get_by_label("prompt", exact=True).fill("a green car")
-    page.get_by_label("prompt", exact=True).press("Tab")
+    prompt = page.get_by_label("prompt", exact=True)
+    expect(prompt).to_have_value(job(page)["request"]["prompt"])  # to be edited, not to be typed again
+    prompt.fill("a green car")
+    expect(page.get_by_role("button", name="Branch from here")).to_be_visible()  # while the field has the focus
     with another_run(page):
-        page.get_by_role("button", name="Branch from here").click()
+        prompt.press("Enter")
     expect(page.get_by_text("This run branched after step 1")).to_be_visible()
+    expect(page.get_by_role("heading", name="After step 1 of 3")).to_be_visible()
     after = shown(page)
     steps = [[api(page, f"jobs/{id}/images/0/steps/{step}/x0").body() for step in range(3)] for id in (before, after)]
     assert steps[0][0] == steps[1][0]

@@ -40,10 +40,10 @@ export function kindOf(schema) {
 
 /**
  * @param {{name: string, schema: Schema, value: any, preset: any, onInput: (value: any) => void,
- *   onChange?: () => void, wrong?: boolean}} what `value` undefined is the preset; `onChange` follows when the hand
- *   has left a slider
+ *   onChange?: () => void, wrong?: boolean, filled?: boolean}} what `value` undefined is the preset; `onChange`
+ *   follows when the hand has left the field; a `filled` text is the preset itself, to be edited
  */
-export function field({ name, schema, value, preset, onInput, onChange = () => {}, wrong = false }) {
+export function field({ name, schema, value, preset, onInput, onChange = () => {}, wrong = false, filled = false }) {
   const { kind, schema: own, choices } = kindOf(schema);
   const id = `option-${name.replaceAll('.', '-')}`;
   const label = words(name.split('.').at(-1) ?? name);
@@ -74,8 +74,13 @@ export function field({ name, schema, value, preset, onInput, onChange = () => {
       ${Array.isArray(value) ? html`<option value="own">${value.length} own values</option>` : nothing}
     </select>`,
     number: () => number(id, name, own, value, preset, onInput, onChange),
-    list: () => text(id, Array.isArray(value) ? value.join(', ') : '', shown, (words) => finish(numbers(words)), wrong),
-    text: () => text(id, value ?? '', shown, (words) => finish(words || undefined), wrong),
+    list: () =>
+      text(id, Array.isArray(value) ? value.join(', ') : '', shown, wrong, { onChange: (words) => finish(numbers(words)) }),
+    text: () =>
+      text(id, value ?? (filled ? shown : ''), filled ? '' : shown, wrong, {
+        onInput: (words) => onInput(words || (filled ? '' : undefined)),
+        onChange,
+      }),
   }[kind];
   return html`<div class="field ${kind} ${set ? 'set' : ''} ${wrong ? 'wrong' : ''}">
     <label for=${id}>${label}</label>
@@ -103,6 +108,7 @@ function number(id, name, schema, value, preset, onInput, onChange) {
   const usual = USUAL[name.split('.').at(-1) ?? name];
   const step = schema.type === 'integer' ? 1 : 'any';
   const read = (/** @type {any} */ event) => onInput(event.target.value === '' ? undefined : Number(event.target.value));
+  const several = Array.isArray(value) && value.length > 1;
   const box = html`<input
     type="number"
     inputmode="decimal"
@@ -111,8 +117,8 @@ function number(id, name, schema, value, preset, onInput, onChange) {
     min=${schema.minimum ?? nothing}
     max=${schema.maximum ?? nothing}
     step=${step}
-    placeholder=${shownOf(preset)}
-    .value=${value === undefined || Array.isArray(value) ? '' : String(value)}
+    placeholder=${shownOf(several ? value : preset)}
+    .value=${several ? '' : String(value ?? '')}
     @input=${read}
     @change=${onChange}
   />`;
@@ -132,9 +138,9 @@ function number(id, name, schema, value, preset, onInput, onChange) {
   >`;
 }
 
-/** @param {string} id @param {string} value @param {string} shown @param {(text: string) => void} read
- * @param {boolean} wrong */
-const text = (id, value, shown, read, wrong) => html`<input
+/** @param {string} id @param {string} value @param {string} shown @param {boolean} wrong
+ * @param {{onInput?: (text: string) => void, onChange: (text: string) => void}} on each letter, and the end of typing */
+const text = (id, value, shown, wrong, { onInput, onChange }) => html`<input
   type="text"
   id=${id}
   aria-describedby="${id}-help"
@@ -142,7 +148,8 @@ const text = (id, value, shown, read, wrong) => html`<input
   autocomplete="off"
   placeholder=${shown}
   .value=${value}
-  @change=${(/** @type {any} */ event) => read(event.target.value)}
+  @input=${(/** @type {any} */ event) => onInput?.(event.target.value)}
+  @change=${(/** @type {any} */ event) => onChange(event.target.value)}
 />`;
 
 /** @param {any} value */

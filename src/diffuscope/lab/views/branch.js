@@ -25,12 +25,15 @@ export const branch = {
   id: 'branch',
   title: 'Branch',
   group: 'Change',
-  about: 'Keep the first steps of a run, change something, and go on from there. Scrub below to choose the step.',
+  about: 'Keep the first steps of a run, change something, and go on from there. Choose the step in the strip below.',
   needs: ['run', 'live', 'step'],
   copy: imageSnippets,
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
-    const step = Math.min(/** @type {number} */ (shownStep(state)), Math.max(0, run.total - 2));
+    const shown = /** @type {number} */ (shownStep(state));
+    // Where no step is chosen, a branch offers the step that it left its run at, for one more try.
+    const at = state.selection.step === null && run.from ? run.from.step - 1 : run.total - 2;
+    const step = Math.min(shown, Math.max(0, at));
     const change = changeOf(state, run);
     const painted = paintedOf(state, run, step);
     const nothingChanged = !Object.keys(change).length && !painted;
@@ -40,7 +43,9 @@ export const branch = {
       </div>
       <form class="panel form" aria-label="What changes" @submit=${(/** @type {Event} */ event) => {
         event.preventDefault();
-        actions.branch(run.id, step, change, painted ? latentsOf(painted.x) : null);
+        const now = actions.state(); // Enter may come before the next rendering
+        const paint = paintedOf(now, run, step);
+        actions.branch(run.id, step, changeOf(now, run), paint ? latentsOf(paint.x) : null);
       }}>
         <h2>After step ${step + 1} of ${run.total}</h2>
         <p class="muted">${step + 1} ${step ? 'steps are' : 'step is'} kept, ${run.total - step - 1} run anew.</p>
@@ -71,14 +76,17 @@ function one(state, actions, run, name, change) {
   const schema = optionsOf(state)[name];
   if (!schema) return nothing;
   const preset = /** @type {any} */ (state.about?.preset);
+  const before = run.request[name] ?? preset[name] ?? '';
   const set = (/** @type {any} */ value) => {
-    const next = { ...change, [name]: value };
-    if (value === undefined || value === run.request[name]) delete next[name];
+    const next = { ...changeOf(actions.state(), run), [name]: value };
+    if (value === undefined || value === before) delete next[name];
     actions.keep('branch', { job: run.id, change: next });
   };
-  const before = run.request[name] ?? preset[name] ?? '';
   if (name !== 'sampler')
-    return field({ name, schema: { ...schema, description: '' }, value: change[name], preset: before, onInput: set });
+    return field({
+      ...{ name, schema: { ...schema, description: '' }, value: change[name], preset: before, onInput: set },
+      filled: typeof before === 'string',
+    });
   const rows = state.about?.samplers ?? [];
   return html`<div class="field choice">
     <label for="branch-sampler">sampler</label>
