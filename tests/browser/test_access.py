@@ -21,6 +21,8 @@ def violations(page: Page) -> list[str]:
 
 
 TOO_WIDE = "(({ scrollWidth, clientWidth }) => scrollWidth > clientWidth)(document.getElementById('main'))"
+SCROLLS = """(({ scrollWidth, clientWidth, scrollHeight, clientHeight }) =>
+    scrollWidth > clientWidth || scrollHeight > clientHeight)(document.documentElement)"""
 
 
 @pytest.mark.parametrize(("theme", "widths"), [("light", [1280, 2560]), ("dark", [390])])
@@ -38,6 +40,7 @@ def test_no_view_violates_a_rule_of_axe_or_is_wider_than_the_window(page, theme,
         for width in widths:
             page.set_viewport_size({"width": width, "height": 844})
             faults += [f"{name} is wider than {width}"] if page.evaluate(TOO_WIDE) else []
+            faults += [f"the page around {name} scrolls at {width}"] if page.evaluate(SCROLLS) else []
     assert faults == []
 
 

@@ -199,7 +199,7 @@ def test_guidance_is_the_sum_that_is_shown(page):
 
 def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     quick(page)
-    page.get_by_role("button", name="Use as image input").click()
+    page.get_by_role("button", name="Start from this image").click()
     mask = page.get_by_role("application", name=re.compile("^Image input"))
     expect(page.get_by_text("Image to image.")).to_be_visible()
     page.get_by_role("slider", name="brush").fill("40")

@@ -7,6 +7,8 @@ import { current, ended } from '../runs.js';
 /** @import { Inspected } from '../inspections.js' */
 /** @import { Run, State } from '../types.js' */
 
+/** What one says before its first step. @type {Record<string, string>} */
+const WAITS = { asked: 'asked for', queued: 'waiting for its turn', running: 'the first step is on its way' };
 const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look inside costs a moment
 
 /**
@@ -42,8 +44,8 @@ export function progress(entry, { title, costs, start }) {
       <span>${entry.state === 'failed' ? (entry.error ?? 'It failed.') : 'It was stopped.'}</span>
     </p>`;
   if (!isBusy(entry)) return nothing;
-  const said = entry.calls > 1 ? `${entry.done} of ${entry.calls} runs` : entry.steps ? `step ${entry.steps}` : 'it waits';
-  return html`<p class="begin" role="status">
+  const said = entry.calls > 1 ? `${entry.done} of ${entry.calls} runs` : entry.steps ? `step ${entry.steps}` : WAITS[entry.state];
+  return html`<p class="begin busy" role="status">
     <progress max=${Math.max(1, entry.calls)} value=${entry.done || nothing} aria-label=${title}></progress>
     <span>${said}</span>
     <button class="quiet" @click=${() => stop(entry)}>Stop</button>

@@ -22,7 +22,7 @@ export const attention = {
   id: 'attention',
   title: 'Attention',
   group: 'Inside',
-  about: 'Which word each place of the picture attends to. Point at a word to see its places, at a place to see its words.',
+  about: 'Where each word went, and which words each place attends to. Point at a word or a place.',
   needs: ['run'],
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);

@@ -50,7 +50,7 @@ function stage(state, actions) {
   return figure({
     picture: step === null ? null : stepPreview(actions, run, step),
     sentence: step === null ? title : `${title}: clean estimate after step ${step + 1} of ${run.total}`,
-    caption: step === null ? html`waiting for its turn` : stepFacts(run, step),
+    caption: step === null ? html`${run.state === 'running' ? 'the first step is on its way' : 'waiting for its turn'}` : stepFacts(run, step),
   });
 }
 
@@ -80,13 +80,14 @@ function facts(state, run, actions) {
   const file = paths.image(run.id);
   return html`<span class="num">seed ${run.seeds[0]}</span>
     <span class="num">${run.total} steps</span>
+    <button type="button" class="link" @click=${() => actions.go('attention')}>Where the words went</button>
     <a href=${file} download="diffuscope-${run.seeds[0]}.png">Save PNG</a>
-    <button type="button" class="link" @click=${() => actions.useImage(file)}>Use as image input</button>
     ${
       state.options.seed === undefined
         ? html`<button type="button" class="link" @click=${() => actions.setOptions({ seed: run.seeds[0] })}>Keep seed</button>`
         : html`<button type="button" class="link" @click=${() => another(actions)}>Another seed</button>`
-    }`;
+    }
+    <button type="button" class="link" @click=${() => actions.useImage(file)}>Start from this image</button>`;
 }
 
 /** @param {Run} run @param {number} step */
