@@ -44,9 +44,10 @@ def test_both_stages_learn_the_picture(trained):
 
 def test_states_go_from_the_picture_to_the_text(pipe, trained):
     plain = pipe.encode_prompt("a red ball").embeddings
-    unet = pipe.unet.conv_in.weight.clone(), pipe.unet.mid.resnet[0].conv1.weight.clone()
+    weight = "mid.attn.0.block.0.cross_attn.key.weight"
+    before = pipe.unet.get_parameter(weight).clone()
     edit = load_imagic(pipe, trained.path)
-    assert not torch.equal(pipe.unet.mid.resnet[0].conv1.weight, unet[1])
+    assert not torch.equal(pipe.unet.get_parameter(weight), before)
     torch.testing.assert_close(edit.at(1.0).embeddings, plain)
     learned = files.read(trained.path)["imagic.learned"]
     torch.testing.assert_close(edit.at(0.0).embeddings[0], learned)
@@ -57,7 +58,7 @@ def test_states_go_from_the_picture_to_the_text(pipe, trained):
     assert image.tobytes() == result.images[0].tobytes()
     assert edit.sheet([0, 1]).width > 300
     edit.unload()
-    assert torch.equal(pipe.unet.mid.resnet[0].conv1.weight, unet[1])
+    assert torch.equal(pipe.unet.get_parameter(weight), before)
 
 
 def test_a_training_ended_in_its_second_stage_goes_on_there(pipe, pictures, trained, tmp_path):
@@ -98,6 +99,9 @@ def test_other_files_are_refused_and_leave_nothing_loaded(pipe, trained, tmp_pat
     imagic.write(tmp_path / "wide.safetensors", wide, lora, {})
     with pytest.raises(WeightMismatchError, match="48 wide"):
         load_imagic(pipe, tmp_path / "wide.safetensors")
+    imagic.write(tmp_path / "more.safetensors", wide, lora | {"imagic.more": torch.zeros(1)}, {})
+    with pytest.raises(WeightsError, match=r"'imagic\.more'"):
+        load_imagic(pipe, tmp_path / "more.safetensors")
     damaged = States(prompt="a", target=torch.zeros(77, 32), learned=torch.full((77, 32), float("nan")))
     imagic.write(tmp_path / "nan.safetensors", damaged, {}, {})
     with pytest.raises(WeightsError):

@@ -46,6 +46,9 @@ def read(path: str | Path, width: int) -> States:
         shape = list(tensors[name].shape) if name in tensors else None
         if shape is None or len(shape) != 2 or shape != list(tensors["target"].shape):
             raise WeightsError(f"{path} is damaged: {shown(IMAGIC + name)} is {shape}, expected [T,D]; make it again")
+    unknown = [name for name in tensors if name not in ("target", "learned", "pooled")]
+    if unknown:
+        raise WeightsError(f"{path} is refused: {shown(IMAGIC + unknown[0])} is no state of an Imagic; make it again")
     if tensors["target"].shape[1] != width:
         raise WeightMismatchError(
             f"{path} was made for a model whose text is {tensors['target'].shape[1]} wide, this one's is {width}; give "
