@@ -122,7 +122,7 @@ def load_components(
         for part in networks
         if part.startswith("text_encoder")
     }
-    config = replace(config, base=None)  # the components are whole
+    config = replace(config, base=None, base_hash=None)  # the components are whole
     opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
     name = None if str(name_or_path) in model_files.shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name

@@ -1,13 +1,15 @@
 """The files of a model: its name as a folder or single file, its config and its weight files. Imports no torch."""
 
+import hashlib
 import os
+from functools import cache
 from importlib.resources import files as resources
 from os import PathLike
 from pathlib import Path
 
 from diffuscope import hub, library
 from diffuscope.config import ModelConfig
-from diffuscope.errors import ModelNotFoundError, WeightsError, nearest
+from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, nearest
 from diffuscope.weights.layout import diffusers_folder, fields, own_config
 from diffuscope.weights.layout.fields import Description
 
@@ -92,7 +94,19 @@ def base_folder(config: ModelConfig) -> Path:
     if config.base not in shipped:
         known = ", ".join(map(repr, shipped))
         raise ModelNotFoundError(f"the model is a change of {config.base!r}, expected one of the shipped ones: {known}")
-    return shipped[config.base]
+    folder = shipped[config.base]
+    if config.base_hash not in (None, weights_hash(folder)):
+        raise WeightMismatchError(f"the model is a change of another {config.base!r} than the one here; train it again")
+    return folder
+
+
+@cache
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the weight files of a shipped model, one after the other, in hex."""
+    digest = hashlib.sha256()
+    for part in parts(own_config.read(folder)):
+        digest.update((folder / f"{part}.safetensors").read_bytes())
+    return digest.hexdigest()
 
 
 def parts(config: ModelConfig) -> tuple[str, ...]:

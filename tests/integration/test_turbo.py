@@ -1,5 +1,6 @@
 """The shipped student: four network calls an image, and everything that works with other models."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from PIL import Image, ImageDraw
 
 import diffuscope as ds
 from diffuscope.clip_score import load_clip_score
+from diffuscope.errors import WeightMismatchError
 from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.recipes.turbo import EMOJI_TURBO, export_turbo
+from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import files
 from refusals import refused
 
@@ -31,6 +34,14 @@ def test_the_folder_is_what_the_recipe_exports(turbo: Pipeline, tmp_path: Path) 
     assert all(torch.equal(value, shipped[name]) for name, value in exported.items())
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
     assert turbo.config.preset == EMOJI_TURBO.preset
+
+
+def test_a_difference_is_of_one_base(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "student")
+    path = tmp_path / "student" / "config.json"
+    path.write_text(path.read_text().replace(own_config.read(FOLDER).base_hash or "", "0" * 64))
+    with pytest.raises(WeightMismatchError, match="another 'emoji'"):
+        ds.load(tmp_path / "student", device="cpu")
 
 
 @pytest.mark.parametrize("steps", [1, 4])

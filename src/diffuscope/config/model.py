@@ -91,6 +91,7 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     preset: Preset = field(default_factory=Preset)
     base: str | None = None  # shipped model whose files complete this one's folder
+    base_hash: str | None = None  # of that model's files; a difference is of no other
     draws: str = ""  # what it was trained to draw, for a note on words that it never learned
     zero_negative: bool = False  # no negative prompt means zeros, not the states of an empty text (SDXL base)
 

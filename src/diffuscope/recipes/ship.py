@@ -1,6 +1,7 @@
 """Trained networks as the packed model folder that ships, and back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -59,7 +60,7 @@ def export_difference(model: DiffusionModel, folder: Path, config: ModelConfig) 
         config: with a base.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    documents.write_text(folder / own_config.FILE, own_config.to_json(config))
+    write_config(folder, config)
     base = model_files.base_folder(config)
     for part, network in (("text_encoder", model.clip.text_encoder), ("unet", model.unet)):
         tensors = {name: value.cpu() for name, value in network.state_dict().items()}
@@ -67,6 +68,12 @@ def export_difference(model: DiffusionModel, folder: Path, config: ModelConfig) 
         difference.write(folder / name, tensors, current_names(packing.read(base / name)))
     packing.write(folder / TOWERS, {PROJECTION: model.clip.image_projection.weight, "log_scale": model.clip.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def write_config(folder: Path, config: ModelConfig) -> None:
+    """Write the config of a difference, with the hash of the base's files of today."""
+    config = replace(config, base_hash=model_files.weights_hash(model_files.base_folder(config)))
+    documents.write_text(folder / own_config.FILE, own_config.to_json(config))
 
 
 def write_words(folder: Path, corpus: Corpus, initial: Path | None = None) -> None:

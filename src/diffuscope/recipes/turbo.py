@@ -17,11 +17,10 @@ from diffuscope.distill.task import Field, encode_texts
 from diffuscope.distill.trajectories import VALIDATED, Recording, Trajectories, TrajectoryTask, record
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
-from diffuscope.recipes import stages
+from diffuscope.recipes import ship, stages
 from diffuscope.training import distributed
 from diffuscope.training.loop import LoopConfig, train
-from diffuscope.weights.layout import own_config
-from diffuscope.weights.store import documents, files, headers, packing
+from diffuscope.weights.store import files, headers, packing
 
 STUDENT = "student.safetensors"
 EMBEDDING = 256
@@ -66,7 +65,7 @@ def turbo(seconds: float = 320.0) -> TurboRecipe:
 def export_turbo(difference: Path, folder: Path) -> None:
     """Write the folder that ships: the config, which names the base, and the student's difference from it."""
     folder.mkdir(parents=True, exist_ok=True)
-    documents.write_text(folder / own_config.FILE, own_config.to_json(EMOJI_TURBO))
+    ship.write_config(folder, EMOJI_TURBO)
     stored = headers.read_header(difference)
     files.write(folder / "unet.safetensors", files.read(difference), stored.metadata)
 
