@@ -194,7 +194,14 @@ def read(source: str | PathLike[str] | bytes) -> Receipt:
     if not isinstance(receipt, Mapping) or receipt.get("format") != FORMAT:
         known = receipt.get("format") if isinstance(receipt, Mapping) else None
         raise ImageError(f"the receipt in {name} has format {known}; this version reads format {FORMAT}")
-    receipt = {"model_file": None, "branch": None, "branch_loras": [], **receipt}  # older ones have none
+    plain = {name: value for name, value in Request().to_dict().items() if value is not None}
+    receipt = {
+        "model_file": None,
+        "branch": None,
+        "branch_loras": [],
+        **plain,
+        **receipt,
+    }  # older ones lack newer options
     wrong = _flaw(receipt)
     if wrong is not None:
         raise ImageError(f"the receipt in {name} is damaged: its {wrong!r} is not possible")

@@ -160,6 +160,13 @@ def test_a_receipt_that_somebody_wrote_by_hand(tiny: Pipeline, tmp_path: Path, k
             ds.replay(path, model=tiny)
 
 
+def test_a_receipt_older_than_an_option_has_its_default(tiny: Pipeline, tmp_path: Path) -> None:
+    receipt = tiny("fox", seed=5).receipt | {"image_index": 0}
+    older = {name: value for name, value in receipt.items() if name not in ("token_merging", "strength")}
+    path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(older)})
+    assert ds.replay(path, model=tiny).first_difference is None
+
+
 def test_other_versions_and_fewer_checks_are_no_fault(tiny: Pipeline, tmp_path: Path) -> None:
     receipt = tiny("fox", seed=5).receipt | {"image_index": 0, "versions": {"abacus": "1"}, "checks": []}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
