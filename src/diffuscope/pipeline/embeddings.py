@@ -21,9 +21,12 @@ class EmbeddingReport:
     """Its word in a prompt."""
     vectors: int
     """How many tokens it takes there."""
+    unused: tuple[str, ...] = ()
+    """Tensors of the file for a text encoder that the model lacks."""
 
     def __str__(self) -> str:
-        return f"embedding {self.word!r}: {self.vectors} vector{'s' * (self.vectors > 1)}"
+        unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
+        return f"embedding {self.word!r}: {self.vectors} vector{'s' * (self.vectors > 1)}{unused}"
 
 
 class Embeddings:
@@ -62,7 +65,7 @@ class Embeddings:
         widths = {encoder.component: encoder.config.width for _, encoder in self.towers}
         loaded = textual_inversion.read(str(path), widths, word=word, allow_pickle=allow_pickle)
         self._install({**self._loaded, loaded.word: loaded})
-        return EmbeddingReport(word=loaded.word, vectors=loaded.length)
+        return EmbeddingReport(word=loaded.word, vectors=loaded.length, unused=loaded.unused)
 
     def unload(self, word: str | None = None) -> None:
         """Unload the embedding of a word, or all of them.

@@ -31,6 +31,7 @@ class TextualInversion:
     word: str
     vectors: Mapping[str, Tensor]  # text encoder -> [K,D], with the same K for each
     sha256: str  # of the file
+    unused: tuple[str, ...] = ()  # tensors for a text encoder that the model lacks
 
     @property
     def length(self) -> int:
@@ -62,7 +63,8 @@ def read(
     (first, *_) = names.values()
     if word is None:
         word = bundled or (path.stem if first in NAMELESS else first)
-    return TextualInversion(path=path, word=word, vectors=vectors, sha256=files.sha256(path))
+    unused = tuple(name for name in shapes if start + name not in names.values())
+    return TextualInversion(path=path, word=word, vectors=vectors, sha256=files.sha256(path), unused=unused)
 
 
 def write(path: str | Path, word: str, vectors: Mapping[str, Tensor]) -> None:

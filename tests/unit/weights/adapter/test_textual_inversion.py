@@ -71,6 +71,7 @@ def test_a_pair_for_two_text_encoders(tmp_path: Path) -> None:
     assert torch.equal(found.vectors["text_encoder_2"], tensors["clip_g"])
     alone = read(path, {"text_encoder": 48})  # SDXL's refiner, which has the second one only
     assert torch.equal(alone.vectors["text_encoder"], tensors["clip_g"])
+    assert (found.unused, alone.unused) == ((), ("clip_l",))
 
 
 @pytest.mark.parametrize("name", ["style.pt", "style.bin"])
