@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -15,6 +14,17 @@ from playwright.sync_api import Page, Route, expect
 QUICK = {"prompt": "a blue car", "seed": 5, "num_inference_steps": 3, "width": 64, "height": 64, "upscale": 1}
 LONG = {"num_inference_steps": 250, "width": 256, "height": 256}
 """Minutes of work: what is stopped has not ended by itself, however slow the browser is."""
+
+TYPED = """texts => {
+    for (const [label, text] of Object.entries(texts)) {
+        const field = document.querySelector(`[aria-label="${label}"]`);
+        field.value = text;
+        field.dispatchEvent(new Event('input', {bubbles: true}));
+    }
+}"""
+"""Type into several fields before the next frame."""
+
+RUN = "new URLSearchParams(location.hash.slice(1)).get('run')"
 
 
 def go(page: Page, view: str) -> None:
@@ -26,12 +36,13 @@ def fill(page: Page, **options: object) -> None:
     """Fill the form by the address."""
     request = json.dumps(QUICK | options)
     page.evaluate("request => { location.hash = new URLSearchParams({view: 'generate', request}) }", request)
+    shown(page)  # the page has read the address and written its own
     expect(page.get_by_label("Prompt", exact=True)).to_have_value(str((QUICK | options)["prompt"]))
 
 
 def shown(page: Page) -> str:
     """The run on show, which stands in the address."""
-    return parse_qs(urlsplit(page.url).fragment)["run"][0]
+    return page.wait_for_function(RUN).json_value()
 
 
 @contextmanager
@@ -39,7 +50,7 @@ def another_run(page: Page) -> Iterator[None]:
     """What is done in this context shows another run; after it that run is done."""
     before = shown(page)
     yield
-    page.wait_for_function("before => new URLSearchParams(location.hash.slice(1)).get('run') !== before", arg=before)
+    page.wait_for_function(f"before => ({RUN} ?? before) !== before", arg=before)
     expect(page.locator(".time .end small")).to_have_text("done")
 
 
@@ -98,7 +109,7 @@ def test_the_address_holds_what_one_sees(page, browser, signed_in):
     go(page, "Steps")
     page.get_by_role("slider", name="Step of the run").press("Home")
     other = browser.new_context(storage_state=signed_in).new_page()
-    other.goto(page.url)
+    other.goto(page.evaluate("location.href"))
     expect(other.get_by_role("heading", level=1)).to_have_text("Steps")
     expect(other.locator(".where")).to_contain_text("step 1 of 3")
     other.context.close()
@@ -264,8 +275,8 @@ def test_what_is_no_picture_is_refused_in_a_sentence(page, tmp_path):
 def test_a_grid_is_filled_and_a_cell_opens_as_a_run(page):
     quick(page)
     go(page, "Grid")
-    page.get_by_label("seed: values across, between commas").fill("3, 4")
-    page.get_by_label("guidance scale: values down, between commas").fill("2")
+    across, down = "seed: values across, between commas", "guidance scale: values down, between commas"
+    page.evaluate(TYPED, {across: "3, 4", down: "2"})
     page.get_by_role("button", name="Fill 2 cells").click()
     expect(page.locator(".gridded img")).to_have_count(2)
     page.get_by_role("button", name="Open seed 4, guidance scale 2").click()

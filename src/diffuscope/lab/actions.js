@@ -17,7 +17,8 @@ const MOST_KEPT = 600; // answers in the cache; arrays of a step are some kiloby
  * @param {{get: () => State, set: (change: Partial<State>) => void, touch: () => void}} store
  */
 export function createActions(store) {
-  /** @type {Map<string, {value?: any, error?: Error}>} */
+  /** @typedef {{value?: any, error?: Error, asked?: Promise<void>}} Answer */
+  /** @type {Map<string, Answer>} */
   const cache = new Map();
   const { get, set } = store;
   inspections.whenMoreIsKnown(store.touch);
@@ -30,11 +31,11 @@ export function createActions(store) {
   function load(key, ask) {
     const known = cache.get(key);
     if (known) return known.error ? null : known.value;
-    /** @type {{value?: any, error?: Error}} */
+    /** @type {Answer} */
     const entry = {};
     cache.set(key, entry);
     if (cache.size > MOST_KEPT) cache.delete(/** @type {string} */ (cache.keys().next().value));
-    ask().then(
+    entry.asked = ask().then(
       (value) => {
         entry.value = value;
         store.touch();
@@ -127,6 +128,13 @@ export function createActions(store) {
     values: (path) => load(path, () => api.array(path)),
     /** A JSON answer to GET. @param {string} path @returns {any} */
     json: (path) => load(path, () => api.get(path)),
+    /** The same once it is here; undefined where it failed. @param {string} path @returns {Promise<any>} */
+    async answered(path) {
+      actions.json(path);
+      const entry = cache.get(path);
+      await entry?.asked;
+      return entry?.value;
+    },
     /** A JSON answer to a POST that changes nothing. @param {string} path @param {object} body @returns {any} */
     answer: (path, body) => load(`${path} ${JSON.stringify(body)}`, () => api.post(path, body)),
 

@@ -76,6 +76,8 @@ async function begin() {
   if (width * height <= 256 * 256) await actions.generate();
 }
 
+// What a hand does next meets handlers that know what it did before, however late the next frame is.
+for (const kind of ['click', 'input', 'change', 'submit', 'keydown']) window.addEventListener(kind, store.flush);
 // That of the event: a rendering in between has written the older state into the address again.
 window.addEventListener('hashchange', (event) => actions.readHash(new URL(event.newURL).hash));
 start();

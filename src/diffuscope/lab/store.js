@@ -34,13 +34,16 @@ export function createStore(state, later = (run) => requestAnimationFrame(run)) 
   const subscribers = [];
   let waiting = false;
 
+  function flush() {
+    if (!waiting) return;
+    waiting = false;
+    for (const tell of subscribers) tell(state);
+  }
+
   function touch() {
     if (waiting) return;
     waiting = true;
-    later(() => {
-      waiting = false;
-      for (const tell of subscribers) tell(state);
-    });
+    later(flush);
   }
 
   return {
@@ -53,6 +56,8 @@ export function createStore(state, later = (run) => requestAnimationFrame(run)) 
     },
     /** Render again: something outside the state, such as an array, has come. */
     touch,
+    /** Tell the subscribers now what they would be told at the next frame. */
+    flush,
     /** @param {(state: T) => void} tell */
     subscribe(tell) {
       subscribers.push(tell);

@@ -13,12 +13,16 @@ import { current, gridOf } from './runs.js';
 export const toursOf = (actions) => actions.json('/lab/tours/index.json') ?? [];
 
 /** The stops of a tour. @param {Actions} actions @param {string} id @returns {Stop[]} */
-export const stopsOf = (actions, id) => (/^\d\d$/.test(id) ? (actions.json(`/lab/tours/${id}.json`)?.stops ?? []) : []);
+export const stopsOf = (actions, id) => (/^\d\d$/.test(id) ? (actions.json(pathOf(id))?.stops ?? []) : []);
 
-/** Go to a stop: its view, and what it selects. @param {State} state @param {Actions} actions @param {string} id
+/** @param {string} id */
+const pathOf = (id) => `/lab/tours/${id}.json`;
+
+/** Go to a stop, once it is known: its view, and what it selects. @param {Actions} actions @param {string} id
  * @param {number} stop */
-export function goTo(state, actions, id, stop) {
-  const found = stopsOf(actions, id)[stop];
+export async function goTo(actions, id, stop) {
+  const found = (await actions.answered(pathOf(id)))?.stops[stop];
+  const state = actions.state();
   /** @type {Partial<State>} */
   const change = { tour: [id, stop], error: null };
   if (found) {

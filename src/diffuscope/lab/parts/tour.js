@@ -24,11 +24,11 @@ export function tourCard(state, actions) {
     <h2>${stop.head}</h2>
     <p aria-live="polite">${filled(stop.text, state)}</p>
     <p class="ways">
-      <button ?disabled=${at === 0} @click=${() => goTo(state, actions, id, at - 1)}>Back</button>
-      ${away ? html`<button @click=${() => goTo(state, actions, id, at)}>To the view of this stop</button>` : nothing}
+      <button ?disabled=${at === 0} @click=${() => goTo(actions, id, at - 1)}>Back</button>
+      ${away ? html`<button @click=${() => goTo(actions, id, at)}>To the view of this stop</button>` : nothing}
       ${
         at + 1 < stops.length
-          ? html`<button class="primary" @click=${() => goTo(state, actions, id, at + 1)}>Next</button>`
+          ? html`<button class="primary" @click=${() => goTo(actions, id, at + 1)}>Next</button>`
           : html`<button class="primary" @click=${() => actions.set({ tour: null, view: 'tours' })}>To the tours</button>`
       }
     </p>

@@ -20,7 +20,7 @@ export const tours = {
         stopsOf(actions, tour.id); // on its way before it is opened
         const begun = state.tour?.[0] === tour.id ? state.tour[1] + 1 : 0;
         return html`<li>
-          <button class="tour" @click=${() => goTo(state, actions, tour.id, begun ? begun - 1 : 0)}>
+          <button class="tour" @click=${() => goTo(actions, tour.id, begun ? begun - 1 : 0)}>
             <span class="num">${Number(tour.id)}</span>
             <b>${tour.title}</b>
             <span class="about">${tour.about}</span>
