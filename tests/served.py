@@ -25,9 +25,13 @@ def listening(app):
 
 
 def events_of(text):
-    """The server-sent events of a whole stream: kind and data."""
-    parts = [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.strip().split("\n\n")]
-    return [(part.get("event"), json.loads(part["data"]) if part["data"] != "[DONE]" else None) for part in parts]
+    """The server-sent events of a whole stream: kind and data. Comments are none."""
+    parts = [dict(line.split(": ", 1) for line in part.splitlines()) for part in text.split("\n\n")]
+    return [
+        (part.get("event"), json.loads(part["data"]) if part["data"] != "[DONE]" else None)
+        for part in parts
+        if "data" in part
+    ]
 
 
 def read_events(response):

@@ -29,11 +29,13 @@ class Bell:
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._rung.set)
 
-    async def wait(self, seconds: float = PAUSE) -> None:
-        """Until it was rung since the last time, or for so long."""
+    async def wait(self, seconds: float = PAUSE) -> bool:
+        """Until it was rung since the last time, or for so long: whether it was."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._rung.wait(), seconds)
+        rung = self._rung.is_set()
         self._rung.clear()
+        return rung
 
 
 async def events_of(job: Job, after: int = 0) -> AsyncIterator[Event | None]:
@@ -47,8 +49,7 @@ async def events_of(job: Job, after: int = 0) -> AsyncIterator[Event | None]:
                 after = event.id
             if job.ended and not job.after(after):
                 return
-            await bell.wait()
-            if not job.after(after) and not job.ended:
+            if not await bell.wait():
                 yield None
 
 
@@ -130,11 +131,10 @@ async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterat
             for event in new:
                 position = events.at(event.id)
                 yield message(fields_of(event, engine.job(event.job)), event.kind, position)
-            await bell.wait()
+            if not await bell.wait():
+                yield COMMENT
             new, missing = events.after(owner, position)
             if missing:
                 position = events.position(owner)
                 yield message({}, "reset", position)
                 new = []
-            elif not new:
-                yield COMMENT

@@ -1,0 +1,36 @@
+"""What a stream says, and when."""
+
+import asyncio
+
+from diffuscope.request import Request
+from diffuscope.serve.events import Event
+from diffuscope.serve.http import streams
+from diffuscope.serve.job import Job
+
+
+class Racing(Job):
+    """Its first event happens just before the reader looks; it rings for one that is already read."""
+
+    def after(self, id: int) -> list[Event]:
+        if not self.steps[0]:
+            self.tell("step", 0, 0)
+            asyncio.get_running_loop().call_later(0.05, self.tell, "done")
+        return super().after(id)
+
+
+def test_a_comment_comes_only_after_a_pause():
+    async def whole(job: Job) -> list[str]:
+        return [each async for each in streams.one_job(job, 0)]
+
+    said = asyncio.run(whole(Racing("1", Request("a fox"), None, 1)))
+    assert [each.splitlines()[1:2] for each in said] == [["event: step"], ["event: done"]]
+
+
+def test_a_stream_that_pauses_has_comments(monkeypatch):
+    async def first(job: Job) -> str:
+        async for each in streams.one_job(job, 0):
+            return each
+        return ""
+
+    monkeypatch.setattr(streams.Bell.wait, "__defaults__", (0.01,))
+    assert asyncio.run(first(Job("1", Request("a fox"), None, 1))) == streams.COMMENT
