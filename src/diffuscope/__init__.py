@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from diffuscope.model_source import ModelSource
     from diffuscope.models.tokenizer import Tokenizer
     from diffuscope.nn.taps import tap_points
-    from diffuscope.pipeline import Pipeline, Replay, Result, Run, load, replay, samplers
+    from diffuscope.pipeline import Pipeline, Result, Run, load, samplers
+    from diffuscope.reproduce import Replay, replay
     from diffuscope.request import Branch, GuidanceOptions, Latents, Request, Thresholding
     from diffuscope.types import Conditioning, Denoiser, Levels, Noise, Step, Tap
 
@@ -68,7 +69,7 @@ _HOMES = {
     "ModelSource": "model_source",
     "Noise": "types",
     "Pipeline": "pipeline",
-    "Replay": "pipeline",
+    "Replay": "reproduce",
     "Request": "request",
     "Result": "pipeline",
     "Run": "pipeline",
@@ -77,7 +78,7 @@ _HOMES = {
     "Thresholding": "request",
     "Tokenizer": "models.tokenizer",
     "load": "pipeline",
-    "replay": "pipeline",
+    "replay": "reproduce",
     "samplers": "pipeline",
     "tap_points": "nn.taps",
 }

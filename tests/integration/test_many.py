@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 import diffuscope as ds
+from diffuscope.batch.many import LIST, generate_many, read_requests
 from diffuscope.cli import main
 from diffuscope.errors import DiffuscopeError
 from diffuscope.images import image_hash, open_image
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.many import LIST, generate_many, read_requests
 from diffuscope.pipeline.receipt import read
 from refusals import refused
 

@@ -36,7 +36,7 @@ def batch(flags: BatchFlags, source: ModelSource, adapters: AdapterFlags) -> int
     images are the same whatever the number of processes. Options are those that `diffuscope schema` prints; without a
     seed it is the number of the line.
     """
-    from diffuscope.pipeline.many import begin, generate_many, read_requests
+    from diffuscope.batch.many import begin, generate_many, read_requests
 
     requests = read_requests(flags.requests)
     check_call(source, requests[0])

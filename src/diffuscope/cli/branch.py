@@ -40,7 +40,7 @@ def branch(
     """
     check_output_flags(output, 1)
 
-    from diffuscope.pipeline.reproduce import Files, branch_of
+    from diffuscope.reproduce import Files, branch_of
 
     files = Files(images.image, images.mask_image, adapters.lora_dir, adapters.embedding)
     pipe, run = branch_of(flags.picture, flags.step, request, source, files)

@@ -36,7 +36,7 @@ def replay(flags: ReplayFlags, images: ImageFlags, source: ModelSource, adapters
     if flags.out is not None:
         check_output(flags.out, "out", overwrite=flags.overwrite)
 
-    from diffuscope.pipeline import replay as repeat
+    from diffuscope.reproduce import replay as repeat
 
     again = repeat(
         flags.picture,

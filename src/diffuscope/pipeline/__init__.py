@@ -4,7 +4,6 @@ from diffuscope.pipeline.adapters import LoraReport
 from diffuscope.pipeline.embeddings import EmbeddingReport
 from diffuscope.pipeline.open import load, open_model, samplers
 from diffuscope.pipeline.pipeline import Pipeline
-from diffuscope.pipeline.reproduce import Replay, replay
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 
@@ -12,11 +11,9 @@ __all__ = [
     "EmbeddingReport",
     "LoraReport",
     "Pipeline",
-    "Replay",
     "Result",
     "Run",
     "load",
     "open_model",
-    "replay",
     "samplers",
 ]

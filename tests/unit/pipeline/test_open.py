@@ -134,9 +134,9 @@ def test_a_schedule_that_the_model_does_not_tell(tiny: Pipeline, tiny_folder: Pa
     assert result.images == wanted.images != tiny("a fox", seed=1).images
     assert result.receipt["schedule"] == chosen
     (path,) = result.save(tmp_path / "fox.png")
-    assert ds.pipeline.replay(path, model=tiny_folder).identical
+    assert ds.replay(path, model=tiny_folder).identical
     with refused("model"):
-        ds.pipeline.replay(path, model=tiny)
+        ds.replay(path, model=tiny)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""A list of requests, made by one process or by several."""
