@@ -11,7 +11,7 @@ from dataclasses import is_dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_type_hints
 
 from diffuscope.errors import nearest
-from diffuscope.schema import docstrings
+from diffuscope.schema import Options, docstrings, members
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,6 +129,16 @@ def _describe(call: Any, function: Callable[..., Any], kind: Any, *owner: inspec
     call.__signature__ = inspect.Signature(parameters, return_annotation=returned)
     stated = (docstrings(base) for base in reversed(kind.__mro__) if is_dataclass(base))
     texts = dict(itertools.chain.from_iterable(stated))
-    arguments = "\n".join(["Args:", *(f"    {field.name}: {texts[field.name]}" for field in fields)])
+    arguments = "\n".join(
+        ["Args:", *(f"    {field.name}: {texts[field.name]}{_nested(types[field.name])}" for field in fields)]
+    )
     head, *sections = (inspect.getdoc(function) or "").partition("\n\nR")  # Returns or Raises
     call.__doc__ = f"{head}\n\n{arguments}{''.join(sections)}"
+
+
+def _nested(annotation: Any) -> str:
+    """How Python gives options within options; other doors have them as JSON or flags."""
+    kind, *others = members(annotation)
+    if others or not (isinstance(kind, type) and issubclass(kind, Options)):
+        return ""
+    return f": a {kind.__name__}, or a dict of its fields"

@@ -38,16 +38,16 @@ PositiveScale = Annotated[float, Interval(ge=0, le=LARGEST)]
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceOptions(Options):
-    """Guidance beyond the scale. None is off."""
+    """Guidance beyond the scale. What is left out is off."""
 
     rescale: Annotated[float, Interval(ge=0, le=1)] | None = None
     """keep the standard deviation of the conditional prediction; 0.7 is usual (Lin et al. 2024)"""
     norm: Literal["whole", "update", "both"] | None = None
-    """restore the norm of the whole prediction, the update or both; the last two need a guidance_scale near 0.2"""
+    """restore the norm of the whole prediction, the update or both; the last two need a guidance scale near 0.2"""
     end: Scale | None = None
-    """guidance scale of the last step, to which it falls from guidance_scale"""
+    """guidance scale of the last step, to which it falls"""
     shape: Literal["linear", "cosine"] | None = None
-    """curve from guidance_scale to end; linear by default"""
+    """curve to the guidance scale of the last step; linear by default"""
     interval: tuple[NonNegative, NonNegative] | None = None
     """guide only between these two noise levels, such as 0.5 10 (Kynkäänniemi et al. 2024)"""
     colour: tuple[float, float, float] | None = None
@@ -88,7 +88,7 @@ class Thresholding(Options):
     """Keep the clean estimate x0 in a range: statically, or dynamically at a quantile (Saharia et al. 2022)."""
 
     limit: Annotated[float, Interval(gt=0, le=LARGEST)] | None = None
-    """static: clip x0 to [-limit, limit]"""
+    """static: clip x0 to this distance from zero"""
     ratio: Annotated[float, Interval(ge=0, le=1)] | None = None
     """dynamic: quantile of abs(x0) in each image; 0.995 is usual"""
     max_value: Annotated[float, Interval(ge=1, le=LARGEST)] | None = None
@@ -196,16 +196,16 @@ class Branch(Options):
 
 @dataclass(frozen=True)
 class Request(Options):
-    """The options of a call that fit into JSON. None is the model's preset, or off.
+    """The options of a call that fit into JSON. What is left out is the model's preset, or off.
 
     ``help(diffuscope.Pipeline.steps)`` describes each of them, and ``diffuscope schema`` prints their ranges.
     """
 
     prompt: Annotated[Texts | None, Group("prompt")] = None
-    """text of the image, or a list of texts for several; <lora:name:0.8> applies a LoRA"""
+    """text of the image, or one text per image; <lora:name:0.8> applies a LoRA"""
     _: KW_ONLY
     negative_prompt: Texts | None = None
-    """text to guide away from; one, or one per prompt; None is the empty text, and zeros in SDXL"""
+    """text to guide away from; one, or one per prompt; without one, the empty text, and zeros in SDXL"""
     prompt_syntax: Syntax = "plain"
     """how prompts are read: plain, every letter is text; or with the weights and long prompts of a1111 or comfyui"""
     clip_skip: Annotated[int, Ge(0)] = 0
@@ -215,11 +215,11 @@ class Request(Options):
     batch_size: Annotated[int, Interval(ge=1, le=1024)] | None = None
     """images that the networks compute at once: fewer need less memory; with 1 each is as if alone; all by default"""
     seed: Annotated[Seed | Annotated[Sequence[Seed], MinLen(1)] | None, Group("sampling")] = None
-    """seed of the first image (image k has seed + k), or one per image; random by default, and printed"""
+    """seed of the first image (image k has seed + k), or one per image; random by default, and in the receipt"""
     num_inference_steps: Annotated[int, Interval(ge=1, le=1000)] | None = None
     """denoising steps"""
     sampler: str | None = None
-    """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler; a function in Python"""
+    """its name here or in another program: euler, "DPM++ 2M Karras", EulerDiscreteScheduler"""
     sampler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     """options of the sampler, such as eta=0.5 or s_churn=10"""
     step_caching: Annotated[int, Interval(ge=1, le=50)] = 1
@@ -227,17 +227,17 @@ class Request(Options):
     token_merging: Annotated[float, Interval(ge=0, le=0.75)] = 0.0
     """approximate: share of the tokens that the finest self-attention merges; 0 is exact, 0.5 is usual (ToMe)"""
     sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
-    """spacing of the noise levels, or the levels themselves"""
+    """noise levels of the steps: their spacing, or the levels themselves"""
     final_sigma: FinalSigma | None = None
     """last noise level: zero, or the lowest trained one; by default that of the sampler's reference implementation"""
     thresholding: Thresholding = Thresholding()
-    """static or dynamic thresholding of x0: a Thresholding, or a dict of its fields"""
+    """static or dynamic thresholding of x0"""
     guidance_scale: Annotated[Scale | None, Group("guidance")] = None
-    """classifier-free guidance scale; 1 and 0 turn guidance off, which halves the cost"""
+    """how closely the image follows the prompt (classifier-free guidance); 1 and 0 are off, at half the cost"""
     image_guidance_scale: Scale | None = None
     """InstructPix2Pix: guidance scale of the image, beside that of the text; 1 turns it off, 1.2 to 1.8 is usual"""
     guidance_options: GuidanceOptions = GuidanceOptions()
-    """guidance beyond the scale: a GuidanceOptions, or a dict of its fields"""
+    """guidance beyond the scale"""
     height: Annotated[Side | None, Group("size")] = None
     """pixels, before upscaling"""
     width: Side | None = None
@@ -257,7 +257,7 @@ class Request(Options):
     target_size: tuple[Coordinate, Coordinate] | None = None
     """size conditioning: height and width after resizing and cropping; those of the image by default"""
     branch: Annotated[Branch | None, Group("branch")] = None
-    """go on from a step of another request: a Branch, or a dict of its fields; ``run.branch(step, ...)`` makes it"""
+    """go on from a step of another request"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
@@ -240,6 +241,15 @@ def test_help_has_every_argument_in_plain_types() -> None:
         assert "Annotated" not in str(signature)
         names = [name for name in signature.parameters if name != "self"]
         assert [name for name in names if f"\n    {name}: " not in text] == []
+
+
+def test_help_is_true_at_every_door() -> None:
+    """A form, a flag and a JSON object know no None and no dict; Python's own help adds what Python alone takes."""
+    of_python = re.compile(r"\b(None|True|False|dict|Python|printed)\b|``|\[")
+    stated = {path: option.help for path, option in PATHS.items()} | {"": schema(Request)["description"]}
+    assert [path for path, text in stated.items() if of_python.search(text)] == []
+    text = Pipeline.steps.__doc__ or ""
+    assert [name for name, kind in NESTED.items() if f"{kind.__name__}, or a dict of its fields" not in text] == []
 
 
 def test_a_misspelt_keyword_is_named_with_the_right_one() -> None:

@@ -163,7 +163,8 @@ class Pipeline:
         """Start a run whose loop is yours: iterate over its Steps, then call ``result()``.
 
         None is the model's preset, which is written into the receipt. A Request may be the first argument; keywords
-        override its fields. No argument is modified. ``diffuscope schema`` prints the range of each option.
+        override its fields. ``sampler`` may be a function. ``run.branch(step, ...)`` makes a ``branch``. No argument is
+        modified. ``diffuscope schema`` prints the range of each option.
 
         Raises:
             InputError: an argument is not possible; before any network runs.

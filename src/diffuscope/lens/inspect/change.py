@@ -42,7 +42,7 @@ class Switch(Options):
     first: Annotated[int, Ge(0)] = 0
     """first network call in which it is changed"""
     last: Annotated[int, Ge(0)] | None = None
-    """last one; None is the last of the run"""
+    """last one; that of the run by default"""
 
 
 def ablation(pipe: Pipeline, request: Request, options: Switch) -> Inspection:
