@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 import uvicorn
 
+PATIENCE = 300
+"""Seconds that a test waits for what must come; on an idle machine it comes at once."""
+
 
 @contextmanager
 def listening(app):
@@ -21,7 +24,7 @@ def listening(app):
             yield f"http://127.0.0.1:{own.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(PATIENCE)
 
 
 def events_of(text):

@@ -4,12 +4,11 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import pytest
 from PIL import Image
 
 from diffuscope.images import png_bytes
+from served import PATIENCE
 
 KEY = "a-key"
 
@@ -33,31 +33,29 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def server(*arguments, port=0, **environment):
-    """A server on this port, or on a free one, of this machine, which ends by SIGTERM."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "diffuscope", "serve", *arguments, "--port", str(port)]
+def server(*arguments, program=("-m", "diffuscope"), **environment):
+    """A server on a free port of this machine, which ends by SIGTERM."""
+    command = [sys.executable, *program, "serve", *arguments, "--port", "0"]
     process = subprocess.Popen(command, env=os.environ | environment, stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise AssertionError(process.stderr.read())
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield Running(f"http://127.0.0.1:{port}", process)
+        said = ""
+        while (found := re.search(r" on (http://\S+);", said)) is None:
+            line = process.stderr.readline()
+            assert line, said  # it has ended
+            said += line
+        assert get(f"{found[1]}/readyz").status_code == 200
+        yield Running(found[1], process)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(PATIENCE)
         assert process.returncode == 0, process.stderr.read()
     finally:
         process.kill()
         process.wait()
         process.stderr.close()
+
+
+def get(url):
+    return httpx.get(url, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +110,7 @@ def test_the_ai_sdk_generates_and_edits(address, tiny):
 def test_a_public_address_without_a_key_is_refused(tiny_folder):
     environment = {name: value for name, value in os.environ.items() if name != "DIFFUSCOPE_KEY"}
     command = [sys.executable, "-m", "diffuscope", "serve", str(tiny_folder), "--host", "0.0.0.0"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
     assert "DIFFUSCOPE_KEY" in done.stderr
 
@@ -126,29 +124,60 @@ def killed(*arguments):
 
 def submit(address, **request):
     body = {"request": {"prompt": "a fox", "seed": 1, "upscale": 1} | request}
-    return httpx.post(f"{address}/api/v1/jobs", json=body, timeout=30)
+    return httpx.post(f"{address}/api/v1/jobs", json=body, timeout=PATIENCE)
 
 
-def test_a_signal_lets_running_and_waiting_jobs_end_and_takes_no_more(tiny_folder):
-    with server(str(tiny_folder), "--device", "cpu", "--running", "1") as (address, process):
-        jobs = [submit(address, num_inference_steps=40).json()["id"] for _ in range(3)]
-        with httpx.stream("GET", f"{address}/api/v1/events?after=none", timeout=60) as events:
+TOLD = """
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from diffuscope.cli import main
+from diffuscope.serve import Engine
+from diffuscope.serve.http import run
+
+folder, work = Path(sys.argv[1]), Engine._run
+
+def until(name):
+    while not (folder / name).exists():
+        time.sleep(0.01)
+
+def begin(*given):
+    until("begin")
+    work(*given)
+
+Engine._run = begin
+run.time = SimpleNamespace(sleep=lambda _: until("end"))
+sys.exit(main(sys.argv[2:]))
+"""
+"""A server whose jobs begin, and whose grace after the last one ends, when a file of that name is there."""
+
+
+def test_a_signal_lets_running_and_waiting_jobs_end_and_takes_no_more(tiny_folder, tmp_path):
+    options = ("--device", "cpu", "--running", "1", "--drain", str(PATIENCE))
+    program = ("-c", TOLD, str(tmp_path))
+    with server(str(tiny_folder), *options, program=program) as (address, process):
+        jobs = [submit(address).json()["id"] for _ in range(3)]
+        with httpx.stream("GET", f"{address}/api/v1/events?after=none", timeout=PATIENCE) as events:
             process.send_signal(signal.SIGTERM)
             refused = submit(address)
             assert (refused.status_code, int(refused.headers["retry-after"]) > 0) == (503, True)
-            assert httpx.get(f"{address}/readyz").status_code == 503
+            assert get(f"{address}/readyz").status_code == 503
+            (tmp_path / "begin").touch()
             for job in jobs:
-                assert "event: done" in httpx.get(f"{address}/api/v1/jobs/{job}/events", timeout=60).text
-                assert httpx.get(f"{address}/api/v1/pictures/{job}-0.png").content.startswith(b"\x89PNG")
+                assert "event: done" in get(f"{address}/api/v1/jobs/{job}/events").text
+                assert get(f"{address}/api/v1/pictures/{job}-0.png").content.startswith(b"\x89PNG")
+            (tmp_path / "end").touch()
             assert "event: reset" in "".join(events.iter_text())  # the stream ends with the server
-        assert process.wait(60) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder):
     with server(str(tiny_folder), "--device", "cpu") as (address, _):
         port = address.rpartition(":")[2]
         command = [sys.executable, "-m", "diffuscope", "serve", str(tiny_folder), "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
     assert port in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
@@ -157,13 +186,12 @@ def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder):
 
 def test_what_was_done_before_a_kill_is_not_confused_with_what_comes_after(tiny_folder):
     with killed(str(tiny_folder), "--device", "cpu") as (address, process):
-        with httpx.stream("GET", f"{address}/api/v1/events", timeout=60) as events:
+        with httpx.stream("GET", f"{address}/api/v1/events", timeout=PATIENCE) as events:
             position = next(line for line in events.iter_lines() if line.startswith("id: ")).removeprefix("id: ")
         job = submit(address).json()["id"]
         process.kill()
-    port = int(address.rpartition(":")[2])
-    with server(str(tiny_folder), "--device", "cpu", port=port) as (again, _):
-        assert httpx.get(f"{again}/api/v1/jobs/{job}").status_code == 404
-        with httpx.stream("GET", f"{again}/api/v1/events?after={position}", timeout=60) as events:
+    with server(str(tiny_folder), "--device", "cpu") as (again, _):
+        assert get(f"{again}/api/v1/jobs/{job}").status_code == 404
+        with httpx.stream("GET", f"{again}/api/v1/events?after={position}", timeout=PATIENCE) as events:
             assert next(line for line in events.iter_lines() if line.startswith("event")) == "event: reset"
         assert submit(again).status_code == 202

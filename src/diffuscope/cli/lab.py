@@ -23,7 +23,7 @@ class LabFlags:
     """Where the page is, and whether a browser is opened."""
 
     port: Annotated[int, Group("page")] = 7870
-    """port to listen on, on this machine alone; the next free one if it is taken"""
+    """port to listen on, on this machine alone; the next free one if it is taken, any free one if 0"""
     no_browser: bool = False
     """only print the address"""
 
@@ -31,8 +31,8 @@ class LabFlags:
 @command(positional="model", otherwise="emoji")
 def lab(flags: LabFlags, source: ModelSource) -> None:
     """Open the lab: a web page that shows everything between a prompt and its image, and lets one change it."""
-    if not 0 < flags.port < 65536:
-        raise InputError("port", flags.port, "a number from 1 to 65535")
+    if not 0 <= flags.port < 65536:
+        raise InputError("port", flags.port, "a number from 0 to 65535")
     try:
         from diffuscope.serve.http.app import application
         from diffuscope.serve.http.run import listening, run

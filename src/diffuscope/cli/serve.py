@@ -26,7 +26,7 @@ class ServeFlags:
     host: Annotated[str, Group("server")] = "127.0.0.1"
     """address to listen on; any but this machine's own needs a key in the environment, DIFFUSCOPE_KEY"""
     port: int = 7860
-    """port to listen on"""
+    """port to listen on; 0 is a free one"""
     allowed_host: tuple[str, ...] = ()
     """further names under which the server is reached"""
     running: int = 8
@@ -48,8 +48,8 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
     if not _is_loopback(flags.host) and key is None:
         hint = f"Set {KEY}, which clients then send as Authorization: Bearer KEY"
         raise InputError("host", flags.host, "127.0.0.1, where no key is set", hint)
-    if not 0 < flags.port < 65536:
-        raise InputError("port", flags.port, "a number from 1 to 65535")
+    if not 0 <= flags.port < 65536:
+        raise InputError("port", flags.port, "a number from 0 to 65535")
     try:
         from diffuscope.serve.http.app import application
         from diffuscope.serve.http.run import listening, run
@@ -62,7 +62,7 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
     own = listening(flags.host, flags.port)
     limits = Limits(per_owner=flags.per_caller, seconds=SECONDS)
     engine = Engine(open_model(source), running=flags.running, queue=flags.queue, exact=flags.exact, limits=limits)
-    tell(f"serving {engine.pipe.config.name!r} on http://{flags.host}:{flags.port}; Ctrl-C ends it")
+    tell(f"serving {engine.pipe.config.name!r} on http://{flags.host}:{own.getsockname()[1]}; Ctrl-C ends it")
     run(application(engine, key=key, hosts=(flags.host, *flags.allowed_host)), engine, own, drain=flags.drain)
 
 

@@ -273,12 +273,16 @@ class Engine:
         """Whether no further job is taken."""
         return self._stopping
 
-    def drain(self, seconds: float | None = None) -> bool:
-        """Take no further job, and wait until all have ended; whether they have, after so many seconds."""
-        end = None if seconds is None else monotonic() + seconds
+    def refuse(self) -> None:
+        """Take no further job from here on."""
         with self._turn:
             self._stopping = True
             self._turn.notify_all()
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Take no further job, and wait until all have ended; whether they have, after so many seconds."""
+        end = None if seconds is None else monotonic() + seconds
+        self.refuse()
         for job in self.jobs:
             try:
                 job.result(None if end is None else max(0.0, end - monotonic()))
@@ -290,9 +294,7 @@ class Engine:
 
     def stop(self, *, drain: bool = True) -> None:
         """End the engine: after all jobs, or at once, cancelling them. No job is taken from here on."""
-        with self._turn:
-            self._stopping = True
-            self._turn.notify_all()
+        self.refuse()
         if not drain:
             for job in self.jobs:
                 job.cancel()

@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
         """A signal has come."""
         if sig == signal.SIGTERM and not self._draining:
             self._draining = True
+            self._engine.refuse()  # here and not there: whoever asks after the signal is refused
             threading.Thread(target=self._end, name="diffuscope-drain", daemon=True).start()
             return
         self._engine.events.close()
