@@ -18,6 +18,7 @@ from diffuscope.pipeline.merging import OVERTAKING, Merged, merged
 from diffuscope.weights.adapter import lora
 from lora_files import kohya, layers, trained, write
 from refusals import refused
+from served import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +208,7 @@ def test_whoever_waits_gets_a_turn(pipe: Pipeline, folder: Path) -> None:
     def first() -> None:
         with state.using(network, "text_encoder", ()):
             inside.set()
-            leave.wait(20)
+            leave.wait(PATIENCE)
 
     def use(name: str, loras: tuple[object, ...]) -> None:
         with state.using(network, "text_encoder", loras):
@@ -215,7 +216,7 @@ def test_whoever_waits_gets_a_turn(pipe: Pipeline, folder: Path) -> None:
 
     threads = [threading.Thread(target=first)]
     threads[0].start()
-    assert inside.wait(20)
+    assert inside.wait(PATIENCE)
     threads.append(threading.Thread(target=use, args=("other", inked)))
     threads[1].start()
     while not state._queue:
@@ -223,7 +224,7 @@ def test_whoever_waits_gets_a_turn(pipe: Pipeline, folder: Path) -> None:
     for k in range(OVERTAKING):  # these go before
         threads.append(threading.Thread(target=use, args=(str(k), ())))
         threads[-1].start()
-        threads[-1].join(20)
+        threads[-1].join(PATIENCE)
     assert len(order) == OVERTAKING
     threads.append(threading.Thread(target=use, args=("late", ())))
     threads[-1].start()
@@ -231,7 +232,7 @@ def test_whoever_waits_gets_a_turn(pipe: Pipeline, folder: Path) -> None:
         pass
     leave.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert order[OVERTAKING:] == ["other", "late"]
 
 
@@ -278,7 +279,7 @@ def test_a_run_that_is_collected_amid_other_work_waits_for_nobody(pipe):
     def merge():
         with merged(pipe.unet)._turn:
             held.set()
-            done.wait(30)
+            done.wait(2 * PATIENCE)
 
     def collect():
         with merging._LOCK:
@@ -287,7 +288,7 @@ def test_a_run_that_is_collected_amid_other_work_waits_for_nobody(pipe):
 
     threads = [threading.Thread(target=work, daemon=True) for work in (merge, collect)]
     threads[0].start()
-    assert held.wait(30)
+    assert held.wait(PATIENCE)
     threads[1].start()
-    assert done.wait(10)
-    threads[0].join(30)
+    assert done.wait(PATIENCE)
+    threads[0].join(PATIENCE)

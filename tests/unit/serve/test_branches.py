@@ -7,6 +7,7 @@ import diffuscope as ds
 from diffuscope.request import Latents
 from diffuscope.serve import Engine, Limits, Origin
 from refusals import refused
+from served import PATIENCE
 
 FOX = ds.Request("a fox", seed=3, upscale=1, sampler="heun", num_inference_steps=5)
 PAIR = ds.Request(("a fox", "a hen"), negative_prompt="a cup", seed=3, upscale=1, num_inference_steps=4)
@@ -21,7 +22,7 @@ def engine(tiny):
 
 
 def states(engine, job, kind="x", image=0):
-    job.result(60)
+    job.result(PATIENCE)
     return [engine.array(job.id, image, step, kind) for step in range(len(job.plan.levels.sigmas) - 1)]
 
 
@@ -48,7 +49,7 @@ def test_its_image_is_that_of_its_request_alone(engine, tiny, tmp_path):
     job = engine.submit(FOX, record=KEPT)
     x = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     painted = engine.branch(Origin(job.id, 2), {"sampler": "euler"}, x=Latents.of(x))
-    (result,) = painted.result(60)
+    (result,) = painted.result(PATIENCE)
     assert torch.equal(tiny(painted.request).latents, result.latents)
     (path,) = result.save(tmp_path / "out.png")
     assert ds.replay(path, model=tiny).identical
@@ -59,9 +60,9 @@ def test_what_was_forgotten_is_computed_again(tiny):
     for budget in (0, 1 << 20):
         engine = Engine(tiny, running=1, exact=True, limits=Limits(answers=budget))
         job = engine.submit(FOX, record=KEPT)
-        job.result(60)
+        job.result(PATIENCE)
         calls = engine.batcher.calls
-        (result,) = engine.branch(Origin(job.id, 3), {"prompt": "a blue fox"}).result(60)
+        (result,) = engine.branch(Origin(job.id, 3), {"prompt": "a blue fox"}).result(PATIENCE)
         made[budget] = result.latents, engine.batcher.calls - calls
         engine.stop()
     assert torch.equal(made[0][0], made[1 << 20][0])

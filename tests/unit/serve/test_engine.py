@@ -13,8 +13,9 @@ from diffuscope.errors import BusyError, StoppingError, TimeLimitError
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
-from diffuscope.serve import Engine, Limits
+from diffuscope.serve import Engine, Limits, batcher
 from refusals import refused
+from served import PATIENCE
 
 SOME = [
     ds.Request(prompt="a fox", seed=1, upscale=1),
@@ -40,18 +41,24 @@ def alone(tiny):
     return [tiny(request) for request in SOME]
 
 
-def test_images_of_any_mix_are_those_made_alone(engine, alone):
+@pytest.fixture
+def patient(monkeypatch):
+    """Calls wait for those of the other runs, however slow the machine is: there are some to share."""
+    monkeypatch.setattr(batcher, "WAIT", PATIENCE)
+
+
+def test_images_of_any_mix_are_those_made_alone(engine, alone, patient):
     jobs = [engine.submit(request, owner=str(k % 2), interactive=k % 3 == 0) for k, request in enumerate(SOME * 3)]
     for k, job in enumerate(jobs):
         wanted = alone[k % len(SOME)]
-        results = job.result(60)
+        results = job.result(PATIENCE)
         assert [seed for result in results for seed in result.seeds] == wanted.seeds
         latents = torch.cat([result.latents for result in results])
         torch.testing.assert_close(latents, wanted.latents, rtol=1e-4, atol=1e-4)
     assert engine.batcher.joined > engine.batcher.calls
 
 
-def test_fast_twins_run_the_shared_calls_too(tiny, alone, monkeypatch: pytest.MonkeyPatch):
+def test_fast_twins_run_the_shared_calls_too(tiny, alone, patient, monkeypatch: pytest.MonkeyPatch):
     def plain(*_: object, **__: object) -> None:
         raise AssertionError("the plain network ran")
 
@@ -61,7 +68,7 @@ def test_fast_twins_run_the_shared_calls_too(tiny, alone, monkeypatch: pytest.Mo
     engine = Engine(fast, running=4)
     jobs = [engine.submit(request) for request in SOME * 2]
     for k, job in enumerate(jobs):
-        latents = torch.cat([result.latents for result in job.result(60)])
+        latents = torch.cat([result.latents for result in job.result(PATIENCE)])
         torch.testing.assert_close(latents, alone[k % len(SOME)].latents, rtol=1e-3, atol=1e-3)
     assert engine.batcher.joined > engine.batcher.calls
     engine.stop()
@@ -71,14 +78,14 @@ def test_exact_means_the_same_bits(tiny, alone):
     engine = Engine(tiny, running=3, exact=True)
     jobs = [engine.submit(request) for request in SOME]
     single = [k for k in range(len(SOME)) if len(alone[k].seeds) == 1]
-    assert all(torch.equal(jobs[k].result(60)[0].latents, alone[k].latents) for k in single)
+    assert all(torch.equal(jobs[k].result(PATIENCE)[0].latents, alone[k].latents) for k in single)
     assert jobs[0].result()[0].images[0].tobytes() == alone[0].images[0].tobytes()
     engine.stop()
 
 
 def test_a_call_with_a_tap_runs_by_itself_with_it(engine, tiny):
     call = Call(prompt="a fox", seed=1, upscale=1, tap={"unet.mid.*": lambda value: value * 0})
-    changed = engine.submit(call).result(60)[0].latents
+    changed = engine.submit(call).result(PATIENCE)[0].latents
     assert torch.equal(changed, tiny(call).latents)
 
 
@@ -103,11 +110,11 @@ def hold(engine):
 
     def wait(value):
         entered.set()
-        go.wait(30)
+        go.wait(PATIENCE)
         return value
 
     job = engine.submit(Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": wait}))
-    assert entered.wait(30)
+    assert entered.wait(PATIENCE)
     return job, go
 
 
@@ -122,7 +129,7 @@ def test_what_waits_is_cancelled_at_once_and_what_runs_at_its_next_call(tiny):
     running.cancel()
     go.set()
     with pytest.raises(CancelledError):
-        running.result(30)
+        running.result(PATIENCE)
     engine.stop()
     assert sum(event.kind == "step" for event in running.after(0)) <= 2
 
@@ -134,9 +141,9 @@ def test_a_full_queue_refuses_and_takes_again_later(tiny):
     with pytest.raises(BusyError):
         engine.submit(SOME[0])
     go.set()
-    running.result(30)
-    assert len(kept.result(60)) == 2
-    engine.submit(SOME[0]).result(60)
+    running.result(PATIENCE)
+    assert len(kept.result(PATIENCE)) == 2
+    engine.submit(SOME[0]).result(PATIENCE)
     engine.stop()
     with pytest.raises(StoppingError):
         engine.submit(SOME[0])
@@ -155,7 +162,7 @@ def test_several_calls_are_one_job(engine, tiny):
         Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": lambda x: seen[1].append(len(x))}),
     ]
     job = engine.submit_calls(calls, keep_states=False)
-    both, one = job.result(60)
+    both, one = job.result(PATIENCE)
     assert (len(both.images), len(one.images), job.states) == (2, 1, [[], []])
     torch.testing.assert_close(both.latents[:1], one.latents, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(one.latents, tiny("a fox", seed=1, upscale=1).latents, rtol=1e-4, atol=1e-4)
@@ -172,9 +179,9 @@ def test_a_failing_call_fails_its_job_and_no_other(engine):
     bad = engine.submit(Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": fail}))
     good = engine.submit(SOME[0])
     with pytest.raises(ZeroDivisionError, match="on purpose"):
-        bad.result(30)
+        bad.result(PATIENCE)
     assert bad.state == "failed"
-    assert len(good.result(30)) == 1
+    assert len(good.result(PATIENCE)) == 1
 
 
 def test_the_last_jobs_are_kept(tiny):
@@ -182,7 +189,7 @@ def test_the_last_jobs_are_kept(tiny):
     jobs = []
     for _ in range(4):
         jobs.append(engine.submit(replace(SOME[0], num_inference_steps=1)))
-        jobs[-1].result(30)
+        jobs[-1].result(PATIENCE)
     assert engine.job(jobs[0].id) is None
     assert engine.job(jobs[3].id) is jobs[3]
     engine.stop()
@@ -193,16 +200,16 @@ def test_the_last_jobs_are_kept(tiny):
 def test_an_image_that_takes_too_long_fails(tiny):
     engine = Engine(tiny, running=1, limits=Limits(seconds=0))
     with pytest.raises(TimeLimitError):
-        engine.submit(SOME[0]).result(30)
+        engine.submit(SOME[0]).result(PATIENCE)
     engine.stop()
 
 
 def test_images_that_are_kept_have_a_budget_of_memory(tiny):
     engine = Engine(tiny, running=1, limits=Limits(results=1))
     first, last = (engine.submit(replace(SOME[0], num_inference_steps=1)) for _ in range(2))
-    first.result(30)
-    last.result(30)
-    engine.submit(SOME[0]).result(30)
+    first.result(PATIENCE)
+    last.result(PATIENCE)
+    engine.submit(SOME[0]).result(PATIENCE)
     assert engine.job(first.id) is None
     engine.stop()
 
@@ -214,6 +221,6 @@ def test_a_slot_is_its_owners_own(tiny):
     newer = engine.submit(SOME[0], owner="me", slot="view")
     assert [job.state for job in (mine, theirs, newer)] == ["cancelled", "queued", "queued"]
     go.set()
-    running.result(30)
-    newer.result(30)
+    running.result(PATIENCE)
+    newer.result(PATIENCE)
     engine.stop()

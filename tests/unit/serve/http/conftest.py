@@ -8,7 +8,8 @@ from starlette.testclient import TestClient
 from diffuscope.pipeline.inputs import Call
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
-from served import listening
+from diffuscope.serve.job import Job
+from served import PATIENCE, listening
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,14 @@ def engine(tiny):
     made = Engine(tiny, running=2, queue=3)
     yield made
     made.stop(drain=False)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(engine):
+    """What a test has not waited for fills no queue of the next, and is no event there."""
+    yield
+    for job in engine.jobs:
+        job.cancel()
 
 
 @pytest.fixture(scope="session")
@@ -36,17 +45,32 @@ def held(engine):
 
     def wait(value):
         entered.release()
-        go.wait(30)
+        go.wait(PATIENCE)
         return value
 
     jobs = [engine.submit(Call(prompt="a fox", seed=1, upscale=1, tap={"unet.x": wait})) for _ in range(2)]
     for _ in jobs:
-        assert entered.acquire(timeout=30)
+        assert entered.acquire(timeout=PATIENCE)
 
     def let_go():
         go.set()
         for job in jobs:
-            job.result(30)
+            job.result(PATIENCE)
 
     yield let_go
     let_go()
+
+
+@pytest.fixture
+def halted(monkeypatch):
+    """Runs wait after their third step until this is called, or the test ends."""
+    go, tell = threading.Event(), Job.tell
+
+    def told(job, kind, image=None, step=None, sigma=None):
+        tell(job, kind, image, step, sigma)
+        if kind == "step" and step == 2:
+            go.wait(PATIENCE)
+
+    monkeypatch.setattr(Job, "tell", told)
+    yield go.set
+    go.set()

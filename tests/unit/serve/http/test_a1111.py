@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from diffuscope.pipeline.receipt import JSON_KEY
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
 from diffuscope.serve.http.fill import filled
+from served import PATIENCE
 
 RED = Image.new("RGB", (48, 32), "red")
 
@@ -213,28 +215,30 @@ def test_an_interruption_ends_the_callers_own_requests_alone(client, engine, hel
     thread = threading.Thread(target=lambda: answers.append(post(client)))
     thread.start()
     while not any(job.owner.startswith("a1111") and not job.ended for job in engine.jobs):
-        pass
+        time.sleep(0.01)
     assert client.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
     assert client.get("/sdapi/v1/progress", headers=other).json()["state"]["job_count"] == 0
     client.post("/sdapi/v1/interrupt", headers=other)
     assert client.get("/sdapi/v1/progress").json()["state"]["job_count"] == 1
     assert client.post("/sdapi/v1/interrupt").json() == {}
-    thread.join(30)
+    thread.join(PATIENCE)
     assert answers[0].status_code == 422
     assert "interruption" in answers[0].json()["detail"]
 
 
-def test_progress_shows_the_estimate(client, engine):
+def test_progress_shows_the_estimate(client, halted):
     thread = threading.Thread(target=lambda: post(client, steps=200))
     thread.start()
-    while not (found := client.get("/sdapi/v1/progress").json())["current_image"]:
-        pass
-    assert 0 < found["progress"] < 1
+    while client.get("/sdapi/v1/progress").json()["state"]["sampling_step"] < 3:
+        time.sleep(0.01)
+    found = client.get("/sdapi/v1/progress").json()
+    assert found["progress"] == 3 / 200
     assert found["state"]["sampling_steps"] == 200
     assert Image.open(io.BytesIO(base64.b64decode(found["current_image"]))).size == (32, 32)
     assert client.get("/sdapi/v1/progress?skip_current_image=true").json()["current_image"] is None
     client.post("/sdapi/v1/interrupt")
-    thread.join(30)
+    halted()
+    thread.join(PATIENCE)
 
 
 def test_a_model_whose_images_are_upscaled_makes_as_many_pixels_as_it_knows(tiny):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from diffuscope.images import png_bytes
 from diffuscope.pipeline.receipt import request_of
-from served import events_of, read_events
+from served import PATIENCE, events_of, read_events
 
 FOX = {"prompt": "a fox", "seed": 3, "upscale": 1, "num_inference_steps": 2}
 
@@ -243,9 +243,9 @@ def test_the_latest_job_of_a_slot_wins(client, held):
 
 def test_one_stream_has_the_events_of_all_jobs_and_can_be_resumed(live):
     def post():
-        return httpx.post(f"{live}/api/v1/jobs", json={"request": FOX}).json()["id"]
+        return httpx.post(f"{live}/api/v1/jobs", json={"request": FOX}, timeout=PATIENCE).json()["id"]
 
-    with httpx.stream("GET", f"{live}/api/v1/events", timeout=30) as response:
+    with httpx.stream("GET", f"{live}/api/v1/events", timeout=PATIENCE) as response:
         events = read_events(response)
         _, kind, _ = next(events)
         assert kind == "ready"
@@ -260,17 +260,17 @@ def test_one_stream_has_the_events_of_all_jobs_and_can_be_resumed(live):
         assert own == ["queued", "started", "step", "step", "image", "done"]
     middle = seen[4][0]
     for url, headers in ((f"?after={middle}", {}), ("", {"last-event-id": middle})):
-        with httpx.stream("GET", f"{live}/api/v1/events{url}", headers=headers, timeout=30) as response:
+        with httpx.stream("GET", f"{live}/api/v1/events{url}", headers=headers, timeout=PATIENCE) as response:
             events = read_events(response)
             assert next(events)[1] == "ready"
             assert [next(events) for _ in seen[5:]] == seen[5:]
-    with httpx.stream("GET", f"{live}/api/v1/events?after=other-3", timeout=30) as response:
+    with httpx.stream("GET", f"{live}/api/v1/events?after=other-3", timeout=PATIENCE) as response:
         assert next(read_events(response))[1] == "reset"
 
 
 def test_many_open_streams_leave_room_for_requests(live):
     with ExitStack() as stack:
-        http = stack.enter_context(httpx.Client(timeout=30, limits=httpx.Limits(max_connections=100)))
+        http = stack.enter_context(httpx.Client(timeout=PATIENCE, limits=httpx.Limits(max_connections=100)))
         for _ in range(60):  # more than the server has threads
             response = stack.enter_context(http.stream("GET", f"{live}/api/v1/events"))
             assert next(read_events(response))[1] == "ready"
