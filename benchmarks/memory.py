@@ -20,8 +20,8 @@ from diffuscope.bench import measure, report
 from diffuscope.bench.timing import Report, peak
 from diffuscope.config import PRESETS
 from diffuscope.errors import DiffuscopeError
+from diffuscope.perf import peak as predicted
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline import peak as predicted
 from diffuscope.pipeline.receipt import checksums
 from diffuscope.weights.store.documents import write_text
 

@@ -29,7 +29,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.save import write_tokenizer
+from diffuscope.saving import write_tokenizer
 from diffuscope.weights.layout import diffusers_folder, network_config
 from diffuscope.weights.layout.diffusers import to_diffusers
 

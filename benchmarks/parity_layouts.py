@@ -22,7 +22,7 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.nn.embeddings import guidance_scale_embedding
-from diffuscope.pipeline.save import save
+from diffuscope.saving import save
 from diffuscope.weights.layout import diffusers_folder
 from diffuscope.weights.store.documents import write_text
 

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from diffuscope import saving
 from diffuscope.config import FAMILIES, PRESETS, ModelConfig
 from diffuscope.loading import Components, load_components
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.pipeline import save as saving
 from diffuscope.weights.layout import ldm, network_config, single_file
 from diffuscope.weights.layout.diffusers import from_diffusers, to_diffusers
 from diffuscope.weights.layout.own_config import to_json as config_to_json

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from diffuscope.errors import InputError, OutOfMemoryError, OutputError, TrainingError, Unquoted
 from diffuscope.finetune.options import Reporting, RunOptions
-from diffuscope.pipeline import Pipeline, memory
+from diffuscope.perf import memory
+from diffuscope.pipeline import Pipeline
 from diffuscope.training.loop import LoopConfig, StepContext, Task, train
 from diffuscope.training.run_folder import CHECKPOINT, LOG, locked
 from diffuscope.weights.store import documents

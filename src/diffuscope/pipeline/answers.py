@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from diffuscope.pipeline.merging import Loras
+from diffuscope.adapters.merging import Loras
 from diffuscope.request import Request
 from diffuscope.types import Denoiser, Step
 

@@ -13,8 +13,8 @@ from diffuscope.errors import InputError, NonFiniteError
 from diffuscope.images import to_images
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
+from diffuscope.perf import memory
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import memory
 from diffuscope.types import Tap
 
 T = TypeVar("T")

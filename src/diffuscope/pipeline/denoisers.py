@@ -11,8 +11,9 @@ from diffuscope.config import ModelConfig
 from diffuscope.diffusion.prediction import Predict, denoiser
 from diffuscope.errors import InputError, Unquoted, is_out_of_memory
 from diffuscope.models.unet import UNet
+from diffuscope.perf import memory
 from diffuscope.perf.engine import EXACT, Approximation, Engine
-from diffuscope.pipeline import guidance, memory
+from diffuscope.pipeline import guidance
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
 from diffuscope.pipeline.guidance import CondUncond

@@ -5,7 +5,7 @@ from threading import Thread
 import torch
 from torch import Tensor
 
-from diffuscope.pipeline.adapters import Adapters
+from diffuscope.adapters.loras import Adapters
 from diffuscope.pipeline.receipt import weights_hash
 
 

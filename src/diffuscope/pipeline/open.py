@@ -14,9 +14,8 @@ from diffuscope.keywords import takes
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource, Source
 from diffuscope.models.vae import VAE
-from diffuscope.perf import ops
+from diffuscope.perf import memory, ops
 from diffuscope.perf.offload import HOST, has_own_memory
-from diffuscope.pipeline import memory
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
 from diffuscope.weights.layout import diffusers_folder

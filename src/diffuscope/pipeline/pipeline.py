@@ -11,7 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope import counterparts, fitting, loading
+from diffuscope import counterparts, fitting, loading, saving
+from diffuscope.adapters.embeddings import Embeddings
+from diffuscope.adapters.loras import Adapters
+from diffuscope.adapters.merging import Loras
 from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import Sampler
@@ -21,16 +24,14 @@ from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, ope
 from diffuscope.keywords import forwarded, method_takes
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
+from diffuscope.perf import memory
 from diffuscope.perf.engine import Backend, Engine
-from diffuscope.pipeline import branching, codec, memory, save, segment
+from diffuscope.pipeline import branching, codec, segment
 from diffuscope.pipeline import receipt as receipts
-from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import BUDGET, Answers
-from diffuscope.pipeline.embeddings import Embeddings
 from diffuscope.pipeline.hashing import Hashing
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
 from diffuscope.pipeline.inputs import Call
-from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.notes import notes_after, notes_before, size_note
 from diffuscope.pipeline.plan import Plan, in_memory, plan, texts_of, untagged
 from diffuscope.pipeline.receipt import Receipt
@@ -294,7 +295,7 @@ class Pipeline:
         """
         stamps.check(self._mapped)
         with self.adapters.using():
-            return save.save(self.components, Path(folder), layout)
+            return saving.save(self.components, Path(folder), layout)
 
     def _begin(self, call: Call, budget: int = BUDGET) -> Run:
         """A run of a call. The texts are encoded here; the U-Net is first called by the run's first step."""

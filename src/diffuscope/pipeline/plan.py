@@ -16,8 +16,9 @@ from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.loading import Components
+from diffuscope.perf import memory
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import branching, generators, guidance, memory
+from diffuscope.pipeline import branching, generators, guidance
 from diffuscope.pipeline.inputs import Call
 from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.prompt.parts import Part, parts_of

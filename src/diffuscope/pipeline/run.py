@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffuscope.diffusion.noise import BrownianNoise, PerImageNoise
 from diffuscope.errors import InputError, NonFiniteError, Unquoted, shown
-from diffuscope.pipeline import memory
+from diffuscope.perf import memory
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.branching import depth_of, with_edit
 from diffuscope.pipeline.codec import Check

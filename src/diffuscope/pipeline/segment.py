@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from diffuscope.adapters.loras import Adapters
+from diffuscope.adapters.merging import Loras
 from diffuscope.clip_score import ClipScore
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.thresholding import thresholded
@@ -14,11 +16,9 @@ from diffuscope.loading import Components
 from diffuscope.models.vae import VAE
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec, conditioning, guidance
-from diffuscope.pipeline.adapters import Adapters
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded
 from diffuscope.pipeline.denoisers import denoisers_of
-from diffuscope.pipeline.merging import Loras
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import selected
 from diffuscope.types import Denoiser, Step, Tap

@@ -9,7 +9,8 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope.diffusion.samplers import TABLE, network_calls
-from diffuscope.pipeline import Pipeline, Run, memory, receipt
+from diffuscope.perf import memory
+from diffuscope.pipeline import Pipeline, Run, receipt
 from diffuscope.pipeline.inputs import Call
 from diffuscope.request import Branch, Latents, Request
 from refusals import refused

@@ -10,7 +10,7 @@ from diffuscope.config import TINY
 from diffuscope.loading import Components
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.save import plain
+from diffuscope.saving import plain
 from refusals import refused
 
 

@@ -9,7 +9,7 @@ from diffuscope.config import TINY
 from diffuscope.errors import WeightsError
 from diffuscope.model_files import describe_folder
 from diffuscope.models.tokenizer import Tokenizer
-from diffuscope.pipeline.save import write_tokenizer
+from diffuscope.saving import write_tokenizer
 from diffuscope.weights.layout import diffusers_folder, own_config, tokenizer_files
 
 SETTINGS, SPECIAL = "tokenizer/tokenizer_config.json", "tokenizer/special_tokens_map.json"

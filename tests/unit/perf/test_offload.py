@@ -21,8 +21,8 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
-from diffuscope.perf import offload, ops
-from diffuscope.pipeline import Pipeline, memory, peak
+from diffuscope.perf import memory, offload, ops, peak
+from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline import open as opening
 from diffuscope.weights.store.assign import blank
 from narrow import made, random_model

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError, NonFiniteError, Unquoted
-from diffuscope.pipeline import memory
+from diffuscope.perf import memory
 from diffuscope.weights.adapter import lora
 from diffuscope.weights.adapter.deltas import Adapter
 from diffuscope.weights.adapter.lora import Lora

@@ -16,13 +16,13 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from diffuscope.adapters.merging import Loras, Weighted, merged
 from diffuscope.errors import InputError, Unquoted, nearest, shortened, visible
 from diffuscope.loading import Network
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.vae import VAE
+from diffuscope.perf import memory
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import memory
-from diffuscope.pipeline.merging import Loras, Weighted, merged
 from diffuscope.schema import conformed
 from diffuscope.types import Denoiser, Step
 from diffuscope.weights.adapter import lora

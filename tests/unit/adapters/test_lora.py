@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import diffuscope as ds
+from diffuscope.adapters.merging import merged
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError
 from diffuscope.metadata import read_texts
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
-from diffuscope.pipeline.merging import merged
 from diffuscope.weights.adapter import lora
 from lora_files import kohya, layers, peft, trained, write
 from refusals import refused

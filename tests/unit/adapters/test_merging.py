@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import diffuscope as ds
+from diffuscope.adapters import merging
+from diffuscope.adapters.merging import OVERTAKING, Merged, merged
 from diffuscope.errors import NonFiniteError, OutOfMemoryError
-from diffuscope.pipeline import Pipeline, merging
-from diffuscope.pipeline.merging import OVERTAKING, Merged, merged
+from diffuscope.pipeline import Pipeline
 from diffuscope.weights.adapter import lora
 from lora_files import kohya, layers, trained, write
 from refusals import refused

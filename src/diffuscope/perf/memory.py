@@ -14,8 +14,8 @@ from torch import Tensor
 from diffuscope.config import ModelConfig
 from diffuscope.errors import OutOfMemoryError, is_out_of_memory
 from diffuscope.loading import Components
+from diffuscope.perf import peak
 from diffuscope.perf.engine import Engine
-from diffuscope.pipeline import peak
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.perf import ops
+from diffuscope.perf import memory, ops, peak
 from diffuscope.perf.unet import FastUNet
-from diffuscope.pipeline import Pipeline, codec, memory, peak
+from diffuscope.pipeline import Pipeline, codec
 from narrow import random_model
 from refusals import refused
 
