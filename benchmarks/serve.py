@@ -4,25 +4,33 @@
     python benchmarks/serve.py --model sd15 --random --requests 32 --running 16 --rows 32 --out serve.json
 
 Requests are mixed: three samplers, four numbers of steps, with and without guidance. All sides decode and upscale.
+A lone request is also asked for over HTTP, to its PNG; the library then writes the same PNG.
 "Offline" are the same images in batches of one kind each, which is the most that a device does with them.
 """
 
 import json
+import socket
 import statistics
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 import tyro
+import uvicorn
 
 import diffuscope as ds
 from diffuscope import loading
 from diffuscope.bench import measure, report
 from diffuscope.config import PRESETS
 from diffuscope.serve import Engine
+from diffuscope.serve.http.app import application
 from diffuscope.weights.store.documents import write_text
 
 KINDS: tuple[dict[str, Any], ...] = (
@@ -38,6 +46,27 @@ def seconds(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+@contextmanager
+def over_http(engine: Engine, request: ds.Request) -> Iterator[Callable[[], bytes]]:
+    """Ask a server of this process for the PNG of a request."""
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        server = uvicorn.Server(uvicorn.Config(application(engine), log_level="error", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{own.getsockname()[1]}/api/v1"
+        body = {"request": json.loads(request.to_json()), "record": []}
+        with httpx.Client(timeout=None) as http:
+
+            def ask() -> bytes:
+                job = http.post(f"{address}/jobs", json=body).raise_for_status().json()["id"]
+                http.get(f"{address}/jobs/{job}/events")
+                return http.get(f"{address}/pictures/{job}-0.png").raise_for_status().content
+
+            yield ask
+        server.should_exit = True
+        thread.join()
 
 
 def main(
@@ -81,10 +110,15 @@ def main(
 
     for warming in (lambda: [pipe(request) for request in mix[:4]], all_at_once, all_at_once, offline):
         warming()
-    library, served = [], []
-    for _ in range(rounds):
-        library.append(seconds(lambda: pipe(mix[0])))
-        served.append(seconds(lambda: engine.submit(mix[0]).result()))
+    library, served, written, asked = [], [], [], []
+    with tempfile.TemporaryDirectory() as folder, over_http(engine, mix[0]) as ask:
+        file = Path(folder) / "image.png"
+        ask()
+        for _ in range(rounds):
+            library.append(seconds(lambda: pipe(mix[0])))
+            served.append(seconds(lambda: engine.submit(mix[0]).result()))
+            written.append(seconds(lambda: pipe(mix[0]).save(file)))
+            asked.append(seconds(ask))
     one_by_one, batched = seconds(lambda: [pipe(request) for request in mix]), seconds(offline)
     calls = engine.batcher.calls, engine.batcher.joined
     together = seconds(all_at_once)
@@ -92,12 +126,15 @@ def main(
     engine.stop()
     document = {
         "lone request over the library's, median": statistics.median(served) / statistics.median(library),
+        "the same over HTTP, to the PNG": statistics.median(asked) / statistics.median(written),
         "one after the other over together": one_by_one / together,
         "offline batches over together": batched / together,
         "images a second": {"served": requests / together, "offline": requests / batched},
         "seconds": {
             "library": library,
             "engine": served,
+            "library, to the PNG": written,
+            "HTTP, to the PNG": asked,
             "one by one": one_by_one,
             "offline": batched,
             "together": together,

@@ -1,6 +1,7 @@
 """A server under load that does not let up: what was acknowledged as done is there, nothing hangs, memory stays flat.
 
     python benchmarks/soak.py --seconds 1800 --out soak.json
+    python benchmarks/soak.py --seconds 1800 --images 1000 --out soak.json  # longer, if so many need it
 
 Callers of all three interfaces ask for images of mixed samplers, steps and sizes. Some leave before they are answered,
 some follow events and read nothing of them, some send more than the queue takes. Every native image is compared with
@@ -31,11 +32,11 @@ QUEUE, PER_CALLER = 16, 16
 SAMPLERS = ("dpmpp_2m", "euler", "euler_ancestral", "heun")
 WORDS = [f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("fox", "car", "house", "star")]
 REQUESTS = [
-    {"prompt": words, "seed": 7 * k, "sampler": SAMPLERS[k % 4], "num_inference_steps": 1 + k % 3, "upscale": 1}
-    | {"guidance_scale": 1.0 if k % 5 == 0 else 2.5}
-    for k, words in enumerate(WORDS)
+    {"prompt": WORDS[k % 12], "seed": 7 * k, "sampler": SAMPLERS[k % 4], "num_inference_steps": 1 + k % 3}
+    | {"guidance_scale": 1.0 if k % 5 == 0 else 2.5, "upscale": 1}
+    for k in range(60)
 ]
-"""Twelve requests of which no two are alike."""
+"""Sixty requests of which no two are alike."""
 
 
 class Server:
@@ -159,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--seconds", type=float, default=1800)
+    parser.add_argument("--images", type=int, default=0, help="go on until so many native images were compared")
     parser.add_argument("--port", type=int, default=7999)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
@@ -171,9 +173,10 @@ def main() -> None:
     for thread in threads:
         thread.start()
     memory, start = [], time.monotonic()
-    while time.monotonic() - start < arguments.seconds:
+    while time.monotonic() - start < arguments.seconds or load.counts["native images"] < arguments.images:
         time.sleep(arguments.seconds / 20)
         memory.append(round(server.megabytes()))
+    seconds = round(time.monotonic() - start)
     load.end.set()
     for thread in threads:
         thread.join(180)
@@ -185,10 +188,10 @@ def main() -> None:
     ends = httpx.get(f"{again.address}/api/v1/jobs/{answer.json()['id']}/events", timeout=60).text
     again.process.send_signal(signal.SIGTERM)
     found = {
-        "seconds": arguments.seconds,
+        "seconds": seconds,
         "counts": dict(sorted(load.counts.items())),
         "callers that hang": hung,
-        "memory in MB, twenty times": memory,
+        f"memory in MB, each {arguments.seconds / 20:g} s": memory,
         "after kill -9": "done" if "event: done" in ends else "not done",
         "exit code after SIGTERM": again.process.wait(60),
     }
