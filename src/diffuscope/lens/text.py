@@ -77,16 +77,28 @@ def nearest_tokens(
         InputError: the vector has another width, or is zero.
     """
     tokenizer, text_encoder = text_parts(tokenizer, text_encoder)
+    width = text_encoder.token_embedding.weight.shape[1:]
+    if vector.shape != width or not vector.norm() > 0:
+        raise InputError("vector", vector, f"a vector [{width.numel()}] that is not zero")
+    return nearest_of_each(vector[None], tokenizer, text_encoder, count)[0]
+
+
+@torch.no_grad()
+def nearest_of_each(
+    vectors: Tensor, tokenizer: Tokenizer, text_encoder: TextEncoder, count: int
+) -> list[list[NearestToken]]:
+    """``nearest_tokens`` of vectors [N,D], in one product with the table of embeddings."""
     table = text_encoder.token_embedding.weight.float()
-    if vector.shape != table.shape[1:] or not vector.norm() > 0:
-        raise InputError("vector", vector, f"a vector [{table.shape[1]}] that is not zero")
-    cosines = F.cosine_similarity(table, vector.to(table)[None], dim=1)
-    cosines = cosines.masked_fill(table.norm(dim=1) == 0, -2.0)
-    values, ids = cosines.topk(min(count, len(cosines)))
+    norms = table.norm(dim=1)
+    cosines = (F.normalize(vectors.to(table), dim=1) @ table.T / norms).masked_fill(norms == 0, -2.0)
+    values, ids = cosines.topk(min(count, len(table)))
     return [
-        NearestToken(tokenizer.tokens[i], i, value)
-        for i, value in zip(ids.tolist(), values.tolist(), strict=True)
-        if value > -2 and i < len(tokenizer.tokens)
+        [
+            NearestToken(tokenizer.tokens[i], i, value)
+            for i, value in zip(row_ids, row, strict=True)
+            if value > -2 and i < len(tokenizer.tokens)
+        ]
+        for row_ids, row in zip(ids.tolist(), values.tolist(), strict=True)
     ]
 
 

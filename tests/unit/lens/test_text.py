@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffuscope.lens.attention_maps import AttentionCapture
-from diffuscope.lens.text import debug, layer_conditioning, layer_conditionings, nearest_tokens
+from diffuscope.lens.text import debug, layer_conditioning, layer_conditionings, nearest_of_each, nearest_tokens
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt.embeddings import word_embedding
@@ -38,6 +38,15 @@ def test_a_words_vector_is_nearest_to_itself(tiny: Pipeline) -> None:
     for vector in (torch.zeros(32), torch.ones(31)):
         with refused("vector"):
             nearest_tokens(vector, tiny.tokenizer, tiny.text_encoder)
+
+
+def test_many_words_at_once_have_the_nearest_of_each(tiny: Pipeline) -> None:
+    table = tiny.text_encoder.token_embedding.weight.detach()
+    found = nearest_of_each(table[[3, 6829]], tiny.tokenizer, tiny.text_encoder, 5)
+    for row, vector in zip(found, table[[3, 6829]], strict=True):
+        cosines = torch.nn.functional.cosine_similarity(table, vector[None], dim=1)
+        assert [each.cosine for each in row] == pytest.approx(cosines.topk(5).values.tolist(), abs=1e-6)
+    assert nearest_of_each(table[[]], tiny.tokenizer, tiny.text_encoder, 5) == []
 
 
 def test_zero_rows_are_no_answer_and_words_of_them_are_unknown(tiny: Pipeline) -> None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi import Request as HttpRequest
 from starlette.concurrency import run_in_threadpool
 
-from diffuscope.lens.text import debug, nearest_tokens
+from diffuscope.lens.text import debug, nearest_of_each
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt.parts import parts_of
@@ -93,11 +93,9 @@ def _names(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 def _nearest(pipe: Pipeline, ids: Sequence[int], count: int) -> dict[str, list[dict[str, Any]]]:
     """Of each token that the model has learned, those with the most similar embeddings; itself is left out."""
     table = pipe.text_encoder.token_embedding.weight
-    found = {}
-    for i in ids:
-        if i < len(table) and bool(table[i].any()):
-            near = nearest_tokens(table[i].float(), pipe.tokenizer, pipe.text_encoder, count + 1)
-            found[str(i)] = [
-                {"id": each.id, "token": each.token, "cosine": each.cosine} for each in near if each.id != i
-            ][:count]
-    return found
+    learned = [i for i in ids if i < len(table) and bool(table[i].any())]
+    near = nearest_of_each(table[learned], pipe.tokenizer, pipe.text_encoder, count + 1)
+    return {
+        str(i): [{"id": each.id, "token": each.token, "cosine": each.cosine} for each in found if each.id != i][:count]
+        for i, found in zip(learned, near, strict=True)
+    }
