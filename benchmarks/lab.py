@@ -1,9 +1,8 @@
-"""How long a person waits in the lab: opening, pointing, typing, generating. In Debian's Chromium, without its frames shown.
+"""How long a person waits in the lab: opening, pointing, typing, generating. In Debian's Chromium, without a window.
 
     python benchmarks/lab.py --out lab.json
 
-Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own: from what a hand does to the
-frame that shows it.
+Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own (lab.js).
 """
 
 import json
@@ -24,72 +23,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from diffuscope.bench import report
 from diffuscope.weights.store.documents import write_text
 
-OPENED = """
-window.seen = {};
-window.see = (name, there) => { if (!(name in seen) && there) seen[name] = performance.now(); };
-window.strip = () => [...document.querySelectorAll('.strip lab-raster')].filter(each => each.querySelector('canvas').style.aspectRatio).length;
-window.end = () => document.querySelector('.time .end img');
-(function look() {
-    const live = new URLSearchParams(location.hash.slice(1)).has('run');
-    see('picture', document.querySelector("img[src='opening/fox.webp']")?.complete && strip() === 12);
-    see('first live preview', live && strip());
-    see('first live picture', end()?.complete && end().src.includes('/pictures/'));
-    requestAnimationFrame(look);
-})();
-"""
-"""Milliseconds since the page was asked for, of the recorded picture with its steps and of the first live ones."""
-
-WAITING = """
-window.until = check => new Promise(go => {
-    const from = performance.now();
-    (function look() { const found = check(); found ? go([performance.now() - from, found]) : requestAnimationFrame(look); })();
-});
-"""
-
-POINTING = """async () => {
-    const found = {word: [], place: [], step: []}, text = selector => document.querySelector(selector).textContent;
-    const changed = (selector, act) => { const before = text(selector); act(); return until(() => text(selector) !== before); };
-    const words = () => [...document.querySelectorAll('.ranking .word')];
-    for (let k = 0; k < 20; k++) {
-        const other = words().find(each => !text('.beside figcaption').startsWith(each.querySelector('span').textContent));
-        found.word.push(await changed('.beside figcaption', () => other.dispatchEvent(new PointerEvent('pointerenter'))));
-    }
-    const map = document.querySelector('.beside lab-raster'), box = map.getBoundingClientRect();
-    for (let k = 0; k < 20; k++) {
-        const at = {clientX: box.x + 10 + k * 17 % (box.width - 20), clientY: box.y + 10 + k * 31 % (box.height - 20)};
-        found.place.push(await changed('.column h2', () => map.dispatchEvent(new PointerEvent('pointermove', at))));
-    }
-    const strip = document.querySelector('.strip');
-    for (let k = 0; k < 10; k++) {
-        const key = new KeyboardEvent('keydown', {key: k ? 'ArrowLeft' : 'End'});
-        found.step.push(await changed('.beside figcaption', () => strip.dispatchEvent(key)));
-    }
-    return Object.fromEntries(Object.entries(found).map(([name, pairs]) => [name, pairs.map(pair => pair[0])]));
-}"""
-
-TYPING = """async words => {
-    const field = document.querySelector('#prompt'), found = [];
-    for (const word of words) {
-        field.value = field.value + ' ' + word;
-        field.dispatchEvent(new Event('input', {bubbles: true}));
-        found.push((await until(() => document.querySelector('.pieces').textContent.includes(word)))[0]);
-    }
-    return found;
-}"""
-
-CHANGING = """async prompt => {
-    const run = () => new URLSearchParams(location.hash.slice(1)).get('run'), before = run();
-    const field = document.querySelector('#prompt');
-    field.value = prompt;
-    field.dispatchEvent(new Event('input', {bubbles: true}));
-    field.form.requestSubmit();
-    const [first] = await until(() => run() !== before && strip());
-    const [rest] = await until(() => strip() === 12);
-    const [last] = await until(() => document.querySelector('.time .end small').textContent === 'done' && end()?.complete);
-    return {first, previews: 11 / rest * 1000, picture: first + rest + last};
-}"""
-"""Milliseconds to the first preview of another prompt, previews a second after it, and milliseconds to the picture."""
-
 
 @contextmanager
 def lab() -> Iterator[str]:
@@ -109,7 +42,7 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
     """The lab in a browser that has not seen it, when its first live picture is there."""
     page = browser.new_page(viewport={"width": 1280, "height": 860})
     page.set_default_timeout(300_000)
-    page.add_init_script(OPENED + WAITING)
+    page.add_init_script(path=Path(__file__).with_suffix(".js"))
     page.goto(address)
     page.wait_for_function("() => 'first live picture' in seen")
     yield page
@@ -141,14 +74,16 @@ def main(*, starts: int = 5, out: Path) -> None:
                 seen.append(page.evaluate("seen"))
                 if start < starts - 1:
                     continue
-                changes = [page.evaluate(CHANGING, f"a {colour} fox") for colour in ("blue", "green", "pink", "white", "grey")]
+                changes = [
+                    page.evaluate("changing", f"a {colour} fox") for colour in ("blue", "green", "pink", "white")
+                ]
                 go(page, "Tokens")
                 page.locator(".pieces").wait_for()
-                typed = page.evaluate(TYPING, ["car", "house", "umbrella", "skunk", "flag", "cup", "star", "horse"])
+                typed = page.evaluate("typing", ["car", "house", "umbrella", "skunk", "flag", "cup", "star", "horse"])
                 go(page, "Attention")
                 page.locator(".ranking").first.wait_for()
                 page.wait_for_load_state("networkidle")
-                found = page.evaluate(POINTING)
+                found = page.evaluate("pointing")
         version = browser.version
         browser.close()
     document = {

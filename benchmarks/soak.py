@@ -33,7 +33,7 @@ SAMPLERS = ("dpmpp_2m", "euler", "euler_ancestral", "heun")
 WORDS = [f"a {colour} {thing}" for colour in ("red", "blue", "green") for thing in ("fox", "car", "house", "star")]
 REQUESTS = [
     {"prompt": WORDS[k % 12], "seed": 7 * k, "sampler": SAMPLERS[k % 4], "num_inference_steps": 1 + k % 3}
-    | {"guidance_scale": 1.0 if k % 5 == 0 else 2.5, "upscale": 1}
+    | {"guidance_scale": 1.0 if k % 5 == 0 else 2.5, "upscale": 1, "width": (64, 128)[k % 7 > 2], "height": 128}
     for k in range(60)
 ]
 """Sixty requests of which no two are alike."""
@@ -167,7 +167,7 @@ def main() -> None:
     alone = made_alone(arguments.model)
     server = Server(arguments.model, arguments.port)
     load = Load(server.address, alone)
-    functions = [load.native] * 4 + [load.openai, load.a1111, load.leaving, load.overfull]
+    functions = [load.native] * 8 + [load.openai, load.a1111, load.leaving, load.overfull]
     threads = [threading.Thread(target=load.forever, args=(each,), daemon=True) for each in functions]
     threads += [threading.Thread(target=load.slow, daemon=True) for _ in range(3)]
     for thread in threads:

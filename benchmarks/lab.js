@@ -1,0 +1,87 @@
+// What benchmarks/lab.py runs in the page: each function gives milliseconds, from what a hand does to the frame that shows it.
+
+const strip = () => [...document.querySelectorAll('.strip canvas')].filter((each) => each.style.aspectRatio).length;
+const end = () => document.querySelector('.time .end img');
+const run = () => new URLSearchParams(location.hash.slice(1)).get('run');
+const text = (selector) => document.querySelector(selector).textContent;
+
+window.seen = {};
+
+/** Note when something is there for the first time, since the page was asked for. */
+function see(name, there) {
+  if (!(name in window.seen) && there) window.seen[name] = performance.now();
+}
+
+(function look() {
+  see('recorded picture', document.querySelector("img[src='opening/fox.webp']")?.complete && strip() === 12);
+  see('first live preview', run() && strip());
+  see('first live picture', end()?.complete && end().src.includes('/pictures/'));
+  requestAnimationFrame(look);
+})();
+
+/** How long until a frame in which this holds. */
+function until(check) {
+  const from = performance.now();
+  return new Promise((go) => {
+    (function look() {
+      if (check()) go(performance.now() - from);
+      else requestAnimationFrame(look);
+    })();
+  });
+}
+
+function changed(selector, act) {
+  const before = text(selector);
+  act();
+  return until(() => text(selector) !== before);
+}
+
+function type(words) {
+  const field = document.querySelector('#prompt');
+  field.value = words;
+  field.dispatchEvent(new Event('input', { bubbles: true }));
+}
+
+/** Point at words, at places of a map, and go through the steps, in the view of attention. */
+window.pointing = async () => {
+  const found = { word: [], place: [], step: [] };
+  const shown = '.beside figcaption';
+  for (let k = 0; k < 20; k++) {
+    const words = [...document.querySelectorAll('.ranking .word')];
+    const other = words.find((each) => !text(shown).startsWith(each.querySelector('span').textContent));
+    found.word.push(await changed(shown, () => other.dispatchEvent(new PointerEvent('pointerenter'))));
+  }
+  const map = document.querySelector('.beside lab-raster');
+  const box = map.getBoundingClientRect();
+  for (let k = 0; k < 20; k++) {
+    const [x, y] = [10 + ((k * 17) % (box.width - 20)), 10 + ((k * 31) % (box.height - 20))];
+    const move = new PointerEvent('pointermove', { clientX: box.x + x, clientY: box.y + y });
+    found.place.push(await changed('.column h2', () => map.dispatchEvent(move)));
+  }
+  for (let k = 0; k < 10; k++) {
+    const key = new KeyboardEvent('keydown', { key: k ? 'ArrowLeft' : 'End' });
+    found.step.push(await changed(shown, () => document.querySelector('.strip').dispatchEvent(key)));
+  }
+  return found;
+};
+
+/** Type words, each until its tokens are there, in the view of tokens. */
+window.typing = async (words) => {
+  const found = [];
+  for (const word of words) {
+    type(`${document.querySelector('#prompt').value} ${word}`);
+    found.push(await until(() => text('.pieces').includes(word)));
+  }
+  return found;
+};
+
+/** Generate another prompt: until its first preview, previews a second from there on, and until the picture. */
+window.changing = async (prompt) => {
+  const before = run();
+  type(prompt);
+  document.querySelector('#prompt').form.requestSubmit();
+  const first = await until(() => run() !== before && strip());
+  const rest = await until(() => strip() === 12);
+  const last = await until(() => text('.time .end small') === 'done' && end()?.complete);
+  return { first, previews: 11000 / rest, picture: first + rest + last };
+};
