@@ -25,7 +25,7 @@ def main() -> None:
     run = pipe.steps(PROMPT, seed=SEED)
     sigmas = [round(sigma, 5) for sigma in run.levels.sigmas]
     x0 = np.stack([step.x0[0].numpy() for step in snapshots(run)])
-    run.result().images[0].save(OPENING / "fox.webp", quality=80, method=6)
+    run.result().images[0].save(OPENING / "fox.webp", quality=70, method=6)
     steps = (x0 * UNIT).round().clip(-127, 127).astype(np.int8)
     (OPENING / "x0.bin").write_bytes(zlib.compress(np.diff(steps, axis=0, prepend=np.int8(0)).tobytes(), 9))
     rgb = latent_rgb(pipe)

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from browser.test_journeys import another_run, fill, quick
+from browser.test_journeys import another_run, fill, go, quick
 
 AXE = Axe()
 
@@ -32,8 +32,7 @@ def test_no_view_violates_a_rule_of_axe_or_is_wider_than_the_window(page, theme,
     faults = []
     for name in views(page):
         page.set_viewport_size({"width": widths[0], "height": 844})
-        page.get_by_role("link", name=name, exact=True).click()
-        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        go(page, name)
         expect(page.locator("#main :is(.waiting, .begin progress)")).to_have_count(0)  # all that it shows is there
         expect(page.get_by_text("reading …")).to_have_count(0)
         faults += [f"{name}, {theme}: {fault}" for fault in violations(page)]
@@ -42,6 +41,36 @@ def test_no_view_violates_a_rule_of_axe_or_is_wider_than_the_window(page, theme,
             faults += [f"{name} is wider than {width}"] if page.evaluate(TOO_WIDE) else []
             faults += [f"the page around {name} scrolls at {width}"] if page.evaluate(SCROLLS) else []
     assert faults == []
+
+
+def test_on_a_phone_the_views_are_a_menu_of_all(page):
+    menu, link = page.locator("nav.views .menu"), page.get_by_role("link", name="Self-attention")
+    expect(menu).to_be_hidden()
+    expect(link).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(link).to_be_hidden()
+    menu.click()
+    expect(page.locator("nav.views a:visible")).to_have_count(page.locator("nav.views a").count())
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(link).to_be_hidden()
+    go(page, "Self-attention")
+    expect(menu).to_have_text(re.compile("Inside › *Self-attention"))
+    expect(link).to_be_hidden()
+
+
+def test_a_term_is_explained_on_focus_and_on_hover(page):
+    go(page, "Schedule")
+    term, meaning = page.locator("dfn", has_text="noise level"), page.get_by_role("tooltip")
+    expect(meaning).to_have_count(0)
+    term.focus()
+    expect(term).to_have_accessible_description(re.compile("^how much noise there is"))
+    expect(meaning).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(meaning).to_have_count(0)
+    term.hover()
+    expect(meaning).to_be_visible()
 
 
 def test_a_picture_is_made_and_scrubbed_with_the_keyboard_alone(page):

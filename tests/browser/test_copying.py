@@ -101,7 +101,7 @@ IMAGE_VIEWS = ["generate", "runs", "branch", "tours"]
 
 RUNS = {
     "plain": [
-        *("generate", "grid", "steps", "schedule", "guidance", "compare", "attention", "places", "modules"),
+        *("generate", "grid", "steps", "schedule", "guidance", "compare", "attention", "self-attention", "modules"),
         *("tokens", "layers", "mix", "ablation", "edit", "colour"),
     ],
     "branched": ["generate", "schedule", "attention"],

@@ -28,6 +28,9 @@ RUN = "new URLSearchParams(location.hash.slice(1)).get('run')"
 
 
 def go(page: Page, view: str) -> None:
+    menu = page.locator("nav.views .menu[aria-expanded=false]")
+    if menu.is_visible():  # on a narrow page
+        menu.click()
     page.get_by_role("link", name=view, exact=True).click()
     expect(page.get_by_role("heading", level=1)).to_have_text(view)
 
@@ -104,6 +107,20 @@ def test_a_prompt_becomes_a_picture_with_its_receipt(page):
     assert json.loads(Image.open(io.BytesIO(content)).text["diffuscope"])["seed"] == [5]
 
 
+def test_the_model_says_what_it_draws_and_what_it_never_learned(page):
+    about = api(page, "about").json()
+    draws = page.locator(".draws")
+    expect(draws).to_contain_text(about["draws"])
+    assert draws.get_by_role("button").all_inner_texts() == about["examples"]
+    fill(page)
+    with another_run(page):
+        draws.get_by_role("button").first.click()
+    assert job(page)["request"]["prompt"] == about["examples"][0]
+    expect(page.locator(".warned")).to_have_count(0)
+    quick(page, prompt="a blue zebrafish")
+    expect(page.locator(".warned")).to_contain_text("the model never learned 'zebrafish'")
+
+
 def test_the_address_holds_what_one_sees(page, browser, signed_in):
     quick(page)
     go(page, "Steps")
@@ -147,7 +164,7 @@ def test_the_numbers_shown_are_those_of_the_library(page, kind):
     channel.press("ArrowRight")
     x, y = shape[2] // 2 + 1, shape[1] // 2
     expect(channel.locator("output")).to_have_text(f"{values[1, y, x]:.3f}".replace("-", "−"))
-    expect(page.get_by_role("heading", name=f"Place {x},{y} through the run")).to_be_visible()
+    expect(page.get_by_role("heading", name=f"Position {x},{y} through the run")).to_be_visible()
 
 
 @contextmanager

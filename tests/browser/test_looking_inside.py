@@ -1,4 +1,4 @@
-"""The views that look inside: attention both ways, places, text, ablation, edits, modules, and the tours."""
+"""The views that look inside: attention both ways, self-attention, text, ablation, edits, modules, and the tours."""
 
 import re
 
@@ -63,7 +63,7 @@ def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
         word(page, name).hover()
         expect(caption).to_contain_text(f"{name} · mean of all blocks")
     page.locator(".beside lab-raster").hover(position={"x": 20, "y": 20})
-    expect(page.locator(".column h2").first).to_contain_text(re.compile(r"What place \d+, \d+ attends to"))
+    expect(page.locator(".column h2").first).to_contain_text(re.compile(r"What position \d+, \d+ attends to"))
     page.get_by_role("slider", name="Step of the run").press("Home")
     expect(caption).to_contain_text("step 1")
     page.get_by_role("button", name=re.compile("^up 2.2")).click()
@@ -75,14 +75,14 @@ def test_a_word_shows_its_places_and_a_place_its_words_without_a_request(page):
 
 
 def test_places_are_chosen_by_keyboard(page):
-    go(page, "Places")
+    go(page, "Self-attention")
     expect(page.locator(".two-up lab-raster")).to_have_count(2)
     finished(page)
     seen = asked(page)
     raster = page.locator(".two-up lab-raster").first
     raster.focus()
     raster.press("ArrowRight")
-    expect(page.locator(".two-up figcaption").first).to_contain_text("place 6, 5")
+    expect(page.locator(".two-up figcaption").first).to_contain_text("position 6, 5")
     page.get_by_role("button", name=re.compile("^mid 0")).click()
     expect(page.locator(".two-up figcaption").first).to_contain_text("mid 0")
     assert seen == []

@@ -58,6 +58,16 @@ def test_every_module_says_what_it_is_for():
     )
 
 
+def test_the_terms_have_the_words_of_the_glossary():
+    rows = [row.split("|")[1:3] for row in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()]
+    glossary = {
+        name.strip(): row[1].strip().replace("`", "") for row in rows if len(row) == 2 for name in row[0].split(",")
+    }
+    terms = json.loads((PAGE / "terms.json").read_text(encoding="utf-8"))
+    assert terms
+    assert {name: glossary.get(name) for name in terms} == terms
+
+
 def test_the_tours_are_the_chapters_of_the_deep_dive():
     """Each stop leads to a view that there is."""
     index = json.loads((PAGE / "tours/index.json").read_text(encoding="utf-8"))
@@ -65,7 +75,7 @@ def test_the_tours_are_the_chapters_of_the_deep_dive():
     views = {
         found[1]
         for path in (PAGE / "views").glob("*.js")
-        if (found := re.search(r"^  id: '(\w+)'", path.read_text(encoding="utf-8"), re.MULTILINE))
+        if (found := re.search(r"^  id: '([\w-]+)'", path.read_text(encoding="utf-8"), re.MULTILINE))
     }
     faults = []
     for tour in index:

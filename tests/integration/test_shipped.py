@@ -23,6 +23,7 @@ def test_shipped_models_are_whole() -> None:
     for name in shipped_models():
         pipe = ds.load(name, device="cpu")
         assert pipe.config.name == name
+        assert pipe.steps(pipe.config.examples).notes == []  # it has learned the words that it offers
     assert "emoji" not in shipped_models() or ds.load("emoji", device="cpu").config == EMOJI
 
 

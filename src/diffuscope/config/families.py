@@ -158,6 +158,13 @@ FAMILIES: dict[str, ModelConfig] = {
 EMOJI = ModelConfig(
     name="emoji",
     draws="pictures like emoji: one or two things, with a colour, a background and a style",
+    examples=(
+        "a purple octopus on a yellow background",
+        "a dog face, noto style",
+        "a sun above a mountain",
+        "three balloons",
+        "a castle, fluent 3d style",
+    ),
     text_encoder=TextEncoderConfig(width=320, layers=5, heads=5, hidden=1280, projection=320),
     unet=UNetConfig(channels=(192, 256, 256), depth=(1, 1, 0), heads=(3, 4, 4), context_dim=320),
     # Eight norm groups: with one channel a group the norm erases each channel's mean, and the decoder buys the

@@ -93,6 +93,7 @@ class ModelConfig:
     base: str | None = None  # shipped model whose files complete this one's folder
     base_hash: str | None = None  # of that model's files; a difference is of no other
     draws: str = ""  # what it was trained to draw, for a note on words that it never learned
+    examples: tuple[str, ...] = ()  # prompts that show what it draws
     zero_negative: bool = False  # no negative prompt means zeros, not the states of an empty text (SDXL base)
 
     def __post_init__(self) -> None:

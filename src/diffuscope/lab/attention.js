@@ -1,4 +1,4 @@
-// The arithmetic of attention maps: shares of words at places, averaged over calls, heads and blocks. Plain functions of
+// The arithmetic of attention maps: shares of words at positions, averaged over calls, heads and blocks. Plain functions of
 // the arrays of an experiment; each answer is made once.
 
 /** @import { Tensors } from './tensors.js' */
@@ -96,7 +96,7 @@ export function resized(field, width, height) {
   return { data, width, height };
 }
 
-/** The share of each place's attention that goes to a word: of one block at its own size, or the mean over all blocks
+/** The share of each position's attention that goes to a word: of one block at its own size, or the mean over all blocks
  * at the size of the finest. @param {Tensors} tensors @param {number} word @param {Part} part @param {string} [prefix]
  * @returns {Field} */
 export function wordMap(tensors, word, part, prefix = '') {
@@ -115,7 +115,7 @@ export function wordMap(tensors, word, part, prefix = '') {
   });
 }
 
-/** The value of a field at a place of a grid. @param {Field} field @param {[number, number]} place
+/** The value of a field at a position of a grid. @param {Field} field @param {[number, number]} position
  * @param {[number, number]} grid */
 export const valueAt = (field, [x, y], [width, height]) =>
   field.data[

@@ -9,7 +9,7 @@ export function toHash(state) {
   const parts = new URLSearchParams({ view: state.view });
   if (Object.keys(state.options).length) parts.set('request', JSON.stringify(state.options));
   for (const name of NUMBERS) if (state.selection[name] !== null) parts.set(name, String(state.selection[name]));
-  if (state.selection.place) parts.set('place', state.selection.place.join(','));
+  if (state.selection.position) parts.set('position', state.selection.position.join(','));
   if (state.selection.block) parts.set('block', state.selection.block);
   if (state.current && !state.runs[state.current]?.recorded) parts.set('run', state.current);
   if (state.other) parts.set('other', state.other);
@@ -28,8 +28,8 @@ export function fromHash(hash, state) {
   if (options) change.options = options;
   const selection = { ...state.selection };
   for (const name of NUMBERS) selection[name] = whole(parts.get(name));
-  const place = (parts.get('place') ?? '').split(',').map(whole);
-  selection.place = place.length === 2 && place[0] !== null && place[1] !== null ? [place[0], place[1]] : null;
+  const position = (parts.get('position') ?? '').split(',').map(whole);
+  selection.position = position.length === 2 && position[0] !== null && position[1] !== null ? [position[0], position[1]] : null;
   selection.block = parts.get('block');
   change.selection = selection;
   if (parts.get('run')) change.current = parts.get('run');

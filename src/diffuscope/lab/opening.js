@@ -22,6 +22,7 @@ export async function opening(store, actions) {
     slot: null,
     from: null,
     error: null,
+    notes: [],
     inputs: {},
     at: 0,
     recorded: true,

@@ -24,7 +24,7 @@ function inverted3(m) {
   return [0, 1, 2].map((r) => [0, 1, 2].map((c) => minor(c, r) / determinant));
 }
 
-/** Cells within a brush around a place. @param {number} x @param {number} y @param {number} radius @param {number} width
+/** Cells within a brush around a position. @param {number} x @param {number} y @param {number} radius @param {number} width
  * @param {number} height @returns {number[]} their indices */
 export function brushed(x, y, radius, width, height) {
   const found = [];

@@ -39,6 +39,7 @@ export function runOf(job, known, defaults = {}) {
     slot: job.slot || null,
     from: job.from ?? null,
     error: job.error ?? null,
+    notes: job.notes ?? [],
     inputs: inputsOf(job.image ?? null, job.mask_image ?? null),
     at: known?.at ?? Date.now(),
   };
@@ -77,7 +78,7 @@ export function titleOf(run) {
   return text || 'no prompt';
 }
 
-/** Width and height of the latents of the run on show, in cells: what a place is counted in.
+/** Width and height of the latents of the run on show, in cells: what a position is counted in.
  * @param {State} state @returns {[number, number]} */
 export function gridOf(state) {
   const { preset, latents } = state.about ?? {};

@@ -11,7 +11,7 @@ export function initial() {
     mask: null,
     view: 'generate',
     theme: 'auto',
-    selection: { word: null, place: null, step: null, block: null, head: null },
+    selection: { word: null, position: null, step: null, block: null, head: null },
     runs: {},
     order: [],
     current: null,

@@ -5,11 +5,11 @@ import { Actions } from './actions.js';
 
 export type Template = TemplateResult;
 
-/** The one linked selection. Every view shows it and may change it: a token of the prompt, a place of the latents, a step
+/** The one linked selection. Every view shows it and may change it: a token of the prompt, a position of the latents, a step
  * of the run, a block of the U-Net, a head of its attention. */
 export type Selection = {
   word: number | null;
-  place: [number, number] | null;
+  position: [number, number] | null;
   step: number | null;
   block: string | null;
   head: number | null;
@@ -25,6 +25,8 @@ export type About = {
   shipped?: boolean;
   preset: Options;
   draws: string;
+  /** Prompts that show what it draws. */
+  examples: string[];
   device: string;
   samplers: { name: string; label: string; about: string; options: Options; order: number; calls: number; noise: string }[];
   request: Schema;
@@ -33,7 +35,6 @@ export type About = {
   inpaints: boolean;
   edits: boolean;
   zero_snr: boolean;
-  places: number;
   waiting: number;
 };
 
@@ -74,6 +75,8 @@ export type Run = {
   slot: string | null;
   from: Origin | null;
   error: string | null;
+  /** What it has to say of the request, such as words that the model never learned. */
+  notes: string[];
   at: number;
   recorded?: boolean;
 };

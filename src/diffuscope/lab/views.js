@@ -12,9 +12,9 @@ import { guidance } from './views/guidance.js';
 import { layers } from './views/layers.js';
 import { mix } from './views/mix.js';
 import { modules } from './views/modules.js';
-import { places } from './views/places.js';
 import { runs } from './views/runs.js';
 import { schedule } from './views/schedule.js';
+import { selfAttention } from './views/self-attention.js';
 import { steps } from './views/steps.js';
 import { tokens } from './views/tokens.js';
 import { tours } from './views/tours.js';
@@ -26,7 +26,7 @@ export const VIEWS = [
   ...[generate, grid, runs],
   ...[steps, schedule, guidance, compare],
   ...[tokens, layers, mix],
-  ...[attention, places, modules],
+  ...[attention, selfAttention, modules],
   ...[branch, ablation, edit, colour],
   tours,
 ];

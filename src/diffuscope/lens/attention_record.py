@@ -22,7 +22,7 @@ BUDGET = 8 << 20
 """Bytes of all maps of a run."""
 
 FINEST = 16
-"""Side of a map, in places, to which larger ones are averaged where all would be beyond the budget."""
+"""Side of a map, in positions, to which larger ones are averaged where all would be beyond the budget."""
 
 
 def as_bytes(maps: Tensor, dims: int) -> tuple[Tensor, Tensor]:
@@ -77,10 +77,10 @@ class _Record(RunTap):
 
 @final
 class CrossAttentionRecord(_Record):
-    """A Tap that keeps how each place's attention is divided among the words, by call, layer and head.
+    """A Tap that keeps how each position's attention is divided among the words, by call, layer and head.
 
     ``tensors()`` has for each layer [calls,heads,words,h,w]; the rows of words are ``words``, then the start of the
-    text, then all the rest: its end and the padding. At each place they sum to 1. Beyond the budget the heads are
+    text, then all the rest: its end and the padding. At each position they sum to 1. Beyond the budget the heads are
     averaged, then maps are averaged to 16x16.
     """
 
@@ -146,10 +146,10 @@ class CrossAttentionRecord(_Record):
 
 @final
 class SelfAttentionRecord(_Record):
-    """A Tap that keeps to which places each place attends, by call and layer, averaged over heads.
+    """A Tap that keeps to which positions each position attends, by call and layer, averaged over heads.
 
-    ``tensors()`` has for each layer [calls,h,w,h,w]: a place, and the attention that it pays to each. Maps are averaged
-    to 16x16 places; calls that do not fit into the budget are left out evenly.
+    ``tensors()`` has for each layer [calls,h,w,h,w]: a position, and the attention that it pays to each. Maps are
+    averaged to 16x16 positions; calls that do not fit into the budget are left out evenly.
     """
 
     def __init__(self, *, image: int = 0, budget: int = BUDGET) -> None:

@@ -1,4 +1,4 @@
-// Principal components of self-attention as colours: places whose rows of attention point alike get one colour.
+// Principal components of self-attention as colours: positions whose rows of attention point alike get one colour.
 
 import { part } from '../tensors.js';
 

@@ -1,4 +1,4 @@
-// <lab-raster>: a small picture at any size, cell by cell. A place can be pointed at and selected in it, with the mouse
+// <lab-raster>: a small picture at any size, cell by cell. A position can be pointed at and selected in it, with the mouse
 // or the arrow keys; it says the number there.
 
 /** @import { Picture } from './colours.js' */
@@ -9,14 +9,14 @@ export class Raster extends HTMLElement {
     /** @type {Picture|null} */
     this._picture = null;
     /** @type {[number, number]|null} */
-    this._place = null;
+    this._position = null;
     /** @type {[number, number]|null} */
     this._hover = null;
     /** Cells of the selection, where they are not the picture's pixels. @type {[number, number]|null} */
     this.cells = null;
     /** What is said of a cell. @type {((x: number, y: number) => string)|null} */
     this.read = null;
-    /** Whether a place can be selected. */
+    /** Whether a position can be selected. */
     this.selects = false;
     /** Whether a drag, or the space bar, paints: each cell on the way is told by the event "paint". */
     this.paints = false;
@@ -36,7 +36,7 @@ export class Raster extends HTMLElement {
       if (!this.selects || event.button !== 0) return;
       const at = this._at(event);
       if (this.paints) return this._paint(at);
-      const same = this._place && at[0] === this._place[0] && at[1] === this._place[1];
+      const same = this._position && at[0] === this._position[0] && at[1] === this._position[1];
       this._choose(same ? null : at);
     });
     this.addEventListener('keydown', (event) => this._key(event));
@@ -55,9 +55,9 @@ export class Raster extends HTMLElement {
     this._draw();
   }
 
-  /** @param {[number, number]|null} place the selected place, in cells */
-  set place(place) {
-    this._place = place;
+  /** @param {[number, number]|null} position the selected position, in cells */
+  set position(position) {
+    this._position = position;
     this._draw();
   }
 
@@ -86,7 +86,7 @@ export class Raster extends HTMLElement {
   _point(event) {
     if (!this._picture) return;
     const at = this._at(event);
-    if (event.buttons === 1 && this.selects && String(at) !== String(this._place))
+    if (event.buttons === 1 && this.selects && String(at) !== String(this._position))
       (this.paints ? this._paint : this._choose).call(this, at);
     this._setHover(at);
   }
@@ -107,9 +107,9 @@ export class Raster extends HTMLElement {
 
   /** @param {[number, number]|null} at */
   _choose(at) {
-    this._place = at;
+    this._position = at;
     this._draw();
-    this.dispatchEvent(new CustomEvent('place', { detail: at, bubbles: true }));
+    this.dispatchEvent(new CustomEvent('position', { detail: at, bubbles: true }));
   }
 
   /** @param {KeyboardEvent} event */
@@ -118,20 +118,20 @@ export class Raster extends HTMLElement {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const [width, height] = this._grid();
     const move = moves[/** @type {keyof typeof moves} */ (event.key)];
-    if (event.key === 'Escape' && this._place) this._choose(null);
+    if (event.key === 'Escape' && this._position) this._choose(null);
     if (event.key === ' ' && this.paints) {
       event.preventDefault();
-      this._paint(this._place ?? [width >> 1, height >> 1]);
+      this._paint(this._position ?? [width >> 1, height >> 1]);
     }
     if (!move) return;
     event.preventDefault();
-    const [x, y] = this._place ?? [width >> 1, height >> 1];
+    const [x, y] = this._position ?? [width >> 1, height >> 1];
     this._choose([Math.max(0, Math.min(width - 1, x + move[0])), Math.max(0, Math.min(height - 1, y + move[1]))]);
   }
 
   _draw() {
-    const at = this._hover ?? this._place;
-    const marked = this._place ?? this._hover;
+    const at = this._hover ?? this._position;
+    const marked = this._position ?? this._hover;
     this.mark.hidden = !marked || (!this.selects && !this._hover);
     if (marked) {
       const [width, height] = this._grid();

@@ -40,15 +40,14 @@ export function kindOf(schema) {
 
 /**
  * @param {{name: string, schema: Schema, value: any, preset: any, onInput: (value: any) => void,
- *   onChange?: () => void, wrong?: boolean, filled?: boolean}} what `value` undefined is the preset; `onChange`
+ *   onChange?: () => void, wrong?: boolean, filled?: boolean, help?: unknown}} what `value` undefined is the preset; `onChange`
  *   follows when the hand has left the field; a `filled` text is the preset itself, to be edited
  */
-export function field({ name, schema, value, preset, onInput, onChange = () => {}, wrong = false, filled = false }) {
+export function field({ name, schema, value, preset, onInput, onChange = () => {}, wrong = false, filled = false, help = '' }) {
   const { kind, schema: own, choices } = kindOf(schema);
   const id = `option-${name.replaceAll('.', '-')}`;
   const label = words(name.split('.').at(-1) ?? name);
   const set = value !== undefined;
-  const help = schema.description ?? '';
   const shown = shownOf(preset);
   const finish = (/** @type {any} */ next) => {
     onInput(next);

@@ -6,24 +6,24 @@ import '../draw/raster.js';
 /** @import { Picture } from '../draw/colours.js' */
 
 /**
- * @param {{picture: Picture|null|undefined, sentence: string, caption?: unknown, place?: [number, number]|null,
- *   onPlace?: (place: [number, number]|null) => void,
- *   onHover?: (place: [number, number]|null) => void, read?: (x: number, y: number) => string,
+ * @param {{picture: Picture|null|undefined, sentence: string, caption?: unknown, position?: [number, number]|null,
+ *   onPosition?: (position: [number, number]|null) => void,
+ *   onHover?: (position: [number, number]|null) => void, read?: (x: number, y: number) => string,
  *   cells?: [number, number]|null, size?: 'small'|'large'|'', smooth?: boolean}} what
  */
-export function figure({ picture, sentence, caption, place = null, onPlace, onHover, read, cells, size = '', smooth }) {
+export function figure({ picture, sentence, caption, position = null, onPosition, onHover, read, cells, size = '', smooth }) {
   return html`<figure class="figure ${size}">
     ${
       picture
         ? html`<lab-raster
             class=${smooth ? 'smooth' : ''}
-            .selects=${Boolean(onPlace)}
+            .selects=${Boolean(onPosition)}
             .cells=${cells ?? null}
             .read=${read ?? null}
             .picture=${picture}
-            .place=${place}
+            .position=${position}
             .label=${sentence}
-            @place=${(/** @type {CustomEvent} */ event) => onPlace?.(event.detail)}
+            @position=${(/** @type {CustomEvent} */ event) => onPosition?.(event.detail)}
             @hover=${(/** @type {CustomEvent} */ event) => onHover?.(event.detail)}
           ></lab-raster>`
         : html`<div class="waiting" role="img" aria-label="${sentence}: on its way"></div>`

@@ -2,6 +2,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { field, words } from './field.js';
+import { explained } from './terms.js';
 
 /** @import { Actions } from '../actions.js' */
 /** @import { Schema, State } from '../types.js' */
@@ -87,6 +88,7 @@ function option(state, actions, follow, name, schema, preset) {
         field({
           name: `${name}.${key}`,
           schema: each,
+          help: explained(each.description ?? '', actions, key),
           value: inner[key],
           preset: each.default,
           onInput: (next) => set(key, next),
@@ -96,7 +98,8 @@ function option(state, actions, follow, name, schema, preset) {
       )}
     </fieldset>`;
   }
-  return field({ name, schema, value, preset: preset[name] ?? schema.default, onInput, onChange, wrong });
+  const help = explained(schema.description ?? '', actions, name);
+  return field({ name, schema, value, preset: preset[name] ?? schema.default, onInput, onChange, wrong, help });
 }
 
 /** @param {State} state @param {Schema} schema @param {any} value @param {Record<string, any>} preset

@@ -6,6 +6,7 @@ import { current, ended, stepsOf } from '../runs.js';
 import { VIEWS, viewOf } from '../views.js';
 import { copyMenu } from './copy-menu.js';
 import { empty } from './figure.js';
+import { explained } from './terms.js';
 import { timeline } from './timeline.js';
 import { tourCard } from './tour.js';
 
@@ -19,13 +20,13 @@ export function shell(state, actions) {
   const copied = missing ? null : view.copy?.(state);
   return html`<a class="skip" href="#main" @click=${skip}>To the view</a>
     <header class="bar">${bar(state, actions)}</header>
-    <nav class="views" aria-label="Views">${navigation(state, actions)}</nav>
+    <nav class="views ${state.local.menu ? 'open' : ''}" aria-label="Views" @keydown=${leaves(actions)}>${navigation(state, actions)}</nav>
     <main id="main" tabindex="-1" data-view=${view.id}>
       ${state.error ? problem(state, actions) : nothing} ${tourCard(state, actions)}
       <header class="head">
         <div>
           <h1>${view.title}</h1>
-          <p>${view.about}</p>
+          <p>${explained(view.about, actions, 'about')}</p>
         </div>
         ${copied ? copyMenu(copied, state, actions) : nothing}
       </header>
@@ -89,23 +90,35 @@ function promptOf(state) {
 /** @param {State} state @param {Actions} actions */
 function navigation(state, actions) {
   const groups = [...new Set(VIEWS.map((view) => view.group))];
-  return groups.map(
+  const shown = viewOf(state.view);
+  const open = Boolean(state.local.menu);
+  return html`<button type="button" class="menu" aria-expanded=${open} @click=${() => actions.keep('menu', !open)}>
+      <span>${shown.group} ›</span> <b>${shown.title}</b>
+    </button>
+    ${groups.map(
     (group) => html`<section>
       <h2>${group}</h2>
       ${VIEWS.filter((view) => view.group === group).map(
         (view) => html`<a
           href="./#view=${view.id}"
-          aria-current=${view.id === viewOf(state.view).id ? 'page' : nothing}
+          aria-current=${view === shown ? 'page' : nothing}
           @click=${(/** @type {Event} */ event) => {
+            if (open) skip(event);
             event.preventDefault();
+            actions.keep('menu', false);
             actions.go(view.id);
           }}
           >${view.title}</a
         >`,
       )}
     </section>`,
-  );
+    )}`;
 }
+
+/** Escape closes the menu of a narrow page. @param {Actions} actions */
+const leaves = (actions) => (/** @type {KeyboardEvent} */ event) => {
+  if (event.key === 'Escape') actions.keep('menu', false);
+};
 
 /** @param {State} state @param {Actions} actions */
 function problem(state, actions) {

@@ -1,4 +1,4 @@
-// Attention both ways: from a word to the places that attend to it, and from a place to the words, by step, block, head.
+// Attention both ways: from a word to the positions that attend to it, and from a position to the words, by step, block, head.
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { blockLabel, blocksOf, callsOf, callsThere, headsOf, meanOf, most, valueAt, wordMap } from '../attention.js';
@@ -22,7 +22,7 @@ export const attention = {
   id: 'attention',
   title: 'Attention',
   group: 'Inside',
-  about: 'Where each word went, and which words each place attends to. Point at a word or a place.',
+  about: 'Where each word went, and which words each position attends to. Point at a word or a position.',
   needs: ['run'],
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
@@ -46,31 +46,31 @@ function shown(state, actions, entry) {
   const part = { ...calls, block, head };
   const words = [...about.words.map((/** @type {any} */ each) => each.word), 'start of text', 'end and padding'];
   const grid = gridOf(state);
-  const place = local.hoverPlace ?? selection.place;
+  const position = local.hoverPosition ?? selection.position;
   const word = Math.min(local.hoverWord ?? selection.word ?? firstNoun(about.words), about.words.length - 1);
   const map = wordMap(tensors, word, part);
   const when = selection.step === null ? 'mean of all steps' : `step ${selection.step + 1}`;
   const where = block ? `${blockLabel(block)}${head === null ? '' : `, head ${head + 1}`}` : 'mean of all blocks';
   const values = words.map((_, k) => {
     const field = wordMap(tensors, k, part);
-    return place ? valueAt(field, place, grid) : meanOf(field);
+    return position ? valueAt(field, position, grid) : meanOf(field);
   });
   const percent = (/** @type {number} */ value) => `${(100 * value).toFixed(1)}\u00a0%`;
   return html`<div class="beside">
     <div>
       ${figure({
         picture: overlay(map, pictureOf(tensors, 0), most(map)),
-        sentence: `Attention to “${words[word]}”, ${where}, ${when}: at most ${percent(most(map))} of a place’s attention`,
+        sentence: `Attention to “${words[word]}”, ${where}, ${when}: at most ${percent(most(map))} of a position’s attention`,
         caption: html`<span><b>${words[word]}</b> · ${where} · ${when} · brightest ${percent(most(map))}</span>`,
         cells: grid,
-        place: selection.place,
+        position: selection.position,
         smooth: true,
-        onPlace: (at) => actions.select({ place: at }),
-        onHover: (at) => actions.keep('hoverPlace', at),
+        onPosition: (at) => actions.select({ position: at }),
+        onHover: (at) => actions.keep('hoverPosition', at),
       })}
     </div>
     <div class="column">
-      <h2>${place ? `What place ${place[0] + 1}, ${place[1] + 1} attends to` : 'What the picture attends to'}</h2>
+      <h2>${position ? `What position ${position[0] + 1}, ${position[1] + 1} attends to` : 'What the picture attends to'}</h2>
       ${ranking(words, values, word, actions, percent)}
       <div class="line-up">
         ${segments('Steps', stepChoice(state), selection.step === null ? null : selection.step, (step) =>

@@ -84,7 +84,7 @@ function one(state, actions, run, name, change) {
   };
   if (name !== 'sampler')
     return field({
-      ...{ name, schema: { ...schema, description: '' }, value: change[name], preset: before, onInput: set },
+      ...{ name, schema, value: change[name], preset: before, onInput: set },
       filled: typeof before === 'string',
     });
   const rows = state.about?.samplers ?? [];

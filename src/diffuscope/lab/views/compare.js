@@ -82,8 +82,8 @@ function pictures(state, actions, one, other) {
       picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most || 1),
       sentence: `Difference of the clean estimates after step ${step + 1}, at most ${short(apart?.most ?? 0)}`,
       caption: html`<b>difference</b> of the estimates <span class="num">at most ${short(apart?.most ?? 0, 2)}</span>`,
-      place: state.selection.place,
-      onPlace: (place) => actions.select({ place }),
+      position: state.selection.position,
+      onPosition: (position) => actions.select({ position }),
       read: (x, y) => (apart ? short(apart.sizes[y * apart.width + x]) : ''),
     })}
   </div>`;

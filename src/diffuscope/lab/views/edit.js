@@ -83,8 +83,8 @@ function form(state, actions, begin) {
       options.method,
       (method) => set({ method }),
     )}
-    ${slider('Steps with its words', { min: 0, max: 1, step: 0.05, value: options.cross_fraction }, (cross) => set({ cross }), `${Math.round(100 * options.cross_fraction)} %`)}
-    ${slider('Steps with its places', { min: 0, max: 1, step: 0.05, value: options.self_fraction }, (self) => set({ self }), `${Math.round(100 * options.self_fraction)} %`)}
+    ${slider('Steps with its cross-attention', { min: 0, max: 1, step: 0.05, value: options.cross_fraction }, (cross) => set({ cross }), `${Math.round(100 * options.cross_fraction)} %`)}
+    ${slider('Steps with its self-attention', { min: 0, max: 1, step: 0.05, value: options.self_fraction }, (self) => set({ self }), `${Math.round(100 * options.self_fraction)} %`)}
     ${dropdown(
       'Reweight',
       [['', 'no word'], ...words.map((/** @type {string} */ word) => /** @type {[string, string]} */ ([word, word]))],

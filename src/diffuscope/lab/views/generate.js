@@ -9,6 +9,7 @@ import { figure, photo } from '../parts/figure.js';
 import { form } from '../parts/form.js';
 import { inputs } from '../parts/inputs.js';
 import { stepPreview } from '../parts/preview.js';
+import { explained } from '../parts/terms.js';
 
 /** @import { Actions } from '../actions.js' */
 /** @import { Run, State, View } from '../types.js' */
@@ -27,14 +28,29 @@ export const generate = {
       onChange: () => state.live && actions.generate(),
     };
     return html`<div class="split">
-      <div class="stage">${stage(state, actions)} ${inputs(state, actions)}</div>
+      <div class="stage">
+        ${stage(state, actions)}
+        ${(current(state)?.notes ?? []).map((note) => html`<p class="warned" role="status">Note: ${note}.</p>`)}
+        ${inputs(state, actions)}
+      </div>
       <form class="panel" aria-label="Options" @submit=${(/** @type {Event} */ event) => (event.preventDefault(), actions.generate())}>
-        ${state.about ? form(state, actions, follow) : html`<p class="muted">The model is on its way.</p>`}
+        ${draws(state, actions)} ${state.about ? form(state, actions, follow) : html`<p class="muted">The model is on its way.</p>`}
         <button type="submit" class="sr">Generate</button>
       </form>
     </div>`;
   },
 };
+
+/** What the model says that it draws, and prompts of it to begin with. @param {State} state @param {Actions} actions */
+function draws({ about }, actions) {
+  if (!about?.draws) return nothing;
+  return html`<div class="draws">
+    <p>This model draws ${about.draws}.</p>
+    ${about.examples.map(
+      (prompt) => html`<button type="button" class="kind" @click=${() => (actions.setOptions({ prompt }), actions.generate())}>${prompt}</button>`,
+    )}
+  </div>`;
+}
 
 /** @param {State} state @param {Actions} actions */
 function stage(state, actions) {
@@ -50,7 +66,7 @@ function stage(state, actions) {
   return figure({
     picture: step === null ? null : stepPreview(actions, run, step),
     sentence: step === null ? title : `${title}: clean estimate after step ${step + 1} of ${run.total}`,
-    caption: step === null ? html`${run.state === 'running' ? 'the first step is on its way' : 'waiting for its turn'}` : stepFacts(run, step),
+    caption: step === null ? html`${run.state === 'running' ? 'the first step is on its way' : 'waiting for its turn'}` : stepFacts(run, step, actions),
   });
 }
 
@@ -90,8 +106,8 @@ function facts(state, run, actions) {
     <button type="button" class="link" @click=${() => actions.useImage(file)}>Start from this image</button>`;
 }
 
-/** @param {Run} run @param {number} step */
-const stepFacts = (run, step) => html`<span
-  >clean estimate after step <span class="num">${step + 1} of ${run.total}</span>, noise level
+/** @param {Run} run @param {number} step @param {Actions} actions */
+const stepFacts = (run, step, actions) => html`<span
+  >${explained('clean estimate', actions, 'shown')} after step <span class="num">${step + 1} of ${run.total}</span>, ${explained('noise level', actions, 'level')}
   <span class="num">${short(run.sigmas[step + 1] ?? 0)}</span>${ended(run.state) ? nothing : ' …'}</span
 >`;

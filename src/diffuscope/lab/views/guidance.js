@@ -26,8 +26,8 @@ export const guidance = {
     const uncond = actions.array(run.id, step, 'uncond');
     const used = scaleOf(state, run);
     const scale = state.local.guidanceScale ?? used;
-    const { place } = state.selection;
-    const onPlace = (/** @type {[number, number]|null} */ at) => actions.select({ place: at });
+    const { position } = state.selection;
+    const onPosition = (/** @type {[number, number]|null} */ at) => actions.select({ position: at });
     const where = `in step ${step + 1} of ${run.total}`;
     const apart = cond && uncond ? difference(cond, uncond) : undefined;
     const mixed = cond && uncond ? combined(cond, uncond, scale) : undefined;
@@ -38,8 +38,8 @@ export const guidance = {
           picture: preview(actions, uncond),
           sentence: `Estimate without the prompt ${where}`,
           caption: html`<b>without the prompt</b> <span>uncond</span>`,
-          place,
-          onPlace,
+          position,
+          onPosition,
           read: cell(uncond ?? undefined),
         })}
         <span class="sign" aria-hidden="true">+ <b class="num">${short(scale, 1)}</b> ×</span>
@@ -47,8 +47,8 @@ export const guidance = {
           picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most),
           sentence: `Size of the difference that the prompt makes ${where}, at most ${short(apart?.most ?? 0)}`,
           caption: html`<b>difference</b> <span class="num">at most ${short(apart?.most ?? 0, 2)}</span>`,
-          place,
-          onPlace,
+          position,
+          onPosition,
           read: (x, y) => (apart ? short(apart.sizes[y * apart.width + x]) : ''),
         })}
         <span class="sign" aria-hidden="true">=</span>
@@ -56,16 +56,16 @@ export const guidance = {
           picture: preview(actions, mixed),
           sentence: `Estimate with guidance ${short(scale, 1)} ${where}`,
           caption: html`<b>guided</b> <span>uncond + ${short(scale, 1)} × (cond − uncond)</span>`,
-          place,
-          onPlace,
+          position,
+          onPosition,
           read: cell(mixed),
         })}
         ${figure({
           picture: preview(actions, cond),
           sentence: `Estimate with the prompt ${where}`,
           caption: html`<b>with the prompt</b> <span>cond: the same at scale 1</span>`,
-          place,
-          onPlace,
+          position,
+          onPosition,
           read: cell(cond ?? undefined),
         })}
       </div>

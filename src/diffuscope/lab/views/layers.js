@@ -3,7 +3,7 @@
 import { html } from '../vendor/lit-html.js';
 import { inspectionSnippets } from '../copy.js';
 import { mapped } from '../draw/colours.js';
-import { experiment, progress, segments } from '../parts/experiment.js';
+import { bar, experiment, progress, segments } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { part, pictureOf } from '../tensors.js';
 
@@ -63,7 +63,7 @@ function shown(state, actions, entry) {
 }
 
 const independent = () =>
-  html`<p class="empty">The embeddings do not depend on each other yet: each stands for its token and its place alone.</p>`;
+  html`<p class="empty">The embeddings do not depend on each other yet: each stands for its token and its position alone.</p>`;
 
 /** @param {string} token */
 export const readable = (token) =>
@@ -106,18 +106,12 @@ function similarity(tensor, tokens, layer) {
   const [, size] = tensor.shape;
   return html`<section class="column">
     <h2>How near each token is to its last state</h2>
-    <table class="near">
-      <thead><tr><th scope="col">token</th><th scope="col">cosine</th><th scope="col"><span class="sr">as a bar</span></th></tr></thead>
-      <tbody>
-        ${tokens.map((token, k) => {
-          const value = tensor.data[layer * size + k];
-          return html`<tr>
-            <th scope="row">${readable(token)}</th>
-            <td class="num">${value.toFixed(2)}</td>
-            <td class="whole"><meter min="0" max="1" value=${Math.max(0, value)} aria-label="${readable(token)}"></meter></td>
-          </tr>`;
-        })}
-      </tbody>
-    </table>
+    <ol class="ranking near-list">
+      ${tokens.map((token, k) => {
+        const value = tensor.data[layer * size + k];
+        return html`<li><span>${readable(token)}</span>${bar(value)}<output>${value.toFixed(2)}</output></li>`;
+      })}
+    </ol>
+    <p class="remark">Cosine of the two.</p>
   </section>`;
 }

@@ -8,6 +8,7 @@ import { largest, mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf } from '../runs.js';
 import { figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
+import { explained } from '../parts/terms.js';
 
 /** @import { Actions } from '../actions.js' */
 /** @import { Run, State, Values, View } from '../types.js' */
@@ -32,15 +33,15 @@ export const steps = {
     const step = /** @type {number} */ (shownStep(state));
     const kind = state.local.stepKind ?? 'x0';
     const all = Object.fromEntries(Object.keys(KINDS).map((each) => [each, values(actions, run, step, each)]));
-    const { place } = state.selection;
-    const onPlace = (/** @type {[number, number]|null} */ at) => actions.select({ place: at });
+    const { position } = state.selection;
+    const onPosition = (/** @type {[number, number]|null} */ at) => actions.select({ position: at });
     const where = `step ${step + 1} of ${run.total}`;
     return html`<p class="where">
-        After <b class="num">step ${step + 1}</b> of <span class="num">${run.total}</span>: noise level
+        After <b class="num">step ${step + 1}</b> of <span class="num">${run.total}</span>: ${explained('noise level', actions, 'level')}
         <span class="num">${short(run.sigmas[step] ?? 0)} → ${short(run.sigmas[step + 1] ?? 0)}</span>
       </p>
       <div class="cards four">
-        ${decoded(run, step, kind, state)}
+        ${decoded(run, step, kind, actions)}
         ${Object.entries(KINDS).map(([each, [title, about]]) =>
           figure({
             picture: preview(actions, all[each]),
@@ -54,13 +55,13 @@ export const steps = {
                 ${title}
               </button>
               <span>${all[each] === null ? 'not kept for this run' : about}</span>`,
-            place,
-            onPlace,
+            position,
+            onPosition,
             read: (x, y) => cell(all[each], x, y),
           }),
         )}
       </div>
-      ${channels(all[kind], KINDS[kind][0], where, place, onPlace)} ${followed(state, actions, run, step, kind)}`;
+      ${channels(all[kind], KINDS[kind][0], where, position, onPosition)} ${followed(state, actions, run, step, kind)}`;
   },
 };
 
@@ -92,14 +93,14 @@ function noiseOf(x, x0, sigma) {
   return noise;
 }
 
-/** @param {Run} run @param {number} step @param {string} kind @param {State} state */
-function decoded(run, step, kind, state) {
+/** @param {Run} run @param {number} step @param {string} kind @param {Actions} actions */
+function decoded(run, step, kind, actions) {
   const shown = kind === 'x' ? 'x' : 'x0';
   const sentence = `${KINDS[shown][0]} after step ${step + 1}, decoded by the VAE`;
   const url = run.recorded ? 'opening/fox.webp' : paths.decoded(run.id, 0, step, shown);
   return html`<figure class="figure">
     <img src=${url} alt=${sentence} />
-    <figcaption><b>Decoded</b> <span>${KINDS[shown][0].toLowerCase()}, by the VAE</span></figcaption>
+    <figcaption><b>Decoded</b> <span>${explained(`${KINDS[shown][0].toLowerCase()}, by the VAE`, actions, 'decoded')}</span></figcaption>
   </figure>`;
 }
 
@@ -112,8 +113,8 @@ function cell(values, x, y) {
 }
 
 /** @param {Values|undefined|null} values @param {string} title @param {string} where
- * @param {[number, number]|null} place @param {(place: [number, number]|null) => void} onPlace */
-function channels(values, title, where, place, onPlace) {
+ * @param {[number, number]|null} position @param {(position: [number, number]|null) => void} onPosition */
+function channels(values, title, where, position, onPosition) {
   if (values === null) return html`<p class="muted">This run keeps no ${title.toLowerCase()} for this step.</p>`;
   const [count, height, width] = values?.shape ?? [4, 16, 16];
   const most = values ? largest(values.data) : 1;
@@ -134,27 +135,27 @@ function channels(values, title, where, place, onPlace) {
             ? html`<b>${c}</b> <span class="num">mean ${short(mean, 2)}</span>
                 <span class="num">std ${short(deviation, 2)}</span> ${histogram(own, most)}`
             : nothing,
-          place,
-          onPlace,
+          position,
+          onPosition,
           read: (x, y) => (own ? short(own[y * width + x]) : ''),
         });
       })}
     </div>`;
 }
 
-/** The selected place through the run. @param {State} state @param {Actions} actions @param {Run} run
+/** The selected position through the run. @param {State} state @param {Actions} actions @param {Run} run
  * @param {number} step @param {string} kind */
 function followed(state, actions, run, step, kind) {
-  const { place } = state.selection;
-  if (!place) return html`<p class="muted">Click a cell to follow its numbers through the run.</p>`;
+  const { position } = state.selection;
+  if (!position) return html`<p class="muted">Click a cell to follow its numbers through the run.</p>`;
   const all = Array.from({ length: stepsOf(run) }, (_, k) => values(actions, run, k, kind));
   const count = all.find(Boolean)?.shape[0] ?? 0;
   const at = (/** @type {Values|undefined|null} */ each, /** @type {number} */ c) =>
-    each ? each.data[(c * each.shape[1] + place[1]) * each.shape[2] + place[0]] : null;
-  return html`<h2 class="part">Place ${place[0]},${place[1]} through the run</h2>
+    each ? each.data[(c * each.shape[1] + position[1]) * each.shape[2] + position[0]] : null;
+  return html`<h2 class="part">Position ${position[0]},${position[1]} through the run</h2>
     ${lines({
       lines: Array.from({ length: count }, (_, c) => ({ name: `channel ${c}`, values: all.map((each) => at(each, c)) })),
-      sentence: `${KINDS[kind][0]} at place ${place.join(', ')} over ${all.length} steps, one line a channel`,
+      sentence: `${KINDS[kind][0]} at position ${position.join(', ')} over ${all.length} steps, one line a channel`,
       step,
       onStep: (to) => actions.select({ step: to }),
     })}`;

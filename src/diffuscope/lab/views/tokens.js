@@ -1,4 +1,4 @@
-// Tokens: how the prompt becomes numbers, as one types. Merges, ids, the 77 places, and the words that lie near.
+// Tokens: how the prompt becomes numbers, as one types. Merges, ids, the 77 token positions, and the words that lie near.
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { textSnippets } from '../copy.js';
@@ -115,7 +115,7 @@ function nearest(word, near) {
 /** @param {any} read @param {number} chosen @param {Actions} actions */
 function window_(read, chosen, actions) {
   return html`<section class="column whole">
-    <h2>${read.used} of ${read.limit} places are taken</h2>
+    <h2>${read.used} of ${read.limit} token positions are taken</h2>
     ${read.windows.map(
       (/** @type {any} */ each) => html`<ol class="window">
         ${each.ids.map((/** @type {number} */ id, /** @type {number} */ k) => {

@@ -55,7 +55,7 @@ def guidance(pipe: Pipeline, request: Request, options: NoOptions) -> Inspection
 
 
 def cross_attention(pipe: Pipeline, request: Request, options: NoOptions) -> Inspection:  # noqa: ARG001
-    """For each layer uint8 [calls,heads,words,h,w], and its ``.scale``: how each place divides its attention."""
+    """For each layer uint8 [calls,heads,words,h,w], and its ``.scale``: how each position divides its attention."""
     one_text(request)
     record = CrossAttentionRecord(pipe.tokenizer)
     call = call_of(request, tap=record)
@@ -68,7 +68,7 @@ def cross_attention(pipe: Pipeline, request: Request, options: NoOptions) -> Ins
 
 
 def self_attention(pipe: Pipeline, request: Request, options: NoOptions) -> Inspection:  # noqa: ARG001
-    """For each layer uint8 [calls,h,w,h,w], and its ``.scale``: to which places each place attends."""
+    """For each layer uint8 [calls,h,w,h,w], and its ``.scale``: to which positions each position attends."""
     one_text(request)
     record = SelfAttentionRecord()
     call = call_of(request, tap=record)

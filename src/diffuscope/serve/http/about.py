@@ -37,6 +37,9 @@ class PlanQuery(Options):
     """whether the call starts from an image"""
 
 
+EXAMPLES = 8
+"""Of a model's prompts that a page shows: a stranger's file may have thousands."""
+
 _PICTURES, _CELLS = 8, 8
 
 
@@ -95,6 +98,7 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "shipped": pipe.components.file_name is None,
         "preset": dict(vars(config.preset)),
         "draws": config.draws,
+        "examples": config.examples[:EXAMPLES],
         "device": str(pipe.device),
         "samplers": _samplers(),
         "request": schema(Request),
@@ -103,7 +107,7 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "inpaints": config.inpaints,
         "edits": config.edits,
         "zero_snr": config.schedule.zero_snr,
-        "places": pipe.tokenizer.length,
+        "token_positions": pipe.tokenizer.length,
         "taps": {name: tap_points(network) for name, network in pipe.components.networks.items()},
     }
 

@@ -206,6 +206,7 @@ def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
         described |= {"sigmas": job.plan.levels.sigmas, "seeds": job.plan.seeds}
     if job.state == "failed" and job.error is not None:
         described["error"] = answer(job.error).message
+    described["notes"] = [*dict.fromkeys(note for result in job.results if result for note in result.notes)]
     if receipts_too:
         described["receipts"] = [None if result is None else dict(result.receipt) for result in job.results]
     return described

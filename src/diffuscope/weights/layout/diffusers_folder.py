@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from diffuscope.config import REFINER_SIZES, ModelConfig, Preset, ScheduleConfig, TextEncoderConfig, VAEConfig
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError, shown
-from diffuscope.weights.layout import edm_config, fields, network_config, scheduler_config
+from diffuscope.weights.layout import edm_config, fields, network_config, own_config, scheduler_config
 from diffuscope.weights.layout.network_config import Json
 from diffuscope.weights.store import documents, headers, shards
 
@@ -120,6 +120,7 @@ def describe(folder: str | Path, *, name: str | None = None) -> fields.Descripti
             schedule=scheduler.schedule,
             preset=Preset(**{**found, **_own_preset(own, found, scheduler.schedule, vae)}),
             draws=own.get("draws", ""),
+            examples=own_config.tuples(own.get("examples", ())),
             zero_negative=sdxl and bool(index.get("force_zeros_for_empty_prompt", True)),
         )
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -197,7 +198,7 @@ def model_index(config: ModelConfig, scheduler_class: str) -> Json:
     index: Json = {
         "_class_name": pipeline_class(config),
         "_diffusers_version": DIFFUSERS,
-        OWN: {"name": config.name, "preset": asdict(config.preset), "draws": config.draws},
+        OWN: {"name": config.name, "preset": asdict(config.preset), "draws": config.draws, "examples": config.examples},
         "feature_extractor": absent,
         "image_encoder": absent,
         "scheduler": ["diffusers", scheduler_class],

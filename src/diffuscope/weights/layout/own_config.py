@@ -54,13 +54,13 @@ def from_json(document: Mapping[str, Any]) -> ModelConfig:
         if name in values and not (name == "text_encoder_2" and values[name] is None):
             if not isinstance(values[name], Mapping):
                 raise ValueError(f"its {name} is {shown(values[name])}, not an object")
-            values[name] = kind(**{key: _tuples(value) for key, value in values[name].items()})
-    return ModelConfig(**values)
+            values[name] = kind(**{key: tuples(value) for key, value in values[name].items()})
+    return ModelConfig(**{name: tuples(value) for name, value in values.items()})
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """JSON's lists as the tuples of a config."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def to_json(config: ModelConfig) -> str:

@@ -295,9 +295,19 @@ def test_a_job_is_cancelled(client):
     assert client.delete(f"/api/v1/jobs/{job}").json()["state"] == "cancelled"
 
 
+def test_a_job_has_the_notes_of_its_images(client):
+    request = FOX | {"guidance_scale": 1, "negative_prompt": "grey", "num_images_per_prompt": 2}
+    job = client.post("/api/v1/jobs", json={"request": request}).json()
+    assert job["notes"] == []
+    events_of(client.get(f"/api/v1/jobs/{job['id']}/events").text)
+    described = client.get(f"/api/v1/jobs/{job['id']}").json()
+    assert "negative_prompt is not read" in " ".join(described["notes"])
+    assert described["notes"] == described["receipts"][1]["notes"]
+
+
 def test_what_is_served_is_described(client):
     about = client.get("/api/v1/about").json()
-    assert about["model"] == "tiny"
+    assert (about["model"], about["draws"], about["examples"]) == ("tiny", "", [])
     assert "num_inference_steps" in about["job"]["properties"]["request"]["properties"]
     assert "unet.mid.attn.0" in " ".join(about["taps"]["unet"])
     assert "diffuscope_images_waiting" in client.get("/metrics").text

@@ -37,9 +37,20 @@ def test_without_our_own_key_only_the_preset_is_lost(tmp_path, model):
     (tmp_path / "model_index.json").write_text(json.dumps(index))
     found = diffusers_folder.describe(tmp_path).config
     assert found.name == tmp_path.name
-    assert replace(found, name=model.name, preset=model.preset, draws=model.draws) == model
+    own = {name: getattr(model, name) for name in ("name", "preset", "draws", "examples")}
+    assert replace(found, **own) == model
     assert (found.preset.height, found.preset.width) == (model.preset.height, model.preset.width)
     assert (found.preset.sampler, found.preset.sigmas) == (model.preset.sampler, model.preset.sigmas)
+
+
+def test_examples_that_are_no_texts_are_refused(tmp_path):
+    diffusers_folder.write_config(tmp_path, EMOJI)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    for examples in ("a fox", [1], {"a": "fox"}):
+        index["_diffuscope"]["examples"] = examples
+        (tmp_path / "model_index.json").write_text(json.dumps(index))
+        with pytest.raises(WeightsError, match="examples"):
+            diffusers_folder.describe(tmp_path)
 
 
 def test_deep_unet_round_trip():

@@ -1,4 +1,4 @@
-// Self-attention: where a place of the picture looks, and which places look alike.
+// Self-attention: where a position of the picture looks, and which positions look alike.
 
 import { html } from '../vendor/lit-html.js';
 import { blockLabel, most, resized } from '../attention.js';
@@ -21,11 +21,11 @@ const SELF = '.self_attn';
 const COSTS = 'One more run with the same seed, in which self-attention is kept. The picture stays the same.';
 
 /** @type {View} */
-export const places = {
-  id: 'places',
-  title: 'Places',
+export const selfAttention = {
+  id: 'self-attention',
+  title: 'Self-attention',
   group: 'Inside',
-  about: 'Self-attention: from which other places a place of the picture takes what it needs. Point at a place.',
+  about: 'Where each position of the picture looks for what it needs: at which other positions. Point at one.',
   needs: ['run'],
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
@@ -64,8 +64,8 @@ function callOf(about, step, there) {
   return kept.reduce((/** @type {number} */ best, /** @type {unknown} */ _, /** @type {number} */ k) => (distance(k) < distance(best) ? k : best), 0);
 }
 
-/** Where a place of a block looks. @param {Tensors} tensors @param {string} block
- * @param {number} call @param {[number, number]} place @param {[number, number]} grid @returns {Field} */
+/** Where a position of a block looks. @param {Tensors} tensors @param {string} block
+ * @param {number} call @param {[number, number]} position @param {[number, number]} grid @returns {Field} */
 function lookOf(tensors, block, call, [x, y], [width, height]) {
   const tensor = tensors[block + SELF];
   const [, h, w] = tensor.shape;
@@ -80,44 +80,44 @@ function lookOf(tensors, block, call, [x, y], [width, height]) {
 function shown(state, actions, entry, blocks, block) {
   const { tensors, about } = entry;
   const grid = gridOf(state);
-  const place = state.local.hoverPlace ?? state.selection.place ?? [grid[0] >> 1, grid[1] >> 1];
+  const position = state.local.hoverPosition ?? state.selection.position ?? [grid[0] >> 1, grid[1] >> 1];
   const call = callOf(about, state.selection.step, tensors[block + SELF].shape[0]);
-  const look = lookOf(tensors, block, call, place, grid);
+  const look = lookOf(tensors, block, call, position, grid);
   const counts = about.calls_per_step;
   const step = stepOf(counts, about.kept_calls[call]);
   const where = `${blockLabel(block)}, step ${step + 1}`;
   const alike = components(tensors[block + SELF], tensors[`${block}${SELF}.scale`], call);
   const select = {
     cells: grid,
-    place: state.selection.place,
-    onPlace: (/** @type {[number, number]|null} */ at) => actions.select({ place: at }),
-    onHover: (/** @type {[number, number]|null} */ at) => actions.keep('hoverPlace', at),
+    position: state.selection.position,
+    onPosition: (/** @type {[number, number]|null} */ at) => actions.select({ position: at }),
+    onHover: (/** @type {[number, number]|null} */ at) => actions.keep('hoverPosition', at),
   };
   return html`<div class="two-up">
     ${figure({
       ...select,
       picture: overlay(resized(look, grid[0], grid[1]), pictureOf(tensors, 0), most(look)),
-      sentence: `Where place ${place[0] + 1}, ${place[1] + 1} looks in ${where}: at most ${(100 * most(look)).toFixed(1)} % at one place`,
-      caption: html`<span><b>Where it looks</b> · place ${place[0] + 1}, ${place[1] + 1} · ${where}</span>`,
+      sentence: `Where position ${position[0] + 1}, ${position[1] + 1} looks in ${where}: at most ${(100 * most(look)).toFixed(1)} % at one position`,
+      caption: html`<span><b>Where it looks</b> · position ${position[0] + 1}, ${position[1] + 1} · ${where}</span>`,
       smooth: true,
     })}
     ${figure({
       ...select,
       picture: alike,
-      sentence: `Places that look alike have one colour, in ${where}: the three main directions of self-attention`,
+      sentence: `Positions that look alike have one colour, in ${where}: the three main directions of self-attention`,
       caption: html`<span><b>Who looks alike</b> · the three main directions as colours</span>`,
       smooth: true,
     })}
   </div>
-  <h2 class="over">From this place in each block</h2>
+  <h2 class="over">From this position in each block</h2>
   <ul class="strip-of-blocks">
     ${blocks.map((each) => {
-      const field = lookOf(tensors, each, Math.min(call, tensors[each + SELF].shape[0] - 1), place, grid);
+      const field = lookOf(tensors, each, Math.min(call, tensors[each + SELF].shape[0] - 1), position, grid);
       return html`<li>
         <button
           class="tile"
           aria-pressed=${each === block ? 'true' : 'false'}
-          aria-label="${blockLabel(each)}: at most ${(100 * most(field)).toFixed(1)} % at one place"
+          aria-label="${blockLabel(each)}: at most ${(100 * most(field)).toFixed(1)} % at one position"
           @click=${() => actions.select({ block: each })}
         >
           <lab-raster .picture=${heat(field, most(field))}></lab-raster>
