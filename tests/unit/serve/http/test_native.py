@@ -20,7 +20,8 @@ FOX = {"prompt": "a fox", "seed": 3, "upscale": 1, "num_inference_steps": 2}
 
 
 def test_a_job_is_submitted_followed_and_fetched(client, tiny):
-    job = client.post("/api/v1/jobs", json={"request": FOX | {"num_images_per_prompt": 2}})
+    unread = {"guidance_scale": 1, "negative_prompt": "grey"}
+    job = client.post("/api/v1/jobs", json={"request": FOX | unread | {"num_images_per_prompt": 2}})
     assert job.status_code == 202
     path = f"/api/v1/jobs/{job.json()['id']}"
     events = events_of(client.get(f"{path}/events").text)
@@ -32,7 +33,7 @@ def test_a_job_is_submitted_followed_and_fetched(client, tiny):
     late = events_of(client.get(f"{path}/events", headers={"last-event-id": "3"}).text)
     assert late == events[3:]
 
-    alone = tiny("a fox", seed=3, upscale=1, num_inference_steps=2)
+    alone = tiny("a fox", seed=3, upscale=1, num_inference_steps=2, **unread)
     image = Image.open(io.BytesIO(client.get(f"/api/v1/pictures/{id}-0.png").content))
     assert np.abs(np.asarray(image).astype(int) - np.asarray(alone.images[0]).astype(int)).max() <= 1
     assert json.loads(image.text["diffuscope"])["seed"] == [3]
@@ -46,6 +47,7 @@ def test_a_job_is_submitted_followed_and_fetched(client, tiny):
     described = client.get(path).json()
     assert (described["state"], described["done"]) == ("done", 2)
     assert described["receipts"][1]["seed"] == [4]
+    assert described["notes"] == alone.notes != []
     assert described["id"] in [one["id"] for one in client.get("/api/v1/jobs").json()]
 
 
@@ -293,16 +295,6 @@ def test_a_full_queue_says_when_to_come_again(client):
 def test_a_job_is_cancelled(client):
     job = client.post("/api/v1/jobs", json={"request": FOX | {"num_inference_steps": 200}}).json()["id"]
     assert client.delete(f"/api/v1/jobs/{job}").json()["state"] == "cancelled"
-
-
-def test_a_job_has_the_notes_of_its_images(client):
-    request = FOX | {"guidance_scale": 1, "negative_prompt": "grey", "num_images_per_prompt": 2}
-    job = client.post("/api/v1/jobs", json={"request": request}).json()
-    assert job["notes"] == []
-    events_of(client.get(f"/api/v1/jobs/{job['id']}/events").text)
-    described = client.get(f"/api/v1/jobs/{job['id']}").json()
-    assert "negative_prompt is not read" in " ".join(described["notes"])
-    assert described["notes"] == described["receipts"][1]["notes"]
 
 
 def test_what_is_served_is_described(client):
