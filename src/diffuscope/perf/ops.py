@@ -157,6 +157,8 @@ def _pack(layer: nn.Conv2d, x: Tensor) -> Tensor | None:
     usual = not isinstance(layer.padding, str) and x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     if reorder is None or not usual or not torch.backends.mkldnn.is_available():
         return None
+    if x.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
     arguments = (layer.padding, layer.stride, layer.dilation, layer.groups, tuple(x.shape))
     return reorder(layer.weight.detach(), *arguments)
 

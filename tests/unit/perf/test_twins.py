@@ -2,6 +2,9 @@
 
 import gc
 import hashlib
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -194,6 +197,20 @@ def test_a_convolution_with_its_weight_in_order(monkeypatch: pytest.MonkeyPatch)
     layer.weight.mul_(2)
     assert ops.packed(layer, x) is None
     assert close(ops.product(layer, x), nn.functional.conv2d(x, layer.weight, None, 2, 1))
+
+
+def test_a_processor_that_orders_no_weights_in_bfloat16() -> None:
+    """oneDNN itself takes this one for an older one."""
+    code = """
+import torch
+from torch import nn
+from diffuscope.perf import ops
+
+layer, x = nn.Conv2d(8, 16, 3).bfloat16().requires_grad_(False), torch.ones(2, 8, 7, 9, dtype=torch.bfloat16)
+assert ops.packed(layer, x) is None
+assert torch.equal(ops.product(layer, x), nn.functional.conv2d(x, layer.weight))
+"""
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
 
 
 @torch.no_grad()
