@@ -1,8 +1,10 @@
 """A server on a port, and what its streams say."""
 
+import asyncio
 import json
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import uvicorn
@@ -25,6 +27,12 @@ def listening(app):
         finally:
             server.should_exit = True
             thread.join(PATIENCE)
+
+
+def awaited(coroutine):
+    """What it returns. In a thread of its own: a browser, once begun, keeps a loop in that of the tests."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 def events_of(text):

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
 from diffuscope.serve.http.guard import BodyLimits, Guard
+from served import awaited
 
 HOME = "http://localhost"
 
@@ -139,7 +140,7 @@ def call(app, scope, incoming, send):
 
     headers = [(b"host", b"localhost"), *scope.pop("headers", [])]
     full = {"type": "http", "method": "GET", "path": "/page", "scheme": "http", "headers": headers} | scope
-    return asyncio.run(app(full, receive, send))
+    return awaited(app(full, receive, send))
 
 
 def test_a_body_that_does_not_come_is_given_up():

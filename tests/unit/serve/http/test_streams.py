@@ -6,6 +6,7 @@ from diffuscope.request import Request
 from diffuscope.serve.events import Event
 from diffuscope.serve.http import streams
 from diffuscope.serve.job import Job
+from served import awaited
 
 
 class Racing(Job):
@@ -22,7 +23,7 @@ def test_a_comment_comes_only_after_a_pause():
     async def whole(job: Job) -> list[str]:
         return [each async for each in streams.one_job(job, 0)]
 
-    said = asyncio.run(whole(Racing("1", Request("a fox"), None, 1)))
+    said = awaited(whole(Racing("1", Request("a fox"), None, 1)))
     assert [each.splitlines()[1:2] for each in said] == [["event: step"], ["event: done"]]
 
 
@@ -33,4 +34,4 @@ def test_a_stream_that_pauses_has_comments(monkeypatch):
         return ""
 
     monkeypatch.setattr(streams.Bell.wait, "__defaults__", (0.01,))
-    assert asyncio.run(first(Job("1", Request("a fox"), None, 1))) == streams.COMMENT
+    assert awaited(first(Job("1", Request("a fox"), None, 1))) == streams.COMMENT
