@@ -16,6 +16,7 @@ from diffuscope.pipeline.receipt import read
 from diffuscope.training.loop import train
 from hub_files import cached
 from line import CONFIG, Line, log
+from served import PATIENCE
 
 
 def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_ctrl_c_stops_and_leaves_no_file(tiny_folder: Path, tmp_path: Path) -> N
             assert chunk, said
             said += chunk
         process.send_signal(signal.SIGINT)
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 130

@@ -19,6 +19,7 @@ from diffuscope.training.loop import train
 from diffuscope.training.muon import MuonAdamW
 from diffuscope.weights.store import files
 from line import CONFIG, EVERY_STEP, Interruptible, InterruptionError, Line, Table, log
+from served import PATIENCE
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -75,7 +76,7 @@ with distributed.process_group(torch.device("cpu")):
 
 def torchrun(script, **kwargs):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    return subprocess.run(command, check=True, timeout=600, capture_output=True, **kwargs)
+    return subprocess.run(command, check=True, timeout=2 * PATIENCE, capture_output=True, **kwargs)
 
 
 def test_two_processes_resumed_at_every_step_end_with_the_same_bits(tmp_path):
@@ -109,18 +110,21 @@ from contextlib import suppress
 from pathlib import Path
 from line import CONFIG, Line
 from diffuscope.training.loop import train
+folder = Path({str(tmp_path)!r})
 class Slow(Line):
     def loss(self, context):
-        time.sleep(0.05)
+        while context.step == 30 and not (folder / "asked").exists():
+            time.sleep(0.01)
         return super().loss(context)
-train(Slow(), CONFIG, Path({str(tmp_path)!r}) / "run")
+train(Slow(), CONFIG, folder / "run")
 """
     process = subprocess.Popen(script_of(tmp_path, body))
     while not (tmp_path / "run" / "log.jsonl").exists():
         assert process.poll() is None
         time.sleep(0.01)
     process.terminate()
-    assert process.wait(60) == 128 + signal.SIGTERM
+    (tmp_path / "asked").touch()  # a step of the run waits for it, however long that takes
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
     reached = checkpoint(tmp_path / "run")["optimiser.bias.step"].item()
     assert 0 < reached < CONFIG.steps
     train(Line(), CONFIG, tmp_path / "run")
