@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
@@ -24,9 +24,7 @@ expect.set_options(timeout=PATIENCE)
 @pytest.fixture(scope="session")
 def address() -> Iterator[str]:
     """The address, with its token, that `diffuscope lab` prints."""
-    with socket.create_server(("127.0.0.1", 0)) as free:  # each process of the tests has a lab of its own
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "diffuscope", "lab", "emoji", "--device", "cpu", "--no-browser", "--port", port]
+    command = [sys.executable, "-m", "diffuscope", "lab", "emoji", "--device", "cpu", "--no-browser", "--port", "0"]
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=pipe, text=True)
     try:
@@ -46,22 +44,37 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        options = ["--no-sandbox", "--disable-gpu"]
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options, timeout=PATIENCE)
         yield chromium
         chromium.close()
 
 
+Opened = Callable[..., AbstractContextManager[Page]]
+
+
 @pytest.fixture(scope="session")
-def signed_in(browser: Browser, address: str) -> dict:
+def opened(browser: Browser) -> Opened:
+    """A page whose storage no other page sees, as a context; with options of the browser."""
+
+    @contextmanager
+    def page(**options: Any) -> Iterator[Page]:
+        context = browser.new_context(**options)
+        context.set_default_timeout(PATIENCE)
+        yield context.new_page()
+        context.close()
+
+    return page
+
+
+@pytest.fixture(scope="session")
+def signed_in(opened: Opened, address: str) -> dict:
     """The cookies of a browser that has shown the token, and has made the first picture."""
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(address)
-    expect(page.locator(".time .end small")).to_have_text("done")
-    expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
-    state = context.storage_state()
-    context.close()
-    return state
+    with opened() as page:
+        page.goto(address)
+        expect(page.locator(".time .end small")).to_have_text("done")
+        expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+        return page.context.storage_state()
 
 
 class Tab(NamedTuple):
@@ -73,18 +86,16 @@ class Tab(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def tab(browser: Browser, address: str, signed_in: dict) -> Iterator[Tab]:
+def tab(opened: Opened, address: str, signed_in: dict) -> Iterator[Tab]:
     """It moves nothing by itself: frames that nobody sees cost more than the views."""
-    context = browser.new_context(storage_state=signed_in, reduced_motion="reduce")
-    page, faults = context.new_page(), []
-    page.set_default_timeout(PATIENCE)
+    faults: list[str] = []
     origin = address.partition("/lab/")[0]
-    page.on("console", lambda message: message.type in ("error", "warning") and faults.append(_said(message)))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda asked: asked.url.startswith((origin, "blob:", "data:")) or faults.append(asked.url))
-    page.goto(f"{origin}/lab/")
-    yield Tab(page, faults)
-    context.close()
+    with opened(storage_state=signed_in, reduced_motion="reduce") as page:
+        page.on("console", lambda message: message.type in ("error", "warning") and faults.append(_said(message)))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("request", lambda asked: asked.url.startswith((origin, "blob:", "data:")) or faults.append(asked.url))
+        page.goto(f"{origin}/lab/")
+        yield Tab(page, faults)
 
 
 @pytest.fixture

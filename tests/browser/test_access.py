@@ -91,16 +91,14 @@ def test_a_picture_is_made_and_scrubbed_with_the_keyboard_alone(page):
     expect(strip).to_have_attribute("aria-valuetext", re.compile("step 2 of"))
 
 
-def test_the_theme_is_chosen_and_remembered(browser, signed_in, address):
-    context = browser.new_context(storage_state=signed_in)  # whose storage no other test sees
-    page = context.new_page()
-    page.goto(f"{address.partition('/lab/')[0]}/lab/")
-    background = "getComputedStyle(document.documentElement).backgroundColor"
-    page.emulate_media(color_scheme="light")
-    light = page.evaluate(background)
-    page.get_by_role("button", name="Colours: auto").click()
-    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    assert page.evaluate(background) != light
-    page.reload()
-    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    context.close()
+def test_the_theme_is_chosen_and_remembered(opened, signed_in, address):
+    with opened(storage_state=signed_in) as page:
+        page.goto(f"{address.partition('/lab/')[0]}/lab/")
+        background = "getComputedStyle(document.documentElement).backgroundColor"
+        page.emulate_media(color_scheme="light")
+        light = page.evaluate(background)
+        page.get_by_role("button", name="Colours: auto").click()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate(background) != light
+        page.reload()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
-from browser.test_journeys import another_run, api, go, job, quick, shown
+from browser.test_journeys import another_run, api, go, job, quick, shown, until_some
 
 
 def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
@@ -59,8 +59,15 @@ def test_a_branch_with_nothing_changed_is_its_run(page):
 def test_latents_are_painted_over_and_the_branch_starts_from_them(page):
     quick(page)
     page.get_by_role("slider", name="Step of the run").press("Home")
+    held: list[Route] = []
+    latents = re.compile("/steps/0/x$")
+    page.route(latents, lambda route: held.append(route))
     page.get_by_role("button", name="Branch after 1").click()
     canvas = page.get_by_role("application", name=re.compile("to paint"))
+    until_some(page, held)
+    expect(canvas).to_have_count(0)  # while what is painted over is on its way
+    held[0].continue_()
+    page.unroute(latents)
     canvas.focus()
     canvas.press("ArrowRight")
     canvas.press("Space")

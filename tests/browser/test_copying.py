@@ -6,11 +6,8 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +15,6 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -27,9 +23,8 @@ from diffuscope.images import png_bytes
 from diffuscope.pipeline import Pipeline
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
+from served import PATIENCE, listening
 
-with socket.create_server(("127.0.0.1", 0)) as _free:  # each process of the tests has a server of its own
-    PORT = _free.getsockname()[1]
 COPIED = """async ([model, image, mask_image]) => {
   const load = (file) => import(`/lab/${file}.js`);
   const [{ VIEWS }, { initial }] = await Promise.all([load('views'), load('store')]);
@@ -74,25 +69,16 @@ def pictures() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def copied(browser, tiny: Pipeline, tiny_folder: Path, pictures) -> Iterator[dict[str, dict[str, dict[str, str]]]]:
+def copied(opened, tiny: Pipeline, tiny_folder: Path, pictures) -> Iterator[dict[str, dict[str, dict[str, str]]]]:
     """Run on show -> view -> language -> text, on a server of the tiny model."""
     engine = Engine(tiny)
-    server = uvicorn.Server(uvicorn.Config(application(engine), port=PORT, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    address = f"http://127.0.0.1:{PORT}"
-    ids = [
-        httpx.post(f"{address}/api/v1/pictures", files={"picture": content}).json()["id"]
-        for content in pictures.values()
-    ]
-    page = browser.new_page()
-    page.goto(f"{address}/lab/style/tokens.css")
-    yield dict(page.evaluate(COPIED, [str(tiny_folder), *ids]))
-    page.close()
-    server.should_exit = True
-    thread.join()
+    with listening(application(engine)) as address, opened() as page:
+        ids = [
+            httpx.post(f"{address}/api/v1/pictures", files={"picture": content}, timeout=PATIENCE).json()["id"]
+            for content in pictures.values()
+        ]
+        page.goto(f"{address}/lab/style/tokens.css")
+        yield dict(page.evaluate(COPIED, [str(tiny_folder), *ids]))
     engine.stop(drain=False)
 
 

@@ -73,21 +73,19 @@ def job(page: Page) -> dict:
     return api(page, f"jobs/{shown(page)}").json()
 
 
-def test_a_picture_is_seen_before_the_model_answers(browser, address):
-    page = browser.new_page()
-    page.route("**/api/v1/**", lambda route: route.abort())
-    page.goto(address.partition("#")[0])
-    expect(page.locator("img[src='opening/fox.webp']").first).to_be_visible()
-    expect(page.locator(".strip lab-raster")).to_have_count(12)
-    expect(page.get_by_role("alert")).to_contain_text("does not answer")
-    page.close()
+def test_a_picture_is_seen_before_the_model_answers(opened, address):
+    with opened() as page:
+        page.route("**/api/v1/**", lambda route: route.abort())
+        page.goto(address.partition("#")[0])
+        expect(page.locator("img[src='opening/fox.webp']").first).to_be_visible()
+        expect(page.locator(".strip lab-raster")).to_have_count(12)
+        expect(page.get_by_role("alert")).to_contain_text("does not answer")
 
 
-def test_without_the_token_the_page_says_what_to_do(browser, address):
-    page = browser.new_page()
-    page.goto(address.partition("#")[0])
-    expect(page.get_by_role("alert")).to_contain_text("has not shown the token")
-    page.close()
+def test_without_the_token_the_page_says_what_to_do(opened, address):
+    with opened() as page:
+        page.goto(address.partition("#")[0])
+        expect(page.get_by_role("alert")).to_contain_text("has not shown the token")
 
 
 def test_the_token_leaves_the_address_and_the_cookie_is_out_of_reach(page, signed_in, address):
@@ -121,15 +119,14 @@ def test_the_model_says_what_it_draws_and_what_it_never_learned(page):
     expect(page.locator(".warned")).to_contain_text("the model never learned 'zebrafish'")
 
 
-def test_the_address_holds_what_one_sees(page, browser, signed_in):
+def test_the_address_holds_what_one_sees(page, opened, signed_in):
     quick(page)
     go(page, "Steps")
     page.get_by_role("slider", name="Step of the run").press("Home")
-    other = browser.new_context(storage_state=signed_in).new_page()
-    other.goto(page.evaluate("location.href"))
-    expect(other.get_by_role("heading", level=1)).to_have_text("Steps")
-    expect(other.locator(".where")).to_contain_text("step 1 of 3")
-    other.context.close()
+    with opened(storage_state=signed_in) as other:
+        other.goto(page.evaluate("location.href"))
+        expect(other.get_by_role("heading", level=1)).to_have_text("Steps")
+        expect(other.locator(".where")).to_contain_text("step 1 of 3")
 
 
 def test_an_address_counts_though_a_rendering_writes_the_older_one_back(page):
@@ -262,6 +259,10 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     expect(page.get_by_role("application", name=re.compile("^Attention to “green”"))).to_be_visible()
     inspection = api(page, "jobs").json()[-1]
     assert (inspection["label"], bool(inspection["image"]), bool(inspection["mask_image"])) == ("attention", True, True)
+
+    go(page, "Generate")  # the next page opens with the last run, and that with its image
+    page.get_by_role("button", name="Remove image").click()
+    quick(page)
 
 
 INFOTEXT = "a green frog\nNegative prompt: grey\nSteps: 4, Sampler: Euler a, CFG scale: 3, Seed: 77, Size: 128x128"

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
-from browser.test_journeys import go, quick
+from browser.test_journeys import go, quick, until_some
 
 READ = """hash => new Promise(read => {
     if (location.hash === hash) return read();
@@ -189,6 +189,7 @@ def test_a_tour_begins_where_its_stops_come_late(page):
     page.reload()
     go(page, "Tours")
     page.locator(".tour", has_text="How does a text become numbers?").click()
+    until_some(page, held)
     held[0].continue_()
     page.unroute("**/lab/tours/04.json")
     expect(page.get_by_role("heading", level=1)).to_have_text("Tokens")

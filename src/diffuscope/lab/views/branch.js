@@ -113,7 +113,7 @@ function canvas(state, actions, run, step, painted) {
   };
   return html`<figure class="figure">
     ${
-      shown
+      shown && x && rgb // what is painted before all are here would be lost
         ? html`<lab-raster
             .selects=${true}
             .paints=${true}
