@@ -144,10 +144,13 @@ class OutOfMemoryError(DiffuscopeError, MemoryError):
     """
 
     def __init__(self, phase: str, device: str, hint: str) -> None:
-        super().__init__(f"out of memory on {device} while {phase}. {hint}")
+        super().__init__(phase, device, hint)
         self.phase = phase
         self.device = device
         self.hint = hint
+
+    def __str__(self) -> str:
+        return visible(shortened(f"out of memory on {self.device} while {self.phase}. {self.hint}"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ TRAINING = "batch-size seed size min-snr-gamma max-grad-norm gradient-checkpoint
 FLAGS = {
     "generate": f"{PROMPT} count batch-size {SAMPLING} upscale {IMAGES} branch-file model {OPENING} "
     "lora-dir embedding out overwrite preview film no-metadata quiet",
-    "batch": f"out quiet model {OPENING} lora-dir embedding",
+    "batch": f"out ray workers quiet model {OPENING} lora-dir embedding",
     "info": "allow-pickle",
     "verify": "device family vae prediction zero-snr fast backend second-device offload models-dir allow-pickle out "
     "steps",

@@ -16,13 +16,16 @@ PINS = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for 
 ACCELERATORS = ("nvidia-", "cuda-", "triton")
 """What only some builds of torch ask for; torch itself pins them, and a pin here would contradict its own."""
 
+ELSEWHERE = ("ray",)
+"""What no test needs, and is too large to install for none: ``benchmarks/ray_cluster.py`` has its checks."""
+
 
 def requirements() -> list[Requirement]:
     """All that the package, its extras and the groups of lint and test ask for; those of docs are another stamp."""
     project, groups = PROJECT["project"], PROJECT["dependency-groups"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
     lines = (*project["dependencies"], *extras, *groups["lint"], *groups["test"])
-    return [Requirement(line) for line in lines if not line.startswith(ACCELERATORS)]
+    return [Requirement(line) for line in lines if not line.startswith((*ACCELERATORS, *ELSEWHERE))]
 
 
 def needed() -> dict[str, str]:

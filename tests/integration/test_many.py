@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import diffuscope as ds
 from diffuscope.batch.many import LIST, generate_many, read_requests
+from diffuscope.batch.ray import ImageGenerator
 from diffuscope.cli import main
 from diffuscope.errors import DiffuscopeError
 from diffuscope.images import image_hash, open_image
@@ -110,6 +112,31 @@ def test_one_line_that_fails(requests: Path, quick_folder: Path, tmp_path: Path,
     assert said.out == f"6 lines made, 0 were there, 1 failed; {out}\n"
     assert main(command) == 2  # tried again
     assert capsys.readouterr().out == f"0 lines made, 6 were there, 1 failed; {out}\n"
+
+
+def test_columns_of_requests_become_columns_of_images(pipe: Pipeline, expected: Path) -> None:
+    """What Ray Data calls in a worker."""
+    lines = [*map(json.dumps, LINES[:2]), '{"prompt": "a fox", "width": 33}']
+    found = ImageGenerator(lambda: pipe)({"id": np.arange(3), "request": np.array(lines)})
+    assert {*found} == {"id", "request", "images", "error"}
+    assert [*found["id"]] == [0, 1, 2]
+    first, several, none = found["images"]
+    assert read(first[0]) == read(expected / "000001.png")
+    assert [read(image)["image_index"] for image in several] == [0, 1, 2, 3]
+    assert none == []
+    assert [*found["error"][:2]] == [None, None]
+    assert found["error"][2].startswith("width: got 33")
+
+
+def test_without_ray_the_extra_is_named(
+    requests: Path, quick_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    command = ["batch", str(requests), "--model", str(quick_folder), "--out", str(tmp_path / "out")]
+    assert main([*command, "--ray", "auto"]) == 2
+    assert "error: --ray: got 'auto', expected the extra `ray`. Run: pip install ray" in capsys.readouterr().err
+    assert main([*command, "--workers", "2"]) == 2
+    assert "--workers: got 2, expected" in capsys.readouterr().err
 
 
 def test_what_is_refused(requests: Path, quick: Pipeline, tmp_path: Path) -> None:

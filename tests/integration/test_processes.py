@@ -118,7 +118,9 @@ from line import CONFIG, Line
 from diffuscope.training import distributed
 from diffuscope.training.loop import train
 torch.set_num_threads(1)
-with distributed.process_group(torch.device("cpu")):
+with distributed.process_group(torch.device("cpu")) as device:
+    with distributed.process_group(device):  # as within Ray Train, which has connected the processes, and ends that
+        pass
     average = train(Line(), CONFIG, Path({str(tmp_path)!r}) / "two")
     torch.save(average.state_dict(), Path({str(tmp_path)!r}) / f"rank{{distributed.rank()}}.pt")
 """

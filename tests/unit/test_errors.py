@@ -1,5 +1,6 @@
 """What an error's sentence is made of stays short, whatever a stranger's file says."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import diffuscope as ds
-from diffuscope.errors import DiffuscopeError, OutOfMemoryError, is_out_of_memory, nearest
+from diffuscope.errors import DiffuscopeError, InputError, OutOfMemoryError, is_out_of_memory, nearest
 from refusals import refused
 
 
@@ -21,6 +22,14 @@ def test_a_sampler_of_five_megabytes_is_refused_in_a_line(tiny: ds.Pipeline) -> 
     with refused("sampler") as caught:
         tiny.steps("a fox", sampler="x" * 5_000_000)
     assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("sampling", "cpu", "Ask for less."), InputError("width", 33, "8")])
+def test_an_error_of_another_process_says_the_same(error: DiffuscopeError) -> None:
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)
 
 
 MEMORY = (

@@ -5,7 +5,7 @@ and a file is there once it is whole, so that what is there is done. Each reques
 depend on its neighbours, nor on how many processes there are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
@@ -16,6 +16,7 @@ from diffuscope.output import numbered
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.plan import texts_of
+from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
 from diffuscope.weights.store.documents import write_text
@@ -103,10 +104,9 @@ def generate_many(
         InputError: pictures in the folder are of other requests, or of another model or dtype.
     """
     folder = begin(folder, requests)
-    every = (name for number, each in enumerate(requests, 1) for name in files(folder, number, each))
-    there = next((name for name in every if name.is_file()), None)
+    there = first_picture(folder, requests)
     if there is not None:
-        _check_model(pipe, there)
+        check_model(there, pipe.weights, receipts.dtype_name(pipe.dtype), pipe.config.name)
     for number in range(rank + 1, len(requests) + 1, processes):
         request = requests[number - 1]
         if all(name.is_file() for name in files(folder, number, request)):
@@ -123,11 +123,15 @@ def generate_many(
         yield number, result
 
 
-def _check_model(pipe: Pipeline, path: Path) -> None:
-    """Refuse to go on with a folder whose pictures another model made, or the same in another dtype."""
-    receipt, dtype = receipts.read(path), receipts.dtype_name(pipe.dtype)
-    if {name: receipt["weights"].get(name) for name in pipe.weights} != pipe.weights or receipt["dtype"] != dtype:
-        got = Unquoted(
-            f"a folder with pictures of {receipt['model']!r} in {receipt['dtype']}, and other weights or dtype"
-        )
-        raise InputError("out", got, f"a new folder, or that of {pipe.config.name!r} in {dtype}")
+def first_picture(folder: Path, requests: Sequence[Request]) -> Receipt | None:
+    """The receipt of the first picture that is there."""
+    every = (name for number, each in enumerate(requests, 1) for name in files(folder, number, each))
+    there = next((name for name in every if name.is_file()), None)
+    return None if there is None else receipts.read(there)
+
+
+def check_model(there: Receipt, weights: Mapping[str, str], dtype: str, model: str) -> None:
+    """Refuse to add to pictures that another model made, or the same in another dtype."""
+    if {name: there["weights"].get(name) for name in weights} != weights or there["dtype"] != dtype:
+        got = Unquoted(f"a folder with pictures of {there['model']!r} in {there['dtype']}, and other weights or dtype")
+        raise InputError("out", got, f"a new folder, or that of {model!r} in {dtype}")

@@ -144,15 +144,22 @@ def load_adapters(
     pipe: "Pipeline", requests: Sequence[Request], source: ModelSource, adapters: AdapterFlags
 ) -> list[object]:
     """Set the LoRAs' folder, load the embeddings, and return their reports."""
+    if adapters.lora_dir is not None:
+        pipe.lora_dir = adapters.lora_dir
+    files = embedding_files(requests, source, adapters)
+    return [pipe.load_embedding(path, allow_pickle=source.allow_pickle) for path in files]
+
+
+def embedding_files(requests: Sequence[Request], source: ModelSource, adapters: AdapterFlags) -> tuple[Path, ...]:
+    """Those that are given, and those of the models' folder that a text names."""
     from diffuscope.library import named_embeddings
     from diffuscope.pipeline.plan import texts_of
 
-    if adapters.lora_dir is not None:
-        pipe.lora_dir = adapters.lora_dir
+    if source.models_dir is None:
+        return adapters.embedding
     given = [text for each in requests for text in (each.prompt, each.negative_prompt) if text is not None]
     texts = list(dict.fromkeys(text for each in given for text in texts_of(each)))
-    named = [] if source.models_dir is None else named_embeddings(source.models_dir, texts)
-    return [pipe.load_embedding(path, allow_pickle=source.allow_pickle) for path in (*adapters.embedding, *named)]
+    return (*adapters.embedding, *named_embeddings(source.models_dir, texts))
 
 
 def _memory(pipe: "Pipeline", request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Data-parallel training in the processes of ``torchrun``; in a single process, these functions do nothing."""
+"""Data-parallel training in the processes of ``torchrun`` or Ray Train; in a single process, these do nothing."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -20,9 +20,15 @@ def world_size() -> int:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Connect the processes; yields the device of this one. ``cuda:LOCAL_RANK`` with NCCL, or the CPU with Gloo."""
+    """Connect the processes; yields the device of this one. ``cuda:LOCAL_RANK`` with NCCL, or the CPU with Gloo.
+
+    A launcher that has connected them, as Ray Train does, has chosen the device and ends the connection.
+    """
     if world_size() == 1:
         yield device
+        return
+    if distributed.is_initialized():
+        yield torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
