@@ -135,28 +135,28 @@ def _answers(
         gpus = int(resources.get("GPU", 0))
         options = {"num_cpus": 1, "num_gpus": min(gpus, 1), "max_restarts": -1, "max_task_retries": RETRIES}
         worker = ray.remote(**options)(ImageGenerator)
-        waiting, running = iter(numbers), {}
-
-        def give(actor: Any) -> None:
-            for number in islice(waiting, 1):
-                running[actor.generate.remote(requests[number - 1].to_json())] = number, actor
-
+        waiting, left, running = iter(numbers), len(numbers), {}
         for _ in range(min(workers or gpus or int(resources["CPU"]), len(numbers))):
-            give(worker.remote(load))
-        while running:
+            actor = worker.remote(load)
+            running[actor.__ray_ready__.remote()] = 0, actor  # one that no machine has room for holds no line
+        while left:
             (done, *_), _ = ray.wait([*running])
             number, actor = running.pop(done)
-            give(actor)
+            for following in islice(waiting, 1):
+                running[actor.generate.remote(requests[following - 1].to_json())] = following, actor
             try:
-                yield number, ray.get(done)
+                answer = ray.get(done)
             except ray.exceptions.RayTaskError as error:
-                if not isinstance(error.cause, DiffuscopeError):
+                answer = error.cause
+                if not isinstance(answer, DiffuscopeError):
                     raise
-                yield number, error.cause
             except ray.exceptions.ActorUnavailableError:
-                yield number, DiffuscopeError(f"its worker died {RETRIES + 1} times, perhaps for lack of memory")
+                answer = DiffuscopeError(f"its worker died {RETRIES + 1} times, perhaps for lack of memory")
             except ray.exceptions.ActorDiedError as error:
                 raise DiffuscopeError(f"a worker cannot begin: {str(error).strip().splitlines()[-1]}") from error
+            if number > 0:
+                left -= 1
+                yield number, answer
 
 
 @contextmanager
