@@ -95,13 +95,13 @@ def base_folder(config: ModelConfig) -> Path:
         known = ", ".join(map(repr, shipped))
         raise ModelNotFoundError(f"the model is a change of {config.base!r}, expected one of the shipped ones: {known}")
     folder = shipped[config.base]
-    if config.base_hash not in (None, weights_hash(folder)):
+    if config.base_hash not in (None, files_hash(folder)):
         raise WeightMismatchError(f"the model is a change of another {config.base!r} than the one here; train it again")
     return folder
 
 
 @cache
-def weights_hash(folder: Path) -> str:
+def files_hash(folder: Path) -> str:
     """SHA-256 of the weight files of a shipped model, one after the other, in hex."""
     digest = hashlib.sha256()
     for part in parts(own_config.read(folder)):

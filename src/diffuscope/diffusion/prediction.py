@@ -35,8 +35,7 @@ def x0_from(prediction: Prediction, output: Tensor, x: Tensor, sigma: float | Te
         power = sigma**2 + 1
         return x / power - output * (sigma / power**0.5)
     if prediction == "edm":
-        power = sigma**2 + 1
-        return x / power + output * (sigma / power**0.5)
+        return x0_from("v", -output, x, sigma)
     return output
 
 
@@ -47,7 +46,7 @@ def training_target(prediction: Prediction, x0: Tensor, noise: Tensor, sigma: fl
     if prediction == "v":
         return (noise - sigma * x0) / (sigma**2 + 1) ** 0.5
     if prediction == "edm":
-        return (sigma * x0 - noise) / (sigma**2 + 1) ** 0.5
+        return -training_target("v", x0, noise, sigma)
     return x0
 
 

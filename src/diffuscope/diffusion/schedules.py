@@ -174,23 +174,19 @@ class Schedule:
         self, sigmas: list[float], times: list[float] | None, info: SamplerInfo, times_spacing: TimeSpacing
     ) -> Levels:
         """Levels with the start and end scale of the sampler's reference."""
-        unit_start = info.variance_preserving or times_spacing == "leading"
-        if self.config.betas == "edm":
-            data = self.config.sigma_data
-            return Levels(
-                sigmas=tuple(sigmas),
-                timesteps=tuple(edm_time(sigma, data) for sigma in sigmas),
-                start_scale=math.hypot(sigmas[0] * data, 1) / data,
-                end_scale=1 / math.hypot(sigmas[-1], 1) if info.variance_preserving else 1.0,
-                log_sigmas=self._log_sigmas,
-                sigma_data=data,
-            )
+        data = self.config.sigma_data if self.config.betas == "edm" else None
+        if data is not None:
+            times, start_scale = [edm_time(sigma, data) for sigma in sigmas], math.hypot(sigmas[0] * data, 1) / data
+        else:
+            unit_start = info.variance_preserving or times_spacing == "leading"
+            start_scale = math.hypot(sigmas[0], 1) if unit_start else sigmas[0]
         return Levels(
             sigmas=tuple(sigmas),
             timesteps=tuple(map(self.sigma_to_t, sigmas) if times is None else times),
-            start_scale=math.hypot(sigmas[0], 1) if unit_start else sigmas[0],
+            start_scale=start_scale,
             end_scale=1 / math.hypot(sigmas[-1], 1) if info.variance_preserving else 1.0,
             log_sigmas=self._log_sigmas,
+            sigma_data=data,
         )
 
 
@@ -236,8 +232,8 @@ def slice_levels(
     Raises:
         InputError: no step lies between the two.
     """
+    name, share = ("denoising_start", denoising_start) if denoising_start > 0 else ("denoising_end", denoising_end)
     if schedule.betas == "edm":
-        name, share = ("denoising_start", denoising_start) if denoising_start > 0 else ("denoising_end", denoising_end)
         raise InputError(name, share, "None, since the levels of this model have no shares of training timesteps")
     first, last = 0, len(levels.sigmas) - 1
     if denoising_start > 0:
@@ -245,7 +241,6 @@ def slice_levels(
     if denoising_end < 1:
         last = _steps_before(levels, schedule, denoising_end)
     if first >= last:
-        name, share = ("denoising_start", denoising_start) if denoising_start > 0 else ("denoising_end", denoising_end)
         raise InputError(name, share, f"a share that leaves one of {len(levels.sigmas) - 1} steps", "Use more steps")
     sigmas = levels.sigmas[first : last + 1]
     scales = [math.hypot(sigma, 1) if variance_preserving else 1.0 for sigma in (sigmas[0], sigmas[-1])]

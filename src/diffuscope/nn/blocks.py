@@ -37,10 +37,10 @@ class GatedFeedForward(nn.Module):
 
     taps = ("hidden", "")
 
-    def __init__(self, width: int, factor: int = 4) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 2 * factor * width)
-        self.fc2 = nn.Linear(factor * width, width)
+        self.fc1 = nn.Linear(width, 8 * width)
+        self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, tap: Tap | None = None) -> Tensor:
         """[B,T,width] from [B,T,width], token by token."""

@@ -38,20 +38,9 @@ def denoisers_of(
     now: Answers,
     engine: Engine,
 ) -> Estimates:
-    """The U-Net as Denoisers of the texts.
+    """The U-Net as Denoisers of the texts; an InputError for a tap where one call of it is not enough for a step.
 
-    Args:
-        unet: the network.
-        config: of the model.
-        plan: of the call.
-        texts: encoded.
-        channels: [N,C,h,w] further input channels of a model that inpaints or edits an image.
-        tap: reads or replaces activations.
-        now: counts the run's steps, and has the notes of its receipt.
-        engine: runs the U-Net where it has a fast twin.
-
-    Raises:
-        InputError: a tap, where one call of the U-Net is not enough for a step.
+    ``channels`` [N,C,h,w] are further inputs of a model that inpaints or edits an image; ``now`` counts the steps.
     """
     device = engine.device(unet)
     entries = [entries_at(plan, step) for step in range(len(plan.levels.sigmas) - 1)]
@@ -130,10 +119,8 @@ def _estimates(unet: "_Network", config: ModelConfig, plan: Plan, stage: Stage, 
     elif same:
         rows = one(negative + stage.parts[0], pairs=True)
     estimates = CondUncond(cond, uncond, rows, bare, always_all=tap is not None)
-    return Estimates(
-        guidance.denoiser_of(estimates, plan.request, plan.levels.sigmas, config.schedule.prediction, plan.on_guidance),
-        cond,
-    )
+    levels, see = plan.levels.sigmas, plan.call.on_guidance
+    return Estimates(guidance.denoiser_of(estimates, plan.request, levels, config.schedule.prediction, see), cond)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """The hashes of a model's weights, computed once; for a CUDA device beside the first run, which does not wait."""
 
+import hashlib
+from collections.abc import Mapping
 from threading import Thread
 
 import torch
 from torch import Tensor
 
 from diffuscope.adapters.loras import Adapters
-from diffuscope.pipeline.receipt import weights_hash
+from diffuscope.weights.store.host import Host
 
 
 class Hashing(Thread):
@@ -51,3 +53,13 @@ class Hashing(Thread):
             self._hash()
         assert self._found is not None
         return self._found
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 in hex of a network's tensors under our names, independent of file and layout."""
+    digest, host = hashlib.sha256(), Host()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
+        for piece in host.pieces(tensor):
+            digest.update(piece)
+    return digest.hexdigest()

@@ -14,12 +14,13 @@ from diffuscope.config import LARGEST
 from diffuscope.diffusion.inpaint import KnownArea
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.images import ImageSource, ImageSources, fit_to_size, listed, open_image, to_pixels
+from diffuscope.images import ImageSource, ImageSources, fit_to_size, image_hash, listed, open_image, to_pixels
 from diffuscope.loading import Components
 from diffuscope.perf.engine import Engine
 from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import checked_latents
 from diffuscope.pipeline.plan import Plan
+from diffuscope.pipeline.receipt import checksums
 from diffuscope.types import Tap
 
 MASK_THRESHOLD = 128  # the darkest grey of a mask that counts as white
@@ -33,6 +34,14 @@ class InitImages:
     masks: tuple[Image.Image, ...] | None = None  # of the plan's size: 255 in the masked area, 0 elsewhere
     latents: Tensor | None = None  # [N,C,h,w] in the place of images; of a base model still noisy
     noise: Tensor | None = None  # [N,C,h,w] start noise of unit variance in the place of the seeds' noise
+
+    @property
+    def hashes(self) -> dict[str, list[str] | None]:
+        """The receipt's entries of the images or latents, and of the masks."""
+        image = None if self.latents is None else checksums(self.latents)
+        if self.images is not None:
+            image = [image_hash(each) for each in self.images]
+        return {"image": image, "mask_image": None if self.masks is None else [image_hash(each) for each in self.masks]}
 
 
 class FromImage(NamedTuple):

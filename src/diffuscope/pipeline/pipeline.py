@@ -15,12 +15,11 @@ from diffuscope import counterparts, fitting, loading, saving
 from diffuscope.adapters.embeddings import Embeddings
 from diffuscope.adapters.loras import Adapters
 from diffuscope.adapters.merging import Loras
-from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import Sampler
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError, ModelNotFoundError, Unquoted, shortened
-from diffuscope.images import ImageSources, fit_to_size, image_hash, listed, open_image, to_pixels
+from diffuscope.images import ImageSources, fit_to_size, listed, open_image, to_pixels
 from diffuscope.keywords import forwarded, method_takes
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
@@ -29,7 +28,7 @@ from diffuscope.perf.engine import Backend, Engine
 from diffuscope.pipeline import branching, codec, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.answers import BUDGET, Answers
-from diffuscope.pipeline.hashing import Hashing
+from diffuscope.pipeline.hashing import Hashing, weights_hash
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.notes import notes_after, notes_before, size_note
@@ -42,6 +41,7 @@ from diffuscope.prompt import encode_all
 from diffuscope.prompt.parts import check_one_text
 from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Tap, TapArgument
+from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.weights.store import stamps
 
 
@@ -143,7 +143,7 @@ class Pipeline:
     @cached_property
     def clip_hash(self) -> str:
         """SHA-256 of all tensors of ``similarity``, in hex; computed once."""
-        return receipts.weights_hash(self.similarity.tensors())
+        return weights_hash(self.similarity.tensors())
 
     @cached_property
     def weights(self) -> dict[str, str]:
@@ -339,25 +339,17 @@ class Pipeline:
 
     def _receipt(self, planned: Plan, init: InitImages, loras: list[Loras]) -> Receipt:
         texts = dict.fromkeys(text for each in planned.lineage for text in (*each.prompts, *each.negative_prompts))
-        components, schedule = self.components, self.config.schedule
-        image = None if init.images is None else [image_hash(each) for each in init.images]
-        return receipts.of_plan(planned) | {
-            "loras": self.adapters.receipt_entries(loras[0]),
-            "branch_loras": [self.adapters.receipt_entries(each) for each in loras[1:]],
-            "embeddings": self.embeddings.receipt_entries(texts),
-            "model": self.config.name,
-            "model_file": components.file_name,
-            "vae": components.vae_name,
-            "schedule": {"prediction": schedule.prediction, "zero_snr": schedule.zero_snr},
-            "device": self.device.type,
-            "dtype": receipts.dtype_name(self.dtype),
-            "threads": torch.get_num_threads(),
-            "image": image if init.latents is None else receipts.checksums(init.latents),
-            "mask_image": None if init.masks is None else [image_hash(each) for each in init.masks],
-            "edits": list(planned.edits),
-            "checks": [],
-            "notes": [*components.notes, *self.adapters.notes(loras[0]), *notes_before(planned, components)],
-        }
+        notes = (*self.components.notes, *self.adapters.notes(loras[0]), *notes_before(planned, self.components))
+        return receipts.begun(
+            planned,
+            self.components,
+            self.device,
+            loras=self.adapters.receipt_entries(loras[0]),
+            branch_loras=[self.adapters.receipt_entries(each) for each in loras[1:]],
+            embeddings=self.embeddings.receipt_entries(texts),
+            notes=list(notes),
+            **init.hashes,
+        )
 
     def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt, check: codec.Check) -> Result:
         kept, notes, output_type = latents.cpu(), receipt["notes"], planned.call.output_type

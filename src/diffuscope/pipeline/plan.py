@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 from diffuscope import fitting
 from diffuscope.config import ModelConfig, Preset
 from diffuscope.diffusion import samplers
-from diffuscope.diffusion.guidance import OnGuidance
 from diffuscope.diffusion.samplers import SamplerInfo, SamplerMatch
 from diffuscope.diffusion.schedules import Schedule, img2img_levels, slice_levels
 from diffuscope.errors import InputError, Unquoted, nearest
@@ -52,8 +51,7 @@ class Plan:
     sizes: tuple[float, ...]  # SDXL's size conditioning; empty where the model has none
     negative_sizes: tuple[float, ...]
     edits: tuple[str, ...]  # the names of the inputs that no receipt can hold
-    on_guidance: OnGuidance | None  # sees the estimates that guidance combines
-    branch: "Branched | None"  # the run from which it goes on
+    branch: "Branched | None" = None  # the run from which it goes on
 
     @property
     def images(self) -> int:
@@ -179,8 +177,6 @@ def _plan(config: ModelConfig, schedule: Schedule, call: Call, first: Plan | Non
         passes=1 + guided + (guided and config.edits),
         sizes=sizes.values,
         negative_sizes=sizes.negative,
-        on_guidance=call.on_guidance,
-        branch=None,
     )
 
 

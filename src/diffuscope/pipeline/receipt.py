@@ -17,11 +17,11 @@ from torch import Tensor
 
 from diffuscope.diffusion import samplers
 from diffuscope.errors import ImageError, InputError
+from diffuscope.loading import Components
 from diffuscope.metadata import read_texts
 from diffuscope.pipeline.plan import Plan
 from diffuscope.request import Branch, Request
 from diffuscope.schema import options
-from diffuscope.weights.store.host import Host
 
 Receipt = dict[str, Any]  # JSON values. The options of the call under their names, and what ``_PROVENANCE`` lists
 
@@ -48,14 +48,25 @@ _EMBEDDING = {"word": str, "sha256": str}
 _CHECK = {"step": int, "x0": list}
 
 
-def of_plan(plan: Plan) -> Receipt:
-    """The part of a receipt that the plan knows: its options, and the noise levels that the run visits."""
+def begun(plan: Plan, components: Components, device: torch.device, **inputs: object) -> Receipt:
+    """The receipt of a run before its first step; ``inputs`` are the entries on images, LoRAs and embeddings."""
+    schedule = components.config.schedule
     return {
         "format": FORMAT,
         "versions": {"diffuscope": _version(), "torch": torch.__version__, "python": platform.python_version()},
         **plan.request.to_dict(),
         "noise_levels": list(plan.levels.sigmas),
         "timesteps": list(plan.levels.timesteps),
+        "model": components.config.name,
+        "model_file": components.file_name,
+        "vae": components.vae_name,
+        "schedule": {"prediction": schedule.prediction, "zero_snr": schedule.zero_snr},
+        "device": device.type,
+        "dtype": dtype_name(components.unet.conv_in.weight.dtype),
+        "threads": torch.get_num_threads(),
+        **inputs,
+        "edits": list(plan.edits),
+        "checks": [],
     }
 
 
@@ -120,16 +131,6 @@ def checksums(x: Tensor) -> list[str]:
     """One short checksum for each image of a batch [B,...]: of its float32 values, to the last bit."""
     rows = x.detach().to("cpu", torch.float32).contiguous()
     return [hashlib.sha256(row.numpy().tobytes()).hexdigest()[:16] for row in rows]
-
-
-def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 in hex of a network's tensors under our names, independent of file and layout."""
-    digest, host = hashlib.sha256(), Host()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
-        for piece in host.pieces(tensor):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def chunks(receipt: Receipt, index: int) -> dict[str, str]:

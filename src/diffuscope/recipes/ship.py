@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from diffuscope import model_files
-from diffuscope.clip_score import PROJECTION, TOWERS
 from diffuscope.config import ModelConfig
 from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, RELATIONS, SIZES, plural
 from diffuscope.data.corpus import Corpus
@@ -20,6 +19,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.training import distributed
 from diffuscope.training.text import Clip
 from diffuscope.training.unet import DiffusionModel
+from diffuscope.clip_score import PROJECTION, TOWERS
 from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import load_into
@@ -72,7 +72,7 @@ def export_difference(model: DiffusionModel, folder: Path, config: ModelConfig) 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
     """Write the config of a difference, with the hash of the base's files of today."""
-    config = replace(config, base_hash=model_files.weights_hash(model_files.base_folder(config)))
+    config = replace(config, base_hash=model_files.files_hash(model_files.base_folder(config)))
     documents.write_text(folder / own_config.FILE, own_config.to_json(config))
 
 

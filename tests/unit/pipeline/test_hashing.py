@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.pipeline import Pipeline, hashing
-from diffuscope.pipeline.receipt import weights_hash
+from diffuscope.pipeline.hashing import weights_hash
 from diffuscope.weights.store import host
 
 

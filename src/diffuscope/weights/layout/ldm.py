@@ -4,11 +4,12 @@ They are the names of the code that trained Stable Diffusion 1, 2 and XL, whose 
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
-from diffuscope.weights.layout.diffusers import TEXT, TRANSFORMER, Layout, PartConfig
+from diffuscope.weights.layout.diffusers import TRANSFORMER, Layout, PartConfig, diffusers_layout
 from diffuscope.weights.layout.rules import (
     Rename,
     Reshape,
@@ -144,13 +145,12 @@ def _vae_attention() -> Iterator[Reshape]:
 
 
 def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
-    projection = () if config.projection is None else (Rename("text_projection", "text_projection"),)
-    ignored = dict.fromkeys(("text_model.embeddings.position_ids", "embeddings.position_ids"), "0, 1, 2 ...")
+    """That of transformers; some files of the first year have no text_model, as the class of that time had none."""
+    layout = diffusers_layout(config)
     if config.projection is None:
-        ignored["text_projection.weight"] = "this model does not use CLIP's pooled text"
-    rules = (*under("text_model.", "", TEXT), *projection)
-    # Some files of the first year have no text_model, as the class of that time had none.
-    return Layout(rules=rules, also_read=tuple(under("", "", TEXT)), ignored=ignored), ()
+        unread = {"text_projection.weight": "this model does not use CLIP's pooled text"}
+        layout = replace(layout, ignored={**layout.ignored, **unread})
+    return layout, ()
 
 
 def _open_clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:

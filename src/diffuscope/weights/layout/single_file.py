@@ -14,6 +14,7 @@ from diffuscope.weights.store import files
 from diffuscope.weights.store.stores import Store
 
 CONFIG_KEY = "diffuscope.config"  # key of the metadata for our config
+NO_PART = "none"  # of the tensors that belong to no network
 
 IGNORED = {
     r"model_ema\..*": "a moving average of the weights, for further training",
@@ -63,21 +64,15 @@ def write(path: str | Path, networks: Mapping[str, Mapping[str, Tensor]], config
 
 def notes(store: Store, config: ModelConfig) -> tuple[str, ...]:
     """A note on the tensors that belong to no network and are not known to be irrelevant, if there are any."""
-    prefixes = tuple(ldm.prefixes(config).values())
-    names = sorted(name for name in store.header.tensors if not name.startswith(prefixes) and not _ignored(name))
-    return tuple(fields.note(store.path.name, "tensors", names))
-
-
-def _ignored(name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in IGNORED)
+    return tuple(fields.note(store.path.name, "tensors", sorted(_split(store, config)[NO_PART])))
 
 
 def _split(store: Store, config: ModelConfig) -> dict[str, dict[str, str]]:
-    """Part -> name in the part -> name in the file. ``notes`` names the tensors of no part."""
-    prefixes = ldm.prefixes(config)
+    """Part, or ``NO_PART`` -> name in the part -> name in the file; without what is known to be irrelevant."""
+    prefixes = ldm.prefixes(config) | {NO_PART: ""}
     split: dict[str, dict[str, str]] = {part: {} for part in prefixes}
     for name in store.header.tensors:
-        part = next((part for part, prefix in prefixes.items() if name.startswith(prefix)), None)
-        if part is not None and not _ignored(name):
+        if not any(re.fullmatch(pattern, name) for pattern in IGNORED):
+            part = next(part for part, prefix in prefixes.items() if name.startswith(prefix))
             split[part][name.removeprefix(prefixes[part])] = name
     return split

@@ -88,6 +88,12 @@ def read(path: str | Path) -> dict[str, Tensor]:
     return unpack(files.read(path, header=header), header.metadata)
 
 
+def read_any(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file: float32 of a packed one, as they are of any other."""
+    header = headers.read_header(path)
+    return read(path) if is_packed(header) else files.read(path, header=header)
+
+
 def is_packed(header: headers.Header) -> bool:
     """Whether the file with this header was written by ``write``."""
     return header.metadata.get("format") == FORMAT
