@@ -28,7 +28,6 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 import diffuscope as ds
-from diffuscope.clip_score import load_clip_score
 from diffuscope.data.compose import Canvas
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.foreground import background_word
@@ -37,10 +36,11 @@ from diffuscope.data.split import split
 from diffuscope.evaluate import prompts
 from diffuscope.evaluate.eval_data import EvalData
 from diffuscope.evaluate.generation import Sampling, generate
-from diffuscope.feature_net import load_efficientnet
 from diffuscope.finetune import load_imagic, train_imagic, train_lora, train_word
 from diffuscope.images import fit_to_size, tiled, to_pixels
 from diffuscope.pipeline import Pipeline
+from diffuscope.vision.clip_score import load_clip_score
+from diffuscope.vision.feature_net import load_efficientnet
 from subjects import mug
 
 CLASS, WORD, NAMED = "cup", "<zeb>", "zeb cup"

@@ -41,7 +41,6 @@ from diffuscope.evaluate import scenes as measures
 from diffuscope.evaluate.classifier import predict, read_classifier
 from diffuscope.evaluate.retrieval import features
 from diffuscope.evaluate.scores import device_name
-from diffuscope.feature_net import load_efficientnet
 from diffuscope.loading import choose_device, load_network
 from diffuscope.model_files import shipped_models
 from diffuscope.models.text_encoder import TextEncoder
@@ -51,6 +50,7 @@ from diffuscope.models.vae import VAE
 from diffuscope.recipes import stages
 from diffuscope.recipes.turbo import STUDENT, TurboRecipe, record_trajectories, student_of, train_turbo, turbo
 from diffuscope.training import distributed
+from diffuscope.vision.feature_net import load_efficientnet
 from diffuscope.weights.store import difference, documents, files, headers, packing
 
 PROMPTS, SEEDS = 125, 8  # for diversity

@@ -15,12 +15,12 @@ from diffuscope.data.corpus import Corpus, Picture
 from diffuscope.data.names import slug
 from diffuscope.diffusion import samplers
 from diffuscope.loading import Components
-from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
+from diffuscope.vision.efficientnet import EfficientNet
 
 STYLES = ("noto", "blob", "twemoji", "fluent 3d", "fluent flat", "emojitwo", "game icon")
 THINGS = {

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffuscope.models.classifier import Classifier, ClassifierConfig
 from diffuscope.training.classifier import ClassifierTask, ClassifierTraining, augment
 from diffuscope.training.loop import LoopConfig, train
+from diffuscope.vision.classifier import Classifier, ClassifierConfig
 
 STILL = ClassifierTraining(rotation=0.0, scale=(1.0, 1.0), shift=0.0, hue=0.0, white=1.0, cutout=0.0, noise=0.0)
 

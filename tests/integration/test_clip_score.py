@@ -9,12 +9,12 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from diffuscope.clip_score import PROJECTION, TOWERS, ClipScore, great_circle, load_clip_score
 from diffuscope.errors import DiffuscopeError, ModelNotFoundError, WeightMismatchError, WeightsError
 from diffuscope.images import to_images, to_pixels
 from diffuscope.lens.gradient_memory import gradient_memory
 from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
+from diffuscope.vision.clip_score import PROJECTION, TOWERS, ClipScore, great_circle, load_clip_score
 from diffuscope.weights.store import packing
 from refusals import refused
 

@@ -11,9 +11,7 @@ import torch
 from PIL import Image
 
 import diffuscope as ds
-from diffuscope import clip_score
 from diffuscope.cli import main
-from diffuscope.clip_score import ClipScore, load_clip_score
 from diffuscope.diffusion.loss_guidance import Loss, colour_loss, loss_guidance
 from diffuscope.errors import ModelNotFoundError
 from diffuscope.images import write_png
@@ -21,6 +19,8 @@ from diffuscope.lens.functions import decoder, denoiser
 from diffuscope.metadata import read_texts
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import JSON_KEY, read
+from diffuscope.vision import clip_score
+from diffuscope.vision.clip_score import ClipScore, load_clip_score
 from narrow import made
 from refusals import refused
 

@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageDraw
 
 import diffuscope as ds
-from diffuscope.clip_score import load_clip_score
 from diffuscope.errors import WeightMismatchError
 from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
 from diffuscope.recipes.turbo import EMOJI_TURBO, export_turbo
+from diffuscope.vision.clip_score import load_clip_score
 from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import files
 from refusals import refused

@@ -160,12 +160,12 @@ def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 5
 
 def _load(scored: Scored, towers: Path | None, on: Device) -> "tuple[Pipeline, Scorer]":
     from diffuscope import model_files
-    from diffuscope.clip_score import TOWERS
     from diffuscope.evaluate.classifier import load_classifier
     from diffuscope.evaluate.eval_data import EvalData
     from diffuscope.evaluate.scorer import Scorer, galleries, load_projection
-    from diffuscope.feature_net import load_efficientnet
     from diffuscope.pipeline import load
+    from diffuscope.vision.clip_score import TOWERS
+    from diffuscope.vision.feature_net import load_efficientnet
 
     require_files(corpus=scored.corpus, teacher=scored.teacher, classifier=scored.classifier)
     pipe = load(scored.model, device=on.device, dtype=on.dtype)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffuscope.data.split import Split
 from diffuscope.errors import WeightsError
-from diffuscope.models.classifier import Classifier, ClassifierConfig
+from diffuscope.vision.classifier import Classifier, ClassifierConfig
 from diffuscope.weights.store import files, headers
 from diffuscope.weights.store.assign import load_into
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.models.efficientnet import EfficientNet
+from diffuscope.vision.efficientnet import EfficientNet
 
 
 class Gallery:

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffuscope.clip_score import PROJECTION
 from diffuscope.errors import WeightsError
 from diffuscope.evaluate.classifier import predict
 from diffuscope.evaluate.eval_data import EvalData
 from diffuscope.evaluate.prompts import EvalPrompt, PromptSet, concept_captions
 from diffuscope.evaluate.retrieval import Gallery, clip_similarity, features, in_top
-from diffuscope.models.classifier import Classifier
-from diffuscope.models.efficientnet import EfficientNet
-from diffuscope.weights.store import files, headers, packing
+from diffuscope.vision.classifier import Classifier
+from diffuscope.vision.clip_score import PROJECTION
+from diffuscope.vision.efficientnet import EfficientNet
+from diffuscope.weights.store import packing
 from diffuscope.weights.store.old_names import current_names
 
 
@@ -110,8 +110,7 @@ def galleries(data: EvalData, feature_net: EfficientNet) -> tuple[Gallery, Galle
 
 def load_projection(path: Path, device: torch.device) -> Tensor:
     """[P,F] the image projection of a ``towers.safetensors``, packed or as training wrote it."""
-    is_packed = packing.is_packed(headers.read_header(path))
-    tensors = current_names(packing.read(path) if is_packed else files.read(path))
+    tensors = current_names(packing.read_any(path))
     if PROJECTION not in tensors or tensors[PROJECTION].ndim != 2:
         raise WeightsError(f"{path} has no matrix {PROJECTION!r}; give the towers.safetensors of the text stage")
     return tensors[PROJECTION].float().to(device)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from diffuscope.errors import InputError
 from diffuscope.evaluate.contact_sheet import contact_sheet
-from diffuscope.finetune import session
+from diffuscope.finetune import imagic_file, session
+from diffuscope.finetune.imagic_file import States
 from diffuscope.finetune.lora import Updates, configs_of, pairs_of
 from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
@@ -30,8 +31,7 @@ from diffuscope.training.denoising import DenoisingLoss
 from diffuscope.training.loop import StepContext
 from diffuscope.training.pictures import read_pictures
 from diffuscope.types import Conditioning
-from diffuscope.weights.adapter import imagic, lora_files
-from diffuscope.weights.adapter.imagic import States
+from diffuscope.weights.adapter import lora_files
 
 ETAS = tuple(i / 10 for i in range(11))
 
@@ -100,7 +100,7 @@ def train_imagic(
     pooled = None if target.pooled is None else target.pooled[0]
     states = States(prompt=training.prompt, target=target.embeddings[0], learned=learned.embeddings[0], pooled=pooled)
     lora = lora_files.named(pairs_of(second[0]), 1.0, configs_of(pipe, second[0]), "kohya")
-    imagic.write(path, states, lora, {"size": str(size), "model": pipe.config.name})
+    imagic_file.write(path, states, lora, {"size": str(size), "model": pipe.config.name})
     session.finish(folder)
     return ImagicReport(path=path, error_before=first[1], error_embedded=first[2], error_after=second[2])
 
@@ -211,7 +211,7 @@ def load_imagic(pipe: Pipeline, path: str | PathLike[str]) -> Imagic:
     path = Path(path)
     pipe.load_lora(path)
     try:
-        return Imagic(pipe, path.stem, imagic.read(path, pipe.config.unet.context_dim))
+        return Imagic(pipe, path.stem, imagic_file.read(path, pipe.config.unet.context_dim))
     except Exception:
         pipe.unload_lora(path.stem)
         raise

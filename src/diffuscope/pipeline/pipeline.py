@@ -41,7 +41,7 @@ from diffuscope.prompt import encode_all
 from diffuscope.prompt.parts import check_one_text
 from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Tap, TapArgument
-from diffuscope.clip_score import ClipScore, load_clip_score
+from diffuscope.vision.clip_score import ClipScore, load_clip_score
 from diffuscope.weights.store import stamps
 
 

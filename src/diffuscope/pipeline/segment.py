@@ -8,7 +8,6 @@ from torch import Tensor
 
 from diffuscope.adapters.loras import Adapters
 from diffuscope.adapters.merging import Loras
-from diffuscope.clip_score import ClipScore
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.diffusion.thresholding import thresholded
 from diffuscope.errors import InputError, Unquoted
@@ -22,6 +21,7 @@ from diffuscope.pipeline.denoisers import denoisers_of
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.taps import selected
 from diffuscope.types import Denoiser, Step, Tap
+from diffuscope.vision.clip_score import ClipScore
 
 Texts = tuple[Encoded, Loss | None]  # of a request, encoded; and the loss of a text that guides it
 

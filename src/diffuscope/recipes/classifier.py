@@ -7,9 +7,9 @@ import torch
 
 from diffuscope.evaluate.classifier import save_classifier
 from diffuscope.evaluate.eval_data import EvalData
-from diffuscope.models.classifier import Classifier, ClassifierConfig
 from diffuscope.training.classifier import ClassifierTask, ClassifierTraining
 from diffuscope.training.loop import LoopConfig, train
+from diffuscope.vision.classifier import Classifier, ClassifierConfig
 
 
 @dataclass(frozen=True, kw_only=True)

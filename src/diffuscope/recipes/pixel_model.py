@@ -29,7 +29,7 @@ from diffuscope.images import to_images
 from diffuscope.models.class_unet import ClassUNet
 from diffuscope.training.pixels import PixelLatents, one_hot
 from diffuscope.types import Denoiser, Levels, Noise, Step
-from diffuscope.weights.store import documents, files, headers, packing
+from diffuscope.weights.store import documents, files, packing
 from diffuscope.weights.store.assign import load_into
 
 CONFIG, WEIGHTS = "pixel_model.json", "unet.safetensors"
@@ -168,8 +168,7 @@ def load(folder: str | Path | None = None, device: torch.device | str = "cpu") -
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path} describes no model ({str(error)[:300]}); {todo}") from error
     unet, weights = ClassUNet(config.unet), folder / WEIGHTS
-    header = headers.read_header(weights)
-    load_into(unet, packing.read(weights) if packing.is_packed(header) else files.read(weights), source=str(weights))
+    load_into(unet, packing.read_any(weights), source=str(weights))
     return PixelModel(config, unet.to(device))
 
 

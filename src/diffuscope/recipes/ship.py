@@ -19,7 +19,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.training import distributed
 from diffuscope.training.text import Clip
 from diffuscope.training.unet import DiffusionModel
-from diffuscope.clip_score import PROJECTION, TOWERS
+from diffuscope.vision.clip_score import PROJECTION, TOWERS
 from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import load_into

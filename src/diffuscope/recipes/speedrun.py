@@ -16,7 +16,6 @@ import torch
 from diffuscope.evaluate import scores
 from diffuscope.evaluate.eval_data import EvalData
 from diffuscope.evaluate.scorer import Scorer, galleries
-from diffuscope.feature_net import load_efficientnet
 from diffuscope.models.vae import VAE
 from diffuscope.pipeline import load
 from diffuscope.recipes import emoji, ship, stages
@@ -24,6 +23,7 @@ from diffuscope.training import run_folder
 from diffuscope.training.examples import Examples
 from diffuscope.training.loop import LoopConfig
 from diffuscope.training.unet import DiffusionModel
+from diffuscope.vision.feature_net import load_efficientnet
 from diffuscope.weights.store import documents
 
 LAPS = "laps.json"

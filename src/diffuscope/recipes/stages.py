@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from diffuscope.clip_score import PROJECTION
 from diffuscope.data.colours import RECOLOUR_VERSION, dominant_tones
 from diffuscope.data.compose import Canvas, compose
 from diffuscope.data.corpus import Corpus
@@ -22,7 +21,6 @@ from diffuscope.data.scenes import Scenes, blank_scenes, sample_scenes
 from diffuscope.data.split import Split, split
 from diffuscope.data.sprites import sprite_sampler
 from diffuscope.diffusion.schedules import Schedule
-from diffuscope.feature_net import load_efficientnet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
@@ -35,6 +33,8 @@ from diffuscope.training.loop import StepContext, train
 from diffuscope.training.text import Clip, TextTask
 from diffuscope.training.unet import DiffusionModel, UNetTask
 from diffuscope.training.vae import VAETask, normalise_latents
+from diffuscope.vision.clip_score import PROJECTION
+from diffuscope.vision.feature_net import load_efficientnet
 from diffuscope.weights.store import files, headers, packing
 from diffuscope.weights.store.assign import load_into
 
@@ -257,6 +257,5 @@ def save(network: nn.Module, path: Path) -> None:
 def load_vae(recipe: VAERecipe, path: Path) -> VAE:
     """A trained autoencoder, from a plain or a packed file."""
     vae = VAE(recipe.model.vae)
-    packed = packing.is_packed(headers.read_header(path))
-    load_into(vae, packing.read(path) if packed else files.read(path), source=str(path))
+    load_into(vae, packing.read_any(path), source=str(path))
     return vae.requires_grad_(False).eval()

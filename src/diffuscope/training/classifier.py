@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffuscope.models.classifier import Classifier
 from diffuscope.training.loop import StepContext
+from diffuscope.vision.classifier import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)

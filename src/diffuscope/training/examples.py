@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.vae import VAE
 from diffuscope.training.loop import StepContext
+from diffuscope.vision.efficientnet import EfficientNet
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.fidelity import fidelity, is_measured
 from diffuscope.models.vae import VAE
 from diffuscope.training.loop import StepContext
+from diffuscope.vision.efficientnet import EfficientNet
 
 Batches = Callable[[StepContext], Tensor]
 """Makes a batch of images [B,3,H,W] in [-1,1] from the seed of a step."""

@@ -7,7 +7,7 @@ import torch
 
 from diffuscope.evaluate.eval_data import EvalData
 from diffuscope.evaluate.scorer import Scorer, galleries
-from diffuscope.models.efficientnet import EfficientNet
+from diffuscope.vision.efficientnet import EfficientNet
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from diffuscope.clip_score import PROJECTION
 from diffuscope.data.split import Split
 from diffuscope.errors import WeightsError
 from diffuscope.evaluate import prompts
 from diffuscope.evaluate.classifier import load_classifier, predict, save_classifier
 from diffuscope.evaluate.scorer import load_projection
 from diffuscope.evaluate.scores import real_images
-from diffuscope.models.classifier import Classifier, ClassifierConfig
+from diffuscope.vision.classifier import Classifier, ClassifierConfig
+from diffuscope.vision.clip_score import PROJECTION
 from diffuscope.weights.store import packing
 
 CPU = torch.device("cpu")

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.finetune import load_imagic, train_imagic
+from diffuscope.finetune import imagic_file, load_imagic, train_imagic
+from diffuscope.finetune.imagic_file import States
 from diffuscope.pipeline import Pipeline
-from diffuscope.weights.adapter import imagic
-from diffuscope.weights.adapter.imagic import States
 from diffuscope.weights.store import files
 from refusals import refused
 
@@ -96,14 +95,14 @@ def test_other_files_are_refused_and_leave_nothing_loaded(pipe, trained, tmp_pat
         load_imagic(pipe, tmp_path / "lora.safetensors")
     assert pipe.adapters.weights == {}
     wide = States(prompt="a", target=torch.zeros(77, 48), learned=torch.zeros(77, 48))
-    imagic.write(tmp_path / "wide.safetensors", wide, lora, {})
+    imagic_file.write(tmp_path / "wide.safetensors", wide, lora, {})
     with pytest.raises(WeightMismatchError, match="48 wide"):
         load_imagic(pipe, tmp_path / "wide.safetensors")
-    imagic.write(tmp_path / "more.safetensors", wide, lora | {"imagic.more": torch.zeros(1)}, {})
+    imagic_file.write(tmp_path / "more.safetensors", wide, lora | {"imagic.more": torch.zeros(1)}, {})
     with pytest.raises(WeightsError, match=r"'imagic\.more'"):
         load_imagic(pipe, tmp_path / "more.safetensors")
     damaged = States(prompt="a", target=torch.zeros(77, 32), learned=torch.full((77, 32), float("nan")))
-    imagic.write(tmp_path / "nan.safetensors", damaged, {}, {})
+    imagic_file.write(tmp_path / "nan.safetensors", damaged, {}, {})
     with pytest.raises(WeightsError):
-        imagic.read(tmp_path / "nan.safetensors", 32)
+        imagic_file.read(tmp_path / "nan.safetensors", 32)
     assert pipe.adapters.weights == {}

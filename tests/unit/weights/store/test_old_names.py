@@ -8,11 +8,11 @@ from torch import nn
 
 from diffuscope.config import EMOJI
 from diffuscope.model_files import shipped_models
-from diffuscope.models.classifier import Classifier, ClassifierConfig
-from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
+from diffuscope.vision.classifier import Classifier, ClassifierConfig
+from diffuscope.vision.efficientnet import EfficientNet
 from diffuscope.weights.identify.families import identify
 from diffuscope.weights.store import headers, packing
 from diffuscope.weights.store.old_names import current_names

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 from diffuscope import loading, model_files
 from diffuscope.diffusion.loss_guidance import Loss
 from diffuscope.errors import InputError, ModelNotFoundError, WeightMismatchError
-from diffuscope.feature_net import load_efficientnet, shipped_path
 from diffuscope.images import ImageSources, open_image, to_pixels
-from diffuscope.models.efficientnet import EfficientNet
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.positions import untrained_words
+from diffuscope.vision.efficientnet import EfficientNet
+from diffuscope.vision.feature_net import load_efficientnet, shipped_path
 from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import packing
 from diffuscope.weights.store.old_names import current_names

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.models.efficientnet import STAGES, EfficientNet
-from diffuscope.weights.store import files, headers, packing
+from diffuscope.vision.efficientnet import STAGES, EfficientNet
+from diffuscope.weights.store import packing
 
 NORM_EPS = 1e-3
 
@@ -80,8 +80,7 @@ def load_efficientnet(path: str | Path | None = None) -> EfficientNet:
         )
     try:
         if path.suffix == ".safetensors":
-            is_packed = packing.is_packed(headers.read_header(path))
-            tensors = packing.read(path) if is_packed else files.read(path)
+            tensors = packing.read_any(path)
         else:
             tensors = convert(torch.load(path, map_location="cpu", weights_only=True))
     except WeightsError:

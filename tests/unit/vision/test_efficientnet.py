@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from diffuscope.errors import ModelNotFoundError, WeightMismatchError, WeightsError
-from diffuscope.feature_net import convert, layers, load_efficientnet
-from diffuscope.models.efficientnet import EfficientNet, SameConv2d
+from diffuscope.vision.efficientnet import EfficientNet, SameConv2d
+from diffuscope.vision.feature_net import convert, layers, load_efficientnet
 from diffuscope.weights.store import packing
 
 # Strides of the 16 blocks, in the package's counting; a block whose shape does not change has a residual.
