@@ -35,19 +35,19 @@ def save_for_ever(folder: Path, pipe: int) -> None:
     """Save one step after the other, and tell of it; every number of a checkpoint is its step."""
     network, ema, optimiser = state()
     path = folder / NAME
-    step = checkpoints.restore(path, network, ema, optimiser).step if path.exists() else 0
+    step = checkpoints.restore(path, network, ema, optimiser, {}).step if path.exists() else 0
     while True:
         step += 1
         for value in (*network.parameters(), *ema.parameters(), *optimiser.state().values()):
             value.data.fill_(step)
-        checkpoints.save(path, network, ema, optimiser, Progress(step, float(step)))
+        checkpoints.save(path, network, ema, optimiser, Progress(step, float(step)), {})
         os.write(pipe, f"{step}\n".encode())
 
 
 def survived(folder: Path, told: int) -> bool:
     """Whether the checkpoint opens, is whole, and is at least the last one of which the process told."""
     network, ema, optimiser = state()
-    step = checkpoints.restore(folder / NAME, network, ema, optimiser).step
+    step = checkpoints.restore(folder / NAME, network, ema, optimiser, {}).step
     values = (*network.parameters(), *ema.parameters(), *optimiser.state().values())
     return step >= told and all(bool((value == step).all()) for value in values)
 
@@ -80,7 +80,7 @@ def main() -> None:
     for _ in range(arguments.kills):
         good += survived(folder, killed(folder, moments.uniform(0, 0.2)))
         halves += bool(list(folder.glob(".*.part")))
-    checkpoints.save(folder / NAME, *state(), Progress())
+    checkpoints.save(folder / NAME, *state(), Progress(), {})
     left = len(list(folder.glob(".*.part")))
     print(f"{good} of {arguments.kills} kills survived; {halves} came in the middle of a file; {left} left behind")
     if good < arguments.kills or left:

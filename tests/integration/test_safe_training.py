@@ -142,17 +142,17 @@ def network():
 def test_a_full_disk_at_any_byte_leaves_the_last_checkpoint(tmp_path):
     """A limit of the file's size stands for the full disk: a real error of the system's in the middle of writing."""
     path, state = tmp_path / "checkpoint.safetensors", network()
-    checkpoints.save(path, *state, Progress(1, 1.0))
+    checkpoints.save(path, *state, Progress(1, 1.0), {})
     size = path.stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for point in range(20):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size * point // 20, hard))
         try:
             with pytest.raises(OutputError, match="cannot be written"):
-                checkpoints.save(path, *state, Progress(2 + point, 2.0))
+                checkpoints.save(path, *state, Progress(2 + point, 2.0), {})
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        assert checkpoints.restore(path, *network()) == Progress(1, 1.0)
+        assert checkpoints.restore(path, *network(), {}) == Progress(1, 1.0)
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 

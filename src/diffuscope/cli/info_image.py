@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from diffuscope.metadata import Settings
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+LONG = 2000  # characters; the noise levels of 50 steps have a half of it
 FOLDER = "FOLDER"
 """Stands in a command for the folder of models."""
 
@@ -28,9 +29,8 @@ def describe(path: Path) -> list[str]:
         raise DiffuscopeError(f"{path} is neither a weight file nor an image: {error}") from error
     lines, texts = [f"{path}: an image of {image.width}x{image.height} pixels"], dict(image.texts)
     if JSON_KEY in texts:
-        receipt = read(path)
-        lines += ["", texts.pop(TEXT_KEY)] if TEXT_KEY in texts else []
-        lines += ["", json.dumps(receipt, indent=2, ensure_ascii=False)]
+        lines += ["", _cut(texts.pop(TEXT_KEY))] if TEXT_KEY in texts else []
+        lines += ["", *_receipt(read(path))]
         del texts[JSON_KEY]
     else:
         settings, texts = settings_of(texts)
@@ -39,6 +39,21 @@ def describe(path: Path) -> list[str]:
         lines += ["", "texts in the file that say nothing here:"]
         lines += [f"  {key}: {_short(text)}" for key, text in texts.items()]
     return lines
+
+
+def _receipt(receipt: dict[str, Any]) -> list[str]:
+    """The receipt as JSON, an entry a line; of a long one its beginning and its end."""
+    whole = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in receipt.items()]
+    shown = [_cut(line) for line in whole]
+    note = ["long entries are cut here; in the file they are whole"] if shown != whole else []
+    return ["{", ",\n".join(shown), "}", *note]
+
+
+def _cut(text: str) -> str:
+    """A text of an image; of a long one its beginning and its end."""
+    if len(text) <= LONG:
+        return text
+    return f"{text[: LONG // 2]} ... ({len(text):,} characters) ... {text[-LONG // 2 :]}"
 
 
 def _settings(settings: "Settings", infotext: str) -> list[str]:

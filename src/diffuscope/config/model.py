@@ -22,6 +22,7 @@ MAX_PIXELS = 1 << 26
 """Of an image: larger ones (67 million pixels, 200 MB as RGB) are neither made nor read."""
 
 MOST_TRAIN_STEPS = 100_000
+UPSCALES = (1, 4)  # factors of the output
 SDXL_SIZES, REFINER_SIZES = 6, 5  # how many sizes and scores stand beside the pooled text
 INPUTS = {5: "depth2img", 7: "an upscaler"}
 """Input channels of a U-Net for latents of 4 -> the models that have them."""
@@ -47,10 +48,15 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         typed(self)
         positive(train_steps=self.train_steps)
-        if self.train_steps > MOST_TRAIN_STEPS or abs(self.steps_offset) > MOST_TRAIN_STEPS:
-            raise ValueError(f"train_steps and steps_offset may be at most {MOST_TRAIN_STEPS}")
+        if self.train_steps > MOST_TRAIN_STEPS or not 0 <= self.steps_offset <= MOST_TRAIN_STEPS:
+            raise ValueError(
+                f"train_steps is {self.train_steps} and steps_offset {self.steps_offset}; "
+                f"they may be at most {MOST_TRAIN_STEPS}, and at least 0"
+            )
         if self.betas == "edm" and not 0 < self.sigma_min < self.sigma_max:
             raise ValueError(f"levels go from {self.sigma_min} to {self.sigma_max}; they must rise above 0")
+        if self.betas != "edm" and (self.sigma_min, self.sigma_max) != (0, 0):
+            raise ValueError(f"sigma_min is {self.sigma_min} and sigma_max {self.sigma_max}; only edm has them, else 0")
         if self.sigma_data <= 0:
             raise ValueError(f"sigma_data is {self.sigma_data}; it must be a positive number")
         if not 0 < self.beta_start <= self.beta_end < 1:
@@ -77,6 +83,8 @@ class Preset:
     def __post_init__(self) -> None:
         typed(self)
         positive(num_inference_steps=self.num_inference_steps, height=self.height, width=self.width)
+        if self.upscale not in UPSCALES:
+            raise ValueError(f"upscale is {self.upscale}; it must be 1 or 4")
 
 
 @dataclass(frozen=True, kw_only=True)

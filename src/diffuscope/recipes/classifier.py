@@ -49,7 +49,7 @@ def train_classifier(recipe: ClassifierRecipe, data: EvalData, folder: Path) -> 
         recipe.training,
         compiled=device.type == "cuda",
     )
-    trained = train(task, recipe.loop, folder)
+    trained = train(task, recipe.loop, folder, asked=recipe)
     assert isinstance(trained, Classifier)
     save_classifier(folder / "classifier.safetensors", trained, data.split)
     return trained

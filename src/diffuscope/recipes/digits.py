@@ -126,7 +126,7 @@ def train_pixels(
         assert isinstance(average, ClassUNet)
         PixelModel(config, average).save(folder)
 
-    trained = train(task, recipe.loop, folder, on_save=save)
+    trained = train(task, recipe.loop, folder, asked=recipe, on_save=save)
     assert isinstance(trained, ClassUNet)
     return PixelModel(config, trained)
 

@@ -107,7 +107,7 @@ def train_vae(recipe: VAERecipe, dataset: Dataset, feature_net: Path, folder: Pa
         to_device(load_efficientnet(feature_net), device),
         compiled=device.type == "cuda",
     )
-    trained = train(task, recipe.loop, folder)
+    trained = train(task, recipe.loop, folder, asked=recipe)
     assert isinstance(trained, VAE)
     mean, std = latent_moments(
         [trained.encode(compose(dataset.canvas, scenes.take(slice(i, i + 128)))).mean for i in range(0, 8192, 128)]
@@ -178,7 +178,7 @@ def train_text(recipe: TextRecipe, examples: tuple[Examples, Examples], folder: 
     torch.manual_seed(recipe.loop.seed)
     clip = Clip(TextEncoder(recipe.model.text_encoder), examples[0].features.shape[1]).to(device)
     task = TextTask(clip, *examples, recipe.training, compiled=device.type == "cuda")
-    trained = train(task, recipe.loop, folder)
+    trained = train(task, recipe.loop, folder, asked=recipe)
     assert isinstance(trained, Clip)
     save(trained, folder / "towers.safetensors")
     return trained
@@ -228,7 +228,7 @@ def train_unet(
         compiled=device.type == "cuda",
         rounded=rounded,
     )
-    trained = train(task, recipe.loop, folder, stop_after=stop_after, on_save=on_save)
+    trained = train(task, recipe.loop, folder, asked=recipe, stop_after=stop_after, on_save=on_save)
     assert isinstance(trained, DiffusionModel)
     return trained
 

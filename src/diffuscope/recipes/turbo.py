@@ -148,6 +148,6 @@ def train_turbo(
     def save(average: nn.Module) -> None:
         packing.write(folder / STUDENT, average.state_dict())
 
-    trained = train(task, recipe.loop, folder, on_save=save)
+    trained = train(task, recipe.loop, folder, asked=recipe, on_save=save)
     assert isinstance(trained, UNet)
     return trained

@@ -12,7 +12,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,6 +127,7 @@ def train(
     config: LoopConfig,
     folder: Path,
     *,
+    asked: Any = None,
     stop_after: float | None = None,
     on_save: Callable[[nn.Module], None] = lambda _: None,
 ) -> nn.Module:
@@ -137,6 +138,7 @@ def train(
 
     Raises:
         TrainingError: another run has the folder, or no loss is finite any more.
+        InputError: the run in the folder began with other settings.
         WeightsError: the checkpoint is damaged, or of another network.
         OutputError: nothing can be written.
 
@@ -144,12 +146,13 @@ def train(
         task: network, loss and data.
         config: the run.
         folder: created if it does not exist.
+        asked: the dataclass that ``config`` is a part of, with all that the run depends on; ``config`` by default.
         stop_after: seconds of training after which this call saves and returns, at any point of the run.
         on_save: called with the EMA network after every checkpoint, so that an interrupted run leaves a model.
     """
     alone = run_folder.locked(folder) if distributed.rank() == 0 else nullcontext()
     with alone, _termination() as terminated:
-        run = _begin(task, config, folder, on_save)
+        run = _begin(task, config, folder, on_save, checkpoints.settings_of(config if asked is None else asked))
         end = math.inf if stop_after is None else run.progress.seconds + stop_after
         while run.fraction() < 1.0 and run.progress.seconds < end:
             run.step()
@@ -163,7 +166,9 @@ def train(
     return run.ema
 
 
-def _begin(task: Task, config: LoopConfig, folder: Path, on_save: Callable[[nn.Module], None]) -> "_Run":
+def _begin(
+    task: Task, config: LoopConfig, folder: Path, on_save: Callable[[nn.Module], None], settings: Mapping[str, Any]
+) -> "_Run":
     """A run at its beginning, or at its last checkpoint."""
     ema = copy.deepcopy(task.network).requires_grad_(False).eval()
     optimiser = MuonAdamW(
@@ -177,10 +182,10 @@ def _begin(task: Task, config: LoopConfig, folder: Path, on_save: Callable[[nn.M
     progress = Progress()
     distributed.barrier()  # the checkpoint of a run that this one follows is written
     if checkpoint.exists():
-        progress = checkpoints.restore(checkpoint, task.network, ema, optimiser)
+        progress = checkpoints.restore(checkpoint, task.network, ema, optimiser, settings)
         if distributed.rank() == 0:
             run_folder.rewind_log(folder, progress.step)
-    return _Run(task, config, folder, ema, optimiser, progress, on_save)
+    return _Run(task, config, folder, ema, optimiser, progress, on_save, settings)
 
 
 Handler = Callable[[int, FrameType | None], Any]
@@ -220,8 +225,9 @@ class _Run:
         optimiser: MuonAdamW,
         progress: Progress,
         on_save: Callable[[nn.Module], None],
+        settings: Mapping[str, Any],
     ) -> None:
-        self.task, self.config, self.folder, self.on_save = task, config, folder, on_save
+        self.task, self.config, self.folder, self.on_save, self.settings = task, config, folder, on_save, settings
         self.ema, self.optimiser, self.progress = ema, optimiser, progress
         self.parameters = [p for p in task.network.parameters() if p.requires_grad]
         self.ema_parameters: list[Tensor] = [p.detach() for p in ema.parameters()]
@@ -347,7 +353,7 @@ class _Run:
         self._check_outcomes()
         if distributed.rank() == 0:
             path = self.folder / run_folder.CHECKPOINT
-            checkpoints.save(path, self.task.network, self.ema, self.optimiser, self.progress)
+            checkpoints.save(path, self.task.network, self.ema, self.optimiser, self.progress, self.settings)
             self.on_save(self.ema)
 
     def _log(self, numbers: dict[str, float], **more: list[int]) -> None:

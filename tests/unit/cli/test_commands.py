@@ -179,11 +179,21 @@ def test_info(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None
     assert "in the layout of diffusers" in capsys.readouterr().out
     assert main(["info", str(tiny_folder / "vae.safetensors")]) == 0
     assert f"{len(tiny.vae.state_dict())} tensors" in capsys.readouterr().out
-    (path,) = tiny("fox", seed=1).save(tmp_path / "out.png")
+    result = tiny("fox", seed=1)
+    (path,) = result.save(tmp_path / "out.png")
     assert main(["info", str(path)]) == 0
     said = capsys.readouterr().out
     assert "Steps: 4, Sampler: DDIM" in said
     assert json.loads(said[said.index("{") :]) == read(path)
+    result.receipt["notes"] += ["begin" + "a" * 5000 + "end"]
+    result.save(path)
+    assert main(["info", str(path)]) == 0
+    said = capsys.readouterr().out
+    (notes,) = (line for line in said.splitlines() if line.startswith('  "notes"'))
+    assert "begin" in notes
+    assert notes.removesuffix(",").endswith('end"]')
+    assert len(notes) < 2100
+    assert "long entries are cut" in said
     Image.new("RGB", (2, 2)).save(path)
     assert main(["info", str(path)]) == 0
     assert "no receipt" in capsys.readouterr().out

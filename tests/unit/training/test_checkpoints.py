@@ -11,6 +11,9 @@ from diffuscope.training import checkpoints
 from diffuscope.training.checkpoints import Progress
 from diffuscope.training.muon import MuonAdamW
 from diffuscope.weights.store import files
+from refusals import refused
+
+SETTINGS = {"lr": 0.01, "batch": [2, 4]}
 
 
 def parts(width=4):
@@ -25,21 +28,21 @@ def saved(tmp_path_factory):
     network, ema, optimiser = parts()
     network(torch.ones(2, 4)).sum().backward()
     optimiser.step(1.0)
-    checkpoints.save(path, network, ema, optimiser, Progress(7, 1.5))
+    checkpoints.save(path, network, ema, optimiser, Progress(7, 1.5), SETTINGS)
     return path, {name: value.clone() for name, value in checkpoints._state(network, ema, optimiser).items()}
 
 
 def test_it_comes_back_bit_for_bit(saved):
     path, state = saved
     again = parts()
-    assert checkpoints.restore(path, *again) == Progress(7, 1.5)
+    assert checkpoints.restore(path, *again, SETTINGS) == Progress(7, 1.5)
     found = checkpoints._state(*again)
     assert found.keys() == state.keys()
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
 def damaged(**progress):
-    return {"progress": json.dumps({"step": 7, "seconds": 1.5} | progress)}
+    return {"progress": json.dumps({"step": 7, "seconds": 1.5} | progress), "settings": json.dumps(SETTINGS)}
 
 
 def nothing(state):
@@ -72,6 +75,9 @@ DAMAGES = {
     "seconds are NaN": (nothing, damaged(seconds=float("nan"))),
     "seconds are infinite": (nothing, damaged(seconds=float("inf"))),
     "seconds are negative": (nothing, damaged(seconds=-1.0)),
+    "no settings": (nothing, {"progress": FINE["progress"]}),
+    "settings are no JSON": (nothing, FINE | {"settings": "{"}),
+    "settings are a list": (nothing, FINE | {"settings": "[1]"}),
 }
 
 
@@ -85,13 +91,20 @@ def test_a_damage_is_refused_and_nothing_changes(saved, tmp_path, damage):
     again = parts()
     before = {name: value.clone() for name, value in checkpoints._state(*again).items()}
     with pytest.raises(WeightsError, match=r"is no checkpoint of this run: .*; give another folder"):
-        checkpoints.restore(path, *again)
+        checkpoints.restore(path, *again, SETTINGS)
     assert all(torch.equal(value, before[name]) for name, value in checkpoints._state(*again).items())
 
 
 def test_another_architecture_is_refused(saved):
     with pytest.raises(WeightsError, match=r"network.weight' is F32 \[3, 4\], expected torch.float32 \[3, 6\]"):
-        checkpoints.restore(saved[0], *parts(6))
+        checkpoints.restore(saved[0], *parts(6), SETTINGS)
+
+
+@pytest.mark.parametrize("other", [{"lr": 0.02, "batch": [2, 4]}, {"lr": 0.01}, SETTINGS | {"seed": 1}])
+def test_other_settings_are_refused_by_name(saved, other):
+    (name,) = (each for each in (*SETTINGS, "seed") if SETTINGS.get(each) != other.get(each))
+    with refused(name, other.get(name)):
+        checkpoints.restore(saved[0], *parts(), other)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
@@ -100,4 +113,4 @@ def test_a_file_that_ends_early_is_refused(saved, tmp_path, share):
     content = saved[0].read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(WeightsError):
-        checkpoints.restore(path, *parts())
+        checkpoints.restore(path, *parts(), SETTINGS)

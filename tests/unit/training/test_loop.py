@@ -1,11 +1,12 @@
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import pytest
 import torch
 
 from diffuscope.errors import TrainingError
+from diffuscope.training.checkpoints import settings_of
 from diffuscope.training.curves import plot
 from diffuscope.training.loop import LoopConfig, StepContext, _begin, lr_factor, train
 from diffuscope.training.order import positions
@@ -54,7 +55,7 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path, place, value):
             return loss, {}
 
     task = Task()
-    run = _begin(task, replace(CONFIG, steps=7, weight_decay=0.1), tmp_path, lambda _: None)
+    run = _begin(task, replace(CONFIG, steps=7, weight_decay=0.1), tmp_path, lambda _: None, {})
     while run.fraction() < 1:
         run.step()
         if task.hook is not None:
@@ -134,6 +135,33 @@ def test_two_processes_have_the_halves_of_one_ones_batch():
 def test_a_folder_takes_one_run_at_a_time(tmp_path):
     with locked(tmp_path), pytest.raises(TrainingError, match=f"another run writes into {tmp_path}"):
         train(Line(), CONFIG, tmp_path)
+
+
+def test_a_run_goes_on_with_the_settings_with_which_it_began(tmp_path, monkeypatch):
+    """Those that change no number may be others."""
+
+    @dataclass(frozen=True)
+    class Recipe:
+        loop: LoopConfig
+        batch_size: int = 8
+        compiled: bool = False
+
+    recipe = Recipe(replace(CONFIG, save_every=0.0))
+    with pytest.raises(InterruptionError):
+        train(Interruptible(), recipe.loop, tmp_path, asked=recipe)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    slower = replace(recipe, loop=replace(recipe.loop, lr=0.1))
+    with refused("loop.lr", 0.1) as caught:
+        train(Table(), slower.loop, tmp_path, asked=slower)
+    assert caught.value.want.startswith("0.2,")
+    with refused("batch_size", 4):
+        train(Table(), recipe.loop, tmp_path, asked=replace(recipe, batch_size=4))
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    monkeypatch.setenv("WORLD_SIZE", "2")  # two processes with halves of the batch see the same
+    assert settings_of(replace(recipe, batch_size=4))["batch_size"] == 8
+    monkeypatch.undo()
+    quiet = replace(recipe, loop=replace(recipe.loop, log_every=7, save_every=9.0), compiled=True)
+    train(Table(), quiet.loop, tmp_path, asked=quiet)
 
 
 def test_a_torn_line_of_the_log_stops_nothing(tmp_path):

@@ -63,6 +63,37 @@ def test_a_value_of_another_type_is_named_with_its_field(tmp_path: Path, kind: s
         diffusers_folder.describe(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("schedule", "steps_offset", -1),
+        ("schedule", "sigma_min", -1.0),
+        ("preset", "upscale", -4),
+        ("preset", "upscale", 2),
+    ],
+)
+def test_a_value_beyond_its_range_is_refused_on_loading(tmp_path: Path, part: str, field: str, value: float) -> None:
+    """In our own folder, and in that of diffusers, whose scheduler's file has the first and whose index the preset."""
+    document = json.loads(own_config.to_json(PRESETS["tiny-sdxl"]))
+    document[part][field] = value
+    with pytest.raises(WeightsError, match=rf"{field} (is )?{value}"):
+        own_config.model_config(document, "the file", "save it again")
+    diffusers_folder.write_config(tmp_path, PRESETS["tiny-sdxl"])
+    path = tmp_path / FILES["scheduler" if part == "schedule" else "model_index"]
+    theirs = json.loads(path.read_text())
+    if part == "preset":
+        theirs["_diffuscope"]["preset"][field] = value
+    else:
+        edm = {"_class_name": "EDMEulerScheduler"} if field == "sigma_min" else {}
+        theirs |= {field: value} | edm
+        index = tmp_path / FILES["model_index"]
+        scheduler = ["diffusers", theirs["_class_name"]]
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"scheduler": scheduler}))
+    path.write_text(json.dumps(theirs))
+    with pytest.raises(WeightsError, match=str(value) if field != "sigma_min" else r"-2\.0"):
+        diffusers_folder.describe(tmp_path)
+
+
 def test_our_own_configuration_of_odd_values() -> None:
     document = json.loads(own_config.to_json(PRESETS["tiny-sdxl"]))
     for part, inner in document.items():
