@@ -3,10 +3,11 @@
 import ast
 import functools
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
-from house.places import MODULES, SOURCE, assert_none, documents, name_of, tracked
+from house.places import MODULES, ROOT, SOURCE, assert_none, documents, name_of, tracked
 
 FILE, FUNCTION, ARGUMENTS = 400, 60, 8
 PYTHON = [path for path in tracked() if path.suffix == ".py"]
@@ -34,6 +35,14 @@ def test_there_is_something_to_check():
 def test_files_are_short():
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PYTHON}
     assert_none(f"{name_of(path)} has {length} lines" for path, length in lengths.items() if length > FILE)
+
+
+def test_the_core_is_no_larger_than_was_decided():
+    """A feature that needs more lines raises the number in ADR 30, and is named there."""
+    record = (ROOT / "docs" / "adr" / "0030-how-many-lines-the-core-may-have.md").read_text(encoding="utf-8")
+    (ceiling,) = re.findall(r"<!-- ceiling -->([\d,]+)<!-- /ceiling -->", record)
+    core = runpy.run_path(str(ROOT / "benchmarks" / "lines.py"))["core"]()
+    assert sum(core.values()) <= int(ceiling.replace(",", "")), core
 
 
 def excess(path: Path) -> Iterator[str]:
