@@ -205,7 +205,6 @@ def test_a_processor_that_orders_no_weights_in_bfloat16() -> None:
 import torch
 from torch import nn
 from diffuscope.perf import ops
-
 layer, x = nn.Conv2d(8, 16, 3).bfloat16().requires_grad_(False), torch.ones(2, 8, 7, 9, dtype=torch.bfloat16)
 assert ops.packed(layer, x) is None
 assert torch.equal(ops.product(layer, x), nn.functional.conv2d(x, layer.weight))
