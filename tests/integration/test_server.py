@@ -70,16 +70,18 @@ def opened(content):
 
 
 def test_openais_client_generates_and_streams(address):
-    client = openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0)
-    answer = client.images.generate(model="tiny", prompt="a fox", n=2, size="32x32")
-    assert [opened(one.b64_json).size for one in answer.data] == [(32, 32)] * 2
-    events = list(client.images.generate(model="tiny", prompt="a fox", stream=True, partial_images=1))
-    assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
-    assert [model.id for model in client.models.list()] == ["tiny"]
-    with pytest.raises(openai.BadRequestError, match="n: got 11"):
-        client.images.generate(model="tiny", prompt="a fox", n=11)
-    stranger = openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0)
-    with pytest.raises(openai.AuthenticationError):
+    with openai.OpenAI(base_url=f"{address}/v1", api_key=KEY, max_retries=0) as client:
+        answer = client.images.generate(model="tiny", prompt="a fox", n=2, size="32x32")
+        assert [opened(one.b64_json).size for one in answer.data] == [(32, 32)] * 2
+        events = list(client.images.generate(model="tiny", prompt="a fox", stream=True, partial_images=1))
+        assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+        assert [model.id for model in client.models.list()] == ["tiny"]
+        with pytest.raises(openai.BadRequestError, match="n: got 11"):
+            client.images.generate(model="tiny", prompt="a fox", n=11)
+    with (
+        openai.OpenAI(base_url=f"{address}/v1", api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
         stranger.images.generate(model="tiny", prompt="a fox")
 
 
