@@ -1,13 +1,17 @@
 """A whole model and a whole corpus, small enough for every test: TINY with random weights, shapes with names."""
 
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 (writes its list of fonts now, and no process of a test speaks of it)
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from safetensors.torch import save_file
 
 from diffuscope.config import TINY
@@ -43,6 +47,25 @@ def pytest_configure() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network, nor wait for one; read when the hub is imported
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Python, on the CPU; read when triton is imported
     torch.set_num_threads(1)  # tests run side by side; and results must not depend on how many cores there are
+    # The same examples everywhere, however long each takes.
+    ours = settings(derandomize=True, database=None, deadline=None, suppress_health_check=[*HealthCheck])
+    settings.register_profile("diffuscope", ours)
+    settings.load_profile("diffuscope")
+
+
+def pytest_fixture_setup() -> None:
+    _seed()
+
+
+def pytest_runtest_call() -> None:
+    _seed()
+
+
+def _seed() -> None:
+    """Who names no seed draws the same numbers, whatever has run before: the order of the tests is none."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (of those libraries that draw from it)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffuscope.errors import WeightsError
@@ -26,7 +26,7 @@ def test_the_same_seed_gives_the_same_files() -> None:
     assert list(TOOL["mutations"](3, 99)) != list(TOOL["mutations"](4, 99))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(position=st.integers(0, 400), value=st.integers(0, 255), cut=st.integers(0, 400))
 def test_any_damage_is_read_as_it_stands_or_refused(tmp_path, position, value, cut):
     """One byte changed or the end cut off: a WeightsError or some tensors, nothing else."""

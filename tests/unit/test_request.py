@@ -124,7 +124,6 @@ def test_the_longest_text_is_taken_and_one_letter_more_is_counted() -> None:
     assert "at most 16,384 characters" in caught.value.want
 
 
-@settings(deadline=None)
 @given(instances(Request))
 def test_json_gives_the_same_request(request_: Request) -> None:
     text = request_.to_json()
@@ -134,7 +133,6 @@ def test_json_gives_the_same_request(request_: Request) -> None:
     assert Request.from_json(text).to_json() == text
 
 
-@settings(deadline=None)
 @given(st.sampled_from([*OPTIONS]), JUNK)
 @example("strength", True)
 @example("seed", 1.0)
@@ -329,7 +327,7 @@ class Holder(Options):
     """what to make"""
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(instances(Request))
 def test_another_validator_takes_what_a_request_writes(request_: Request) -> None:
     VALIDATOR.validate(json.loads(request_.to_json()))

@@ -145,7 +145,7 @@ VALUES = st.recursive(
 DOCUMENTS = {"invokeai_metadata": INVOKEAI, "sd-metadata": INVOKEAI_2, "Comment": NOVELAI, "prompt": GRAPH}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(key=st.sampled_from(sorted(DOCUMENTS)), data=st.data())
 def test_any_value_anywhere_is_used_or_named(key: str, data: st.DataObject) -> None:
     """No shape of a stranger's JSON is an error; every value that is not null is an option or is named."""
@@ -166,7 +166,7 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [value, *(each for part in value.values() for each in _objects(part))] if isinstance(value, dict) else []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text() | st.from_regex(r"\A[ -~\n]*\nSteps: \d+, [A-Za-z ]+: [^\n]*\Z"))
 def test_any_text_is_a_prompt_or_settings(text: str) -> None:
     found, _ = settings_of({"parameters": text})
