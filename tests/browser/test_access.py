@@ -57,6 +57,8 @@ def test_on_a_phone_the_views_are_a_menu_of_all(page):
     go(page, "Self-attention")
     expect(menu).to_have_text(re.compile("Inside › *Self-attention"))
     expect(link).to_be_hidden()
+    page.get_by_text("Copy as…").click()
+    assert page.locator(".copy .sheet").bounding_box()["x"] >= 0
 
 
 def test_a_term_is_explained_on_focus_and_on_hover(page):

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Route, expect
 
-from browser.test_journeys import another_run, api, go, job, quick, shown, until_some
+from browser.test_journeys import QUICK, another_run, api, go, job, quick, shown, until_some
 
 
 def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
@@ -37,6 +37,10 @@ def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
     image = Image.open(io.BytesIO(api(page, f"pictures/{after}-0.png").body())).convert("RGB")
     assert np.abs(made["array"].astype(int) - np.asarray(image).astype(int)).max() <= 1
 
+    go(page, "Guidance")  # whose kept step is shown from the run before; a request for what is not there is a fault
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    expect(page.locator(".equation .waiting")).to_have_count(0)
+    expect(page.locator(".plot circle")).to_have_count(3)
     go(page, "Compare")
     expect(page.get_by_role("status")).to_have_text(
         "They are the same to the last bit for one step, and part in step 2."
@@ -54,6 +58,21 @@ def test_a_branch_with_nothing_changed_is_its_run(page):
     expect(page.get_by_text("This run branched after step 1")).to_be_visible()
     go(page, "Compare")
     expect(page.get_by_role("status")).to_have_text("They are the same in every step, to the last bit.")
+
+
+def test_a_branch_of_a_run_that_is_not_here_is_said_in_the_form_and_can_be_left(page):
+    quick(page, prompt="a green car", branch={"step": 1, "request": QUICK})
+    left = page.get_by_text("Up to step 1 it follows another run.")
+    expect(left).to_be_visible()
+    go(page, "Guidance")
+    page.get_by_role("slider", name="Step of the run").press("Home")
+    expect(page.get_by_text("kept from another run, which is not here")).to_be_visible()
+    go(page, "Generate")
+    page.get_by_role("button", name="Generate all of them").click()
+    expect(left).to_have_count(0)
+    with another_run(page):
+        page.get_by_role("button", name="Generate", exact=True).first.click()
+    assert job(page)["request"]["branch"] is None
 
 
 def test_latents_are_painted_over_and_the_branch_starts_from_them(page):

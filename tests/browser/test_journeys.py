@@ -226,7 +226,7 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
     quick(page)
     page.get_by_role("button", name="Start from this image").click()
     mask = page.get_by_role("application", name=re.compile("^Image input"))
-    expect(page.get_by_text("Image to image.")).to_be_visible()
+    expect(page.get_by_text("Image to image.")).to_be_in_viewport()
     page.get_by_role("slider", name="brush").fill("40")
     mask.hover()  # waits until it has its place
     box = mask.bounding_box()
@@ -266,6 +266,26 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
 
 
 INFOTEXT = "a green frog\nNegative prompt: grey\nSteps: 4, Sampler: Euler a, CFG scale: 3, Seed: 77, Size: 128x128"
+
+
+DROPPED = """async (target, url) => {
+    const blob = await (await fetch(url)).blob();
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([blob], 'picture.png', { type: 'image/png' }));
+    target.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer }));
+}"""
+
+
+def test_a_picture_that_is_dropped_anywhere_gives_its_settings(page):
+    quick(page)
+    made = shown(page)
+    fill(page, prompt="a green frog", seed=6)
+    go(page, "Steps")
+    page.locator("h1").evaluate(DROPPED, f"/api/v1/pictures/{made}-0.png")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Generate")
+    expect(page.locator(".note")).to_contain_text("press Generate to make it again")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a blue car")
+    expect(page.get_by_label("seed", exact=True)).to_have_value("5")
 
 
 def test_the_settings_of_a_picture_are_taken(page, tmp_path):

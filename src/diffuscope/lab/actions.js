@@ -226,7 +226,7 @@ export function createActions(store) {
       const counts = last('restored');
       try {
         const found = await api.upload('receipt', { picture: file });
-        if (counts()) set({ options: found.request, error: null, local: { ...get().local, restored: found } });
+        if (counts()) set({ view: 'generate', options: found.request, error: null, local: { ...get().local, restored: found } });
       } catch (error) {
         fail(error);
       }

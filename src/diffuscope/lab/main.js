@@ -12,6 +12,8 @@ const actions = createActions(store);
 const root = /** @type {HTMLElement} */ (document.getElementById('app'));
 
 let shownView = '';
+/** @type {string|null} */
+let shownImage = null;
 
 store.subscribe((state) => {
   document.documentElement.dataset.theme = state.theme;
@@ -21,7 +23,11 @@ store.subscribe((state) => {
   if (state.view !== shownView) {
     shownView = state.view;
     document.getElementById('main')?.scrollTo(0, 0);
-    document.querySelector('nav.views [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+    document.querySelector('nav.views [aria-current]')?.scrollIntoView({ block: 'nearest' });
+  }
+  if (state.image !== shownImage) {
+    shownImage = state.image;
+    document.querySelector('.painted')?.scrollIntoView({ block: 'nearest' });
   }
 });
 
@@ -78,6 +84,13 @@ async function begin() {
 
 // What a hand does next meets handlers that know what it did before, however late the next frame is.
 for (const kind of ['click', 'input', 'change', 'submit', 'keydown']) window.addEventListener(kind, store.flush);
+// A picture may be dropped anywhere: the browser would leave the page for it.
+window.addEventListener('dragover', (event) => event.preventDefault());
+window.addEventListener('drop', (event) => {
+  event.preventDefault();
+  const file = event.dataTransfer?.files[0];
+  if (file) actions.restore(file);
+});
 // That of the event: a rendering in between has written the older state into the address again.
 window.addEventListener('hashchange', (event) => actions.readHash(new URL(event.newURL).hash));
 start();

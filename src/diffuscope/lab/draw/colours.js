@@ -81,3 +81,19 @@ export function short(value, digits = 3) {
   if (size >= 1000) return value.toFixed(0).replace('-', '−');
   return value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : digits).replace('-', '−');
 }
+
+/** How far two arrays are apart: in each cell the length over the channels, the most of it, and the root mean square.
+ * @param {Values} a @param {Values} b */
+export function between(a, b) {
+  const [, height, width] = a.shape;
+  const sizes = new Float32Array(width * height);
+  for (let i = 0; i < a.data.length; i++) sizes[i % sizes.length] += (a.data[i] - b.data[i]) ** 2;
+  let sum = 0;
+  let most = 0;
+  for (let i = 0; i < sizes.length; i++) {
+    sum += sizes[i];
+    sizes[i] = Math.sqrt(sizes[i]);
+    most = Math.max(most, sizes[i]);
+  }
+  return { width, height, sizes, most, mean: Math.sqrt(sum / a.data.length) };
+}

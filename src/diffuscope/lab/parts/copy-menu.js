@@ -20,7 +20,7 @@ export function copyMenu(texts, state, actions) {
     actions.keep('copied', texts[shown]);
   };
   return html`<details class="copy">
-    <summary>Copy as…</summary>
+    <summary class="button">Copy as…</summary>
     <div class="sheet">
       <div role="group" aria-label="Language" class="segments">
         ${KINDS.map(

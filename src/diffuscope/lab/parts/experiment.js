@@ -4,6 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { begin, forget, isBusy, requestOf, seen, stop } from '../inspections.js';
 import { current, ended } from '../runs.js';
 
+/** @import { Actions } from '../actions.js' */
 /** @import { Inspected } from '../inspections.js' */
 /** @import { Run, State } from '../types.js' */
 
@@ -27,6 +28,21 @@ export function experiment(state, kind, options = {}, { wait = false } = {}) {
   const entry = seen(kind, call, options);
   if (!entry && !wait && cheap && state.about && ended(run.state) && !run.recorded) start();
   return { entry: entry ?? seen(kind, call, options), start };
+}
+
+/** An experiment that waits for its button: that of the options with which it was begun last, until then of these.
+ * @param {State} state @param {Actions} actions @param {string} kind @param {object} options
+ * @param {string} title of the button */
+export function waiting(state, actions, kind, options, title) {
+  const name = `made ${kind}`;
+  const made = state.local[name] ?? options;
+  const { start } = experiment(state, kind, options, { wait: true });
+  const begin = () => {
+    actions.keep(name, options);
+    start();
+  };
+  const { entry } = experiment(state, kind, made, { wait: true });
+  return { made, begin, entry, line: entry ? progress(entry, { title, costs: '', start: begin }) : nothing };
 }
 
 /**

@@ -39,7 +39,7 @@ export function form(state, actions, follow) {
   }
   const one = (/** @type {string} */ name) => option(state, actions, follow, name, all[name], preset);
   return html`<div class="form">
-    <div class="quick" role="group" aria-label="Quick settings">
+    <div class="quick row" role="group" aria-label="Quick settings">
       ${QUICK.map(
         ([title, about, change]) =>
           html`<button type="button" title=${about} @click=${() => (actions.setOptions(change(preset)), follow.onChange())}>
@@ -55,6 +55,14 @@ export function form(state, actions, follow) {
         Live
       </label>
     </div>
+    ${
+      state.options.branch
+        ? html`<p class="warned">
+            Up to step ${state.options.branch.step} it follows another run.
+            <button type="button" class="link" @click=${() => actions.setOptions({ branch: undefined })}>Generate all of them</button>
+          </p>`
+        : nothing
+    }
     ${FIRST.filter((name) => all[name]).map(one)}
     ${[...groups].map(([title, names]) => {
       const changed = names.filter((name) => state.options[name] !== undefined).length;

@@ -9,16 +9,11 @@ import '../draw/paint.js';
 
 /** @param {State} state @param {Actions} actions */
 export function inputs(state, actions) {
-  const drop = (/** @type {DragEvent} */ event) => {
-    event.preventDefault();
-    const file = event.dataTransfer?.files[0];
-    if (file) actions.restore(file);
-  };
   const take = (/** @type {any} */ event, /** @type {(file: File) => void} */ use) => {
     if (event.target.files[0]) use(event.target.files[0]);
     event.target.value = '';
   };
-  return html`<section class="inputs" @drop=${drop} @dragover=${(/** @type {Event} */ event) => event.preventDefault()}>
+  return html`<section class="inputs">
     ${state.image ? painted(state, state.image, actions) : nothing}
     <div class="row">
       <label class="button">
@@ -30,7 +25,6 @@ export function inputs(state, actions) {
         <input type="file" class="sr" accept="image/png,image/jpeg,image/webp" @change=${(/** @type {any} */ event) => take(event, actions.restore)} />
       </label>
     </div>
-    ${restored(state, actions)}
   </section>`;
 }
 
@@ -65,13 +59,13 @@ function painted(state, image, actions) {
 }
 
 /** What a picture said of its making. @param {State} state @param {Actions} actions */
-function restored(state, actions) {
+export function restored(state, actions) {
   const found = state.local.restored;
   if (!found) return nothing;
   const unused = Object.entries(found.unused ?? {});
   return html`<div class="note" role="status">
     <p>
-      Settings of a picture by <b>${found.program}</b>${found.model ? html`, model <code>${found.model}</code>` : nothing}.
+      Settings of a picture by <b>${found.program}</b>${found.model ? html`, model <code>${found.model}</code>` : nothing}: press Generate to make it again.
       ${found.edits?.length ? html`It was changed by hand (${found.edits.join(', ')}), which no receipt holds.` : nothing}
       ${found.inputs?.length ? html`It was made from an image, which you have to give.` : nothing}
     </p>

@@ -4,7 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { callsOf } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { largest, mapped, short } from '../draw/colours.js';
-import { experiment, progress, slider } from '../parts/experiment.js';
+import { slider, waiting } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 import { part, pictureOf } from '../tensors.js';
@@ -24,15 +24,9 @@ export const colour = {
   about: 'Any function of the picture can guide it: here the distance from a colour. Its gradient pushes each estimate.',
   needs: ['run'],
   render(state, actions) {
-    const made = state.local.colourMade ?? optionsOf(state);
-    const { entry } = experiment(state, KIND, made, { wait: true });
-    const { start } = experiment(state, KIND, optionsOf(state), { wait: true });
-    const begin = () => {
-      actions.keep('colourMade', optionsOf(state));
-      start();
-    };
+    const { entry, line, begin } = waiting(state, actions, KIND, optionsOf(state), 'Guide');
     return html`${form(state, actions, begin)}
-    ${entry ? progress(entry, { title: 'Guide', costs: '', start: begin }) : nothing}
+    ${line}
     ${entry ? shown(state, actions, entry) : nothing}`;
   },
   copy: (state) => inspectionSnippets(state, KIND, optionsOf(state), 'push'),

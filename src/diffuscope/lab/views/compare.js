@@ -4,7 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { differenceSnippets } from '../copy.js';
 import { paths } from '../api.js';
 import { lines } from '../draw/plot.js';
-import { mapped, short } from '../draw/colours.js';
+import { between, mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf, titleOf } from '../runs.js';
 import { empty, figure } from '../parts/figure.js';
 import { stepPreview } from '../parts/preview.js';
@@ -91,21 +91,6 @@ function pictures(state, actions, one, other) {
 
 /** @param {Values} a @param {Values} b */
 const isAlike = (a, b) => String(a.shape) === String(b.shape);
-
-/** @param {Values} a @param {Values} b */
-function between(a, b) {
-  const [, height, width] = a.shape;
-  const sizes = new Float32Array(width * height);
-  for (let i = 0; i < a.data.length; i++) sizes[i % sizes.length] += (a.data[i] - b.data[i]) ** 2;
-  let sum = 0;
-  let most = 0;
-  for (let i = 0; i < sizes.length; i++) {
-    sum += sizes[i];
-    sizes[i] = Math.sqrt(sizes[i]);
-    most = Math.max(most, sizes[i]);
-  }
-  return { width, height, sizes, most, mean: Math.sqrt(sum / a.data.length) };
-}
 
 /** The first step at which the estimates differ in any bit, and how far they go apart. @param {State} state
  * @param {Actions} actions @param {Run} one @param {Run} other */

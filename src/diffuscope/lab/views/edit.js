@@ -4,7 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { blocksOf, callsOf, callsThere, most, wordMap } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { overlay } from '../draw/overlay.js';
-import { dropdown, experiment, progress, segments, slider } from '../parts/experiment.js';
+import { dropdown, segments, slider, waiting } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { pictureOf } from '../tensors.js';
 
@@ -23,15 +23,9 @@ export const edit = {
   about: 'Change the prompt and keep the composition: the new prompt takes over the attention of the old one.',
   needs: ['run'],
   render(state, actions) {
-    const made = state.local.editMade ?? optionsOf(state);
-    const { entry } = experiment(state, KIND, made, { wait: true });
-    const { start } = experiment(state, KIND, optionsOf(state), { wait: true });
-    const begin = () => {
-      actions.keep('editMade', optionsOf(state));
-      start();
-    };
+    const { made, entry, line, begin } = waiting(state, actions, KIND, optionsOf(state), 'Edit');
     return html`${form(state, actions, begin)}
-    ${entry ? progress(entry, { title: 'Edit', costs: '', start: begin }) : nothing}
+    ${line}
     ${entry?.tensors.done ? shown(state, actions, entry, made) : nothing}`;
   },
   copy: (state) => inspectionSnippets(state, KIND, optionsOf(state), 'pictures'),

@@ -7,7 +7,7 @@ import { current, ended, shownStep, titleOf } from '../runs.js';
 import { short } from '../draw/colours.js';
 import { figure, photo } from '../parts/figure.js';
 import { form } from '../parts/form.js';
-import { inputs } from '../parts/inputs.js';
+import { inputs, restored } from '../parts/inputs.js';
 import { stepPreview } from '../parts/preview.js';
 import { explained } from '../parts/terms.js';
 
@@ -19,7 +19,7 @@ export const generate = {
   id: 'generate',
   title: 'Generate',
   group: 'Make',
-  about: 'From a prompt to a picture. What is left empty is the model’s preset. Drop in a picture to use its settings.',
+  about: 'From a prompt to a picture. What is left empty is the model’s preset. Drop a picture on the page to use its settings.',
   needs: [],
   copy: imageSnippets,
   render(state, actions) {
@@ -27,7 +27,7 @@ export const generate = {
       onInput: () => state.live && actions.live(),
       onChange: () => state.live && actions.generate(),
     };
-    return html`<div class="split">
+    return html`${restored(state, actions)}<div class="split">
       <div class="stage">
         ${stage(state, actions)}
         ${(current(state)?.notes ?? []).map((note) => html`<p class="warned" role="status">Note: ${note}.</p>`)}
@@ -44,7 +44,7 @@ export const generate = {
 /** What the model says that it draws, and prompts of it to begin with. @param {State} state @param {Actions} actions */
 function draws({ about }, actions) {
   if (!about?.draws) return nothing;
-  return html`<div class="draws">
+  return html`<div class="draws row">
     <p>This model draws ${about.draws}.</p>
     ${about.examples.map(
       (prompt) => html`<button type="button" class="kind" @click=${() => (actions.setOptions({ prompt }), actions.generate())}>${prompt}</button>`,

@@ -3,9 +3,9 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { inspectionSnippets } from '../copy.js';
 import { lines } from '../draw/plot.js';
-import { mapped, short } from '../draw/colours.js';
+import { between, mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf } from '../runs.js';
-import { figure } from '../parts/figure.js';
+import { empty, figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 
 /** @import { Actions } from '../actions.js' */
@@ -22,8 +22,7 @@ export const guidance = {
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
     const step = /** @type {number} */ (shownStep(state));
-    const cond = actions.array(run.id, step, 'cond');
-    const uncond = actions.array(run.id, step, 'uncond');
+    const [cond, uncond] = answers(state, actions, run, step);
     const used = scaleOf(state, run);
     const scale = state.local.guidanceScale ?? used;
     const { position } = state.selection;
@@ -33,6 +32,7 @@ export const guidance = {
     const mixed = cond && uncond ? combined(cond, uncond, scale) : undefined;
     const cell = (/** @type {Values|undefined} */ values) => (/** @type {number} */ x, /** @type {number} */ y) =>
       values ? numbers(values, x, y) : '';
+    if (cond === null) return empty('This step is kept from another run, which is not here. Choose a later one in the strip below.');
     return html`<div class="equation">
         ${figure({
           picture: preview(actions, uncond),
@@ -100,6 +100,15 @@ export const guidance = {
   },
 };
 
+/** The estimates of a step, with the prompt and without; a kept step of a branch has them in the run that it left.
+ * @param {State} state @param {Actions} actions @param {Run} run @param {number} step */
+function answers(state, actions, run, step) {
+  let own = run;
+  const isKept = () => step < (own.request.branch?.step ?? 0);
+  while (isKept() && own.from && state.runs[own.from.job]) own = state.runs[own.from.job];
+  return ['cond', 'uncond'].map((kind) => (isKept() ? null : actions.array(own.id, step, kind)));
+}
+
 /** The guidance scale of a run. @param {State} state @param {Run} run */
 export const scaleOf = (state, run) =>
   run.request.guidance_scale ?? /** @type {any} */ (state.about?.preset)?.guidance_scale ?? 1;
@@ -109,24 +118,14 @@ function numbers({ data, shape: [channels, height, width] }, x, y) {
   return Array.from({ length: channels }, (_, c) => short(data[(c * height + y) * width + x], 2)).join('  ');
 }
 
-/** @type {WeakMap<Values, {width: number, height: number, sizes: Float32Array, most: number, mean: number}>} */
+/** @type {WeakMap<Values, ReturnType<typeof between>>} */
 const differences = new WeakMap();
 
-/** Of each cell the length of the difference over the channels. @param {Values} cond @param {Values} uncond */
+/** @param {Values} cond @param {Values} uncond */
 function difference(cond, uncond) {
   const known = differences.get(cond);
   if (known) return known;
-  const [channels, height, width] = cond.shape;
-  const sizes = new Float32Array(width * height);
-  for (let i = 0; i < cond.data.length; i++) sizes[i % sizes.length] += (cond.data[i] - uncond.data[i]) ** 2;
-  let most = 0;
-  let sum = 0;
-  for (let i = 0; i < sizes.length; i++) {
-    sum += sizes[i];
-    sizes[i] = Math.sqrt(sizes[i]);
-    most = Math.max(most, sizes[i]);
-  }
-  const made = { width, height, sizes, most, mean: Math.sqrt(sum / sizes.length / channels) };
+  const made = between(cond, uncond);
   differences.set(cond, made);
   return made;
 }
@@ -146,8 +145,7 @@ function combined(cond, uncond, scale) {
  * @param {number} step */
 function strength(state, actions, run, step) {
   const values = Array.from({ length: stepsOf(run) }, (_, k) => {
-    const cond = actions.array(run.id, k, 'cond');
-    const uncond = actions.array(run.id, k, 'uncond');
+    const [cond, uncond] = answers(state, actions, run, k);
     return cond && uncond ? difference(cond, uncond).mean : null;
   });
   return html`<h2 class="part">How much the prompt changes the estimate</h2>

@@ -2,7 +2,7 @@
 
 import { html } from '../vendor/lit-html.js';
 import { inspectionSnippets } from '../copy.js';
-import { dropdown, experiment, progress, segments, slider } from '../parts/experiment.js';
+import { dropdown, segments, slider, waiting } from '../parts/experiment.js';
 import { pictureOf } from '../tensors.js';
 
 /** @import { Actions } from '../actions.js' */
@@ -19,15 +19,9 @@ export const mix = {
   about: 'Between two meanings: blend the prompt with another, or one of its words with another word.',
   needs: ['run'],
   render(state, actions) {
-    const made = state.local.mixMade ?? optionsOf(state);
-    const { entry } = experiment(state, KIND, made, { wait: true });
-    const { start } = experiment(state, KIND, optionsOf(state), { wait: true });
-    const begin = () => {
-      actions.keep('mixMade', optionsOf(state));
-      start();
-    };
+    const { made, entry, line, begin } = waiting(state, actions, KIND, optionsOf(state), 'Mix');
     return html`${form(state, actions, begin)}
-    ${entry ? progress(entry, { title: 'Mix', costs: '', start: begin }) : ''}
+    ${line}
     ${entry ? pictures(state, actions, entry, made) : ''}`;
   },
   copy: (state) => inspectionSnippets(state, KIND, optionsOf(state), 'pictures'),
