@@ -117,7 +117,7 @@ def test_every_text_of_an_image_is_shown_or_named(tiny: Pipeline, tmp_path: Path
     assert main(["info", str(path)]) == 0
     said = capsys.readouterr().out
     assert f"  Author: {'x' * 100} ... (1,000 characters)" in said
-    assert '"prompt": [\n    "a fox"' in said
+    assert '"prompt": ["a fox"]' in said
 
 
 @pytest.mark.parametrize("name", ["nope.png", "nope.JPG", "nope.safetensors", "x" * 5000, "a\0b.png"])
