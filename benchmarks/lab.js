@@ -13,7 +13,8 @@ function see(name, there) {
 }
 
 (function look() {
-  see('recorded picture', document.querySelector("img[src='opening/fox.webp']")?.complete && strip() === 12);
+  see('a picture', document.querySelector("img[src='opening/fox.webp']")?.complete);
+  see('a recorded run', strip() === 12);
   see('first live preview', run() && strip());
   see('first live picture', end()?.complete && end().src.includes('/pictures/'));
   requestAnimationFrame(look);

@@ -9,7 +9,6 @@ A lone request is also asked for over HTTP, to its PNG; the library then writes 
 """
 
 import json
-import socket
 import statistics
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from diffuscope.bench import measure, report
 from diffuscope.config import PRESETS
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
+from diffuscope.serve.http.run import listening
 from diffuscope.weights.store.documents import write_text
 
 KINDS: tuple[dict[str, Any], ...] = (
@@ -51,7 +51,7 @@ def seconds(function: Callable[[], object]) -> float:
 @contextmanager
 def over_http(engine: Engine, request: ds.Request) -> Iterator[Callable[[], bytes]]:
     """Ask a server of this process for the PNG of a request."""
-    with socket.create_server(("127.0.0.1", 0)) as own:
+    with listening("127.0.0.1", 0) as own:
         server = uvicorn.Server(uvicorn.Config(application(engine), log_level="error", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
         thread.start()

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import uvicorn
+
+from diffuscope.serve.http import run
 
 PATIENCE = 300
 """Seconds that a test waits for what must come; on an idle machine it comes at once."""
@@ -16,9 +17,7 @@ PATIENCE = 300
 @contextmanager
 def listening(app):
     """An application on a free port of this machine; its address."""
-    with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
-        own.listen(128)  # who asks before the server runs waits
+    with run.listening("127.0.0.1", 0) as own:  # who asks before the server runs waits
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
         thread.start()

@@ -67,7 +67,7 @@ def router(key: str | None, token: str) -> APIRouter:
         return answer
 
     @routes.get("/{path:path}")
-    def file(path: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+    async def file(path: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         """A file of the page."""
         if (path or "index.html") not in page_files():
             raise NotFoundError("the page has no such file")

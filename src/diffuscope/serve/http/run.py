@@ -27,7 +27,7 @@ def listening(host: str, port: int, tries: int = 1) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for each in range(port, min(port + tries, 65536)):
-        own = socket.socket(family)
+        own = socket.socket(family, proto=socket.IPPROTO_TCP)  # named, or asyncio lets small answers wait for an ACK
         own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             own.bind((host, each))
