@@ -65,6 +65,19 @@ def layers(pipe: Pipeline, *, dora: bool = False, wanted: Callable[[str], bool] 
     return found
 
 
+def weights_of(pipe: Pipeline) -> Tensors:
+    """A copy of every tensor that a LoRA may change."""
+    return {
+        f"{part}.{k}": v.clone()
+        for part in ("unet", "text_encoder")
+        for k, v in getattr(pipe, part).state_dict().items()
+    }
+
+
+def equal(a: Tensors, b: Tensors) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
 def attention_only(name: str) -> bool:
     """What old diffusers could train: the four linear layers of each attention."""
     return ".to_" in name or "self_attn" in name

@@ -18,7 +18,7 @@ from diffuscope.metadata import read_texts
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.adapter import lora
-from lora_files import kohya, layers, peft, trained, write
+from lora_files import equal, kohya, layers, peft, trained, weights_of, write
 from refusals import refused
 
 
@@ -40,18 +40,6 @@ def pipe(tiny: Pipeline) -> Pipeline:
     return Pipeline(copy.deepcopy(tiny.components))
 
 
-def weights(pipe: Pipeline) -> dict[str, Tensor]:
-    return {
-        f"{part}.{k}": v.clone()
-        for part in ("unet", "text_encoder")
-        for k, v in getattr(pipe, part).state_dict().items()
-    }
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 def test_the_report_counts_layers(pipe: Pipeline, folder: Path) -> None:
     report = pipe.load_lora(folder / "ink.safetensors", 0.8)
     assert (report.name, report.weight, report.layout, report.unmatched) == ("ink", 0.8, "kohya", ())
@@ -63,17 +51,17 @@ def test_the_report_counts_layers(pipe: Pipeline, folder: Path) -> None:
 def test_taking_a_lora_away_is_exact(pipe: Pipeline, folder: Path, dtype: torch.dtype) -> None:
     for part in ("unet", "text_encoder"):
         getattr(pipe, part).to(dtype)
-    before = weights(pipe)
+    before = weights_of(pipe)
     pointers = {name: parameter.data_ptr() for name, parameter in pipe.unet.named_parameters()}
     names = tap_points(pipe.unet)
     pipe.load_lora(folder / "ink.safetensors", 0.7)
     pipe.load_lora(folder / "wood.safetensors", -1.3)
-    assert not equal(before, weights(pipe))
+    assert not equal(before, weights_of(pipe))
     assert tap_points(pipe.unet) == names
     pipe.set_lora("ink", 2)
     pipe.unload_lora("ink")
     pipe.unload_lora()
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
     assert pointers == {name: parameter.data_ptr() for name, parameter in pipe.unet.named_parameters()}
 
 
@@ -82,19 +70,19 @@ def test_the_order_does_not_matter(pipe: Pipeline, folder: Path) -> None:
     for order in (("ink", "wood"), ("wood", "ink")):
         for name in order:
             pipe.load_lora(folder / f"{name}.safetensors", 0.6)
-        found.append(weights(pipe))
+        found.append(weights_of(pipe))
         pipe.unload_lora()
     assert equal(*found)
 
 
 def test_a_later_weight_is_as_good_as_the_first(pipe: Pipeline, folder: Path) -> None:
     pipe.load_lora(folder / "ink.safetensors", 0.6)
-    first = weights(pipe)
+    first = weights_of(pipe)
     pipe.load_lora(folder / "wood.safetensors", 3.0)
     pipe.set_lora("ink", -5.0)
     pipe.unload_lora("wood")
     pipe.set_lora("ink", 0.6)
-    assert equal(first, weights(pipe))
+    assert equal(first, weights_of(pipe))
 
 
 @pytest.mark.parametrize(("dtype", "changes"), [(torch.float32, 10), (torch.bfloat16, 100)])
@@ -104,7 +92,7 @@ def test_a_hundred_changes_are_exact_and_each_is_one_merge(
     """Nothing adds up: not the rounding, not the tensors that are kept, not the work; and no file is read again."""
     for part in ("unet", "text_encoder"):
         getattr(pipe, part).to(dtype)
-    plain = weights(pipe)
+    plain = weights_of(pipe)
     for name in ("ink", "wood"):
         pipe.load_lora(shutil.copy(folder / f"{name}.safetensors", tmp_path))
         (tmp_path / f"{name}.safetensors").unlink()
@@ -123,9 +111,9 @@ def test_a_hundred_changes_are_exact_and_each_is_one_merge(
         again.components.networks[part].load_state_dict(pipe.adapters.unchanged(part))
     again.load_lora(folder / "ink.safetensors", math.sin(changes) * 3)
     again.load_lora(folder / "wood.safetensors", math.cos(changes) / 2)
-    assert equal(weights(pipe), weights(again))
+    assert equal(weights_of(pipe), weights_of(again))
     pipe.unload_lora()
-    assert equal(weights(pipe), plain)
+    assert equal(weights_of(pipe), plain)
 
 
 def changed(pipe: Pipeline, part: str, plain: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -136,47 +124,47 @@ def changed(pipe: Pipeline, part: str, plain: dict[str, Tensor]) -> Iterator[tup
 
 def test_weights_are_set_together_or_not_at_all(pipe: Pipeline, folder: Path) -> None:
     pipe.load_lora(folder / "ink.safetensors")
-    before = weights(pipe)
+    before = weights_of(pipe)
     with refused("weights", "wood"):
         pipe.set_loras({"ink": 0.5, "wood": 0.5})
     with refused("weight"):
         pipe.set_loras({"ink": math.nan})
     assert pipe.adapters.weights == {"ink": 1.0}
-    assert equal(weights(pipe), before)
+    assert equal(weights_of(pipe), before)
 
 
 def test_weight_zero_is_no_lora(pipe: Pipeline, folder: Path) -> None:
-    before = weights(pipe)
+    before = weights_of(pipe)
     pipe.load_lora(folder / "ink.safetensors", 0.0)
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
     pipe.set_lora("ink", 1.0)
     pipe.set_lora("ink", 0)
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
 
 
 def test_weights_add_up(pipe: Pipeline, folder: Path) -> None:
     """The same file under two names at 0.25 and 0.5 is the file at 0.75."""
     pipe.load_lora(folder / "ink.safetensors", 0.25, name="a")
     pipe.load_lora(folder / "ink.safetensors", 0.5, name="b")
-    twice = weights(pipe)
+    twice = weights_of(pipe)
     pipe.unload_lora()
     pipe.load_lora(folder / "ink.safetensors", 0.75)
-    for name, tensor in weights(pipe).items():
+    for name, tensor in weights_of(pipe).items():
         torch.testing.assert_close(twice[name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_a_name_taken_again_is_replaced(pipe: Pipeline, folder: Path) -> None:
     pipe.load_lora(folder / "wood.safetensors")
-    expected = weights(pipe)
+    expected = weights_of(pipe)
     pipe.unload_lora()
     pipe.load_lora(folder / "ink.safetensors", name="style")
     pipe.load_lora(folder / "wood.safetensors", name="style")
-    assert equal(expected, weights(pipe))
+    assert equal(expected, weights_of(pipe))
 
 
 def test_a_tag_is_this_call_s_weight(pipe: Pipeline, folder: Path) -> None:
     plain = pipe("a red fox", seed=1)
-    before = weights(pipe)
+    before = weights_of(pipe)
     pipe.load_lora(folder / "ink.safetensors", 0.8)
     set_for_all = pipe("a red fox", seed=1)
     pipe.unload_lora()
@@ -184,16 +172,16 @@ def test_a_tag_is_this_call_s_weight(pipe: Pipeline, folder: Path) -> None:
     tagged = pipe("a red fox <lora:ink:0.8>", seed=1)
     assert torch.equal(tagged.latents, set_for_all.latents)
     assert not torch.equal(tagged.latents, plain.latents)
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
     assert torch.equal(pipe("a red fox", seed=1).latents, plain.latents)
     assert torch.equal(pipe("a red fox <lora:ink:0>", seed=1).latents, plain.latents)
 
 
 def test_a_tag_goes_before_what_is_set(pipe: Pipeline, folder: Path) -> None:
     pipe.load_lora(folder / "ink.safetensors", 0.8)
-    at_rest = weights(pipe)
+    at_rest = weights_of(pipe)
     off = pipe("a red fox <lora:ink:0>", seed=1)
-    assert equal(at_rest, weights(pipe))
+    assert equal(at_rest, weights_of(pipe))
     pipe.unload_lora()
     assert torch.equal(off.latents, pipe("a red fox", seed=1).latents)
 
@@ -202,16 +190,16 @@ def test_runs_with_other_tags_may_take_turns(pipe: Pipeline, folder: Path) -> No
     pipe.lora_dir = folder
     prompts = ["a fox <lora:ink:1>", "a fox <lora:wood:0.5>", "a fox"]
     alone = [pipe(prompt, seed=3).latents for prompt in prompts]
-    before = weights(pipe)
+    before = weights_of(pipe)
     runs = [pipe.steps(prompt, seed=3) for prompt in prompts]
     for _ in zip(*runs, strict=True):
         pass
     assert all(torch.equal(run.result().latents, latents) for run, latents in zip(runs, alone, strict=True))
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
 
 
 def test_leaving_the_loop_gives_the_networks_back(pipe: Pipeline, folder: Path) -> None:
-    before = weights(pipe)
+    before = weights_of(pipe)
     pipe.lora_dir = folder
 
     def first_step() -> None:
@@ -219,7 +207,7 @@ def test_leaving_the_loop_gives_the_networks_back(pipe: Pipeline, folder: Path) 
         next(run)
 
     first_step()
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
 
 
 def test_encode_prompt_heeds_tags(pipe: Pipeline, folder: Path) -> None:
@@ -251,7 +239,7 @@ def test_the_hash_of_the_weights_is_that_of_the_model(pipe: Pipeline, tiny: Pipe
 def test_what_is_saved_is_what_runs(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
     pipe.load_lora(folder / "ink.safetensors", 0.5)
     again = ds.load(pipe.save(tmp_path / "model", layout="own"), device="cpu")
-    assert equal(weights(again), weights(pipe))
+    assert equal(weights_of(again), weights_of(pipe))
 
 
 @pytest.mark.parametrize(
@@ -286,12 +274,12 @@ def test_impossible_calls(pipe: Pipeline, folder: Path) -> None:
 
 def test_a_lora_that_does_not_fit_leaves_all_as_it_was(pipe: Pipeline, folder: Path, tmp_path: Path) -> None:
     pipe.load_lora(folder / "ink.safetensors", 0.5)
-    before = weights(pipe)
+    before = weights_of(pipe)
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     tensors = {f"{stem}.lora_down.weight": torch.zeros(2, 768), f"{stem}.lora_up.weight": torch.zeros(32, 2)}
     with pytest.raises(WeightMismatchError, match="SD 1"):
         pipe.load_lora(write(tmp_path / "ink.safetensors", tensors))
-    assert equal(before, weights(pipe))
+    assert equal(before, weights_of(pipe))
     assert pipe.adapters.weights == {"ink": 0.5}
 
 
@@ -309,9 +297,9 @@ def test_replay_takes_the_same_files(pipe: Pipeline, folder: Path, tmp_path: Pat
     other = copy.deepcopy(bare.components)
     again = Pipeline(other)
     again.load_lora(folder / "ink.safetensors", 3.0, name="unwanted")
-    before = weights(again)
+    before = weights_of(again)
     assert ds.replay(path, model=again, lora_dir=folder).identical
-    assert equal(before, weights(again))
+    assert equal(before, weights_of(again))
     again.load_lora(folder / "below" / "sand.safetensors", name="ink")
     with refused("lora_dir"):
         ds.replay(path, model=again)

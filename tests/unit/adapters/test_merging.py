@@ -17,7 +17,7 @@ from diffuscope.adapters.merging import OVERTAKING, Merged, merged
 from diffuscope.errors import NonFiniteError, OutOfMemoryError
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.adapter import lora
-from lora_files import kohya, layers, trained, write
+from lora_files import equal, kohya, layers, trained, weights_of, write
 from refusals import refused
 from served import PATIENCE
 
@@ -42,18 +42,6 @@ def pipe(quick: Pipeline, folder: Path) -> Pipeline:
     return pipe
 
 
-def tensors(pipe: Pipeline) -> dict[str, Tensor]:
-    return {
-        f"{part}.{k}": v.clone()
-        for part in ("unet", "text_encoder")
-        for k, v in getattr(pipe, part).state_dict().items()
-    }
-
-
-def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 ACTIONS: dict[str, Callable[[Pipeline], object]] = {
     "load": lambda pipe: pipe.load_lora(pipe.lora_dir / "a" / "wood.safetensors", 0.5),
     "set": lambda pipe: pipe.set_lora("ink", 0.1),
@@ -69,17 +57,17 @@ ACTIONS: dict[str, Callable[[Pipeline], object]] = {
 def test_a_merge_that_breaks_off_leaves_all_as_it_was(
     pipe: Pipeline, folder: Path, monkeypatch: pytest.MonkeyPatch, action: str, error: type[BaseException]
 ) -> None:
-    plain = tensors(pipe)
+    plain = weights_of(pipe)
     pipe.load_lora(folder / "ink.safetensors", 0.8)
-    before = tensors(pipe)
+    before = weights_of(pipe)
     place, name = (torch.nn.Module, "get_parameter") if action == "unload" else (lora, "merged")
     monkeypatch.setattr(place, name, _breaking(getattr(place, name), 7, error))
     with pytest.raises((error, OutOfMemoryError)):  # a call says what to change
         ACTIONS[action](pipe)
     assert pipe.adapters.weights["ink"] == 0.8
-    assert equal(tensors(pipe), before)
+    assert equal(weights_of(pipe), before)
     pipe.unload_lora()
-    assert equal(tensors(pipe), plain)
+    assert equal(weights_of(pipe), plain)
 
 
 def _breaking(real: Callable[..., object], at: int, error: type[BaseException]) -> Callable[..., object]:
@@ -110,11 +98,11 @@ def test_even_an_interrupt_while_tensors_are_put_back_is_mended(
 
 
 def test_a_weight_that_overflows_is_told_and_undone(pipe: Pipeline, folder: Path) -> None:
-    before = tensors(pipe)
+    before = weights_of(pipe)
     with pytest.raises(NonFiniteError, match=r"'ink' at 3e\+38.*lower their weights"):
         pipe.load_lora(folder / "ink.safetensors", 3e38)
     assert pipe.adapters.weights == {}
-    assert equal(tensors(pipe), before)
+    assert equal(weights_of(pipe), before)
 
 
 PROMPTS = ["a fox <lora:ink:0.3>", "a fox <lora:a/wood:0.7>", "a fox", "a cat <lora:ink:0.3>", "a fox <lora:ink:1>"]
@@ -127,11 +115,11 @@ def test_threads_with_loras_make_what_each_makes_alone(pipe: Pipeline) -> None:
 
     jobs = [(seed, prompt) for seed in range(2) for prompt in PROMPTS]
     alone = [made(job) for job in jobs]
-    before = tensors(pipe)
+    before = weights_of(pipe)
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(made, jobs))
     assert all(torch.equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(alone, together, strict=True))
-    assert equal(tensors(pipe), before)
+    assert equal(weights_of(pipe), before)
 
 
 def test_threads_with_exact_gradients_too(pipe: Pipeline) -> None:
@@ -263,12 +251,12 @@ def test_a_replay_leaves_other_threads_their_loras(pipe: Pipeline, folder: Path,
     (path,) = pipe("a fox", seed=1).save(tmp_path / "out.png")
     pipe.set_lora("ink", 0.2)
     wanted = pipe("a fox", seed=1).latents
-    before = tensors(pipe)
+    before = weights_of(pipe)
     entries = ds.pipeline.receipt.read(path)["loras"]
     with pipe.adapters.as_in_receipt([entries]), ThreadPoolExecutor(1) as pool:
         assert torch.equal(pool.submit(lambda: pipe("a fox", seed=1).latents).result(), wanted)
         assert not torch.equal(pipe("a fox", seed=1).latents, wanted)
-    assert equal(tensors(pipe), before)
+    assert equal(weights_of(pipe), before)
 
 
 def test_a_run_that_is_collected_amid_other_work_waits_for_nobody(pipe):
