@@ -23,7 +23,7 @@ lab: .venv/served  ## Open the lab: a page in which one sees through the shipped
 	$(BIN)/diffuscope lab
 
 test: lint browser node  ## Everything that CI runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --reruns 1 -raR
 
 lint: .venv/tested  ## Static part: format, lint, types, layers
 	$(BIN)/ruff format --check .

@@ -71,7 +71,7 @@ def test_a_branch_of_a_run_that_is_not_here_is_said_in_the_form_and_can_be_left(
     page.get_by_role("button", name="Generate all of them").click()
     expect(left).to_have_count(0)
     with another_run(page):
-        page.get_by_role("button", name="Generate", exact=True).first.click()
+        page.get_by_role("button", name="Generate", exact=True).click()
     assert job(page)["request"]["branch"] is None
 
 

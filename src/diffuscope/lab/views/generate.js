@@ -35,7 +35,7 @@ export const generate = {
       </div>
       <form class="panel" aria-label="Options" @submit=${(/** @type {Event} */ event) => (event.preventDefault(), actions.generate())}>
         ${draws(state, actions)} ${state.about ? form(state, actions, follow) : html`<p class="muted">The model is on its way.</p>`}
-        <button type="submit" class="sr">Generate</button>
+        <button type="submit" hidden></button>
       </form>
     </div>`;
   },
