@@ -9,12 +9,13 @@ import json
 import math
 import operator
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, fields, is_dataclass
+from functools import partial
 from numbers import Real
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Self, SupportsIndex, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
 
@@ -22,6 +23,11 @@ from diffuscope.errors import InputError, Unquoted, nearest
 
 MISFIT = object()
 """Returned for a value that does not fit its annotation."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+_Fit = Callable[[Any, str], Any]
+"""A value and its argument's name to the value as it is kept, or MISFIT."""
 
 
 class Group(NamedTuple):
@@ -34,16 +40,15 @@ class Option(NamedTuple):
     """One field of a class of options."""
 
     name: str
+    key: str
+    """Its name in JSON: "from" of a field ``from_``, which is a word of Python's own."""
     annotation: Any
     default: Any
     """``dataclasses.MISSING`` where it must be given."""
     help: str
     group: str
-
-    @property
-    def key(self) -> str:
-        """Its name in JSON: "from" of a field ``from_``, which is a word of Python's own."""
-        return self.name.removesuffix("_")
+    fits: _Fit
+    """The check of its annotation."""
 
 
 class Options:
@@ -53,7 +58,7 @@ class Options:
         for option in options(type(self)):
             given = getattr(self, option.name)
             if given is not option.default:  # a default fits: most options of a call have theirs
-                object.__setattr__(self, option.name, conformed(given, option.annotation, option.key))
+                object.__setattr__(self, option.name, conformed(given, option.annotation, option.key, option.fits))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values by name. Of nested options only those that differ from their defaults."""
@@ -61,7 +66,7 @@ class Options:
 
     def to_json(self) -> str:
         """``to_dict`` as one line of JSON."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+        return _ENCODER.encode(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -124,7 +129,8 @@ def _options(stated: type[Any]) -> Iterator[Option]:
         annotation = annotations[field.name]
         group = next((mark.title for mark in _marks(annotation) if isinstance(mark, Group)), group)
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        yield Option(field.name, annotation, default, texts[field.name], group)
+        name, fits = field.name, _fits(annotation)
+        yield Option(name, name.removesuffix("_"), annotation, default, texts[name], group, fits)
 
 
 def schema(kind: type[Options]) -> dict[str, Any]:
@@ -132,9 +138,9 @@ def schema(kind: type[Options]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind)}
 
 
-def conformed(value: object, annotation: Any, argument: str) -> Any:
-    """``value`` converted to its annotation: numbers to int or float, sequences to tuples, dicts to nested options."""
-    fit = _fit(value, annotation, argument)
+def conformed(value: object, annotation: Any, argument: str, fits: _Fit | None = None) -> Any:
+    """``value`` as its annotation has it: int or float, a tuple, nested options. ``fits`` is its check, if known."""
+    fit = (fits or _fits(annotation))(value, argument)
     if fit is MISFIT:
         raise InputError(argument, value, wanted(annotation))
     return fit
@@ -217,36 +223,47 @@ def _range(marks: Sequence[Any]) -> str:
     return f" {'of ' * text.startswith('at')}{text}" if text else ""
 
 
-def _fit(value: object, annotation: Any, argument: str) -> Any:
+def _fits(annotation: Any) -> _Fit:
+    """The check of an annotation."""
     base, marks = split_annotated(annotation)
-    fit = _fit_type(value, base, argument)
-    if fit is MISFIT or fit is None:
-        return fit
+    of_type = _of_type(base)
     tests = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
-    if not all(tests[name](fit, bound) for name, bound in _bounds(marks).items()):
-        return MISFIT
-    least, most = _lengths(marks)
-    return fit if (least is None or len(fit) >= least) and (most is None or len(fit) <= most) else MISFIT
+    limits = [(tests[name], bound) for name, bound in _bounds(marks).items()]
+    lengths = zip((lambda x, least: len(x) >= least, lambda x, most: len(x) <= most), _lengths(marks), strict=True)
+    limits += [(test, length) for test, length in lengths if length is not None]
+    if not limits:
+        return of_type
+
+    def fit(value: object, argument: str) -> Any:
+        found = of_type(value, argument)
+        is_in = found is MISFIT or found is None or all(test(found, limit) for test, limit in limits)
+        return found if is_in else MISFIT
+
+    return fit
 
 
-def _fit_type(value: object, base: Any, argument: str) -> Any:
+def _of_type(base: Any) -> _Fit:
     origin, args = get_origin(base), get_args(base)
     if origin in (Union, UnionType):
-        return next((fit for member in args if (fit := _fit(value, member, argument)) is not MISFIT), MISFIT)
+        return partial(_first, [_fits(member) for member in args])
     if origin is Literal:
-        return next((choice for choice in args if type(choice) is type(value) and choice == value), MISFIT)
+        return lambda value, _: next((each for each in args if type(each) is type(value) and each == value), MISFIT)
     if base in _SCALARS:
-        return _SCALARS[base](value, argument)
+        return _SCALARS[base]
     if isinstance(base, type) and is_dataclass(base):
-        return _nested(value, base, argument)
+        return partial(_nested, base)
     if origin is None:
-        return value if isinstance(value, base) else MISFIT
+        return lambda value, _: value if isinstance(value, base) else MISFIT
     if is_mapping(origin):
-        return _mapping(value, args[1], argument)
-    return _sequence(value, args, argument)
+        return partial(_mapping, args[1])
+    return partial(_sequence, [_fits(kind) for kind in args if kind is not Ellipsis], _is_open(args))
 
 
-def _nested(value: object, kind: Any, argument: str) -> Any:
+def _first(checks: Sequence[_Fit], value: object, argument: str) -> Any:
+    return next((fit for check in checks if (fit := check(value, argument)) is not MISFIT), MISFIT)
+
+
+def _nested(kind: Any, value: object, argument: str) -> Any:
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
@@ -257,27 +274,29 @@ def _nested(value: object, kind: Any, argument: str) -> Any:
         raise InputError(f"{argument}.{error.argument}", error.got, error.want, error.hint) from None
 
 
-def _mapping(value: object, annotation: Any, argument: str) -> Any:
+def _mapping(annotation: Any, value: object, argument: str) -> Any:
     if not isinstance(value, Mapping):
         return MISFIT
     return {str(name): conformed(member, annotation, f"{argument}.{name}") for name, member in value.items()}
 
 
-def _sequence(value: object, args: tuple[Any, ...], argument: str) -> Any:
+def _sequence(checks: Sequence[_Fit], is_open: bool, value: object, argument: str) -> Any:
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         return MISFIT
-    kinds = (args[0],) * len(value) if _is_open(args) else args
-    if len(kinds) != len(value):
+    every = [checks[0]] * len(value) if is_open else checks
+    if len(every) != len(value):
         return MISFIT
-    members = tuple(_fit(member, kind, argument) for member, kind in zip(value, kinds, strict=True))
+    members = tuple(check(member, argument) for member, check in zip(value, every, strict=True))
     return MISFIT if any(member is MISFIT for member in members) else members
 
 
-def _integer(value: object, argument: str) -> Any:  # noqa: ARG001
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        with suppress(TypeError):  # an array of several numbers
-            return operator.index(value)
-    return MISFIT
+def _integer(value: Any, argument: str) -> Any:  # noqa: ARG001
+    if isinstance(value, bool):
+        return MISFIT
+    try:
+        return operator.index(value)
+    except TypeError:  # an array of several numbers too
+        return MISFIT
 
 
 def _number(value: object, argument: str) -> Any:  # noqa: ARG001
@@ -308,9 +327,11 @@ _SCALARS: dict[Any, Any] = {
 
 
 def _json_value(value: Any) -> Any:
+    if type(value) in _TYPES:
+        return value
     if isinstance(value, Options):
-        changed = (option for option in options(type(value)) if getattr(value, option.name) != option.default)
-        return {option.key: _json_value(getattr(value, option.name)) for option in changed}
+        parts = ((option, getattr(value, option.name)) for option in options(type(value)))
+        return {option.key: _json_value(part) for option, part in parts if part != option.default}
     return list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
 
 

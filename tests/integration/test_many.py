@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import diffuscope as ds
-from diffuscope.batch.many import LIST, generate_many, read_requests
+from diffuscope.batch.many import LIST, begin, generate_many, read_requests
 from diffuscope.batch.ray import ImageGenerator
 from diffuscope.cli import main
 from diffuscope.errors import DiffuscopeError
@@ -160,6 +160,13 @@ def test_what_is_refused(requests: Path, quick: Pipeline, tmp_path: Path) -> Non
     other.__dict__["weights"] = {**quick.weights, "unet": "0"}
     with refused("out"):
         next(generate_many(other, longer, folder))
+
+
+def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
+    """Not at what Unicode also calls the end of a line, which JSON may hold as it is."""
+    asked = read_requests(_file(tmp_path, '{"prompt": "a fox\u2028in snow\x85"}\n{"prompt": "a cup", "seed": null}\n'))
+    assert [(each.prompt, each.seed) for each in asked] == [("a fox\u2028in snow\x85", 1), ("a cup", 2)]
+    assert begin(begin(tmp_path / "out", asked), asked) == tmp_path / "out"
 
 
 def _file(folder: Path, text: str) -> Path:

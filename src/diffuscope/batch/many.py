@@ -7,7 +7,6 @@ depend on its neighbours, nor on how many processes there are.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from diffuscope.pipeline.plan import texts_of
 from diffuscope.pipeline.receipt import Receipt
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
+from diffuscope.schema import loaded_object
 from diffuscope.weights.store.documents import write_text
 
 LIST = "requests.jsonl"
@@ -32,21 +32,26 @@ def read_requests(path: str | PathLike[str]) -> list[Request]:
         InputError: no such file, no request in it, or a line that is none; the argument names the line.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        with Path(path).open(encoding="utf-8") as file:
+            found = [_request(line, number) for number, line in enumerate(file, 1)]
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError("requests", str(path), "a file of requests, one JSON object a line") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            request = Request.from_json(line)
-            if request.prompt is None:
-                raise InputError("prompt", None, "a text")
-        except InputError as error:
-            raise InputError(f"line {number}: {error.argument}", error.got, error.want, error.hint) from None
-        found.append(request if request.seed is not None else replace(request, seed=number))
     if not found:
         raise InputError("requests", Unquoted("an empty file"), "one JSON object a line")
     return found
+
+
+def _request(line: str, number: int) -> Request:
+    """The request of a line, checked once: a file may have a million."""
+    try:
+        values = loaded_object(line)
+        if values.get("prompt") is None:
+            raise InputError("prompt", None, "a text")
+        return Request.from_dict(values if values.get("seed") is not None else {**values, "seed": number})
+    except InputError as error:
+        raise InputError(f"line {number}: {error.argument}", error.got, error.want, error.hint) from None
 
 
 def begin(folder: str | PathLike[str], requests: Sequence[Request]) -> Path:
@@ -63,7 +68,7 @@ def begin(folder: str | PathLike[str], requests: Sequence[Request]) -> Path:
         raise OutputError(f"cannot make the folder {folder} ({error.strerror}); choose another") from error
     lines, known = [request.to_json() for request in requests], []
     with suppress(FileNotFoundError):
-        known = (folder / LIST).read_text(encoding="utf-8").splitlines()
+        known = (folder / LIST).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     for number, (old, new) in enumerate(zip(known, lines, strict=False), 1):
         if old != new:
             got = Unquoted(f"a folder with other pictures: line {number} of its {LIST} differs")
@@ -125,9 +130,12 @@ def generate_many(
 
 def first_picture(folder: Path, requests: Sequence[Request]) -> Receipt | None:
     """The receipt of the first picture that is there."""
-    every = (name for number, each in enumerate(requests, 1) for name in files(folder, number, each))
-    there = next((name for name in every if name.is_file()), None)
-    return None if there is None else receipts.read(there)
+    there = {path.name for path in folder.glob("*.png")}
+    if not there:
+        return None
+    every = (path for number, each in enumerate(requests, 1) for path in files(folder, number, each))
+    found = next((path for path in every if path.name in there), None)
+    return None if found is None else receipts.read(found)
 
 
 def check_model(there: Receipt, weights: Mapping[str, str], dtype: str, model: str) -> None:
