@@ -103,7 +103,6 @@ def write(pipe: "Pipeline", steps: "Run", output: OutputFlags) -> None:
     from tqdm import tqdm
 
     from diffuscope.images import write_png
-    from diffuscope.lens.animation import frames, save_film
     from diffuscope.types import Step
 
     told = steps.notes
@@ -118,6 +117,8 @@ def write(pipe: "Pipeline", steps: "Run", output: OutputFlags) -> None:
     result = steps.result()
     paths = result.save(output.out, metadata=not output.no_metadata, overwrite=output.overwrite)
     if output.film is not None:
+        from diffuscope.lens.animation import frames, save_film
+
         save_film(frames(pipe, seen), output.film, fps=FPS)
     for note in result.notes[len(told) :]:
         tell(f"warning: {note}")

@@ -1,4 +1,4 @@
-"""The hashes of a model's weights, computed once; for a CUDA device beside the first run, which does not wait."""
+"""The hashes of a model's weights, computed once, beside the first run."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,10 +12,7 @@ from diffuscope.weights.store.host import Host
 
 
 class Hashing(Thread):
-    """Begins to hash the networks' tensors as they are now, without any LoRA; ``result`` waits for it.
-
-    On a CPU a thread beside the run would take a core from it.
-    """
+    """Begins to hash the networks' tensors as they are now, without any LoRA; ``result`` waits for it."""
 
     def __init__(self, adapters: Adapters) -> None:
         super().__init__(daemon=True)

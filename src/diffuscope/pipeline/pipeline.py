@@ -328,8 +328,8 @@ class Pipeline:
         return Run(steps, planned.levels, receipt, finish, now, lambda *change: self._begin(branch(*change)))
 
     def _hash(self) -> None:
-        """Begin to hash the weights where that takes nothing from the run; nothing that moves may be held by it."""
-        if self.device.type == "cuda" and self._hashing is None:
+        """Begin to hash the weights beside the run; nothing that moves may be held by it."""
+        if self.device.type in ("cuda", "cpu") and self._hashing is None:
             if self.engine.offload.device is None:
                 for network in (self.unet, self.vae):  # first, so that no tensor is held that is replaced
                     self.engine.lay(network)

@@ -39,7 +39,7 @@ class TokenizerFiles:
 
     def check(self, tokens: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
         """Compare with the tokens and merges in use."""
-        ids = {token: i for i, token in enumerate(tokens)}
+        ids = {token: i for i, token in enumerate(tokens)} if self.vocabularies else {}
         for name, vocabulary in self.vocabularies.items():
             if vocabulary != ids:
                 token = next((token for token, i in ids.items() if vocabulary.get(token) != i), None)

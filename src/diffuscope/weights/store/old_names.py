@@ -5,7 +5,7 @@ A file is recognised by a name that only its kind of network had. Names of other
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -94,15 +94,16 @@ def current_names(tensors: Mapping[str, T]) -> dict[str, T]:
     enters = Counter(match[1] for name in tensors if (match := ENTER.fullmatch(name)))
     blocks = Counter(match[1] for name in tensors if (match := BLOCK.fullmatch(name)))
     depths = {stage: max(1, count // enters[stage]) for stage, count in blocks.items() if enters[stage]}
-    renamed = {_current(name, table, depths): tensor for name, tensor in tensors.items()}
+    rules = [(re.compile(rf"\A(?:{old})\Z"), new) for old, new in table.items()]
+    renamed = {_current(name, rules, depths): tensor for name, tensor in tensors.items()}
     return renamed if len(renamed) == len(tensors) else dict(tensors)
 
 
-def _current(name: str, table: Mapping[str, str], depths: Mapping[str, int]) -> str:
+def _current(name: str, rules: Sequence[tuple[re.Pattern[str], str]], depths: Mapping[str, int]) -> str:
     module, dot, leaf = name.rpartition(".")  # of packed files also "weight::scale"
-    for old, new in table.items():
-        if match := re.fullmatch(old, module):
-            module = match.expand(new)
+    for old, new in rules:
+        module, found = old.subn(new, module)
+        if found:
             break
     return f"{STAGE_BLOCK.sub(lambda match: _nested(match, depths), module)}{dot}{leaf}"
 

@@ -143,17 +143,18 @@ def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
         raise WeightMismatchError(
             f"packed tensor {shown(name)} has shape {list(values.shape)}, expected {list(stored)}"
         )
-    whole = values.float()
     if entry.int8:
         scale = _take(pieces, name + SCALE, torch.float32)
         if tuple(scale.shape) != stored[:1] or not scale.isfinite().all():
             raise WeightMismatchError(f"packed tensor {shown(name)} needs a finite scale per row, {stored[0]} in all")
-        whole = whole * column(scale, whole)
+        whole = values * column(scale, values)
+    else:
+        whole = values.float()
     if rows is None:
         return whole
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < entry.shape[0]:
         raise WeightMismatchError(f"packed tensor {shown(name)} names rows outside 0 to {entry.shape[0] - 1}")
-    return torch.zeros(entry.shape).index_copy(0, rows.long(), whole)
+    return torch.zeros(entry.shape).index_copy_(0, rows.long(), whole)
 
 
 def _take(pieces: dict[str, Tensor], name: str, dtype: torch.dtype | None) -> Tensor:
