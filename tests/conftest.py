@@ -1,5 +1,7 @@
 """A whole model and a whole corpus, small enough for every test: TINY with random weights, shapes with names."""
 
+import diffuscope  # noqa: F401  # isort: skip (before torch: threads that wait shall sleep, as other programs run here)
+
 import os
 import random
 import shutil

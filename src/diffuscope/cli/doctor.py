@@ -7,9 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 
 from diffuscope.cli.terminal import say
 
-SPINS = 10_000
-"""Most turns of a waiting thread that do not slow the others down."""
-
 NEEDED = ("torch", "numpy", "safetensors", "Pillow", "regex", "tqdm", "tyro")
 
 
@@ -93,8 +90,10 @@ def _halves() -> Iterator[tuple[str, str]]:
 
 def _waiting() -> Iterator[tuple[str, str]]:
     """What OpenMP's threads do while they wait for one on a core that another program uses."""
-    spins, policy = os.environ.get("GOMP_SPINCOUNT", ""), os.environ.get("OMP_WAIT_POLICY", "")
-    if policy.lower() == "active" or (not policy and not (spins.isdecimal() and int(spins) <= SPINS)):
+    from diffuscope.perf import threads
+
+    policy = os.environ.get("OMP_WAIT_POLICY", "")
+    if threads.keep_their_cores():
         given = "; now waiting threads keep their cores" + (f" (OMP_WAIT_POLICY is {policy})" if policy else "")
         yield "note", f"faster beside other programs: set OMP_WAIT_POLICY=passive{given}"
     else:

@@ -23,7 +23,7 @@ from diffuscope.images import ImageSources, fit_to_size, listed, open_image, to_
 from diffuscope.keywords import forwarded, method_takes
 from diffuscope.loading import Components
 from diffuscope.models.upscaler import Upscaler
-from diffuscope.perf import memory
+from diffuscope.perf import memory, threads
 from diffuscope.perf.engine import Backend, Engine
 from diffuscope.pipeline import branching, codec, segment
 from diffuscope.pipeline import receipt as receipts
@@ -367,6 +367,8 @@ class Pipeline:
             else:
                 output = torch.cat([codec.shares(pixels(images), upscaler, notes, check) for images in planned.batches])
         notes += self.engine.notes
+        if self.device.type == "cpu" and (slow := threads.note()) is not None:
+            notes.append(slow)
         is_clip_guided = any(each.request.guidance_options.similarity is not None for each in planned.lineage)
         receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})

@@ -1,7 +1,9 @@
 """The commands, run as a person runs them."""
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,6 +246,16 @@ def test_doctor_knows_how_threads_wait(monkeypatch: pytest.MonkeyPatch, policy: 
     for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
     assert [found for found, _ in doctor._waiting()] == [mark]
+
+
+def test_a_call_says_that_threads_keep_cores_which_others_use(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (99.0, 0.0, 0.0), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    assert any("OMP_WAIT_POLICY=passive" in note for note in tiny("a fox", seed=1).notes) is (sys.platform == "linux")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+    assert not any("OMP_WAIT_POLICY" in note for note in tiny("a fox", seed=1).notes)
 
 
 def test_doctor_knows_what_is_faster_on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
