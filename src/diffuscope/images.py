@@ -7,6 +7,7 @@ import re
 import stat
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -225,7 +226,7 @@ def png_bytes(image: Image.Image, texts: Mapping[str, str] | None = None) -> byt
     chunks, content = PngInfo(), io.BytesIO()
     for key, text in (texts or {}).items():
         chunks.add_text(key, _UNWRITABLE.sub("\N{REPLACEMENT CHARACTER}", text))
-    image.save(content, format="PNG", pnginfo=chunks)
+    image.save(content, format="PNG", pnginfo=chunks, compress_type=zlib.Z_RLE)  # a third of the time, 0 to 4% larger
     return content.getvalue()
 
 
