@@ -26,16 +26,6 @@ def test_a_commands_help_loads_no_torch(command: str) -> None:
     assert said.splitlines()[-1] == "False"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the names of libraries are Linux's")
-def test_libraries_are_there_before_torch_is_imported() -> None:
-    """While the arguments are read: a mistake in them is told, and ends the process as ever."""
-    code = "from diffuscope.cli.ahead import load_libraries; load_libraries().join()"
-    there = "import sys; print('torch' in sys.modules, 'libtorch_cpu' in open('/proc/self/maps').read())"
-    assert run(f"{code}; {there}; import torch; print(load_libraries())") == "False True\nNone\n"
-    wrong = [sys.executable, "-m", "diffuscope", "generate", "a fox", "--steps"]
-    assert subprocess.run(wrong, capture_output=True, check=False).returncode == 2
-
-
 def test_import_changes_nothing_but_how_long_threads_spin() -> None:
     """OpenMP reads GOMP_SPINCOUNT when torch is loaded, so it can only be set before; whoever has set it keeps it."""
     before = "import os, sys, random, warnings; a = (dict(os.environ), warnings.filters[:], random.getstate())"

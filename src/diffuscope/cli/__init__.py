@@ -40,9 +40,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> (module:function, one line of help). A name may be two words. The function's signature is its flags."""
 
-USE_TORCH = frozenset({"generate", "batch", "replay", "branch", "serve", "lab", "explain", "inspect"})
-"""Commands that load torch, once their arguments were checked."""
-
 NARROWEST = 20
 """Columns for which help is laid out, at least."""
 
@@ -110,10 +107,6 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    if name in USE_TORCH and not {"-h", "--help"}.intersection(arguments):
-        from diffuscope.cli.ahead import load_libraries
-
-        load_libraries()
     import tyro
 
     if shutil.get_terminal_size().columns < NARROWEST:  # tyro would never end
