@@ -1,11 +1,14 @@
 """How long a person waits in the lab: opening, pointing, typing, generating. In Debian's Chromium, without a window.
 
     python benchmarks/lab.py --out lab.json
+    python benchmarks/lab.py --flags=--dtype=bfloat16 --out lab-bfloat16.json
 
-Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own (lab.js).
+Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own (lab.js); processor
+seconds are those of the server's process. The load is what Linux counts before it begins.
 """
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -25,13 +28,13 @@ from diffuscope.weights.store.documents import write_text
 
 
 @contextmanager
-def lab() -> Iterator[str]:
-    """The address of a lab that has just started."""
-    command = [sys.executable, "-u", "-m", "diffuscope", "lab", "emoji", "--no-browser", "--port", "7998"]
+def lab(flags: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """The address of a lab that has just started, and its process."""
+    command = [sys.executable, "-u", "-m", "diffuscope", "lab", "emoji", "--no-browser", "--port", "7998", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield process.stdout.readline().strip()
+        yield process.stdout.readline().strip(), process.pid
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -54,29 +57,41 @@ def go(page: Page, view: str) -> None:
     page.get_by_role("heading", level=1).get_by_text(view, exact=True).wait_for()
 
 
+def processor_seconds(process: int) -> float:
+    """That a process has used."""
+    ticks = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def changed(page: Page, process: int, colour: str) -> dict[str, float]:
+    """Times of another prompt, and the server's processor seconds until the picture is there."""
+    before = processor_seconds(process)
+    times = page.evaluate("changing", f"a {colour} fox")
+    return {**times, "processor": processor_seconds(process) - before}
+
+
 def summary(times: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(times), 1), "most": round(max(times), 1), "number": len(times)}
 
 
-def main(*, starts: int = 5, out: Path) -> None:
+def main(*, starts: int = 5, flags: tuple[str, ...] = (), out: Path) -> None:
     """Measure, and write JSON.
 
     Args:
         starts: of the lab, each with a browser's first visit.
+        flags: of `diffuscope lab`, such as --dtype=bfloat16.
         out: file to write.
     """
-    seen, found = [], {}
+    seen, found, load = [], {}, os.getloadavg()[0]
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for start in range(starts):
-            with lab() as address, opened(browser, address) as page:
+            with lab(flags) as (address, process), opened(browser, address) as page:
                 seen.append(page.evaluate("seen"))
                 if start < starts - 1:
                     continue
-                changes = [
-                    page.evaluate("changing", f"a {colour} fox") for colour in ("blue", "green", "pink", "white")
-                ]
+                changes = [changed(page, process, colour) for colour in ("blue", "green", "pink", "white")]
                 go(page, "Tokens")
                 page.locator(".pieces").wait_for()
                 typed = page.evaluate("typing", ["car", "house", "umbrella", "skunk", "flag", "cup", "star", "horse"])
@@ -92,9 +107,11 @@ def main(*, starts: int = 5, out: Path) -> None:
             "to the first preview, ms": summary([each["first"] for each in changes]),
             "previews a second": summary([each["previews"] for each in changes]),
             "to the picture, ms": summary([each["picture"] for each in changes]),
+            "processor seconds of the server": summary([each["processor"] for each in changes]),
         },
         "tokens while typing, ms": summary(typed),
         "pointing, ms": {name: summary(times) for name, times in found.items()},
+        "load before": round(load, 2),
         "machine": report.device_name(torch.device("cpu")),
         "chromium": re.sub(r"\\..*", "", version),
         "torch": torch.__version__,

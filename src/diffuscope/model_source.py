@@ -57,7 +57,7 @@ class ModelSource:
     zero_snr: bool | None = None
     """whether it was trained with zero terminal SNR (Lin et al. 2024), if the model's files do not state it"""
     fast: bool | None = None
-    """run the networks' fast twins, whose numbers differ by rounding; by default on a CUDA device alone"""
+    """run the networks' fast twins, whose numbers differ by rounding; by default on CUDA, in the server and the lab"""
     backend: Literal["torch", "openvino"] = "torch"
     """what runs the networks on a CPU; openvino is faster, needs the extra of that name, and converts them once"""
     second_device: Device | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,7 @@ class Replay:
     index: int
     """The position of ``image`` in it."""
     circumstances: tuple[str, ...]
-    """What has changed: versions, device, dtype, threads; and what of the receipt this version does not know."""
+    """What has changed: versions, device, dtype, threads, twin; and what of the receipt this version does not know."""
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = True) -> list[Path]:
         """Write the new image with its receipt, as ``Result.save`` does; one path."""
@@ -199,6 +200,9 @@ def _source(old: Receipt, source: ModelSource) -> ModelSource:
             vae = library.find(source.models_dir, old["vae"], "vae")
         source = replace(source, model=_named_model(old, source), vae=vae)
     is_here = old["device"] == "cpu" or (old["device"] == "cuda" and torch.cuda.is_available())
+    if is_here and old["twin"] is not None and source.fast is None:
+        is_converted = old["twin"] == "openvino" and find_spec("openvino") is not None
+        source = replace(source, fast=old["twin"] != "plain", backend="openvino" if is_converted else source.backend)
     return replace(
         source,
         device=old["device"] if source.device == "auto" and is_here else source.device,
@@ -245,6 +249,7 @@ def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:
     pairs = {
         **{f"{name} version": (was, new["versions"].get(name)) for name, was in old["versions"].items()},
         **{name: (old[name], new[name]) for name in ("device", "dtype", "threads")},
+        "twin": (old["twin"] or new["twin"], new["twin"]),  # older receipts do not say
     }
     changed = [f"{name} was {was}, is {now}" for name, (was, now) in pairs.items() if was != now]
     if unknown := sorted(old.keys() - new.keys() - {"image_index"}):

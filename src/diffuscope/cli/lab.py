@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from diffuscope.cli.flags import command
-from diffuscope.cli.serve import PACKAGES
+from diffuscope.cli.serve import PACKAGES, opened
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError
 from diffuscope.model_source import ModelSource
@@ -39,13 +39,12 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
     except ImportError as error:
         raise InputError("lab", str(error.name), "the extra `server`", f"Run: pip install {PACKAGES}") from error
 
-    from diffuscope.pipeline import open_model
     from diffuscope.serve import Engine, Limits
 
     own = listening(HOST, flags.port, tries=20)
     token = secrets.token_urlsafe(32)
     address = f"http://{HOST}:{own.getsockname()[1]}/lab/#token={token}"
-    engine = Engine(open_model(source), limits=Limits(per_owner=256))
+    engine = Engine(opened(source), limits=Limits(per_owner=256))
     tell(
         f"the lab of {engine.pipe.config.name!r} is open; Ctrl-C closes it. Its address, with the token of this start:"
     )

@@ -2,14 +2,17 @@
 
 import ipaddress
 import os
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
 from diffuscope.cli.terminal import tell
 from diffuscope.errors import InputError
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
+
+if TYPE_CHECKING:
+    from diffuscope.pipeline import Pipeline
 
 KEY = "DIFFUSCOPE_KEY"
 PACKAGES = "fastapi uvicorn python-multipart"
@@ -56,14 +59,22 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
     except ImportError as error:
         raise InputError("serve", str(error.name), "the extra `server`", f"Run: pip install {PACKAGES}") from error
 
-    from diffuscope.pipeline import open_model
     from diffuscope.serve import Engine, Limits
 
     own = listening(flags.host, flags.port)
     limits = Limits(per_owner=flags.per_caller, seconds=SECONDS)
-    engine = Engine(open_model(source), running=flags.running, queue=flags.queue, exact=flags.exact, limits=limits)
+    engine = Engine(opened(source), running=flags.running, queue=flags.queue, exact=flags.exact, limits=limits)
     tell(f"serving {engine.pipe.config.name!r} on http://{flags.host}:{own.getsockname()[1]}; Ctrl-C ends it")
     run(application(engine, key=key, hosts=(flags.host, *flags.allowed_host)), engine, own, drain=flags.drain)
+
+
+def opened(source: ModelSource) -> "Pipeline":
+    """The model, run by its fast twins on a CPU too: somebody waits, often with a browser on the same cores."""
+    from diffuscope.loading import choose_device
+    from diffuscope.pipeline import open_model
+
+    on_cpu = source.fast is None and choose_device(source.device).type == "cpu"
+    return open_model(replace(source, fast=True) if on_cpu else source)
 
 
 def _is_loopback(host: str) -> bool:

@@ -92,6 +92,12 @@ class Engine:
             return True
         return device == "cuda" if self.wanted is None else self.wanted
 
+    def twin(self, network: nn.Module) -> str:
+        """What runs a network where there is no tap: "plain", itself, or the backend of its fast twin."""
+        if not self.runs(network, None):
+            return "plain"
+        return "openvino" if self.converted is not None and self.device(network).type == "cpu" else "torch"
+
     def _converts(self, x: Tensor) -> Converted | None:
         """What runs a twin for ``x`` in place of torch."""
         return self.converted if x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) else None

@@ -344,6 +344,7 @@ class Pipeline:
             planned,
             self.components,
             self.device,
+            twin=self.engine.twin(self.unet),
             loras=self.adapters.receipt_entries(loras[0]),
             branch_loras=[self.adapters.receipt_entries(each) for each in loras[1:]],
             embeddings=self.embeddings.receipt_entries(texts),

@@ -38,7 +38,7 @@ _PROVENANCE: dict[Any, str] = {
     list: "edits checks noise_levels timesteps notes loras branch_loras embeddings",
     str: "model device dtype",
     int: "threads image_index",
-    str | None: "vae model_file",
+    str | None: "vae model_file twin",
     list | None: "image mask_image",
 }
 """Types of values -> the keys that have them, beside the options and ``format``. Anybody can write a receipt."""
@@ -49,7 +49,7 @@ _CHECK = {"step": int, "x0": list}
 
 
 def begun(plan: Plan, components: Components, device: torch.device, **inputs: object) -> Receipt:
-    """The receipt of a run before its first step; ``inputs`` are the entries on images, LoRAs and embeddings."""
+    """The receipt of a run before its first step; ``inputs`` are the other entries: twin, images, LoRAs and so on."""
     schedule = components.config.schedule
     return {
         "format": FORMAT,
@@ -198,6 +198,7 @@ def read(source: str | PathLike[str] | bytes) -> Receipt:
     plain = {name: value for name, value in Request().to_dict().items() if value is not None}
     receipt = {
         "model_file": None,
+        "twin": None,
         "branch": None,
         "branch_loras": [],
         **plain,

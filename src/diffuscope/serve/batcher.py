@@ -182,6 +182,10 @@ class SharedTwins(Twins):
         """Whether the batcher calls the network; with a tap the run does so itself."""
         return tap is None
 
+    def twin(self, network: nn.Module) -> str:
+        """As of the twins."""
+        return self.twins.twin(network)
+
     def release(self) -> None:
         """Give back the memory of the twins' graphs, between two calls."""
         self.batcher.task(self.twins.release)

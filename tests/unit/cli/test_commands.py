@@ -258,6 +258,13 @@ def test_a_call_says_that_threads_keep_cores_which_others_use(tiny: Pipeline, mo
     assert not any("OMP_WAIT_POLICY" in note for note in tiny("a fox", seed=1).notes)
 
 
+def test_what_is_served_is_run_by_its_twins(tiny_folder: Path) -> None:
+    from diffuscope.cli.serve import opened
+
+    assert opened(ds.ModelSource(str(tiny_folder), device="cpu")).engine.wanted is True
+    assert opened(ds.ModelSource(str(tiny_folder), device="cpu", fast=False)).engine.wanted is False
+
+
 def test_doctor_knows_what_is_faster_on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     from diffuscope.cli import doctor
 

@@ -13,6 +13,7 @@ import diffuscope as ds
 from diffuscope.errors import ImageError, ModelNotFoundError, OutputError
 from diffuscope.images import image_hash, open_image, write_png
 from diffuscope.metadata import read_texts
+from diffuscope.model_source import ModelSource
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import checked_steps, infotext, read
 from refusals import refused
@@ -106,6 +107,17 @@ def test_replay_from_a_start_image(tiny: Pipeline, tmp_path: Path) -> None:
         ds.replay(path, model=tiny)
     with refused("image"):
         ds.replay(path, model=tiny, image=Image.new("RGB", (32, 32)))
+
+
+def test_replay_runs_the_twin_that_made_the_image(tiny_folder: Path, tmp_path: Path) -> None:
+    for fast, twin in ((True, "torch"), (False, "plain")):
+        (path,) = ds.load(tiny_folder, device="cpu", fast=fast)("fox", seed=5).save(tmp_path / "out.png")
+        again = ds.replay(path, model=tiny_folder)
+        assert again.identical
+        assert read(path)["twin"] == again.result.receipt["twin"] == twin
+        assert "twin" not in str(again)
+    other = ds.replay(path, model=ModelSource(tiny_folder, fast=True))
+    assert "twin was plain, is torch" in str(other)
 
 
 def test_replay_says_where_it_first_differs(tiny: Pipeline, tmp_path: Path) -> None:
