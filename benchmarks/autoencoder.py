@@ -18,7 +18,7 @@ def main() -> None:
     """Read the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--vae", type=Path, default=Path("src/diffuscope/assets/emoji/vae.safetensors"))
+    parser.add_argument("--vae", type=Path, default=Path("src/diffuscope/assets/emoji-base/vae.safetensors"))
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()

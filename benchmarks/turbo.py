@@ -57,7 +57,7 @@ PROMPTS, SEEDS = 125, 8  # for diversity
 SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+)|-([a-z]\w*))?")
 DIFFERENCE = "difference.safetensors"
 FILES = {"student": STUDENT, "difference": DIFFERENCE}
-EMOJI_FOLDER = shipped_models()["emoji"]
+TEACHER_FOLDER = shipped_models()["emoji-base"]
 
 
 def scenes(
@@ -218,8 +218,8 @@ def fast() -> None:
 
 def shipped() -> tuple[UNet, TextEncoder]:
     """The shipped networks, float32, on the CPU."""
-    unet = load_network(EMOJI_FOLDER / "unet.safetensors", EMOJI.unet, "cpu", "float32")
-    text_encoder = load_network(EMOJI_FOLDER / "text_encoder.safetensors", EMOJI.text_encoder, "cpu", "float32")
+    unet = load_network(TEACHER_FOLDER / "unet.safetensors", EMOJI.unet, "cpu", "float32")
+    text_encoder = load_network(TEACHER_FOLDER / "text_encoder.safetensors", EMOJI.text_encoder, "cpu", "float32")
     assert isinstance(unet, UNet)
     assert isinstance(text_encoder, TextEncoder)
     return unet, text_encoder
@@ -304,7 +304,7 @@ def decode(
     """
     place = choose_device(device)
     fast()
-    vae = load_network(EMOJI_FOLDER / "vae.safetensors", EMOJI.vae, place, "float32")
+    vae = load_network(TEACHER_FOLDER / "vae.safetensors", EMOJI.vae, place, "float32")
     assert isinstance(vae, VAE)
     network = load_efficientnet(feature_net).to(place)
     judge, split_hash, _ = read_classifier(classifier)

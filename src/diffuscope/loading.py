@@ -209,6 +209,15 @@ def load_network(
     return network
 
 
+def load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype) -> Network:
+    """One network of a model's folder in our layout, also of a difference; ready to run. Errors as of a whole model."""
+    config = own_config.read(folder)
+    network, path = _networks(folder, config)[part], folder / f"{part}.safetensors"
+    load_into(network, _folder_tensors([open_store(path)], part, config, dtype, device), source=str(path))
+    _ready(network, device, dtype)
+    return network
+
+
 def load_upscaler(device: torch.device) -> Upscaler:
     """The shipped x4 upscaler, float32, ready to run."""
     path = Path(str(resources("diffuscope"))) / "assets" / "upscaler" / "animevideov3_x4.safetensors"

@@ -157,12 +157,12 @@ FAMILIES: dict[str, ModelConfig] = {
 
 EMOJI = ModelConfig(
     name="emoji",
-    draws="pictures like emoji: one or two things, with a colour, a background and a style",
+    draws="pictures like emoji: one to nine things, with a colour, a background and a style",
     examples=(
         "a purple octopus on a yellow background",
         "a dog face, noto style",
         "a sun above a mountain",
-        "three balloons",
+        "five red apples",
         "a castle, fluent 3d style",
     ),
     text_encoder=TextEncoderConfig(width=320, layers=5, heads=5, hidden=1280, projection=320),

@@ -13,6 +13,7 @@ from diffuscope.data.captions import COUNTS, PLACES, PREFIXES, RELATIONS, SIZES,
 from diffuscope.data.corpus import Corpus
 from diffuscope.data.packages import STYLES
 from diffuscope.data.palette import COLOUR_WORDS
+from diffuscope.loading import load_part
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.models.unet import UNet
@@ -24,6 +25,8 @@ from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import load_into
 from diffuscope.weights.store.old_names import current_names
+
+CPU = torch.device("cpu")
 
 TOKENS = "token_embedding.weight"
 """The text encoder's table of embeddings; untrained rows are not shipped."""
@@ -93,14 +96,14 @@ def write_words(folder: Path, corpus: Corpus, initial: Path | None = None) -> No
 
 
 def load_model(folder: Path) -> DiffusionModel:
-    """U-Net and CLIP of a folder of ``export_model``, for more training. Dropped rows of the table start at zero."""
-    config = own_config.read(folder)
+    """U-Net and CLIP of a folder of this module, for more training. Dropped rows of the table start at zero."""
+    text_encoder, unet = (load_part(folder, part, CPU, torch.float32) for part in ("text_encoder", "unet"))
+    assert isinstance(text_encoder, TextEncoder)
+    assert isinstance(unet, UNet)
     image = current_names(packing.read(folder / TOWERS))
-    clip = Clip(TextEncoder(config.text_encoder), image[PROJECTION].shape[1])
-    text = current_names(packing.read(folder / "text_encoder.safetensors"))
-    load_into(clip, {f"text_encoder.{name}": value for name, value in text.items()} | image, source=str(folder))
-    unet = UNet(config.unet)
-    load_into(unet, packing.read(folder / "unet.safetensors"), source=str(folder / "unet.safetensors"))
+    clip = Clip(text_encoder, image[PROJECTION].shape[1])
+    own = {f"text_encoder.{name}": value for name, value in text_encoder.state_dict().items()}
+    load_into(clip, own | image, source=str(folder))
     return DiffusionModel(clip, unet)
 
 

@@ -22,7 +22,6 @@ from diffuscope.prompt import truncation_notice
 from diffuscope.prompt.positions import untrained_words
 from diffuscope.vision.efficientnet import EfficientNet
 from diffuscope.vision.feature_net import load_efficientnet, shipped_path
-from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import packing
 from diffuscope.weights.store.old_names import current_names
 
@@ -146,9 +145,7 @@ def load_clip_score(
         raise ModelNotFoundError(
             f"{model} has no {TOWERS}, so it has no CLIP score of its own; use the shipped one, it scores any model"
         )
-    encoder = loading.load_network(
-        model / "text_encoder.safetensors", own_config.read(model).text_encoder, device, torch.float32
-    )
+    encoder = loading.load_part(model, "text_encoder", device, torch.float32)
     assert isinstance(encoder, TextEncoder)
     network = load_efficientnet(feature_net).to(device)
     projection = current_names(packing.read(path)).get(PROJECTION)

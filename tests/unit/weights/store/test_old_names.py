@@ -17,7 +17,7 @@ from diffuscope.weights.identify.families import identify
 from diffuscope.weights.store import headers, packing
 from diffuscope.weights.store.old_names import current_names
 
-SHIPPED = shipped_models()["emoji"]
+SHIPPED = shipped_models()["emoji-base"]
 CLASSIFIER = Path(__file__).parents[4] / "benchmarks" / "classifier" / "classifier.safetensors"
 DEEP = {
     "mid.res.0.conv_in.weight": "mid.resnet.0.conv1.weight",
