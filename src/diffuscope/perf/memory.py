@@ -153,10 +153,11 @@ def images_at_once(components: Components, engine: Engine, width: int, height: i
     found = bisect_left(sizes, True, key=lambda size: min(size) < factor or fits(size, 1, 1))
     size = sizes[found] if found < len(sizes) else (0, 0)
     least, room = max(takes((width, height), 1))
+    brought = max(0, left - room)  # weights that wait in the host's memory
     raise OutOfMemoryError(
         f"planning {width}x{height}",
         device.type,
-        f"It needs at least {least >> 20:,} MiB, and {room >> 20:,} MiB are left. "
+        f"It needs at least {least + brought >> 20:,} MiB, and {room + brought >> 20:,} MiB are left. "
         + (f"At most about {size[0]}x{size[1]} fits" if min(size) >= factor else "No size of this shape fits"),
     )
 
