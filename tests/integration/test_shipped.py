@@ -36,7 +36,7 @@ def test_the_scores_are_of_the_weights_and_the_preset_that_ship() -> None:
     assert heat["unet"] == ds.load("emoji", device="cpu", dtype=heat["dtype"]).weights["unet"]
 
 
-DIVERGING = {"lms", "ipndm", "pndm", "f_pndm", "dpmpp_3m_sde"}
+DIVERGING = {"lms", "ipndm", "pndm", "f_pndm"}
 """Those of high order, whose region of stability is small: strong guidance in few steps leads them away."""
 
 
