@@ -41,7 +41,7 @@ from diffuscope.evaluate import scenes as measures
 from diffuscope.evaluate.classifier import predict, read_classifier
 from diffuscope.evaluate.retrieval import features
 from diffuscope.evaluate.scores import device_name
-from diffuscope.loading import choose_device, load_network
+from diffuscope.loading import choose_device, load_components, load_part
 from diffuscope.model_files import shipped_models
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
@@ -57,7 +57,7 @@ PROMPTS, SEEDS = 125, 8  # for diversity
 SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+)|-([a-z]\w*))?")
 DIFFERENCE = "difference.safetensors"
 FILES = {"student": STUDENT, "difference": DIFFERENCE}
-TEACHER_FOLDER = shipped_models()["emoji-base"]
+TEACHER_FOLDER = shipped_models()["emoji"]
 
 
 def scenes(
@@ -154,7 +154,8 @@ def train(
     Args:
         out: folder of the run, in which `record` left trajectories.
         seconds: of training.
-        initial: a student or its difference to go on from, trained rounded from the beginning.
+        initial: a student or its difference to go on from, trained rounded from the beginning. The difference may be
+            of another teacher: it is added to this one.
         is_tiny: tiny networks, 20 steps.
         device: auto, cpu, cuda.
     """
@@ -218,8 +219,8 @@ def fast() -> None:
 
 def shipped() -> tuple[UNet, TextEncoder]:
     """The shipped networks, float32, on the CPU."""
-    unet = load_network(TEACHER_FOLDER / "unet.safetensors", EMOJI.unet, "cpu", "float32")
-    text_encoder = load_network(TEACHER_FOLDER / "text_encoder.safetensors", EMOJI.text_encoder, "cpu", "float32")
+    cpu = torch.device("cpu")
+    unet, text_encoder = (load_part(TEACHER_FOLDER, part, cpu, torch.float32) for part in ("unet", "text_encoder"))
     assert isinstance(unet, UNet)
     assert isinstance(text_encoder, TextEncoder)
     return unet, text_encoder
@@ -304,8 +305,7 @@ def decode(
     """
     place = choose_device(device)
     fast()
-    vae = load_network(TEACHER_FOLDER / "vae.safetensors", EMOJI.vae, place, "float32")
-    assert isinstance(vae, VAE)
+    vae = load_components("emoji", place, "float32").vae
     network = load_efficientnet(feature_net).to(place)
     judge, split_hash, _ = read_classifier(classifier)
     if (asked := json.loads((scenes / "captions.json").read_text(encoding="utf-8"))["split"]) != split_hash:

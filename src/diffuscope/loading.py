@@ -274,12 +274,15 @@ def describe_file(store: Store, family: str | None = None) -> Description:
 
 
 def _base_tensors(config: ModelConfig, part: str) -> dict[str, Tensor]:
-    """The tensors that a packed difference is added to."""
+    """The tensors that a packed difference is added to; a base may be a difference itself."""
     if config.base is None:
         raise WeightsError(
             f"the file of {part} is a difference, and {own_config.FILE} names no base; save the model again"
         )
-    return current_names(packing.read(model_files.base_folder(config) / f"{part}.safetensors"))
+    folder = model_files.base_folder(config)
+    base = own_config.read(folder)
+    stores = [open_store(path) for path in model_files.weight_files(folder, base)[part]]
+    return current_names(_folder_tensors(stores, part, base, torch.float32, torch.device("cpu")))
 
 
 def _read(store: Store, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:

@@ -81,7 +81,9 @@ def weight_files(folder: Path, config: ModelConfig, *, allow_pickle: bool = Fals
         }
     paths = {part: folder / f"{part}.safetensors" for part in parts(config)}
     if config.base is not None:
-        paths |= {part: base_folder(config) / path.name for part, path in paths.items() if not path.is_file()}
+        base = base_folder(config)
+        below = weight_files(base, own_config.read(base))
+        paths |= {part: below[part][0] for part, path in paths.items() if not path.is_file()}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
         raise ModelNotFoundError(f"{folder} has no {', '.join(missing)}: fetch or save the whole folder again")
@@ -104,8 +106,8 @@ def base_folder(config: ModelConfig) -> Path:
 def files_hash(folder: Path) -> str:
     """SHA-256 of the weight files of a shipped model, one after the other, in hex."""
     digest = hashlib.sha256()
-    for part in parts(own_config.read(folder)):
-        digest.update((folder / f"{part}.safetensors").read_bytes())
+    for (path,) in weight_files(folder, own_config.read(folder)).values():
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

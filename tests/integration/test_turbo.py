@@ -1,6 +1,7 @@
 """The shipped student: four network calls an image, and everything that works with other models."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 
 import diffuscope as ds
+from diffuscope.config import EMOJI
 from diffuscope.errors import WeightMismatchError
 from diffuscope.model_files import shipped_models
 from diffuscope.pipeline import Pipeline
+from diffuscope.recipes import ship
 from diffuscope.recipes.turbo import EMOJI_TURBO, export_turbo
 from diffuscope.vision.clip_score import load_clip_score
 from diffuscope.weights.layout import own_config
@@ -42,6 +45,19 @@ def test_a_difference_is_of_one_base(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(own_config.read(FOLDER).base_hash or "", "0" * 64))
     with pytest.raises(WeightMismatchError, match="another 'emoji-base'"):
         ds.load(tmp_path / "student", device="cpu")
+
+
+def test_a_base_may_be_a_difference(tmp_path: Path) -> None:
+    model = ship.load_model(shipped_models()["emoji"])
+    with torch.no_grad():
+        model.unet.conv_out.bias += 0.5
+    ship.export_difference(model, tmp_path, replace(EMOJI, base="emoji"))
+    assert files.read(tmp_path / "unet.safetensors").keys() == {"conv_out.bias"}
+    pipe, base = (ds.load(name, device="cpu", dtype="float32") for name in (tmp_path, "emoji"))
+    torch.testing.assert_close(pipe.unet.conv_out.bias, base.unet.conv_out.bias + 0.5, rtol=0, atol=1e-3)  # float16
+    assert torch.equal(pipe.unet.conv_in.weight, base.unet.conv_in.weight)
+    assert pipe.weights["text_encoder"] == base.weights["text_encoder"]
+    assert pipe.weights["vae"] == base.weights["vae"]
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -97,15 +97,11 @@ def train(
 def _initial(initial: Path | None, as_difference: bool) -> tuple[Path | None, str | None]:
     """The folder of the initial model, and its name if it is a shipped one."""
     from diffuscope import model_files
-    from diffuscope.weights.layout import own_config
 
     shipped = model_files.shipped_models()
     base = str(initial) if str(initial) in shipped else None
-    if as_difference and (base is None or own_config.read(shipped[base]).base is not None):
-        whole = [name for name, folder in shipped.items() if own_config.read(folder).base is None]
-        raise InputError(
-            "initial", initial and str(initial), f"a model that ships whole, for a difference: {', '.join(whole)}"
-        )
+    if as_difference and base is None:
+        raise InputError("initial", initial and str(initial), f"a shipped model for a difference: {', '.join(shipped)}")
     if base is not None:
         return shipped[base], base
     if initial is not None and not initial.is_dir():

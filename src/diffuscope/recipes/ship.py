@@ -67,8 +67,9 @@ def export_difference(model: DiffusionModel, folder: Path, config: ModelConfig) 
     base = model_files.base_folder(config)
     for part, network in (("text_encoder", model.clip.text_encoder), ("unet", model.unet)):
         tensors = {name: value.cpu() for name, value in network.state_dict().items()}
-        name = f"{part}.safetensors"
-        difference.write(folder / name, tensors, current_names(packing.read(base / name)))
+        difference.write(
+            folder / f"{part}.safetensors", tensors, load_part(base, part, CPU, torch.float32).state_dict()
+        )
     packing.write(folder / TOWERS, {PROJECTION: model.clip.image_projection.weight, "log_scale": model.clip.log_scale})
     return sum(path.stat().st_size for path in folder.iterdir())
 

@@ -340,7 +340,7 @@ def test_a_difference_needs_a_shipped_model_to_begin_with(tmp_path: Path, capsys
     files = [f"--corpus={tmp_path / 'corpus.xz'}", f"--teacher={tmp_path / 'corpus.xz'}", f"--out={tmp_path}"]
     for initial in ([], [f"--initial={tmp_path}"]):
         assert main(["train", "unet", *files, *initial, "--as-difference"]) == 2
-        assert "a model that ships whole, for a difference: emoji-base" in capsys.readouterr().err.replace("\n", " ")
+        assert "a shipped model for a difference: emoji" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_generate_with_another_program_s_folder(tiny: Pipeline, tmp_path: Path, capsys) -> None:
