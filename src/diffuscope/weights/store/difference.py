@@ -6,6 +6,7 @@ fit it to the row, and find the step of a row that was rounded before. Tensors t
 stored as ``packing`` does, differences of small ones as float16; the names of those that are as in the base are listed.
 """
 
+import functools
 import json
 from collections.abc import Mapping
 from math import prod
@@ -73,7 +74,7 @@ def restore(pieces: Mapping[str, Tensor], metadata: Mapping[str, str], base: Map
         if name in unchanged:
             tensors[name] = value.float()
         elif name + CODES in coarse:
-            tensors[name] = value.float() + _unpacked(coarse, name, value.shape)
+            tensors[name] = _unpacked(coarse, name, value.shape).add_(value)
         elif name in tensors and tensors[name].shape == value.shape:
             tensors[name] = value.float() + tensors[name]
         else:
@@ -93,8 +94,15 @@ def _unpacked(coarse: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor
         or not step.is_floating_point()
     ):
         raise WeightMismatchError(f"the difference of {name!r} does not fit its shape {list(shape)}; save it again")
-    values = torch.stack([codes >> shift & 3 for shift in (0, 2, 4, 6)], 1).flatten()[: prod(shape)].view(shape)
-    return _decoded(values, step)
+    levels = _four_levels().index_select(0, codes.int()).flatten()[: prod(shape)].view(shape)
+    return levels.mul_(packing.column(step.float(), levels))
+
+
+@functools.cache
+def _four_levels() -> Tensor:
+    """[256,4] the levels, in steps, of the four codes in each byte."""
+    codes = torch.arange(256)[:, None] >> torch.tensor([0, 2, 4, 6]) & 3
+    return codes - 1.5
 
 
 def _coded(difference: Tensor) -> tuple[Tensor, Tensor]:
