@@ -173,6 +173,14 @@ def test_it_begins_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> Non
     assert pipe.engine.offload.device is None
 
 
+def test_weights_to_be_brought_count_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = offloaded(made("sd15"))
+    monkeypatch.setattr(memory, "available", lambda _: 1)
+    monkeypatch.setattr(memory, "_CHECKED", 0)
+    with pytest.raises(OutOfMemoryError, match=r"at least \d+ MiB, and 0 MiB are left"):
+        pipe("a red fox", **OPTIONS)
+
+
 def test_opening_a_model(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ds.load(tiny_folder, device="cpu", offload=True).engine.offload.device is None  # it has one memory
     monkeypatch.setattr(opening, "has_own_memory", lambda _: True)

@@ -56,7 +56,8 @@ def is_coarse(value: Tensor) -> bool:
 
 def rounded(difference: Tensor) -> Tensor:
     """The difference, float32, as ``restore`` gives it back where ``is_coarse``."""
-    return _decoded(*_coded(difference))
+    codes, step = _coded(difference)
+    return _decoded(codes - 1.5, step)
 
 
 def is_difference(header: headers.Header) -> bool:
@@ -95,7 +96,7 @@ def _unpacked(coarse: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor
     ):
         raise WeightMismatchError(f"the difference of {name!r} does not fit its shape {list(shape)}; save it again")
     levels = _four_levels().index_select(0, codes.int()).flatten()[: prod(shape)].view(shape)
-    return levels.mul_(packing.column(step.float(), levels))
+    return _decoded(levels, step)
 
 
 @functools.cache
@@ -119,8 +120,8 @@ def _codes(difference: Tensor, step: Tensor) -> Tensor:
     return (difference / packing.column(step.clamp(min=1e-12), difference)).floor().clamp(-2, 1).add(2)
 
 
-def _decoded(codes: Tensor, step: Tensor) -> Tensor:
-    return (codes.float() - 1.5) * packing.column(step.float(), codes)
+def _decoded(levels: Tensor, step: Tensor) -> Tensor:
+    return levels * packing.column(step.float(), levels)
 
 
 def _squeezed(codes: Tensor) -> Tensor:
