@@ -147,15 +147,23 @@ def record(
 
 
 def train(
-    *, out: Path, seconds: float = 320.0, initial: Path | None = None, is_tiny: bool = False, device: str = "auto"
+    *,
+    out: Path,
+    seconds: float = 320.0,
+    initial: Path | None = None,
+    rounded_from: float | None = None,
+    is_tiny: bool = False,
+    device: str = "auto",
 ) -> None:
     """Distil the recorded trajectories, and pack the student's difference from its teacher.
 
     Args:
         out: folder of the run, in which `record` left trajectories.
         seconds: of training.
-        initial: a student or its difference to go on from, trained rounded from the beginning. The difference may be
-            of another teacher: it is added to this one.
+        initial: a student or its difference to go on from. The difference may be of another teacher: it is added to
+            this one.
+        rounded_from: completed part of the run from which weights are rounded; None is the recipe's, and 0 with
+            ``initial``.
         is_tiny: tiny networks, 20 steps.
         device: auto, cpu, cuda.
     """
@@ -170,8 +178,9 @@ def train(
             for kind in ("learned", "held_out")
         )
         begun = None if initial is None else stages.to_device(student_from(initial, teacher), place)
-        if begun is not None:
-            recipe = replace(recipe, rounded_from=0.0)
+        if rounded_from is None:
+            rounded_from = recipe.rounded_from if begun is None else 0.0
+        recipe = replace(recipe, rounded_from=rounded_from)
         student = train_turbo(recipe, teacher, text_encoder, (learned, held_out), out, begun)
         if distributed.rank() == 0:
             difference.write(out / DIFFERENCE, student.state_dict(), teacher.state_dict())

@@ -27,7 +27,7 @@ from diffuscope.training.rounding import Rounding, round_weights
 VALIDATED = 256
 """Held-out trajectories that are validated on."""
 
-STEPS: Mapping[int, float] = {1: 0.2, 2: 0.25, 3: 0.05, 4: 0.3, 6: 0.04, 8: 0.08, 12: 0.06, 24: 0.02}
+STEPS: Mapping[int, float] = {1: 0.16, 2: 0.27, 3: 0.04, 4: 0.33, 6: 0.03, 8: 0.1, 12: 0.05, 24: 0.02}
 """Numbers of steps that a student learns -> its share of the batch."""
 
 

@@ -1,4 +1,4 @@
-"""The recipe of ``emoji-turbo``: a student of ``emoji-base`` that makes an image in one to twelve network calls.
+"""The recipe of ``emoji-turbo``: a student of ``emoji`` that makes an image in one to twelve network calls.
 
 It learns to jump along recorded trajectories of the guided teacher, and reads guidance scale and step size. docs/log.md
 tells what the runs gave, and what became of progressive distillation (``distill.task``).
@@ -29,9 +29,7 @@ EMBEDDING = 256
 EMOJI_TURBO = replace(
     EMOJI,
     name="emoji-turbo",
-    base="emoji-base",
-    draws="pictures like emoji: one or two things, with a colour, a background and a style",
-    examples=tuple(text.replace("five red apples", "three balloons") for text in EMOJI.examples),
+    base="emoji",
     unet=replace(EMOJI.unet, guidance_dim=EMBEDDING, step_dim=EMBEDDING),
     preset=replace(EMOJI.preset, num_inference_steps=4, sampler="ddim"),
 )
