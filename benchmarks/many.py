@@ -66,7 +66,9 @@ def main() -> None:
     one = document["runs"][0]["images a second"] / document["runs"][0]["processes"]
     for found in document["runs"]:
         found["of linear"] = round(found["images a second"] / found["processes"] / one, 3)
-    document["the same images"] = all(images == results[0][1] for _, images in results)
+    first = results[0][1]
+    for found, images in results:
+        found["other images than the first run"] = [i for i, image in enumerate(images, 1) if image != first[i - 1]]
     write_text(asked.out, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))
 
