@@ -78,7 +78,10 @@ def test_a_class_that_is_none_is_refused(model, labels):
 def test_a_folder_brings_it_back(model, tmp_path):
     back = load(model.save(tmp_path / "folder"))
     assert back.config == model.config
-    assert torch.equal(back.sample([1], seed=3), model.sample([1], seed=3))
+    weights = model.unet.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in back.unet.state_dict().items())
+    # Weights that begin at other addresses, as in a file, may be multiplied in another order: docs, numerics.
+    torch.testing.assert_close(back.sample([1], seed=3), model.sample([1], seed=3), rtol=0, atol=1e-5)
 
 
 def test_a_packed_folder_is_a_quarter_and_nearly_the_same(model, tmp_path):
