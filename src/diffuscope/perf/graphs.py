@@ -47,6 +47,7 @@ class Graphs:
     def __init__(self) -> None:
         self._seen: OrderedDict[tuple[object, ...], Recording | None] = OrderedDict()
         self._pool: Any = None  # torch's own type of it is private
+        self._stream: torch.cuda.Stream | None = None
         self._lock = RLock()
         self.failure: str | None = None
 
@@ -107,11 +108,14 @@ class Graphs:
         """The function for inputs of these shapes, not yet run."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
+        device = changing[0].device
+        if self._stream is None or self._stream.device != device:  # torch's own is of the first device that recorded
+            self._stream = torch.cuda.Stream(device)
         inputs = [each.clone() for each in changing], [each.clone() for each in shared]
         graph = torch.cuda.CUDAGraph()
         with (
-            torch.cuda.device(changing[0].device),
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            torch.cuda.device(device),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
         ):
             output = function(*inputs)
         return Recording(graph.replay, *inputs, output)

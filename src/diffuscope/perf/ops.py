@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -207,9 +207,9 @@ def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
 
     x, residual = channels_last(x), None if residual is None else channels_last(residual)
     grid, sums, chunk = _parts(x, x.shape[1])
-    kernels.added[grid](
-        x, x if residual is None else residual, x if bias is None else bias, sums, _pixels(x), x.shape[1], chunk,
-        int(residual is not None), int(bias is not None),
+    _launch(
+        kernels.added, grid, x, x if residual is None else residual, x if bias is None else bias, sums, _pixels(x),
+        x.shape[1], chunk, int(residual is not None), int(bias is not None),
     )  # fmt: skip
     return Map(x, sums)
 
@@ -224,7 +224,7 @@ def join(x: Tensor, other: Tensor) -> Map:
     channels = x.shape[1] + other.shape[1]
     y = torch.empty(len(x), channels, *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     grid, sums, chunk = _parts(x, channels)
-    kernels.joined[grid](x, other, y, sums, _pixels(x), x.shape[1], channels, chunk)
+    _launch(kernels.joined, grid, x, other, y, sums, _pixels(x), x.shape[1], channels, chunk)
     return Map(y, sums)
 
 
@@ -264,13 +264,14 @@ def group_norm(
     added = (shift, time) if shifted else (x, x)
     grid, sums, chunk = _parts(x, channels, known.sums)
     if known.sums is None:
-        kernels.channel_sums[grid](x, sums, pixels, channels, chunk)
+        _launch(kernels.channel_sums, grid, x, sums, pixels, channels, chunk)
     factors = torch.empty(batch, 2, channels, device=x.device)
-    kernels.group_factors[batch, norm.num_groups](
-        sums, norm.weight, norm.bias, *added, factors, pixels, channels, width, grid[0], stride, norm.eps, int(shifted),
-        GROUP=16 if width <= 16 else 128,
+    _launch(
+        kernels.group_factors, (batch, norm.num_groups), sums, norm.weight, norm.bias, *added, factors, pixels, channels,
+        width, grid[0], stride, norm.eps, int(shifted), GROUP=16 if width <= 16 else 128,
     )  # fmt: skip
-    kernels.scaled[-(-pixels // kernels.ROWS.value), *grid[1:]](x, factors, y, pixels, channels, int(silu))
+    rows = (-(-pixels // kernels.ROWS.value), *grid[1:])
+    _launch(kernels.scaled, rows, x, factors, y, pixels, channels, int(silu))
     return y
 
 
@@ -283,7 +284,8 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor, shift: Tensor) -> Tensor:
 
     x = x.contiguous()
     y, block = torch.empty_like(x), 1 << (width - 1).bit_length()
-    kernels.layer_norm[x.numel() // width,](x, shift, norm.weight, norm.bias, y, width, norm.eps, BLOCK=block)
+    rows = (x.numel() // width,)
+    _launch(kernels.layer_norm, rows, x, shift, norm.weight, norm.bias, y, width, norm.eps, BLOCK=block)
     return y
 
 
@@ -298,7 +300,7 @@ def geglu(x: Tensor) -> Tensor:
     width = x.shape[-1] // 2
     y = x.new_empty(*x.shape[:-1], width)
     rows = y.numel() // width
-    kernels.gated[-(-rows // 4), -(-width // 256)](x, y, rows, width, ROWS=4, COLS=256)
+    _launch(kernels.gated, (-(-rows // 4), -(-width // 256)), x, y, rows, width, ROWS=4, COLS=256)
     return y
 
 
@@ -312,7 +314,7 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     x = channels_last(x)
     y = torch.empty(batch, channels, *size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     pixels, rows, cols = batch * height * width, kernels.ROWS.value, kernels.COLS.value
-    kernels.doubled[-(-pixels // rows), -(-channels // cols)](x, y, batch * height, width, channels)
+    _launch(kernels.doubled, (-(-pixels // rows), -(-channels // cols)), x, y, batch * height, width, channels)
     return y
 
 
@@ -324,10 +326,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     scores = torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32)
     weights, columns = torch.empty_like(scores, dtype=q.dtype), scores.shape[-1]
-    kernels.softmax[scores.numel() // columns,](
-        scores, weights, columns, q.shape[-1] ** -0.5, BLOCK=1 << (columns - 1).bit_length(), num_warps=8
-    )
+    block, rows = 1 << (columns - 1).bit_length(), (scores.numel() // columns,)
+    _launch(kernels.softmax, rows, scores, weights, columns, q.shape[-1] ** -0.5, BLOCK=block, num_warps=8)
     return weights @ v
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *values: Any, **constants: Any) -> None:
+    """Run a kernel on the device of ``x``, its first argument: Triton takes the current one, and refuses others' memory."""
+    with torch.cuda.device(x.device if x.is_cuda else -1):
+        kernel[grid](x, *values, **constants)
 
 
 def _pixels(x: Tensor) -> int:
