@@ -267,8 +267,8 @@ def group_norm(
         _launch(kernels.channel_sums, grid, x, sums, pixels, channels, chunk)
     factors = torch.empty(batch, 2, channels, device=x.device)
     _launch(
-        kernels.group_factors, (batch, norm.num_groups), sums, norm.weight, norm.bias, *added, factors, pixels, channels,
-        width, grid[0], stride, norm.eps, int(shifted), GROUP=16 if width <= 16 else 128,
+        kernels.group_factors, (batch, norm.num_groups), sums, norm.weight, norm.bias, *added, factors, pixels,
+        channels, width, grid[0], stride, norm.eps, int(shifted), GROUP=16 if width <= 16 else 128,
     )  # fmt: skip
     rows = (-(-pixels // kernels.ROWS.value), *grid[1:])
     _launch(kernels.scaled, rows, x, factors, y, pixels, channels, int(silu))
@@ -332,7 +332,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *values: Any, **constants: Any) -> None:
-    """Run a kernel on the device of ``x``, its first argument: Triton takes the current one, and refuses others' memory."""
+    """Run a kernel on the device of ``x``, its first argument; Triton takes the current one, whatever memory it is."""
     with torch.cuda.device(x.device if x.is_cuda else -1):
         kernel[grid](x, *values, **constants)
 
