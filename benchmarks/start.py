@@ -8,6 +8,7 @@ started, by the host's clock after the device has done its work.
 """
 
 import argparse
+import compileall
 import json
 import os
 import subprocess
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
+    compileall.compile_dir(Path(loading.__file__).parent, quiet=1)  # as pip does when it installs
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "model"
         device = loading.choose_device(asked.device)

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from diffuscope.cli import process
 from diffuscope.cli.terminal import Terminated, say, signals, streams, tell, tell_all
 from diffuscope.errors import DiffuscopeError, is_out_of_memory
 
@@ -48,8 +49,14 @@ OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 a mistake in what was asked, 1 our fault, 130 Ctrl-C."""
+    if argv is not None:
+        with streams(), signals():
+            return _guarded(list(argv))
+    process.begin()
     with streams(), signals():
-        return _guarded(list(sys.argv[1:] if argv is None else argv))
+        code = _guarded(sys.argv[1:])
+    process.end()
+    return code
 
 
 def _guarded(arguments: list[str]) -> int:

@@ -1,16 +1,21 @@
 """Flags and checks that several commands share."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
-from diffuscope.errors import InputError, Unquoted
+from diffuscope.errors import DiffuscopeError, InputError, Unquoted
 from diffuscope.model_source import ModelSource
 from diffuscope.request import Branch, Request
 from diffuscope.schema import Group
+
+if TYPE_CHECKING:
+    from diffuscope.config import ModelConfig
 
 OptionalPath = Annotated[Path | None, arg(metavar="PATH", help_behavior_hint="")]
 OptionalFloat = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
@@ -107,3 +112,13 @@ def check_call(source: ModelSource, request: Request, **files: Path | None) -> N
     if source.vae is None:  # another may have another size of pixels per latent
         fitting.check(config, request)
         fitting.filled(config, request, sampler or config.preset.sampler, spacing)
+    Thread(target=_hash_base, args=(config,), daemon=True).start()
+
+
+def _hash_base(config: "ModelConfig") -> None:
+    """Hash the files of a model's base beside the import of torch; what is wrong is told where they are read."""
+    from diffuscope.model_files import base_folder
+
+    if config.base is not None:
+        with suppress(DiffuscopeError, OSError):
+            base_folder(config)
