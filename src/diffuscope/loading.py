@@ -31,6 +31,9 @@ from diffuscope.weights.store.stores import Store, open_store
 
 Network = TextEncoder | UNet | VAE
 
+UNPACKED_THERE = 1 << 26
+"""Bytes of a packed file that are unpacked on a CUDA device; a difference has sixteen times as many as floats."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Components:
@@ -137,7 +140,9 @@ def _folder_tensors(
     tensors: dict[str, Tensor] = {}
     for store in stores:
         if difference.is_difference(store.header):
-            tensors |= difference.restore(store.read(), store.header.metadata, _base_tensors(config, part))
+            place = _unpacks_on(device, store)
+            base = {name: tensor.to(place) for name, tensor in _base_tensors(config, part, device).items()}
+            tensors |= difference.restore(store.read(device=place), store.header.metadata, base)
         else:
             tensors |= _read(store, dtype, device)
     return tensors
@@ -273,7 +278,7 @@ def describe_file(store: Store, family: str | None = None) -> Description:
     return Description(config, single_file.notes(store, config))
 
 
-def _base_tensors(config: ModelConfig, part: str) -> dict[str, Tensor]:
+def _base_tensors(config: ModelConfig, part: str, device: torch.device) -> dict[str, Tensor]:
     """The tensors that a packed difference is added to; a base may be a difference itself."""
     if config.base is None:
         raise WeightsError(
@@ -282,13 +287,22 @@ def _base_tensors(config: ModelConfig, part: str) -> dict[str, Tensor]:
     folder = model_files.base_folder(config)
     base = own_config.read(folder)
     stores = [open_store(path) for path in model_files.weight_files(folder, base)[part]]
-    return current_names(_folder_tensors(stores, part, base, torch.float32, torch.device("cpu")))
+    return current_names(_folder_tensors(stores, part, base, torch.float32, device))
 
 
 def _read(store: Store, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
     if packing.is_packed(store.header):
-        return packing.unpack(store.read(), store.header.metadata)
+        return packing.unpack(store.read(device=_unpacks_on(device, store)), store.header.metadata)
     return store.read(dtype=dtype, device=device)
+
+
+def _unpacks_on(device: torch.device, store: Store) -> torch.device:
+    """Where packed tensors become floats: a CUDA device reads them through pinned memory, but for those of large files.
+
+    The floats of these may not fit beside what is there.
+    """
+    is_small = store.path.stat().st_size <= UNPACKED_THERE
+    return device if device.type == "cuda" and is_small else torch.device("cpu")
 
 
 def _ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

@@ -9,12 +9,14 @@ import pytest
 import torch
 
 import diffuscope as ds
+from diffuscope import loading
 from diffuscope.config import PRESETS, TINY
 from diffuscope.loading import choose_device, choose_dtype, load_network, load_upscaler
 from diffuscope.model_files import parts
 from diffuscope.pipeline import Pipeline
 from diffuscope.weights.layout import own_config
 from diffuscope.weights.store import files, packing
+from diffuscope.weights.store.stores import open_store
 from narrow import made
 
 
@@ -149,3 +151,18 @@ def test_the_upscaler_is_ready() -> None:
     upscaler = load_upscaler(torch.device("cpu"))
     assert upscaler(torch.rand(1, 3, 4, 6)).shape == (1, 3, 16, 24)
     assert {parameter.dtype for parameter in upscaler.parameters()} == {torch.float32}
+
+
+def test_where_packed_tensors_become_floats(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CUDA device, unless the floats may not fit there; elsewhere on the CPU. They are the same to the bit."""
+    packing.write(tmp_path / "unet.safetensors", files.read(tiny_folder / "unet.safetensors"))
+    store = open_store(tmp_path / "unet.safetensors")
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert loading._unpacks_on(cuda, store) == cuda
+    assert {loading._unpacks_on(torch.device(name), store) for name in ("cpu", "mps", "xpu")} == {cpu}
+    monkeypatch.setattr(loading, "UNPACKED_THERE", (tmp_path / "unet.safetensors").stat().st_size - 1)
+    assert loading._unpacks_on(cuda, store) == cpu
+    if torch.cuda.is_available():
+        there = packing.unpack(store.read(device=cuda), store.header.metadata)
+        here = packing.unpack(store.read(), store.header.metadata)
+        assert all(torch.equal(value, there[name].cpu()) for name, value in here.items())

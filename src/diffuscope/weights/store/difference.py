@@ -95,7 +95,7 @@ def _unpacked(coarse: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor
         or not step.is_floating_point()
     ):
         raise WeightMismatchError(f"the difference of {name!r} does not fit its shape {list(shape)}; save it again")
-    levels = _four_levels().index_select(0, codes.int()).flatten()[: prod(shape)].view(shape)
+    levels = _four_levels().to(codes.device).index_select(0, codes.int()).flatten()[: prod(shape)].view(shape)
     return _decoded(levels, step)
 
 

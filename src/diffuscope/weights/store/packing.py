@@ -154,7 +154,7 @@ def _unpack_one(name: str, entry: Entry, pieces: dict[str, Tensor]) -> Tensor:
         return whole
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < entry.shape[0]:
         raise WeightMismatchError(f"packed tensor {shown(name)} names rows outside 0 to {entry.shape[0] - 1}")
-    return torch.zeros(entry.shape).index_copy_(0, rows.long(), whole)
+    return torch.zeros(entry.shape, device=whole.device).index_copy_(0, rows.long(), whole)
 
 
 def _take(pieces: dict[str, Tensor], name: str, dtype: torch.dtype | None) -> Tensor:
