@@ -16,6 +16,7 @@ let shownView = '';
 let shownImage = null;
 
 store.subscribe((state) => {
+  if (state.theme !== keptTheme()) localStorage.setItem('theme', state.theme);
   document.documentElement.dataset.theme = state.theme;
   document.documentElement.classList.toggle('offline', state.offline);
   render(shell(state, actions), root);
@@ -52,7 +53,6 @@ async function start() {
   root.replaceChildren();
   actions.readHash();
   store.set({ theme: keptTheme() });
-  store.subscribe((state) => localStorage.setItem('theme', state.theme));
   await opening(store, actions);
   try {
     if (token !== null) await api.post('/lab/session', { token });
