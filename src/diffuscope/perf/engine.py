@@ -342,8 +342,10 @@ class Reading:
         value = float(time)
         if value not in self._rows:
             rows = prompt.rows if prompt.features or prompt.added is not None else 1
-            first = self._times.index(value) if value in self._times else len(self._times)
-            block = self._times[first : first + max(1, TIMES // rows)] or (value,)
+            size = max(1, TIMES // rows)
+            # Blocks begin at fixed places: a product's bits may depend on its rows, and a branch begins at any step.
+            first = self._times.index(value) // size * size if value in self._times else len(self._times)
+            block = self._times[first : first + size] or (value,)
             device = self._inputs[0].device
             kept = twin.timed(prompt, torch.tensor(block, dtype=torch.float32).to(device))
             self._rows = dict(zip(block, kept.unbind(), strict=True))

@@ -63,6 +63,16 @@ def test_batches_and_images(tiny: Pipeline, name: str, sampler: str) -> None:
     assert torch.equal(tiny(request, **inputs).latents, other.result().latents)
 
 
+@pytest.mark.parametrize("steps", [3, 12])
+def test_the_twin_keeps_its_bits_too(tiny_folder: Path, steps: int) -> None:
+    """It embeds many timesteps in one product, whose bits may depend on how many they are."""
+    twin = ds.load(str(tiny_folder), fast=True)
+    run = twin.steps(PROMPT, seed=3, num_inference_steps=steps)
+    before = states(run)
+    for step in range(1, steps):
+        assert equal(states(run.branch(step)), before) == [True] * steps
+
+
 CHANGES = {
     "prompt": {"prompt": OTHER},
     "negative_prompt": {"negative_prompt": "green"},
