@@ -4,14 +4,18 @@ import secrets
 import threading
 import webbrowser
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+from diffuscope.cli.doctor import has_bfloat16
 from diffuscope.cli.flags import command
 from diffuscope.cli.serve import PACKAGES, opened
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
+
+if TYPE_CHECKING:
+    from diffuscope.pipeline import Pipeline
 
 HOST = "127.0.0.1"
 DRAIN = 5.0
@@ -48,7 +52,16 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
     tell(
         f"the lab of {engine.pipe.config.name!r} is open; Ctrl-C closes it. Its address, with the token of this start:"
     )
+    if (hint := faster(engine.pipe)) is not None:
+        tell(hint)
     say(address)
     if not flags.no_browser:
         threading.Timer(0.3, webbrowser.open, [address]).start()
     run(application(engine, token=token), engine, own, drain=DRAIN)
+
+
+def faster(pipe: "Pipeline") -> str | None:
+    """What would double the previews a second, at the price of rounding."""
+    if pipe.device.type != "cpu" or pipe.dtype.itemsize < 4 or not has_bfloat16():
+        return None
+    return "with --dtype bfloat16 this processor takes half the time; numbers are rounded to eight bits"
