@@ -196,3 +196,19 @@ def test_every_view_can_be_copied(copied):
         assert {view: set(texts or ()) for view, texts in views.items()} == dict.fromkeys(views, languages), run
         assert all(views[view] == views["generate"] for view in IMAGE_VIEWS)
     assert {*RUNS["plain"], *IMAGE_VIEWS} == copied["plain"].keys()
+
+
+def test_the_menu_closes_when_one_leaves_it(page):
+    menu = page.locator("details.copy")
+    for leave in ("press Escape", "click", "focus"):
+        menu.locator("summary").click()
+        menu.get_by_role("button", name="HTTP").click()
+        expect(menu).to_have_attribute("open", "")
+        if leave == "press Escape":
+            page.keyboard.press("Escape")
+            expect(menu.locator("summary")).to_be_focused()
+        elif leave == "click":
+            page.get_by_role("heading", level=1).click()
+        else:
+            page.get_by_label("Prompt", exact=True).focus()
+        expect(menu).not_to_have_attribute("open", "")

@@ -105,6 +105,21 @@ def test_a_prompt_becomes_a_picture_with_its_receipt(page):
     assert json.loads(Image.open(io.BytesIO(content)).text["diffuscope"])["seed"] == [5]
 
 
+def test_what_is_there_stays_until_there_is_more(page):
+    quick(page)
+    before = page.locator(".stage img").get_attribute("src")
+    fill(page, **LONG)
+    with holding(page, r"jobs/\w+/images/0/steps/\d+/x0", "GET") as held:
+        page.get_by_role("button", name="Generate", exact=True).click()
+        until_some(page, held)
+        expect(page.locator(".stage .before img")).to_have_attribute("src", before)
+        held[0].continue_()
+        expect(page.locator(".stage figcaption")).to_contain_text("after step 1 of 250")
+        expect(page.locator(".stage img")).to_have_count(0)
+    page.get_by_role("button", name=re.compile("^Stop")).click()
+    expect(page.locator(".time .end small")).to_have_text("cancelled")
+
+
 def test_the_model_says_what_it_draws_and_what_it_never_learned(page):
     about = api(page, "about").json()
     draws = page.locator(".draws")
@@ -165,11 +180,11 @@ def test_the_numbers_shown_are_those_of_the_library(page, kind):
 
 
 @contextmanager
-def holding(page: Page, path: str) -> Iterator[list[Route]]:
-    """Requests that the page posts to this path are held in the list, until the test lets them go."""
+def holding(page: Page, path: str, method: str = "POST") -> Iterator[list[Route]]:
+    """Requests of the page to this path are held in the list, until the test lets them go."""
     held: list[Route] = []
     url = re.compile(rf"/api/v1/{path}$")
-    page.route(url, lambda route: held.append(route) if route.request.method == "POST" else route.continue_())
+    page.route(url, lambda route: held.append(route) if route.request.method == method else route.continue_())
     yield held
     page.unroute(url)
 

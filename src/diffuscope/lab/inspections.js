@@ -8,7 +8,7 @@ import { readTensors } from './tensors.js';
 /** @import { Run, State } from './types.js' */
 
 /** @typedef {{key: string, kind: string, id: string|null, state: 'asked'|'queued'|'running'|'done'|'failed'|'cancelled',
- *   done: number, calls: number, steps: number, error: string|null, tensors: Tensors, about: any, version: number}} Inspected */
+ *   done: number, calls: number, steps: number, total: number, error: string|null, tensors: Tensors, about: any, version: number}} Inspected */
 
 const MOST_KEPT = 12;
 const PAUSE = 400; // milliseconds between two looks at one that runs
@@ -49,7 +49,7 @@ export function begin(kind, call, options = {}) {
   if (found) return found;
   /** @type {Inspected} */
   const entry = {
-    ...{ key, kind, id: null, state: 'asked', done: 0, calls: 1, steps: 0, error: null },
+    ...{ key, kind, id: null, state: 'asked', done: 0, calls: 1, steps: 0, total: 0, error: null },
     ...{ tensors: {}, about: null, version: 0 },
   };
   known.set(key, entry);

@@ -82,8 +82,18 @@ async function begin() {
   if (width * height <= 256 * 256) await actions.generate();
 }
 
+/** @param {any} event */
+function leave({ type, key, target }) {
+  const menu = /** @type {HTMLDetailsElement|null} */ (document.querySelector('.copy[open]'));
+  if (!menu || (type === 'keydown' ? key !== 'Escape' : menu.contains(target))) return;
+  menu.open = false;
+  if (key) menu.querySelector('summary')?.focus();
+}
+
 // What a hand does next meets handlers that know what it did before, however late the next frame is.
 for (const kind of ['click', 'input', 'change', 'submit', 'keydown']) window.addEventListener(kind, store.flush);
+// An open menu closes when a hand or the focus leaves it, and by Escape.
+for (const kind of ['pointerdown', 'focusin', 'keydown']) window.addEventListener(kind, leave);
 // A picture may be dropped anywhere: the browser would leave the page for it.
 window.addEventListener('dragover', (event) => event.preventDefault());
 window.addEventListener('drop', (event) => {

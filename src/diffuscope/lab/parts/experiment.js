@@ -27,7 +27,9 @@ export function experiment(state, kind, options = {}, { wait = false } = {}) {
   const cheap = (request.width ?? width) * (request.height ?? height) <= SMALL;
   const entry = seen(kind, call, options);
   if (!entry && !wait && cheap && state.about && ended(run.state) && !run.recorded) start();
-  return { entry: entry ?? seen(kind, call, options), start };
+  const begun = entry ?? seen(kind, call, options);
+  if (begun) begun.total = run.total;
+  return { entry: begun, start };
 }
 
 /** An experiment that waits for its button: that of the options with which it was begun last, until then of these.
@@ -60,9 +62,10 @@ export function progress(entry, { title, costs, start }) {
       <span>${entry.state === 'failed' ? (entry.error ?? 'It failed.') : 'It was stopped.'}</span>
     </p>`;
   if (!isBusy(entry)) return nothing;
-  const said = entry.calls > 1 ? `${entry.done} of ${entry.calls} runs` : entry.steps ? `step ${entry.steps}` : WAITS[entry.state];
+  const [done, all, unit] = entry.calls > 1 ? [entry.done, entry.calls, 'runs'] : [entry.steps, entry.total, 'steps'];
+  const said = entry.steps ? `${done} of ${all} ${unit}` : WAITS[entry.state];
   return html`<p class="begin busy" role="status">
-    <progress max=${Math.max(1, entry.calls)} value=${entry.done || nothing} aria-label=${title}></progress>
+    <progress max=${Math.max(1, all)} value=${done} aria-label=${title}></progress>
     <span>${said}</span>
     <button class="quiet" @click=${() => stop(entry)}>Stop</button>
   </p>`;

@@ -33,9 +33,9 @@ export function figure({ picture, sentence, caption, position = null, onPosition
 }
 
 /** A finished image of the server, or the sharpest that there is. @param {string} url @param {string} sentence
- * @param {unknown} [caption] */
-export const photo = (url, sentence, caption) =>
-  html`<figure class="figure">
+ * @param {unknown} [caption] @param {'before'|''} [kind] of another run, until this one has something to show */
+export const photo = (url, sentence, caption, kind = '') =>
+  html`<figure class="figure ${kind}">
     <img src=${url} alt=${sentence} draggable="true" />
     ${caption ? html`<figcaption>${caption}</figcaption>` : nothing}
   </figure>`;

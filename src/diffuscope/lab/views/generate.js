@@ -61,14 +61,26 @@ function stage(state, actions) {
   const title = titleOf(run);
   if (run.made.includes(true) && state.selection.step === null) {
     if (run.images > 1) return gallery(run);
-    return photo(run.recorded ? 'opening/fox.webp' : paths.image(run.id), title, facts(state, run, actions));
+    return photo(pictureOf(run), title, facts(state, run, actions));
   }
+  let shown = step;
+  let picture = step === null ? undefined : stepPreview(actions, run, step);
+  // What is there stays until there is more: steps whose array is here, and before the first one the picture before.
+  if (state.selection.step === null) while (!picture && shown) picture = stepPreview(actions, run, --shown);
+  const caption = run.state === 'running' ? 'the first step is on its way' : 'waiting for its turn';
+  const before = state.order.map((id) => state.runs[id]).findLast((each) => each !== run && each.made[0]);
+  if (!picture && before && state.selection.step === null)
+    return photo(pictureOf(before), `${title}: ${caption}; this is ${titleOf(before)}`, caption, 'before');
+  if (shown === null) return figure({ picture, sentence: title, caption });
   return figure({
-    picture: step === null ? null : stepPreview(actions, run, step),
-    sentence: step === null ? title : `${title}: clean estimate after step ${step + 1} of ${run.total}`,
-    caption: step === null ? html`${run.state === 'running' ? 'the first step is on its way' : 'waiting for its turn'}` : stepFacts(run, step, actions),
+    picture,
+    sentence: `${title}: clean estimate after step ${shown + 1} of ${run.total}`,
+    caption: stepFacts(run, shown, actions),
   });
 }
+
+/** @param {Run} run */
+const pictureOf = (run) => (run.recorded ? 'opening/fox.webp' : paths.image(run.id));
 
 /** @param {Run} run */
 const gallery = (run) => html`<div class="tiles">
