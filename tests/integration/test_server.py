@@ -175,6 +175,31 @@ def test_a_signal_lets_running_and_waiting_jobs_end_and_takes_no_more(tiny_folde
         assert process.wait(PATIENCE) == 0
 
 
+FULL = """
+import resource
+import signal
+import sys
+
+from diffuscope.cli import main
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+sys.exit(main(sys.argv[1:]))
+"""
+"""A program that can write no byte into a file, as on a disk that is full."""
+
+
+def test_a_full_disk_costs_no_picture(tiny_folder):
+    picture = png_bytes(Image.effect_noise((1400, 1400), 90).convert("RGB"))
+    assert len(picture) > 2_000_000  # more than a form's part may have in memory by default
+    with server(str(tiny_folder), "--device", "cpu", program=("-c", FULL)) as (address, _):
+        sent = httpx.post(f"{address}/api/v1/pictures", files={"picture": picture}, timeout=PATIENCE).json()["id"]
+        body = {"request": {"prompt": "a fox", "upscale": 1, "width": 64, "height": 64}, "image": sent}
+        job = httpx.post(f"{address}/api/v1/jobs", json=body, timeout=PATIENCE).json()["id"]
+        assert "event: done" in get(f"{address}/api/v1/jobs/{job}/events").text
+        assert get(f"{address}/api/v1/pictures/{job}-0.png").content.startswith(b"\x89PNG")
+
+
 def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder):
     with server(str(tiny_folder), "--device", "cpu") as (address, _):
         port = address.rpartition(":")[2]
