@@ -20,7 +20,7 @@ function see(name, there) {
   if (Object.keys(window.seen).length < 4) requestAnimationFrame(look);
 })();
 
-/** How long until the frame that shows that this holds. It looks when something changes: a page that is asked in every
+/** How long until the frame in which this holds. It looks when something changes: a page that is asked in every
  * frame draws every frame, which it does for nobody else. */
 function until(check) {
   const from = performance.now();
@@ -30,7 +30,7 @@ function until(check) {
       if (!check()) return;
       observer.disconnect();
       document.removeEventListener('load', look, true);
-      requestAnimationFrame(() => go(performance.now() - from));
+      go(performance.now() - from);
     }
     observer.observe(document, { subtree: true, childList: true, attributes: true, characterData: true });
     document.addEventListener('load', look, true); // of images

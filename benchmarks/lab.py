@@ -3,8 +3,8 @@
     python benchmarks/lab.py --out lab.json
     python benchmarks/lab.py --flags=--dtype=bfloat16 --out lab-bfloat16.json
 
-Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own (lab.js); processor
-seconds are those of the server's process. The load is what Linux counts before it begins.
+Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own (lab.js). The load is
+what Linux counts before it begins.
 """
 
 import json
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -57,21 +57,29 @@ def go(page: Page, view: str) -> None:
     page.get_by_role("heading", level=1).get_by_text(view, exact=True).wait_for()
 
 
-def processor_seconds(process: int) -> float:
-    """That a process has used."""
-    ticks = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()[11:13]
-    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(server: int) -> dict[str, float]:
+    """That the server has used, and the browser: all other processes below this one."""
+    parents, used = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended
+            fields = stat.read_text().rpartition(") ")[2].split()
+            process = int(stat.parent.name)
+            parents[process], used[process] = int(fields[1]), sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    below = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in below} - below:
+        below |= more
+    return {"server": used[server], "browser": sum(used[each] for each in below - {server, os.getpid()})}
 
 
 def changed(page: Page, process: int, colour: str) -> dict[str, float]:
-    """Times of another prompt, and the server's processor seconds until the picture is there."""
+    """Times of another prompt, and the processor seconds until the picture is there."""
     before = processor_seconds(process)
     times = page.evaluate("changing", f"a {colour} fox")
-    return {**times, "processor": processor_seconds(process) - before}
+    return times | {name: used - before[name] for name, used in processor_seconds(process).items()}
 
 
 def summary(times: list[float]) -> dict[str, float]:
-    return {"median": round(statistics.median(times), 1), "most": round(max(times), 1), "number": len(times)}
+    return {"median": round(statistics.median(times), 2), "most": round(max(times), 2), "number": len(times)}
 
 
 def main(*, starts: int = 5, flags: tuple[str, ...] = (), out: Path) -> None:
@@ -107,7 +115,8 @@ def main(*, starts: int = 5, flags: tuple[str, ...] = (), out: Path) -> None:
             "to the first preview, ms": summary([each["first"] for each in changes]),
             "previews a second": summary([each["previews"] for each in changes]),
             "to the picture, ms": summary([each["picture"] for each in changes]),
-            "processor seconds of the server": summary([each["processor"] for each in changes]),
+            "processor seconds of the server": summary([each["server"] for each in changes]),
+            "processor seconds of the browser": summary([each["browser"] for each in changes]),
         },
         "tokens while typing, ms": summary(typed),
         "pointing, ms": {name: summary(times) for name, times in found.items()},

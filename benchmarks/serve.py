@@ -4,7 +4,8 @@
     python benchmarks/serve.py --model sd15 --random --requests 32 --running 16 --rows 32 --out serve.json
 
 Requests are mixed: three samplers, four numbers of steps, with and without guidance. All sides decode and upscale.
-A lone request is also asked for over HTTP, to its PNG; the library then writes the same PNG.
+A lone request is also asked for over HTTP, to its PNG; the library then writes the same PNG. Processor seconds, those
+of the client included, tell the overhead where other programs use the processor too.
 "Offline" are the same images in batches of one kind each, which is the most that a device does with them.
 """
 
@@ -43,9 +44,19 @@ KINDS: tuple[dict[str, Any], ...] = (
 
 def seconds(function: Callable[[], object]) -> float:
     """Of one call."""
-    start = time.perf_counter()
+    return costs(function)[0]
+
+
+def costs(function: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of one call, and those of the processor."""
+    start, used = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
+
+
+def ratio(costly: list[tuple[float, float]], usual: list[tuple[float, float]], k: int) -> float:
+    """Of the medians of seconds (k 0), or of processor seconds (1)."""
+    return statistics.median(each[k] for each in costly) / statistics.median(each[k] for each in usual)
 
 
 @contextmanager
@@ -110,31 +121,33 @@ def main(
 
     for warming in (lambda: [pipe(request) for request in mix[:4]], all_at_once, all_at_once, offline):
         warming()
-    library, served, written, asked = [], [], [], []
+    library: list[tuple[float, float]] = []
+    served, written, asked = library.copy(), library.copy(), library.copy()
     with tempfile.TemporaryDirectory() as folder, over_http(engine, mix[0]) as ask:
         file = Path(folder) / "image.png"
         ask()
         for _ in range(rounds):
-            library.append(seconds(lambda: pipe(mix[0])))
-            served.append(seconds(lambda: engine.submit(mix[0]).result()))
-            written.append(seconds(lambda: pipe(mix[0]).save(file)))
-            asked.append(seconds(ask))
+            library.append(costs(lambda: pipe(mix[0])))
+            served.append(costs(lambda: engine.submit(mix[0]).result()))
+            written.append(costs(lambda: pipe(mix[0]).save(file)))
+            asked.append(costs(ask))
     one_by_one, batched = seconds(lambda: [pipe(request) for request in mix]), seconds(offline)
     calls = engine.batcher.calls, engine.batcher.joined
     together = seconds(all_at_once)
     rows_of_a_call = (engine.batcher.joined - calls[1]) / (engine.batcher.calls - calls[0])
     engine.stop()
     document = {
-        "lone request over the library's, median": statistics.median(served) / statistics.median(library),
-        "the same over HTTP, to the PNG": statistics.median(asked) / statistics.median(written),
+        "lone request over the library's, median": ratio(served, library, 0),
+        "the same over HTTP, to the PNG": ratio(asked, written, 0),
+        "in processor seconds": {"engine": ratio(served, library, 1), "HTTP": ratio(asked, written, 1)},
         "one after the other over together": one_by_one / together,
         "offline batches over together": batched / together,
         "images a second": {"served": requests / together, "offline": requests / batched},
         "seconds": {
-            "library": library,
-            "engine": served,
-            "library, to the PNG": written,
-            "HTTP, to the PNG": asked,
+            "library": [each for each, _ in library],
+            "engine": [each for each, _ in served],
+            "library, to the PNG": [each for each, _ in written],
+            "HTTP, to the PNG": [each for each, _ in asked],
             "one by one": one_by_one,
             "offline": batched,
             "together": together,

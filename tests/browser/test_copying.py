@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import expect
 from safetensors.torch import load_file
 
 from diffuscope.cli import main
