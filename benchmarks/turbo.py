@@ -160,10 +160,8 @@ def train(
     Args:
         out: folder of the run, in which `record` left trajectories.
         seconds: of training.
-        initial: a student or its difference to go on from. The difference may be of another teacher: it is added to
-            this one.
-        rounded_from: completed part of the run from which weights are rounded; None is the recipe's, and 0 with
-            ``initial``.
+        initial: a student or its difference to go on from. It may be of another teacher: it is added to this one.
+        rounded_from: completed part of the run from which weights are rounded; the recipe's, and 0 with ``initial``.
         is_tiny: tiny networks, 20 steps.
         device: auto, cpu, cuda.
     """
@@ -178,9 +176,8 @@ def train(
             for kind in ("learned", "held_out")
         )
         begun = None if initial is None else stages.to_device(student_from(initial, teacher), place)
-        if rounded_from is None:
-            rounded_from = recipe.rounded_from if begun is None else 0.0
-        recipe = replace(recipe, rounded_from=rounded_from)
+        default = recipe.rounded_from if begun is None else 0.0
+        recipe = replace(recipe, rounded_from=default if rounded_from is None else rounded_from)
         student = train_turbo(recipe, teacher, text_encoder, (learned, held_out), out, begun)
         if distributed.rank() == 0:
             difference.write(out / DIFFERENCE, student.state_dict(), teacher.state_dict())
