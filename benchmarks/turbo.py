@@ -176,8 +176,8 @@ def train(
             for kind in ("learned", "held_out")
         )
         begun = None if initial is None else stages.to_device(student_from(initial, teacher), place)
-        default = recipe.rounded_from if begun is None else 0.0
-        recipe = replace(recipe, rounded_from=default if rounded_from is None else rounded_from)
+        if rounded_from is not None or begun is not None:
+            recipe = replace(recipe, rounded_from=rounded_from or 0.0)
         student = train_turbo(recipe, teacher, text_encoder, (learned, held_out), out, begun)
         if distributed.rank() == 0:
             difference.write(out / DIFFERENCE, student.state_dict(), teacher.state_dict())
@@ -339,7 +339,6 @@ def decode(
         out = path.with_name(path.name.removesuffix("-0.latents") + ".features")
         tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
         files.write(out, tensors, {"setting": json.dumps({"name": out.stem, **setting})})
-        print(out, flush=True)
 
 
 @torch.no_grad()
