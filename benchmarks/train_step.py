@@ -1,9 +1,11 @@
 """Time one training step of the emoji U-Net stage, part by part, for several ways of running it.
 
     python benchmarks/train_step.py [--batch 512] [--layouts channels_last contiguous] [--modes default]
+    torchrun --nproc-per-node 2 benchmarks/train_step.py --modes reduce-overhead --layouts channels_last
 
-Random examples, real networks and optimiser. Prints a JSON line for each way: images a second, milliseconds of the
-whole step and of the optimiser, seconds of compiling; then the ten slowest kernels of the last way.
+Random examples, real networks and optimiser. Prints a JSON line for each way: images a second of all processes,
+milliseconds of the whole step and of the optimiser, seconds of compiling; then the ten slowest kernels of the last way.
+With `--is-tiny` the networks are tiny.
 """
 
 import argparse
@@ -11,14 +13,17 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from diffuscope.config import TINY
 from diffuscope.diffusion.schedules import Schedule
+from diffuscope.loading import choose_device
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.recipes import emoji, stages
-from diffuscope.training import unet
+from diffuscope.training import distributed, unet
 from diffuscope.training.examples import Examples
 from diffuscope.training.loop import StepContext
 from diffuscope.training.muon import MuonAdamW
@@ -46,9 +51,14 @@ def seconds_of(work: Callable[[], None], times: int, device: torch.device) -> fl
     return (time.perf_counter() - begun) / times
 
 
-def measure(layout: str, mode: str, batch: int, times: int, device: torch.device) -> Callable[[], None]:
+def measure(
+    layout: str, mode: str, batch: int, times: int, device: torch.device, *, is_tiny: bool = False
+) -> Callable[[], None]:
     """Print the timings of one way, and return its step."""
     recipe = emoji.unet()
+    if is_tiny:
+        encoder = replace(TINY.text_encoder, projection=16)
+        recipe = replace(recipe, model=replace(TINY, text_encoder=encoder))
     model = stages.new_model(recipe, Clip(TextEncoder(recipe.model.text_encoder), 1280)).to(device)
     if layout == "channels_last":
         model = stages.to_device(model, device)
@@ -61,10 +71,13 @@ def measure(layout: str, mode: str, batch: int, times: int, device: torch.device
     optimiser = MuonAdamW(model, 1e-3, adamw_prefixes=task.adamw_prefixes)
     generator = torch.Generator(device)
     parameters = list(model.parameters())
+    processes = distributed.world_size()
+    context = StepContext(generator, 0, 0, 0.5, rank=distributed.rank(), processes=processes)
 
     def backward() -> None:
-        loss, _ = task.loss(StepContext(generator, 0, 0, 0.5))
+        loss, _ = task.loss(context)
         loss.backward()
+        distributed.all_reduce_mean([p.grad for p in parameters if p.grad is not None])
 
     def step() -> None:
         backward()
@@ -86,14 +99,16 @@ def measure(layout: str, mode: str, batch: int, times: int, device: torch.device
         "layout": layout,
         "mode": mode,
         "batch": batch,
-        "images_per_second": round(batch / whole),
+        "processes": processes,
+        "images_per_second": round(processes * batch / whole, 1),
         "step_ms": round(1e3 * whole, 2),
         "optimiser_ms": round(1e3 * seconds_of(update, times, device), 2),
         "compile_s": round(compiling, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
     }
-    print(json.dumps(row), flush=True)
+    if distributed.rank() == 0:
+        print(json.dumps(row), flush=True)
     return step
 
 
@@ -104,18 +119,20 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--layouts", nargs="+", default=["channels_last", "contiguous"])
     parser.add_argument("--modes", nargs="+", default=["default"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--is-tiny", action="store_true")
     arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
-    for layout in arguments.layouts:
-        for mode in arguments.modes:
-            step = measure(layout, mode, arguments.batch, arguments.times, device)
-    if device.type == "cuda":
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:
-            step()
-            torch.cuda.synchronize()
-        print(seen.key_averages().table(sort_by="cuda_time_total", row_limit=10, max_name_column_width=70))
+    with distributed.process_group(choose_device(arguments.device)) as device:
+        for layout in arguments.layouts:
+            for mode in arguments.modes:
+                step = measure(layout, mode, arguments.batch, arguments.times, device, is_tiny=arguments.is_tiny)
+        if device.type == "cuda" and distributed.world_size() == 1:
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+                step()
+                torch.cuda.synchronize()
+            print(seen.key_averages().table(sort_by="cuda_time_total", row_limit=10, max_name_column_width=70))
 
 
 if __name__ == "__main__":

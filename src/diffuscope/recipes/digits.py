@@ -76,7 +76,10 @@ def digits(seconds: float = 180.0) -> DigitsRecipe:
 
 
 def fashion(seconds: float = 600.0) -> DigitsRecipe:
-    """Fashion-MNIST on a GPU: wider, with attention, pictures as they are. Not run at full length yet."""
+    """Fashion-MNIST on a GPU: wider, with attention, pictures as they are. Not run at full length yet.
+
+    ``benchmarks/fashion.py`` runs and measures it.
+    """
     return DigitsRecipe(
         name="fashion",
         classes=FASHION,
