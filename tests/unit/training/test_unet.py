@@ -42,10 +42,11 @@ def test_epsilon_of_pure_noise_is_refused():
     task(8, replace(MODEL.schedule, prediction="epsilon", zero_snr=False))
 
 
+@pytest.mark.parametrize("betas", ["scaled_linear", "linear", "cosine"])
 @pytest.mark.parametrize(("prediction", "zero_snr"), [*product(("epsilon", "v", "x0"), (True, False))])
-def test_every_weight_of_the_loss_is_a_number_above_zero(prediction, zero_snr):
+def test_every_weight_of_the_loss_is_a_number_above_zero(prediction, zero_snr, betas):
     for gamma in (0.0, 1.0, 5.0, 20.0):
-        sigmas = Schedule(ScheduleConfig(prediction=prediction, zero_snr=zero_snr)).sigmas
+        sigmas = Schedule(ScheduleConfig(betas=betas, prediction=prediction, zero_snr=zero_snr)).sigmas
         weight = loss_weight(prediction, sigmas.float(), gamma)
         assert len(weight) == 1000
         assert weight.isfinite().all()
