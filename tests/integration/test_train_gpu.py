@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.slow
 
 def run(out: Path, part: str) -> dict:
     """The document of a part."""
-    env = os.environ | {"TINY": "1", "OMP_NUM_THREADS": "1", "FASHION": str(out), "LIMIT": "2000"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # the script says python3
+    env = os.environ | {"PATH": path, "TINY": "1", "OMP_NUM_THREADS": "1", "FASHION": str(out), "LIMIT": "2000"}
     done = subprocess.run(["bash", str(SCRIPT), str(out), part], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.startswith(f"{part}: exit code 0"), (out / f"{part}.log").read_text()
     name = part if part == "fashion" else f"train-{part}"

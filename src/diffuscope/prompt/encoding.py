@@ -14,6 +14,8 @@ from diffuscope.types import Conditioning, Tap
 
 MAX_SCALE = 10.0
 """Weights of a word from 0.1 on keep well below this in models whose states have a mean."""
+ROUNDING = 1e-6
+"""Part of the states' size at which their mean is rounding, whose sign is chance."""
 
 Tower = tuple[Tokenizer, TextEncoder]
 
@@ -146,8 +148,12 @@ def _to_mean(states: Tensor, factors: Tensor) -> Tensor:
         InputError: the states' mean is so near 0 that keeping it would turn or blow up all of them.
     """
     weighted = states * factors
-    scale = states.mean((0, 2, 3), keepdim=True) / weighted.mean((0, 2, 3), keepdim=True)
-    if not bool(((scale > 0) & (scale <= MAX_SCALE)).all()):
+    mean = states.mean((0, 2, 3), keepdim=True)
+    scale, rounding = (
+        mean / weighted.mean((0, 2, 3), keepdim=True),
+        ROUNDING * states.abs().mean((0, 2, 3), keepdim=True),
+    )
+    if not bool(((scale > 0) & (scale <= MAX_SCALE) & (mean.abs() > rounding)).all()):
         hint = "These weights change the mean of the text states too much; use others, or comfyui, which keeps no mean"
         raise InputError("prompt_syntax", "a1111", "plain or comfyui", hint)
     return weighted * scale
