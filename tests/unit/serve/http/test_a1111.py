@@ -5,6 +5,7 @@ import io
 import json
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,19 @@ def api(live):
     return webuiapi.WebUIApi(baseurl=f"{live}/sdapi/v1", steps=2)
 
 
+@pytest.fixture
+def with_a_mean(tiny):
+    """Within, text states have a mean that weights can keep: those of a new network are centred."""
+
+    @contextmanager
+    def biased():
+        tiny.text_encoder.final_norm.bias.fill_(0.5)
+        yield
+        tiny.text_encoder.final_norm.bias.zero_()
+
+    return biased()
+
+
 def encoded(image):
     return base64.b64encode(png_bytes(image)).decode()
 
@@ -37,10 +51,11 @@ def post(client, path="txt2img", **body):
     return client.post(f"/sdapi/v1/{path}", json={"prompt": "a fox", "steps": 1, "width": 32, "height": 32} | body)
 
 
-def test_its_client_makes_images_of_the_size_asked_for(api):
-    made = api.txt2img(
-        prompt="a (fox:1.2)", negative_prompt="a cup", seed=5, width=41, height=31, batch_size=2, n_iter=1
-    )
+def test_its_client_makes_images_of_the_size_asked_for(api, with_a_mean):
+    with with_a_mean:
+        made = api.txt2img(
+            prompt="a (fox:1.2)", negative_prompt="a teacup", seed=5, width=41, height=31, batch_size=2, n_iter=1
+        )
     assert [image.size for image in made.images] == [(41, 31)] * 2
     assert made.info["all_seeds"] == [5, 6]
     assert (made.info["sampler_name"], made.info["steps"], made.info["cfg_scale"]) == ("Euler a", 2, 7.0)
