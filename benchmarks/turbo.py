@@ -337,8 +337,8 @@ def decode(
             "images": torch.cat(kept)[:1000],
         }
         out = path.with_name(path.name.removesuffix("-0.latents") + ".features")
-        tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
         files.write(out, tensors, {"setting": json.dumps({"name": out.stem, **setting})})
+        print(out, flush=True)
 
 
 @torch.no_grad()

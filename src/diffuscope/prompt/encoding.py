@@ -148,12 +148,9 @@ def _to_mean(states: Tensor, factors: Tensor) -> Tensor:
         InputError: the states' mean is so near 0 that keeping it would turn or blow up all of them.
     """
     weighted = states * factors
-    mean = states.mean((0, 2, 3), keepdim=True)
-    scale, rounding = (
-        mean / weighted.mean((0, 2, 3), keepdim=True),
-        ROUNDING * states.abs().mean((0, 2, 3), keepdim=True),
-    )
-    if not bool(((scale > 0) & (scale <= MAX_SCALE) & (mean.abs() > rounding)).all()):
+    mean, after, size = (each.mean((0, 2, 3), keepdim=True) for each in (states, weighted, states.abs()))
+    scale = mean / after
+    if not bool(((scale > 0) & (scale <= MAX_SCALE) & (mean.abs() > ROUNDING * size)).all()):
         hint = "These weights change the mean of the text states too much; use others, or comfyui, which keeps no mean"
         raise InputError("prompt_syntax", "a1111", "plain or comfyui", hint)
     return weighted * scale

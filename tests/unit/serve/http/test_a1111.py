@@ -30,17 +30,15 @@ def api(live):
     return webuiapi.WebUIApi(baseurl=f"{live}/sdapi/v1", steps=2)
 
 
-@pytest.fixture
-def with_a_mean(tiny):
+@contextmanager
+def biased(pipe):
     """Within, text states have a mean that weights can keep: those of a new network are centred."""
-
-    @contextmanager
-    def biased():
-        tiny.text_encoder.final_norm.bias.fill_(0.5)
+    bias = pipe.text_encoder.final_norm.bias
+    bias.fill_(0.5)
+    try:
         yield
-        tiny.text_encoder.final_norm.bias.zero_()
-
-    return biased()
+    finally:
+        bias.zero_()
 
 
 def encoded(image):
@@ -51,8 +49,8 @@ def post(client, path="txt2img", **body):
     return client.post(f"/sdapi/v1/{path}", json={"prompt": "a fox", "steps": 1, "width": 32, "height": 32} | body)
 
 
-def test_its_client_makes_images_of_the_size_asked_for(api, with_a_mean):
-    with with_a_mean:
+def test_its_client_makes_images_of_the_size_asked_for(api, tiny):
+    with biased(tiny):
         made = api.txt2img(
             prompt="a (fox:1.2)", negative_prompt="a teacup", seed=5, width=41, height=31, batch_size=2, n_iter=1
         )
