@@ -48,7 +48,7 @@ class ClassifierTask:
 
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the next batch."""
-        batch = self.images[context.rows(self.batch, len(self.images)).to(self.images.labels.device)]
+        batch = self.images[context.rows_on(self.images.labels.device, self.batch, len(self.images))]
         pixels = augment(batch.pixels, self.training, context.generator)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=pixels.is_cuda):
             logits = self.network(coloured(pixels))

@@ -7,21 +7,30 @@
   and compiled.
 * memory: the peak of a LoRA, a new word and an Imagic of Stable Diffusion 1.5 at 512 pixels, and of a LoRA of SDXL at
   1,024 with checkpoints, all of one picture a step; with the model, and beside it what the training says that it needs.
+* loader: what a step waits for its batch: (step with the loader - step with one batch that stays) / step, medians of
+  200 steps of the loop itself, 20 of one kind and 20 of the other in turns. For `emoji`'s U-Net on 800,000 examples,
+  and for a LoRA of Stable Diffusion 1.5 on 64 pictures of one's own, whose latents are kept.
 * processes: the step of `emoji` in 1, 2 and 4 processes, 512 images in each (`train_step.py` under torchrun).
 * precision: 200 steps of the model of Fashion-MNIST in float32 and under bfloat16 autocast, of the same seed.
 
-Weights are random but in the last part. With `--is-tiny` the networks are tiny, and the numbers mean nothing.
+A row that fails says why, the others go on, and the exit code is 1. Weights are random but in the last part. With
+`--is-tiny` the networks are tiny, and the numbers mean nothing.
 """
 
+import copy
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
@@ -35,13 +44,16 @@ from diffuscope.data.digits import DEBIAN, load_fashion
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import TrainingError
 from diffuscope.finetune import train_imagic, train_lora, train_word
+from diffuscope.finetune.lora import LoraTask
+from diffuscope.finetune.options import LoraTraining
 from diffuscope.loading import choose_device
 from diffuscope.models.class_unet import ClassUNet
 from diffuscope.models.unet import UNet
+from diffuscope.recipes import emoji
 from diffuscope.recipes.digits import fashion, of_length
 from diffuscope.training.denoising import DenoisingLoss, stratified
 from diffuscope.training.initialisation import zero_init
-from diffuscope.training.loop import train
+from diffuscope.training.loop import LoopConfig, StepContext, Task, train
 from diffuscope.training.muon import MuonAdamW
 from diffuscope.training.pixels import PixelLatents, PixelTask, PixelTraining
 from diffuscope.training.run_folder import LOG, read_log
@@ -49,9 +61,11 @@ from diffuscope.types import Tap
 from diffuscope.weights.layout.network_config import unet_to_json
 from diffuscope.weights.store import documents
 from subjects import mug
+from train_step import new_task
 
-Part = Literal["speed", "memory", "processes", "precision"]
+Part = Literal["speed", "memory", "loader", "processes", "precision"]
 Parts = dict[str, Callable[[], Report]]
+Loss = Callable[[StepContext], tuple[Tensor, dict[str, Tensor]]]
 RATE = 1e-5
 
 
@@ -74,6 +88,7 @@ def main(
     parts: dict[Part, Callable[[], Parts]] = {
         "speed": lambda: speed(timer, batch, is_tiny=is_tiny),
         "memory": lambda: memory(place, is_tiny=is_tiny),
+        "loader": lambda: loader(place, is_tiny=is_tiny),
         "processes": lambda: processes(place, is_tiny=is_tiny),
         "precision": lambda: precision(place, folder, is_tiny=is_tiny),
     }
@@ -81,12 +96,16 @@ def main(
     def keep(found: Report) -> None:
         documents.write_text(out, json.dumps(document | {"measured": found}, indent=1) + "\n")
 
+    keep({})
     if part == "speed":
         document["rates"] = {} if is_tiny else timer.rates(torch.bfloat16)
+    if part in ("speed", "loader"):
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
     measured = measure.measured(parts[part](), timer, lambda name: print(name, flush=True), keep)
     print(json.dumps(measured, indent=1))
+    if failed := [name for name, row in measured.items() if "failed" in row]:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def speed(timer: Timer, batch: int, *, is_tiny: bool) -> Parts:
@@ -210,26 +229,117 @@ def memory(device: torch.device, *, is_tiny: bool) -> Parts:
     }
 
 
+class InTurns:
+    """A task whose batch is loaded in some steps and stays in as many after them; it notes when each step begins."""
+
+    def __init__(self, task: Task, resident: Loss, device: torch.device, turn: int) -> None:
+        self.network, self.adamw_prefixes = task.network, task.adamw_prefixes
+        self.ways, self.device, self.turn = (task.loss, resident), device, turn
+        self.begun: list[torch.cuda.Event] = []
+        self.clock: list[float] = []
+
+    def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+        """That of the way whose turn it is."""
+        if self.device.type == "cuda":
+            self.begun.append(torch.cuda.Event(enable_timing=True))
+            self.begun[-1].record()
+        self.clock.append(time.perf_counter() * 1e3)
+        return self.ways[context.step // self.turn % 2](context)
+
+    def validate(self, network: nn.Module) -> dict[str, float]:  # noqa: ARG002
+        """Nothing."""
+        return {}
+
+    def report(self) -> Report:
+        """Medians, without the first two turns, and how much they vary from one pair of turns to another."""
+        ends = [*pairwise(self.begun)]
+        times = [one.elapsed_time(other) for one, other in ends] or [b - a for a, b in pairwise(self.clock)]
+        turns = [times[i : i + self.turn] for i in range(2 * self.turn, len(times), self.turn)]
+        loaded, resident = (statistics.median(chain(*turns[way::2])) for way in (0, 1))
+        pairs = [statistics.median(a) / statistics.median(b) - 1 for a, b in zip(turns[::2], turns[1::2], strict=True)]
+        return {
+            "steps of each": sum(map(len, turns[::2])),
+            "loaded_ms": round(loaded, 3),
+            "resident_ms": round(resident, 3),
+            "idle": round((loaded - resident) / loaded, 5),
+            "idle in a pair of turns": [round(min(pairs), 5), round(max(pairs), 5)],
+        }
+
+
+def loader(device: torch.device, *, is_tiny: bool) -> Parts:
+    """The two trainings."""
+    turn, pairs = (2, 2) if is_tiny else (20, 10)
+    steps = 2 * turn * (pairs + 1) + 1  # the last one has no end
+
+    def one(task: Task, resident: Loss, **options: float) -> Report:
+        both = InTurns(task, resident, device, turn)
+        never = float("inf")
+        config = LoopConfig(steps=steps, validate_every=never, save_every=never, **options)  # type: ignore[arg-type]
+        with TemporaryDirectory() as run:
+            train(both, config, Path(run))
+        return both.report()
+
+    def of_emoji() -> Report:
+        count, batch = (64, 4) if is_tiny else (emoji.examples().scenes, 512)
+        mode = "eager" if is_tiny else "reduce-overhead"
+        task = new_task("channels_last", mode, batch, device, count=count, is_tiny=is_tiny)
+        context = StepContext(torch.Generator(device).manual_seed(0), 0, 0, 0.0)
+        found = task.examples.batch(batch, context, context.shared)
+        other = copy.copy(task)
+        other.examples = SimpleNamespace(batch=lambda *_: found)  # type: ignore[assignment]
+        return {"batch": batch} | one(task, other.loss)
+
+    def of_lora() -> Report:
+        config, side = (PRESETS["tiny-sd15"], 4) if is_tiny else (FAMILIES["sd15"], 64)
+        pipe = measure.random_model(config, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+        training = LoraTraining(rank=16)
+        latents = torch.randn(64, 4, side, side, device=device)
+        captions = [f"a zeb cup, picture {i}" for i in range(len(latents))]
+        task = LoraTask(pipe, latents, captions, side * config.vae.factor, training)
+        rows = range(training.batch_size)
+        x0, states = latents[: len(rows)], task._states(task.network, rows)
+
+        def resident(context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
+            places, noise = task.denoising.draws(context, len(rows), x0.shape[1:])
+            error = task.denoising.errors(task.unet, x0, states, places, noise).mean()
+            return error, {"error": error.detach()}
+
+        return {"batch": len(rows)} | one(task, resident, lr=RATE, adam_ratio=1.0)
+
+    return {"emoji, U-Net": of_emoji, "SD 1.5 LoRA": of_lora}
+
+
 def processes(device: torch.device, *, is_tiny: bool) -> Parts:
     """The numbers of processes, one a GPU; efficiency is to the first."""
     most = torch.cuda.device_count() if device.type == "cuda" else 2
     settings = ["--batch", "4", "--times", "1", "--modes", "eager"] if is_tiny else ["--modes", "reduce-overhead"]
     settings += ["--is-tiny"] * is_tiny
-    rates: list[float] = []
+    rates: dict[int, float] = {}
 
     def of(count: int) -> Report:
         launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--rdzv-backend", "c10d"]
         script = [str(Path(__file__).with_name("train_step.py")), "--layouts", "channels_last", "--device", device.type]
         done = subprocess.run(
-            [sys.executable, *launcher, "--rdzv-endpoint", "localhost:0", *script, *settings],
+            [
+                "timeout",
+                "--kill-after",
+                "10",
+                "180",
+                sys.executable,
+                *launcher,
+                "--rdzv-endpoint",
+                "localhost:0",
+                *script,
+                *settings,
+            ],
             check=True,
             stdout=subprocess.PIPE,
             text=True,
             env={"OMP_NUM_THREADS": "1"} | os.environ,
         )
         row: Report = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
-        rates.append(row["images_per_second"] / count)
-        return row | {"of linear": round(rates[-1] / rates[0], 4)}
+        rates[count] = row["images_per_second"] / count
+        return row | {"of linear": round(rates[count] / rates[1], 4)}
 
     return {f"{count} processes": lambda count=count: of(count) for count in (1, 2, 4) if count <= most}  # type: ignore[misc]
 

@@ -51,10 +51,10 @@ def seconds_of(work: Callable[[], None], times: int, device: torch.device) -> fl
     return (time.perf_counter() - begun) / times
 
 
-def measure(
-    layout: str, mode: str, batch: int, times: int, device: torch.device, *, is_tiny: bool = False
-) -> Callable[[], None]:
-    """Print the timings of one way, and return its step."""
+def new_task(
+    layout: str, mode: str, batch: int, device: torch.device, *, count: int = 4096, is_tiny: bool = False
+) -> UNetTask:
+    """The stage's task, new, on ``count`` random examples."""
     recipe = emoji.unet()
     if is_tiny:
         encoder = replace(TINY.text_encoder, projection=16)
@@ -62,12 +62,21 @@ def measure(
     model = stages.new_model(recipe, Clip(TextEncoder(recipe.model.text_encoder), 1280)).to(device)
     if layout == "channels_last":
         model = stages.to_device(model, device)
-    data = examples(device)
+    data = examples(device, count)
     task = UNetTask(
         model, data, data[:256], Schedule(recipe.model.schedule), data.ids[0, 0].long(), UNetTraining(batch_size=batch)
     )
     if mode != "eager":
         task.predict = torch.compile(unet._predict, mode=mode)
+    return task
+
+
+def measure(
+    layout: str, mode: str, batch: int, times: int, device: torch.device, *, is_tiny: bool = False
+) -> Callable[[], None]:
+    """Print the timings of one way, and return its step."""
+    task = new_task(layout, mode, batch, device, is_tiny=is_tiny)
+    model = task.network
     optimiser = MuonAdamW(model, 1e-3, adamw_prefixes=task.adamw_prefixes)
     generator = torch.Generator(device)
     parameters = list(model.parameters())

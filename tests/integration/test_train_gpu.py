@@ -51,6 +51,14 @@ def test_every_training_says_what_it_needs(out: Path) -> None:
     assert checkpointed < plain
 
 
+def test_a_loaded_batch_is_timed_beside_one_that_stays(out: Path) -> None:
+    measured = run(out, "loader")["measured"]
+    assert [*measured] == ["emoji, U-Net", "SD 1.5 LoRA"]
+    for row in measured.values():
+        assert row["steps of each"] == 4
+        assert row["idle"] == pytest.approx(1 - row["resident_ms"] / row["loaded_ms"], abs=1e-3)
+
+
 def test_each_number_of_processes_has_its_rate(out: Path) -> None:
     measured = run(out, "processes")["measured"]
     assert [each["processes"] for each in measured.values()] == [1, 2]

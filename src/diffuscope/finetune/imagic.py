@@ -24,7 +24,7 @@ from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
 from diffuscope.finetune.options import ImagicTraining
 from diffuscope.finetune.prior import prior_latents
-from diffuscope.finetune.subject import Denoising, check_trainable, latents_of, rows_of, size_of
+from diffuscope.finetune.subject import Denoising, check_trainable, in_parts, latents_of, rows_of, size_of
 from diffuscope.keywords import takes_after
 from diffuscope.pipeline import Pipeline
 from diffuscope.training.denoising import DenoisingLoss
@@ -154,7 +154,7 @@ class ImagicTask:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """The error at fixed noise."""
         x0, places, noise = self.denoising.fixed(self.latents)
-        parts = [slice(i, i + 4) for i in range(0, len(x0), 4)]
+        parts = in_parts(self.training)
         errors = [self._errors(network, x0[p], places[p], noise[p], self.texts) for p in parts]
         return {"error": torch.cat(errors).mean().item()}
 

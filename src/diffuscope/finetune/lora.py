@@ -14,7 +14,7 @@ from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import Factors, updated
 from diffuscope.finetune.options import LoraTraining, Targets
 from diffuscope.finetune.prior import prior_latents
-from diffuscope.finetune.subject import Denoising, check_trainable, encode, latents_of, rows_of, size_of
+from diffuscope.finetune.subject import Denoising, check_trainable, encode, in_parts, latents_of, rows_of, size_of
 from diffuscope.keywords import takes_after
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
@@ -174,7 +174,7 @@ class LoraTask:
         index = [i % len(self.captions) for i in range(len(x0))]
         errors = [
             self.denoising.errors(unet, x0[p], self._states(network, index[p]), places[p], noise[p])
-            for p in (slice(i, i + 4) for i in range(0, len(x0), 4))
+            for p in in_parts(self.training)
         ]
         return {"error": torch.cat(errors).mean().item()}
 

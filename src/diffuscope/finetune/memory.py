@@ -9,11 +9,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from diffuscope.config import UNetConfig
 from diffuscope.finetune.networks import CHECKPOINTED, Factors, shared_copy, updated
 from diffuscope.finetune.options import RunOptions, Targets
+from diffuscope.finetune.subject import autocast
 from diffuscope.lens.gradient_memory import saved_tensors
 from diffuscope.lens.shapes import call_with_zeros
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Tap
+from diffuscope.weights.store.assign import blank, load_into
 
 COPIES = 5
 """Of what is trained: weights, gradients, two buffers of AdamW, and the average; all float32."""
@@ -36,17 +38,25 @@ def activations(pipe: Pipeline, size: int, options: RunOptions, rank: int = 0, t
     """
     side = size // pipe.config.vae.factor
     of = (options.batch_size, side, options.gradient_checkpointing, rank, targets)
-    kept = _kept(pipe.config.unet, str(pipe.device), *of)
-    return kept // (2 if pipe.device.type == "cuda" else 1)  # counted in float32; bfloat16 on a GPU
+    return _kept(pipe.config.unet, pipe.device, pipe.unet.conv_in.weight.dtype, *of)
 
 
 @lru_cache(maxsize=8)
 def _kept(
-    config: UNetConfig, device: str, rows: int, side: int, checkpointed: bool, rank: int, targets: Targets
+    config: UNetConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    rows: int,
+    side: int,
+    checkpointed: bool,
+    rank: int,
+    targets: Targets,
 ) -> int:
     blocks: list[int] = []
-    with FakeTensorMode(), torch.device(device), torch.enable_grad():
-        unet = UNet(config).requires_grad_(False)
+    with FakeTensorMode(), torch.device(device), torch.enable_grad(), autocast(device):
+        with blank():
+            unet = UNet(config).requires_grad_(False)
+        load_into(unet, {name: torch.empty(value.shape, dtype=dtype) for name, value in unet.state_dict().items()})
         factors = Factors(unet, rank, targets, torch.Generator()) if rank else None
         with saved_tensors() as kept:
             call_with_zeros(updated(unet, factors, checkpointed=checkpointed), rows, (side, side))

@@ -131,7 +131,7 @@ class _Checkpointed(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor, other: Tensor, tap: Tap | None = None) -> Tensor:
-        return checkpoint(self.block, x, other, tap, use_reentrant=False)
+        return checkpoint(self.block, x, other, tap, use_reentrant=False, preserve_rng_state=False)
 
 
 def updated(network: N, factors: Factors | None, scale: float = 1.0, *, checkpointed: bool = False) -> N:

@@ -121,6 +121,12 @@ class Denoising:
         return latents[rows], places.to(latents.device), noise.to(latents.device)
 
 
+def in_parts(options: RunOptions) -> list[slice]:
+    """The rows of ``Denoising.fixed`` that are computed at once: no more memory than a step needs."""
+    rows = min(4, options.batch_size)
+    return [slice(i, i + rows) for i in range(0, VALIDATED, rows)]
+
+
 def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 where a GPU has it; float32 on a CPU."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")

@@ -17,7 +17,16 @@ from diffuscope.finetune import session
 from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
 from diffuscope.finetune.options import WordTraining
-from diffuscope.finetune.subject import Denoising, check_trainable, copied_towers, encode, latents_of, rows_of, size_of
+from diffuscope.finetune.subject import (
+    Denoising,
+    check_trainable,
+    copied_towers,
+    encode,
+    in_parts,
+    latents_of,
+    rows_of,
+    size_of,
+)
 from diffuscope.keywords import takes_after
 from diffuscope.pipeline import Pipeline
 from diffuscope.training.denoising import DenoisingLoss
@@ -151,10 +160,9 @@ class WordTask:
         x0, places, noise = self.denoising.fixed(self.latents)
         texts = [self.texts[i % len(self.texts)][0] for i in range(len(x0))]
         states = self._encode(network, texts)
-        parts = [slice(i, i + 4) for i in range(0, len(x0), 4)]
         errors = [
             self.denoising.errors(self.unet, x0[p], rows_of(states, range(len(x0))[p]), places[p], noise[p])
-            for p in parts
+            for p in in_parts(self.training)
         ]
         return {"error": torch.cat(errors).mean().item()}
 

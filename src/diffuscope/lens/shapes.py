@@ -83,13 +83,13 @@ def _hollow(config: Config, component: str) -> TextEncoder | UNet | VAE:
 
 
 def call_with_zeros(unet: UNet, rows: int, size: tuple[int, int], tap: Tap | None = None) -> Tensor:
-    """One call on zeros [rows,C,*size] that require a gradient, on torch's default device."""
-    config = unet.config
+    """One call on zeros [rows,C,*size] that require a gradient, in the U-Net's dtype on torch's default device."""
+    config, dtype = unet.config, unet.conv_in.weight.dtype
     width = config.extra_dim or 0  # how it splits into pooled text and sizes does not matter, only that it is filled
     sizes = min(SDXL_SIZES, width // config.size_dim)
     features = {"pooled": (rows, width - sizes * config.size_dim), "sizes": (rows, sizes), "guidance": (rows,)}
     features["step_size"] = (rows,)
     extra = {name: torch.zeros(features[name]) for name in unet.reads} or None
-    x = torch.zeros(rows, config.in_channels, *size, requires_grad=True)
-    context = torch.zeros(rows, 77, config.context_dim)
+    x = torch.zeros(rows, config.in_channels, *size, requires_grad=True, dtype=dtype)
+    context = torch.zeros(rows, 77, config.context_dim, dtype=dtype)
     return unet(x, torch.zeros(()), context, extra=extra, tap=tap)

@@ -111,7 +111,7 @@ class ClassifierTask:
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of a new batch with smoothed labels."""
         device = self.sprites.device
-        rows = context.rows(self.training.batch_size, len(self.sprites)).to(device)
+        rows = context.rows_on(device, self.training.batch_size, len(self.sprites))
         pixels = augment(self.sprites[rows], self.training, context.generator)
         with torch.autocast(device.type, torch.bfloat16, enabled=pixels.is_cuda):
             logits = self.forward(pixels.contiguous(memory_format=torch.channels_last))

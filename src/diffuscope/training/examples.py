@@ -53,7 +53,7 @@ class Examples:
             generator: its ``shared`` one, from which the captions are drawn.
         """
         device = self.latents.device
-        rows = context.rows(count, len(self)).to(device)
+        rows = context.rows_on(device, count, len(self))
         texts = torch.randint(self.ids.shape[1], (context.whole(count),), device=device, generator=generator)
         return Batch(self.latents[rows].float(), self.ids[rows, context.own(texts)].long(), self.features[rows])
 

@@ -96,6 +96,11 @@ class StepContext:
         whole = self.whole(count)
         return self.own(positions(self.run_seed, size, self.step * whole, whole))
 
+    def rows_on(self, device: torch.device, count: int, size: int) -> Tensor:
+        """``rows`` on a device; the host goes on, where a copy from unpinned memory waits for the step before."""
+        rows = self.rows(count, size)
+        return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
+
 
 class Task(Protocol):
     """A network, its data and its loss."""

@@ -101,7 +101,7 @@ class PixelTask:
     def loss(self, context: StepContext) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error of the velocity for the next pictures of the order."""
         count, generator = self.training.batch_size, context.generator
-        batch = self.images[context.rows(count, len(self.images)).to(self.images.labels.device)]
+        batch = self.images[context.rows_on(self.images.labels.device, count, len(self.images))]
         labels = batch.labels.clone()
         labels[: round(self.training.class_dropout * count)] = -1
         error = self._error(self.network, augment(batch.pixels, self.training, generator), labels, generator)
