@@ -96,7 +96,7 @@ def main() -> None:
     dtype = getattr(torch, asked.dtype)
     document = report.head(torch.device("cpu"), dtype, report.this_command())
     unet, inputs = prepared(asked.family, dtype)
-    peers = list(unet_peers(PRESETS[asked.family].unet, inputs, compiled=False))
+    peers = list(unet_peers(PRESETS[asked.family].unet, unet.state_dict(), inputs, compiled=False))
 
     for name in asked.groups:
         document[name] = measured(GROUPS[name](unet, inputs, peers), asked.rounds)

@@ -4,12 +4,14 @@ python benchmarks/gpu.py --out benchmarks/results/gpu.json docs/reference/gpu-sp
 python benchmarks/gpu.py --only "SD 1.5" --compile sd15  # the peer by torch.compile too, which takes minutes
 
 Weights are random, of the real shapes and in float16; ``emoji`` is in bfloat16. What is measured and how is that of
-``diffuscope bench`` (``diffuscope.bench``), for several families in one run. Documents get tables between
-``<!-- gpu -->`` and ``<!-- /gpu -->``; a part that fails is named in the JSON, and the others go on.
+``diffuscope bench`` (``diffuscope.bench``), for several families in one run. Where there are two GPUs, one image on
+both of them (``second_device``) is timed beside one image on one. Documents get tables between ``<!-- gpu -->`` and
+``<!-- /gpu -->``; a part that fails is named in the JSON, and the others go on.
 """
 
 import argparse
 import json
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +22,42 @@ import torch
 from diffuscope.bench import measure, report
 from diffuscope.bench.timing import Report, Timer
 from diffuscope.config import EMOJI, FAMILIES, PRESETS
+from diffuscope.images import to_pixels
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
+from diffuscope.pipeline import Pipeline
 from diffuscope.request import Request
 from diffuscope.weights.store.documents import write_text
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRIED = DEVICE.type == "cpu"
 """Without a GPU the script runs narrow models once, to see that it works; its numbers mean nothing."""
+
+SECOND = torch.device("cpu") if TRIED else torch.device("cuda:1") if torch.cuda.device_count() > 1 else None
+
+
+def on_two(pipe: Pipeline, request: Request, timer: Timer) -> Report:
+    """Seconds of an image on one GPU and on two, of all of it and of its steps alone; how far the two images differ."""
+    report: Report = {}
+    found: list[list[torch.Tensor]] = []
+    for name, each in (("one GPU", pipe), ("two GPUs", Pipeline(pipe.components, fast=True, second_device=SECOND))):
+
+        def steps(each: Pipeline = each) -> float:
+            run = each.steps(request)
+            return timer.once(lambda: [None for _ in run]) / len(run)
+
+        report[name] = timer.whole(lambda each=each: each(request))
+        report[name]["step_ms"] = round(1e3 * statistics.median(steps() for _ in range(3)), 3)
+        result = each(request)
+        found.append([next(each.steps(request)).x.cpu(), result.latents, to_pixels(result.images)])
+        report[name]["notes"] = result.receipt["notes"]
+    times = report["one GPU"], report["two GPUs"]
+    for key, title in (("s", "ratio"), ("step_ms", "ratio of the steps")):
+        report[title] = round(times[0][key] / times[1][key], 3)
+    for title, one, two in zip(("latents after a step", "latents", "image"), *found, strict=True):
+        largest = (two - one).abs().max() / one.abs().max()
+        report.setdefault("largest difference", {})[title] = float(f"{largest.item():.3g}")
+    return report
 
 
 def parts(timer: Timer, compiled: list[str]) -> dict[str, Callable[[], Report]]:
@@ -41,9 +71,7 @@ def parts(timer: Timer, compiled: list[str]) -> dict[str, Callable[[], Report]]:
     def step(family: str, side: int, images: int = 1) -> Report:
         config = {"sd15": sd15, "sdxl": sdxl}[family]
         unet = measure.made(UNet, config.unet, DEVICE, half)
-        size, peers = (side, side), images == 1
-        compile_it = family in compiled
-        return measure.step(unet, config, size, timer, images=images, peers=peers, compiled=compile_it)
+        return measure.step(unet, config, (side, side), timer, images=images, compiled=family in compiled)
 
     def decode(side: int) -> Report:
         vae = measure.made(VAE, sd15.vae, DEVICE, half)
@@ -54,7 +82,12 @@ def parts(timer: Timer, compiled: list[str]) -> dict[str, Callable[[], Report]]:
         pipe = measure.random_model(config, DEVICE, dtype)
         return measure.calls(pipe, Request("a red fox", seed=32, **options), timer, batch=batch)  # type: ignore[arg-type]
 
-    return {
+    def two(family: str, side: int) -> Report:
+        pipe = measure.random_model({"sd15": sd15, "sdxl": sdxl}[family], DEVICE, half, fast=True)
+        options = {"num_inference_steps": steps, "height": side, "width": side}
+        return on_two(pipe, Request("a red fox", seed=32, sampler="euler", **options), timer)  # type: ignore[arg-type]
+
+    found = {
         "SD 1.5 512, step with guidance": lambda: step("sd15", side),
         "SD 1.5 512, step with guidance, 16 images": lambda: step("sd15", side, several),
         "SD 1.5 VAE decode 512": lambda: decode(side),
@@ -63,6 +96,10 @@ def parts(timer: Timer, compiled: list[str]) -> dict[str, Callable[[], Report]]:
         "emoji, 12 steps and upscaling": lambda: whole("emoji", images),
         "SDXL 1024, step with guidance": lambda: step("sdxl", 2 * side),
     }
+    if SECOND is not None:
+        found["SD 1.5 512, two GPUs"] = lambda: two("sd15", side)
+        found["SDXL 1024, two GPUs"] = lambda: two("sdxl", 2 * side)
+    return found
 
 
 def main() -> None:

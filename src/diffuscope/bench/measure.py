@@ -3,7 +3,8 @@
 import copy
 import gc
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +49,17 @@ def made(kind: Callable[[Any], nn.Module], config: object, device: torch.device,
         return kind(config).to(dtype).eval().requires_grad_(False)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within, convolutions of float32 on a GPU are of float32, not of TF32, which errs as much as float16 does."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
+
+
 @torch.no_grad()
 def step(
     unet: UNet,
@@ -79,7 +91,9 @@ def step(
     report["plain"] = timer.timed(plain)
     expected = None
     if images == 1:
-        expected = (plain() if dtype == torch.float32 else plain(copy.deepcopy(unet).float(), torch.float32)).double()
+        with full_precision():
+            exact = plain() if dtype == torch.float32 else plain(copy.deepcopy(unet).float(), torch.float32)
+        expected = exact.double()
         report["plain"]["error"] = relative(plain(), expected)
     fast = Engine(True).predictor(unet, context, extra, pairs=True)
     report["fast_first_s"] = round(timer.once(lambda: fast(x, when)), 3)
@@ -88,7 +102,8 @@ def step(
         report["fast"]["error"] = relative(fast(x, when), expected)
     if peers and unet.reads <= {"pooled", "sizes"}:
         added = {"text_embeds": extra["pooled"], "time_ids": extra["sizes"].to(dtype)} if extra else None
-        _peers(report, unet_peers(config.unet, Inputs(x, there, context, added), compiled=compiled), timer)
+        inputs, weights = Inputs(x, there, context, added), unet.state_dict()
+        _peers(report, unet_peers(config.unet, weights, inputs, compiled=compiled), timer, expected)
     return report
 
 
@@ -119,17 +134,19 @@ def decode(vae: VAE, size: tuple[int, int], timer: Timer, *, peers: bool = True,
     z = (torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 5).to(timer.device, dtype)
     report["tflop"] = operations(lambda: vae.decode(z))
     report["plain"] = timer.timed(lambda: vae.decode(z))
-    expected = (vae if dtype == torch.float32 else copy.deepcopy(vae).float()).decode(z.float()).double()
+    with full_precision():
+        expected = (vae if dtype == torch.float32 else copy.deepcopy(vae).float()).decode(z.float()).double()
     report["plain"]["error"] = relative(vae.decode(z), expected)
     report["fast_first_s"] = round(timer.once(lambda: engine.decode(vae, z)), 3)
     report["fast"] = timer.timed(lambda: engine.decode(vae, z))
     report["fast"]["error"] = relative(engine.decode(vae, z), expected)
     if peers:
-        _peers(report, decoder_peers(vae.config, z, compiled=compiled), timer)
+        _peers(report, decoder_peers(vae.config, vae.state_dict(), z, compiled=compiled), timer, expected)
     return report
 
 
-def _peers(report: Report, peers: Iterable[Peer], timer: Timer) -> None:
+def _peers(report: Report, peers: Iterable[Peer], timer: Timer, expected: Tensor | None) -> None:
+    """Time the peers; what is ``expected`` in float32 gives the errors of those that return tensors."""
     for name, make in peers:
         found: list[Call] = []
 
@@ -140,6 +157,8 @@ def _peers(report: Report, peers: Iterable[Peer], timer: Timer) -> None:
         try:
             seconds = timer.once(first)
             report[name] = timer.timed(found[0]) | {"first_s": round(seconds, 3)}
+            if expected is not None and isinstance(result := found[0](), Tensor):
+                report[name]["error"] = relative(result, expected)
         except Exception as error:  # whatever another program raises
             report[name] = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:200]}
         found.clear()

@@ -1,11 +1,11 @@
 """Other programs with networks of the same shapes, each with its best settings; only those that are installed.
 
-Their weights are random: what a network does takes the same time with any.
+They get the weights of our network, so that their errors can be compared too.
 """
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffuscope.bench.timing import Call
 from diffuscope.config import UNetConfig, VAEConfig
 from diffuscope.perf.weights import lay_channels_last
+from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.network_config import unet_to_json, vae_to_json
 
 
@@ -36,8 +37,8 @@ class Inputs(NamedTuple):
     """Pooled text and sizes of SDXL."""
 
 
-def unet_peers(config: UNetConfig, inputs: Inputs, *, compiled: bool) -> Iterator[Peer]:
-    """The peers of a U-Net call."""
+def unet_peers(config: UNetConfig, weights: Mapping[str, Tensor], inputs: Inputs, *, compiled: bool) -> Iterator[Peer]:
+    """The peers of a call of a U-Net with these weights."""
     if find_spec("diffusers") is None:
         return
     arguments = (inputs.x, inputs.time, inputs.context)
@@ -46,20 +47,25 @@ def unet_peers(config: UNetConfig, inputs: Inputs, *, compiled: bool) -> Iterato
         from diffusers import UNet2DConditionModel
 
         made = UNet2DConditionModel.from_config(_keys(unet_to_json(config)))
+        made.load_state_dict(to_diffusers(weights, config))
         return _UNet(_ready(made, inputs.x), inputs.added)
 
     yield from _peers(network, arguments, compiled=compiled)
 
 
-def decoder_peers(config: VAEConfig, latents: Tensor, *, compiled: bool) -> Iterator[Peer]:
-    """The peers of a VAE's decoder."""
+def decoder_peers(
+    config: VAEConfig, weights: Mapping[str, Tensor], latents: Tensor, *, compiled: bool
+) -> Iterator[Peer]:
+    """The peers of the decoder of a VAE with these weights."""
     if find_spec("diffusers") is None:
         return
 
     def network() -> nn.Module:
         from diffusers import AutoencoderKL
 
-        return _Decoder(_ready(AutoencoderKL.from_config(_keys(vae_to_json(config))), latents))
+        made = AutoencoderKL.from_config(_keys(vae_to_json(config)))
+        made.load_state_dict(to_diffusers(weights, config))
+        return _Decoder(_ready(made, latents))
 
     yield from _peers(network, (latents,), compiled=compiled)
 

@@ -101,10 +101,13 @@ def tables(report: Report) -> str:
             rows.append(_row(name, f"{one['s']:.3f}", f"{one['first_s']:.2f}", *many, highest))
         parts.append(_table(rows))
     if errors := {name: each for name, each in networks.items() if "error" in each["fast"]}:
-        rows = [_row("error against float32", "fast", "plain")]
-        rows += [
-            _row(name, f"{each['fast']['error']:.2e}", f"{each['plain']['error']:.2e}") for name, each in errors.items()
-        ]
+        found = [kind for kind in kinds if any("error" in each.get(kind, {}) for each in errors.values())]
+        rows = [_row("error against float32", *(TITLES[kind] for kind in found), "fast, of diffusers'")]
+        for name, each in errors.items():
+            numbers = {kind: each[kind]["error"] for kind in found if "error" in each.get(kind, {})}
+            cells = [f"{numbers[kind]:.2e}" if kind in numbers else "" for kind in found]
+            ratio = f"{numbers['fast'] / numbers['diffusers']:.2f}" if numbers.get("diffusers") else ""
+            rows.append(_row(name, *cells, ratio))
         parts.append(_table(rows))
     if failed := [f"{name}: {each['failed'].splitlines()[-1]}" for name, each in measured.items() if "failed" in each]:
         parts.append("\n".join(failed) + "\n")

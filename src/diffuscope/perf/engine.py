@@ -135,7 +135,9 @@ class Engine:
 
     def release(self) -> None:
         """Give back the memory that speed costs, the graphs; they are recorded again."""
-        self.graphs.forget()
+        for each in (self, self._there):
+            if each is not None:
+                each.graphs.forget()
 
     @property
     def notes(self) -> list[str]:
@@ -145,8 +147,9 @@ class Engine:
             found.append(f"Triton kernels do not run here ({ops.broken}); plain ones do")
         if self.converted is not None and self.converted.note is not None:
             found.append(self.converted.note)
-        if self.graphs.failure is not None:
-            found.append(f"no CUDA graph could be recorded ({self.graphs.failure}); the networks run without")
+        failure = self.graphs.failure or (None if self._there is None else self._there.graphs.failure)
+        if failure is not None:
+            found.append(f"no CUDA graph could be recorded ({failure}); the networks run without")
         return found
 
     def predictor(
@@ -178,8 +181,8 @@ class Engine:
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
             nonlocal count, deep
-            twin, prompt = reading.now()
-            timed, shared = reading.timed(time), x[: len(x) // 2] if pairs and twin.shares else x
+            twin, prompt = now = reading.now()
+            timed, shared = reading.timed(now, time), x[: len(x) // 2] if pairs and twin.shares else x
             if count % every == 0:
                 deep = self.graphs(
                     f"U-Net, deep{reading.suffix}",
@@ -211,7 +214,9 @@ class Engine:
 
         def away(context: Tensor, extra: Mapping[str, Tensor] | None) -> Callable[[Tensor, Tensor], Tensor]:
             def on(first: bool) -> FastUNet:
-                return there._unet.get(second.copy(unet), first=first)
+                if first:  # its weights move in memory once more, before they are copied
+                    self._unet.get(unet, first=True)
+                return there._unet.get(second.copy(unet, first=first), first=first)
 
             predict = there.predictions(Reading(on, context, extra, times), pairs=False)
 
@@ -227,15 +232,14 @@ class Engine:
         """``predictor`` of what is read."""
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            twin, prompt = reading.now()
-            shared = x[: len(x) // 2] if pairs and twin.shares else x
+            twin, prompt = now = reading.now()
+            timed, shared = reading.timed(now, time), x[: len(x) // 2] if pairs and twin.shares else x
             if (converted := self._converts(x)) is not None and not prompt.merging:
-                inputs = [shared, reading.timed(time), *reading.tensors]
-                return converted("U-Net", twin.unet, partial(_run, prompt), inputs)
+                return converted("U-Net", twin.unet, partial(_run, prompt), [shared, timed, *reading.tensors])
             return self.graphs(
                 f"U-Net{reading.suffix}",
                 lambda new, kept: twin(new[0], new[1], prompt.of(kept)),
-                [shared, reading.timed(time)],
+                [shared, timed],
                 reading.tensors,
             )
 
@@ -336,10 +340,12 @@ class Reading:
             self._rows, self.tensors = {}, self._known[1].tensors
         return twin, self._known[1]
 
-    def timed(self, time: Tensor) -> Tensor:
-        """[R,W] what the twin reads of a timestep; the tensor should be on the host, where its value is known."""
-        twin, prompt = self.now()
-        value = float(time)
+    def timed(self, now: tuple[FastUNet, Prompt], time: Tensor) -> Tensor:
+        """[R,W] what the twin reads of a timestep; the tensor should be on the host, where its value is known.
+
+        ``now`` is what ``now()`` has just returned: the host's time counts where two devices wait for it.
+        """
+        (twin, prompt), value = now, float(time)
         if value not in self._rows:
             rows = prompt.rows if prompt.features or prompt.added is not None else 1
             size = max(1, TIMES // rows)

@@ -20,6 +20,7 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf.engine import EXACT, Approximation
 from diffuscope.perf.engine import Engine as Twins
+from diffuscope.perf.unet import Prompt
 from diffuscope.types import Tap
 
 T = TypeVar("T")
@@ -238,7 +239,11 @@ class SharedTwins(Twins):
         alone = self.twins.predictions(reading, pairs=pairs)
 
         def predict(x: Tensor, time: Tensor) -> Tensor:
-            timed, prompt = self.batcher.task(lambda: (reading.timed(time), reading.now()[1]))
+            def read() -> tuple[Tensor, Prompt]:
+                now = reading.now()
+                return reading.timed(now, time), now[1]
+
+            timed, prompt = self.batcher.task(read)
             rows = [x, timed.expand(len(x), -1), *reading.tensors]
 
             def run(given: Sequence[Tensor]) -> Tensor:

@@ -92,11 +92,27 @@ def test_a_part_or_a_peer_that_fails_leaves_the_others(monkeypatch: pytest.Monke
     assert "first_s" in decoder["another"]
 
 
-def test_diffusers_runs_a_network_of_the_same_shapes() -> None:
+def test_diffusers_runs_the_same_network() -> None:
     config = PRESETS["tiny-sdxl"]
-    unet = measure.made(measure.UNet, config.unet, CPU, torch.float32)
-    step = measure.step(unet, config, (16, 16), TIMER)
-    assert step["diffusers"]["ms"] > 0
+    unet = measure.made(measure.UNet, config.unet, CPU, torch.bfloat16)
+    vae = measure.made(measure.VAE, config.vae, CPU, torch.bfloat16)
+    step, decoder = measure.step(unet, config, (16, 16), TIMER), measure.decode(vae, (16, 16), TIMER)
+    for each in (step, decoder):
+        assert each["diffusers"]["ms"] > 0
+        assert 0 < each["diffusers"]["error"] < 0.05  # of other weights it would be about 1
+    document = {"measured": {"step": step, "decoder": decoder}, "versions": {}, "device": "this", "command": "command"}
+    lines = report.tables(document | {"rates": {"product_tflops": 1.0}}).splitlines()
+    (title,) = (line for line in lines if "error against float32" in line)
+    assert title.endswith("| fast, of diffusers' |")
+    ratio = step["fast"]["error"] / step["diffusers"]["error"]
+    assert any(line.startswith("| step |") and line.endswith(f"| {ratio:.2f} |") for line in lines)
+
+
+def test_what_is_exact_is_so_on_a_gpu_too() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    with measure.full_precision():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 is before
 
 
 def test_the_command_writes_json_and_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,7 +94,7 @@ def test_rows_of_several_runs_in_one_call(family: str) -> None:
         given = None if extra is None else {name: value.roll(int(time), 0) for name, value in extra.items()}
         text = context.roll(int(time), 0)
         reading = engine.reading(unet, text, given, (time,))
-        timed = reading.timed(torch.tensor(time)).expand(4, -1)
+        timed = reading.timed(reading.now(), torch.tensor(time)).expand(4, -1)
         rows.append([x, timed, *reading.tensors])
         expected.append(unet(x, time, text, extra=given))
     joined = [torch.cat(each) for each in zip(*rows, strict=True)]
@@ -171,6 +171,29 @@ def test_guidance_on_two_devices_is_the_same_to_rounding(family: str, monkeypatc
         pipe.unet.conv_out.weight.mul_(0.5)  # the copy has to follow
     plain, found = one("a red fox", **options), two("a red fox", **options)
     assert (found.latents - plain.latents).abs().max() <= 1e-4 * plain.latents.abs().max()
+
+
+@torch.no_grad()
+def test_a_second_device_gets_one_copy_until_the_weights_change(model: Pipeline) -> None:
+    unet, engine = model.unet, Engine(True, second=torch.device("cpu"))
+    assert engine.second is not None
+    x, time, context, _ = inputs(unet)
+    predict, copies = engine.predictor(unet, context, None, pairs=True), []
+    for _ in range(3):
+        assert close(predict(x, time), unet(x, time, context))
+        copies.append(engine.second.copy(unet, first=True))
+    assert copies[0] is copies[1] is copies[2]
+    own = {each.data_ptr() for each in unet.parameters()}
+    assert own.isdisjoint(each.data_ptr() for each in copies[0].parameters())
+    unet.conv_out = nn.Conv2d(unet.conv_out.in_channels, unet.conv_out.out_channels, 3, padding=1)
+    assert close(engine.predictor(unet, context, None, pairs=True)(x, time), unet(x, time, context))
+
+
+def test_what_the_second_device_cannot_record_is_told() -> None:
+    engine = Engine(True, second=torch.device("cpu"))
+    assert engine._there is not None
+    engine._there.graphs.failure = "no memory"
+    assert ["no memory" in note for note in engine.notes] == [True]
 
 
 @pytest.mark.parametrize("side", [8, 40])
