@@ -40,6 +40,7 @@ TITLES = {
     "bfloat16_generate": "`diffuscope generate --dtype bfloat16 --fast True`, as above (s)",
     "bfloat16_preset": 'an image at the preset, `dtype="bfloat16", fast=True` (s)',
     "bfloat16_turbo": "the same of `emoji-turbo`, four steps (s)",
+    "beside_busy": "25 guided steps from Python beside one busy process, over the time without it",
     "others": "cores that other programs used meanwhile",
 }
 BFLOAT16 = {"dtype": "bfloat16", "fast": True}
@@ -77,6 +78,34 @@ def others() -> float:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
+BESIDE = """
+import statistics, subprocess, sys, time
+import diffuscope as ds
+pipe, alone, beside = ds.load(sys.argv[1]), [], []
+def call(times):
+    start = time.perf_counter()
+    pipe("a red fox", seed=32, upscale=1, num_inference_steps=int(sys.argv[2]))
+    times.append(time.perf_counter() - start)
+call([])
+for _ in range(3):
+    call(alone)
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        call(beside)
+    finally:
+        busy.kill()
+        busy.wait()
+print(statistics.median(beside) / statistics.median(alone))
+"""
+
+
+def beside_busy(model: str, steps: int = 25) -> float:
+    """How many times as long an image takes beside one busy process, in turns; the waiting of threads as by default."""
+    environment = {name: each for name, each in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", BESIDE, model, str(steps)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+
 def measure(model: str) -> dict[str, float]:
     compileall.compile_dir(Path(ds.__file__).parent, quiet=1)  # as pip does when it installs
     python, command = sys.executable, [sys.executable, "-m", "diffuscope"]
@@ -104,6 +133,7 @@ def measure(model: str) -> dict[str, float]:
     times = {name: statistics.median(each[name] for each in rounds[1:]) for name in calls}
     found |= times | {"turbo_share": times["turbo"] / times["preset"]}
     found["bfloat16_generate"] = statistics.median(seconds for _, (seconds, _) in whole)
+    found["beside_busy"] = beside_busy(model)
     found["others"] = (others() - before) / (time.perf_counter() - start)
     return {name: found[name] for name in TITLES}
 

@@ -1,4 +1,5 @@
-"""Where a step's time goes on a CUDA device: its kernels, attention by each backend, and the step without single parts.
+"""Where a step's time goes on a CUDA device: its kernels, attention by each backend, and the step without single parts;
+and what its linear layers would take in 8-bit floats.
 
 python benchmarks/step_kernels.py --out kernels.json
 """
@@ -10,6 +11,8 @@ import json
 import pstats
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from diffuscope.bench import measure, report
-from diffuscope.bench.timing import Report, Timer
+from diffuscope.bench.timing import Call, Report, Timer
 from diffuscope.config import FAMILIES, PRESETS
 from diffuscope.models.unet import UNet
 from diffuscope.perf import ops
@@ -34,6 +37,19 @@ SHAPES = {
     "sdxl": [(2, 10, 64, 4096), (2, 20, 64, 1024)],
 }
 """Rows, heads, head width, tokens of the self-attentions of a guided step; the cross-attentions have 77 keys."""
+LINEAR = {
+    "sd15": [
+        (8192, 320, 960), (8192, 320, 2560), (8192, 1280, 320), (2048, 640, 1920), (2048, 640, 5120), (2048, 2560, 640),
+        (512, 1280, 3840), (512, 1280, 10240), (512, 5120, 1280),
+    ],
+    "sdxl": [
+        (8192, 640, 1920), (8192, 640, 5120), (8192, 2560, 640), (2048, 1280, 3840), (2048, 1280, 10240),
+        (2048, 5120, 1280),
+    ],
+}  # fmt: skip
+"""Tokens, inputs and outputs of the joined projections, and of the two layers of the feed-forward part."""
+SMALL = torch.float8_e4m3fn
+LARGEST = torch.finfo(SMALL).max
 BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION)
 
 
@@ -60,6 +76,55 @@ def attention(timer: Timer) -> Report:
                     except RuntimeError as error:
                         row[backend.name] = str(error).splitlines()[0][:80]
                 found[f"{family}: {rows}x{heads} heads of {width}, {tokens} to {keys}"] = row
+    return found
+
+
+def recorded(call: Call) -> Call:
+    """Ten calls, on a GPU as one CUDA graph, so that the host's time does not count."""
+    if TRIED:
+        return lambda: [call() for _ in range(10)]
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(10):
+            call()
+    return graph.replay
+
+
+@torch.no_grad()
+def eight_bits(timer: Timer) -> Report:
+    """Microseconds of linear layers in half precision and in 8-bit floats, of rounding their input, and the errors.
+
+    One scale a tensor, or one for each row of the input and of the weight, whose result torch has in bfloat16 only.
+    """
+    found: Report = {}
+    for family, shapes in LINEAR.items():
+        for rows, inputs, outputs in [(64, 32, 96)] if TRIED else shapes:
+            x = torch.randn(rows, inputs, device=DEVICE, dtype=HALF)
+            weight = torch.randn(outputs, inputs, device=DEVICE, dtype=HALF) * inputs**-0.5
+            with measure.full_precision():
+                exact = F.linear(x.float(), weight.float()).double()
+            calls: dict[str, Callable[[], torch.Tensor]] = {"half": partial(F.linear, x, weight)}
+            for name, dims, dtype in (("tensor", (0, 1), HALF), ("rows", (1,), torch.bfloat16)):
+                scales = [each.float().abs().amax(dims, keepdim=True) / LARGEST for each in (x, weight)]
+                a, b = ((each / scale).to(SMALL) for each, scale in zip((x, weight), scales, strict=True))
+                both = (scales[0], scales[1].T) if name == "rows" else [each.squeeze() for each in scales]
+                calls[f"product, {name}"] = partial(
+                    torch._scaled_mm, a, b.T, *both, out_dtype=dtype, use_fast_accum=not TRIED
+                )
+            factor = torch.tensor(1 / 50, device=DEVICE, dtype=HALF)
+            calls["rounding with a known scale"] = lambda x=x, factor=factor: (x * factor).to(SMALL)
+            calls["rounding by rows"] = lambda x=x: (x * (LARGEST / x.abs().amax(1, keepdim=True))).to(SMALL)
+            row: Report = {}
+            for name, call in calls.items():
+                try:
+                    row[name] = {"us": round(timer.timed(recorded(call))["ms"] * 100, 1)}
+                    if "rounding" not in name:
+                        row[name]["error"] = measure.relative(call(), exact)
+                except (RuntimeError, ValueError, NotImplementedError) as error:
+                    row[name] = {"failed": str(error).splitlines()[0][:120]}
+            found[f"{family}: {rows}x{inputs} to {outputs}"] = row
     return found
 
 
@@ -145,6 +210,7 @@ def host() -> Report:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Show where a step's time goes.")
+    parser.add_argument("--only", nargs="*", default=[], help="parts: step, host, attention, 8-bit floats")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     timer = Timer(DEVICE, 0.01 if TRIED else 0.5)
@@ -153,11 +219,13 @@ def main() -> None:
         "step": lambda: step(timer, "sd15"),
         "host": host,
         "attention": lambda: attention(timer),
+        "8-bit floats": lambda: eight_bits(timer),
     }
 
     def keep(found: Report) -> None:
         write_text(asked.out, json.dumps(document | {"measured": found}, indent=1) + "\n")
 
+    parts = {name: part for name, part in parts.items() if not asked.only or name in asked.only}
     measure.measured(parts, timer, lambda name: print(name, flush=True), keep)
 
 

@@ -10,6 +10,7 @@ import torch
 
 import diffuscope as ds
 from diffuscope import loading
+from diffuscope.cli import doctor
 from diffuscope.config import PRESETS, TINY
 from diffuscope.loading import choose_device, choose_dtype, load_network, load_upscaler
 from diffuscope.model_files import parts
@@ -35,6 +36,15 @@ def test_auto_is_a_device_that_is_here() -> None:
     device = choose_device("auto")
     torch.zeros(1, device=device)
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(("native", "name"), [(True, "bfloat16"), (False, "float16")])
+def test_a_gpu_without_bfloat16_computes_in_float16(native: bool, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    monkeypatch.setattr(loading, "choose_device", lambda _: torch.device("cuda"))
+    assert choose_dtype("auto", torch.device("cuda")) == getattr(torch, name)
+    assert choose_dtype("bfloat16", torch.device("cuda")) == torch.bfloat16  # as asked for
+    assert next(doctor._devices()) == ("ok", f"device auto is cuda, dtype auto is {name}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", torch.bfloat16])
