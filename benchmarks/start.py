@@ -58,6 +58,25 @@ for image in ("first", "second"):
 print(json.dumps({"seconds": found, "notes": result.receipt["notes"]}))
 """
 
+PROFILED = """
+import cProfile, io, json, pstats, sys
+import torch
+import diffuscope as ds
+pipe, found = ds.load(sys.argv[2], device=sys.argv[3]), {}
+def profiled(name, call):
+    profiler, text = cProfile.Profile(), io.StringIO()
+    result = profiler.runcall(lambda: (call(), torch.cuda.is_available() and torch.cuda.synchronize())[0])
+    pstats.Stats(profiler, stream=text).sort_stats("tottime").print_stats(25)
+    found[name] = [line.strip() for line in text.getvalue().splitlines() if line.strip()]
+    return result
+run = profiled("prompt", lambda: pipe.steps("a red fox", seed=1, num_inference_steps=int(sys.argv[4])))
+profiled("first step", lambda: next(run))
+profiled("second step", lambda: next(run))
+profiled("rest", run.result)
+print(json.dumps(found))
+"""
+"""Where the host's time goes in a first call, in a process of its own, since profiling takes time."""
+
 
 def whole(folder: str, device: str, repeats: int, environment: Mapping[str, str]) -> dict[str, object]:
     """Seconds of processes with the shipped model; of each kind the first is the first with these kernels."""
@@ -97,14 +116,17 @@ def main() -> None:
         document["folder written in"] = round(time.perf_counter() - start, 1)
         environment = os.environ | {"TRITON_CACHE_DIR": f"{place}/triton"}
         document["processes"] = []
-        for _ in range(asked.processes):
+        for code in [CHILD] * asked.processes + [PROFILED]:
             arguments = (str(time.time()), str(folder), asked.device, str(asked.steps))
             done = subprocess.run(
-                [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=False, env=environment
+                [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
             )
             lines = done.stdout.strip().splitlines()
-            failed = {"failed": done.stderr[-2000:]}
-            document["processes"].append(json.loads(lines[-1]) if done.returncode == 0 else failed)
+            result = json.loads(lines[-1]) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
+            if code is CHILD:
+                document["processes"].append(result)
+            else:
+                document["profile of a first call"] = result
         document["emoji, s"] = whole(place, asked.device, max(2, asked.processes), environment)
     write_text(asked.out, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))

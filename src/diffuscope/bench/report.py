@@ -100,6 +100,15 @@ def tables(report: Report) -> str:
             highest = f"{each['peak_mib'] / 1024:.2f} GiB" if "peak_mib" in each else ""
             rows.append(_row(name, f"{one['s']:.3f}", f"{one['first_s']:.2f}", *many, highest))
         parts.append(_table(rows))
+    if pairs := {name: each for name, each in measured.items() if "two GPUs" in each}:
+        rows = [
+            _row("one image, s", "one GPU", "two GPUs", "ratio", "of the steps alone", "largest difference, latents")
+        ]
+        for name, each in pairs.items():
+            times = [f"{each[kind]['s']:.3f}" for kind in ("one GPU", "two GPUs")]
+            ratios = [f"{each[kind]:.2f}" for kind in ("ratio", "ratio of the steps")]
+            rows.append(_row(name, *times, *ratios, f"{each['largest difference']['latents']:.1e}"))
+        parts.append(_table(rows))
     if errors := {name: each for name, each in networks.items() if "error" in each["fast"]}:
         found = [kind for kind in kinds if any("error" in each.get(kind, {}) for each in errors.values())]
         rows = [_row("error against float32", *(TITLES[kind] for kind in found), "fast, of diffusers'")]

@@ -108,6 +108,13 @@ def test_diffusers_runs_the_same_network() -> None:
     assert any(line.startswith("| step |") and line.endswith(f"| {ratio:.2f} |") for line in lines)
 
 
+def test_one_image_on_two_gpus_has_a_table() -> None:
+    times = {"one GPU": {"s": 0.3}, "two GPUs": {"s": 0.2}, "ratio": 1.5, "ratio of the steps": 1.6}
+    document = {"measured": {"SDXL": times | {"largest difference": {"latents": 0.001}}}, "versions": {}}
+    text = report.tables(document | {"device": "this", "command": "command", "rates": {"product_tflops": 1.0}})
+    assert "| SDXL | 0.300 | 0.200 | 1.50 | 1.60 | 1.0e-03 |" in text
+
+
 def test_what_is_exact_is_so_on_a_gpu_too() -> None:
     before = torch.backends.cudnn.allow_tf32
     with measure.full_precision():
