@@ -21,7 +21,7 @@ part() { # name, seconds, command
 
 part start 150 benchmarks/start.py --out "$OUT/start.json"
 part gpu 210 benchmarks/gpu.py --out "$OUT/gpu.json"
-part kernels 75 benchmarks/step_kernels.py --out "$OUT/kernels.json"
+part kernels 140 benchmarks/step_kernels.py --out "$OUT/kernels.json"
 part memory 60 benchmarks/memory.py --out "$OUT/memory.json"
 part approximate 45 benchmarks/approximate.py --out "$OUT/approximate.json"
 part serve 60 benchmarks/serve.py --model sd15 --random --requests 32 --running 16 --rows 32 --rounds 5 --out "$OUT/serve.json"
