@@ -156,9 +156,20 @@ def matching_direction(x0: Tensor, fake: Tensor, real: Tensor) -> Tensor:
     return (real - fake) / scale.clamp(min=1e-6)
 
 
-def sample(network: Velocity, z: Tensor, phis: Sequence[Tensor]) -> list[Tensor]:
-    """The states of a deterministic run along falling ``phis``, one network call a step; the last is its result."""
+def sample(network: Velocity, z: Tensor, phis: Sequence[Tensor], order: int = 1) -> list[Tensor]:
+    """The states of a deterministic run along falling ``phis``, one network call a step; the last is its result.
+
+    Order 1 is DDIM, order 2 a two-step method: the velocity of the step before, turned to here, says how the present
+    one changes, and the exact rotation gets the second-order term of variation of constants.
+    """
     states = [z]
+    before: tuple[Tensor, Tensor] | None = None  # of the last step: its angle, and its velocity turned to the next
     for phi, after in pairwise(phis):
-        states.append(rotate(states[-1], network(states[-1], phi), phi - after))
+        z, span = states[-1], phi - after
+        velocity = used = network(z, phi)
+        if before is not None:
+            used = velocity + (velocity - before[1]) * (span / 2).tan() / before[0].sin()
+        states.append(rotate(z, used, span))
+        if order == 2:
+            before = span, span.cos() * velocity + span.sin() * z
     return states

@@ -57,7 +57,7 @@ def turbo(seconds: float = 320.0) -> TurboRecipe:
     trajectories (176,000) it overfitted them.
     """
     loop = LoopConfig(
-        lr=6e-4, seconds=seconds, warmup_steps=50, hold=0.25, ema_decay=0.998, validate_every=60.0, save_every=120.0
+        lr=4e-4, seconds=seconds, warmup_steps=50, hold=0.05, ema_decay=0.998, validate_every=120.0, save_every=240.0
     )
     return TurboRecipe(loop=loop, compiled=torch.cuda.is_available())
 

@@ -177,3 +177,15 @@ def test_the_true_flow_map_is_consistent(z, part):
     torch.testing.assert_close(o.consistency_target(flow_map, u, z, ALONG, after), flow_map(z, ALONG, end))
     wrong = o.consistency_target(flow_map, u + 0.5, z, ALONG, after)
     assert (part == 0.999) == torch.allclose(wrong, flow_map(z, ALONG, end), atol=1e-2)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_runs_error_falls_with_the_order_of_its_steps(z, order):
+    def error(steps):
+        # Unequal spans too, as those of a schedule are.
+        phis = list((torch.linspace(1, 0, steps + 1, dtype=torch.float64) ** 1.2 * 1.5).unbind())
+        end = o.sample(velocity, z, phis, order)[-1]
+        return (end - lowered(z, phis[0], phis[-1])).abs().max().item()
+
+    rate = math.log2(error(40) / error(80))
+    assert abs(rate - order) < 0.15
