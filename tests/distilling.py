@@ -12,6 +12,8 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.training.examples import Examples
 from diffuscope.training.loop import StepContext
+from diffuscope.training.text import Clip
+from diffuscope.training.unet import DiffusionModel, UNetTask, UNetTraining
 
 MODEL = replace(
     EMOJI,
@@ -53,6 +55,15 @@ def unet(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return UNet(MODEL.unet)
+
+
+def unet_task(count, schedule=MODEL.schedule):
+    """The stage's task of U-Net and text encoder, with ``count`` rows in each process."""
+    torch.manual_seed(0)
+    clip = Clip(TextEncoder(replace(MODEL.text_encoder, projection=8)), 3)
+    training = UNetTraining(batch_size=count, clip_weight=0.0, text_dropout=0.5)
+    model = DiffusionModel(clip, unet())
+    return UNetTask(model, examples(64, 0), examples(8, 1), Schedule(schedule), EMPTY, training)
 
 
 def task(distillation=None, student=None):

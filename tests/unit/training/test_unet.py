@@ -8,21 +8,10 @@ import torch
 
 from diffuscope.config import ScheduleConfig
 from diffuscope.diffusion.schedules import Schedule
-from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.training.denoising import loss_weight
 from diffuscope.training.loop import StepContext
-from diffuscope.training.text import Clip
-from diffuscope.training.unet import DiffusionModel, UNetTask, UNetTraining
-from distilling import EMPTY, MODEL, examples, unet
+from distilling import MODEL, unet_task
 from refusals import refused
-
-
-def task(count, schedule=MODEL.schedule):
-    torch.manual_seed(0)
-    clip = Clip(TextEncoder(replace(MODEL.text_encoder, projection=8)), 3)
-    training = UNetTraining(batch_size=count, clip_weight=0.0, text_dropout=0.5)
-    model = DiffusionModel(clip, unet())
-    return UNetTask(model, examples(64, 0), examples(8, 1), Schedule(schedule), EMPTY, training)
 
 
 def context(rank, processes):
@@ -30,16 +19,16 @@ def context(rank, processes):
 
 
 def test_two_processes_have_the_halves_of_one_ones_batch():
-    whole = task(8).loss(context(0, 1))[0]
-    halves = [task(4).loss(context(rank, 2))[0] for rank in range(2)]
+    whole = unet_task(8).loss(context(0, 1))[0]
+    halves = [unet_task(4).loss(context(rank, 2))[0] for rank in range(2)]
     assert sum(halves).item() / 2 == pytest.approx(whole.item(), rel=1e-5)
     assert halves[0].item() != pytest.approx(halves[1].item(), rel=1e-3)
 
 
 def test_epsilon_of_pure_noise_is_refused():
     with refused("prediction", "epsilon"):
-        task(8, replace(MODEL.schedule, prediction="epsilon", zero_snr=True))
-    task(8, replace(MODEL.schedule, prediction="epsilon", zero_snr=False))
+        unet_task(8, replace(MODEL.schedule, prediction="epsilon", zero_snr=True))
+    unet_task(8, replace(MODEL.schedule, prediction="epsilon", zero_snr=False))
 
 
 @pytest.mark.parametrize("betas", ["scaled_linear", "linear", "cosine"])
