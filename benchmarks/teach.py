@@ -1,13 +1,15 @@
-"""Teach `emoji` a word, a subject and one picture, and measure what it learned, and what it forgot.
+r"""Teach `emoji` a word, a subject and one picture, and measure what it learned, and what it forgot.
 
-    python benchmarks/teach.py --out RUN --corpus corpus.jsonl.xz --result benchmarks/results/teach.json
+    python benchmarks/teach.py --out RUN --corpus corpus.jsonl.xz --result benchmarks/results/teach.json \
+        --images docs/images
 
 The subject is drawn by `subjects.py`. "Subject" is the cosine of EfficientNet-Lite0's features with the picture that
 was given; its gain is a share of the way from the pictures of the class ("a cup") to the picture after the autoencoder
 ("ceiling"), the best that this model can do. `kept` is seen.clip of docs/explanation/scores.md: of one picture for each
 of 250 concepts, whether its own caption is the nearest of 250; with and without the LoRA, at equal noise. A part whose
 file is in RUN is measured, and not trained again; one whose numbers are there is not measured again. Seconds are those
-of the training: of the clock, and of the processor, which other processes change less.
+of the training: of the clock, and of the processor, which other processes change less. Nothing is left out of the
+sheets, `taught-word.jpg`, `taught-lora.jpg` and `taught-imagic.jpg`.
 """
 
 import json
@@ -45,6 +47,16 @@ from subjects import mug
 
 CLASS, WORD, NAMED = "cup", "<zeb>", "zeb cup"
 PRIOR = ("a cup", "a bottle", "a cat", "a car", "a flower", "a house", "a bird", "a face")
+OTHERS = (
+    "a red fox",
+    "a slice of pizza",
+    "a house",
+    "a dog",
+    "a green car",
+    "a cup",
+    "two cherries",
+    "a rocket on a blue background",
+)
 TARGET = "a red cup on a yellow background"
 SEEDS = range(8)
 BACKGROUNDS = tuple(word for word in COLOUR_WORDS if word not in ("white", "cyan"))  # the cup itself is cyan
@@ -56,13 +68,16 @@ KEPT_STEPS = 4
 Part = Literal["word", "lora", "imagic", "kept-without", "kept-with"]
 
 
-def teach(*, out: Path, corpus: Path, result: Path, parts: tuple[Part, ...] = get_args(Part)) -> None:
+def teach(
+    *, out: Path, corpus: Path, result: Path, images: Path | None = None, parts: tuple[Part, ...] = get_args(Part)
+) -> None:
     """Measure the parts that have no numbers yet, and write the document of all that have.
 
     Args:
         out: folder of the runs.
         corpus: of `diffuscope data build`, for the captions of `kept`.
         result: JSON file.
+        images: folder of the sheets, of the parts that have numbers.
         parts: what to measure now.
     """
     measures: dict[Part, Callable[[], None]] = {
@@ -76,6 +91,8 @@ def teach(*, out: Path, corpus: Path, result: Path, parts: tuple[Part, ...] = ge
         if not (out / f"{part}.json").exists():
             measures[part]()
     collect(out, result)
+    if images is not None:
+        sheets(out, images)
 
 
 def word(out: Path) -> None:
@@ -101,10 +118,12 @@ def lora(out: Path) -> None:
     """A LoRA of the subject."""
     pipe, feature_net, subject = _begin(out)
     before = _subject(pipe, feature_net, subject, f"a {NAMED}")
+    _others(pipe).save(out / "lora-without.png")
     path = out / "lora.safetensors"
     times = _trained(path, lambda: train_lora(pipe, out / "subject.png", path, caption=f"a {NAMED}", prior=PRIOR))
     pipe.load_lora(path)
     after = _subject(pipe, feature_net, subject, f"a {NAMED}", out / "lora.png")
+    _others(pipe).save(out / "lora-with.png")
     numbers = _gain(pipe, feature_net, subject, before, after)
     _write(out / "lora.json", numbers | times)
 
@@ -173,6 +192,22 @@ def collect(out: Path, result: Path) -> None:
     result.write_text(json.dumps({"about": about, **document}, indent=1) + "\n")
 
 
+def sheets(out: Path, images: Path) -> None:
+    """The pictures of each part that has numbers, one row or more below the other, on one sheet."""
+    rows = {
+        "word": ("word", "word-backgrounds"),
+        "lora": ("lora", "lora-with", "lora-without"),
+        "imagic": ("imagic",),
+    }
+    for part, names in rows.items():
+        if (out / f"{part}.json").exists():
+            strips = [Image.open(out / f"{name}.png") for name in names]
+            sheet = Image.new("RGB", (max(each.width for each in strips), sum(each.height for each in strips)), "white")
+            for k, strip in enumerate(strips):
+                sheet.paste(strip, (0, sum(each.height for each in strips[:k])))
+            sheet.save(images / f"taught-{part}.jpg", quality=88)
+
+
 def _begin(out: Path) -> tuple[Pipeline, Any, Image.Image]:
     out.mkdir(parents=True, exist_ok=True)
     pipe = ds.load("emoji")
@@ -203,6 +238,10 @@ def _subject(pipe: Pipeline, feature_net: Any, subject: Image.Image, prompt: str
     if sheet is not None:
         tiled(made, 8).save(sheet)
     return _cosines(feature_net, made, subject).mean().item()
+
+
+def _others(pipe: Pipeline) -> Image.Image:
+    return tiled(pipe(list(OTHERS), seed=list(range(len(OTHERS))), upscale=1, batch_size=4).images, len(OTHERS))
 
 
 def _gain(pipe: Pipeline, feature_net: Any, subject: Image.Image, before: float, after: float) -> dict[str, float]:
