@@ -4,7 +4,8 @@
 
 Prompts of two to nine things are drawn by a hash, each as a real scene in one emoji style. `asked` is the share
 of prompts that stay in the evaluation: those of which every style is counted right. With `--model`, the first of these
-are also generated, at the model's preset, seed i for prompt i: a small `counts.right` for a machine without a GPU.
+are also generated, at the model's preset, seed i for prompt i: a small `counts.right` for a machine without a GPU. The
+large one, of a thousand prompts, is in the document of `diffuscope eval`: `results/emoji.json` for `emoji`.
 """
 
 import json

@@ -317,21 +317,11 @@ def processes(device: torch.device, *, is_tiny: bool) -> Parts:
     rates: dict[int, float] = {}
 
     def of(count: int) -> Report:
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--rdzv-backend", "c10d"]
+        limit, python = ["timeout", "--kill-after", "10", "240"], [sys.executable, "-m", "torch.distributed.run"]
+        launcher = ["--nproc-per-node", str(count), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
         script = [str(Path(__file__).with_name("train_step.py")), "--layouts", "channels_last", "--device", device.type]
         done = subprocess.run(
-            [
-                "timeout",
-                "--kill-after",
-                "10",
-                "180",
-                sys.executable,
-                *launcher,
-                "--rdzv-endpoint",
-                "localhost:0",
-                *script,
-                *settings,
-            ],
+            [*limit, *python, *launcher, *script, *settings],
             check=True,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The numbers of training that need a GPU: bash benchmarks/train_gpu.sh OUT PART...
-# Parts: speed (5 minutes with compiling), memory (3), precision (1), loader (4), processes (4; one, two and four GPUs, as
+# Parts: speed (5 minutes with compiling), memory (3), precision (1), loader (4), processes (7; one, two and four GPUs, as
 # many as there are), fashion (FASHION_SECONDS of training, 600 if nothing is said, and 3 minutes), speedrun-1 and
 # speedrun-2 (25 each).
 # FASHION is the folder with the four files of Debian's package dataset-fashion-mnist, for precision and fashion; CORPUS
