@@ -2,11 +2,13 @@
 
 python benchmarks/gpu.py --out benchmarks/results/gpu.json docs/reference/gpu-speed.md
 python benchmarks/gpu.py --only "SD 1.5" --compile sd15  # the peer by torch.compile too, which takes minutes
+python benchmarks/gpu.py --read pair.json --mark pair docs/reference/gpu-speed.md  # tables of an earlier run
 
 Weights are random, of the real shapes and in float16; ``emoji`` is in bfloat16. What is measured and how is that of
 ``diffuscope bench`` (``diffuscope.bench``), for several families in one run. Where there are two GPUs, one image on
-both of them (``second_device``) is timed beside one image on one. Documents get tables between ``<!-- gpu -->`` and
-``<!-- /gpu -->``; a part that fails is named in the JSON, and the others go on.
+both of them (``second_device``) is timed beside one image on one, and the steps of one row alone, without guidance.
+Documents get tables between ``<!-- gpu -->`` and ``<!-- /gpu -->``, or another mark; a part that fails is named in
+the JSON, and the others go on.
 """
 
 import argparse
@@ -40,14 +42,19 @@ def on_two(pipe: Pipeline, request: Request, timer: Timer) -> Report:
     """Seconds of an image on one GPU and on two, of all of it and of its steps alone; how far the two images differ."""
     report: Report = {}
     found: list[list[torch.Tensor]] = []
+
+    def step_ms(each: Pipeline, request: Request) -> float:
+        runs = [each.steps(request) for _ in range(3)]
+        return round(
+            1e3 * statistics.median(timer.once(lambda run=run: [None for _ in run]) / len(run) for run in runs), 3
+        )
+
+    alone = replace(request, guidance_scale=1.0)
+    pipe(alone)
+    report["one row on one GPU"] = {"step_ms": step_ms(pipe, alone)}
     for name, each in (("one GPU", pipe), ("two GPUs", Pipeline(pipe.components, fast=True, second_device=SECOND))):
-
-        def steps(each: Pipeline = each) -> float:
-            run = each.steps(request)
-            return timer.once(lambda: [None for _ in run]) / len(run)
-
         report[name] = timer.whole(lambda each=each: each(request))
-        report[name]["step_ms"] = round(1e3 * statistics.median(steps() for _ in range(3)), 3)
+        report[name]["step_ms"] = step_ms(each, request)
         result = each(request)
         found.append([next(each.steps(request)).x.cpu(), result.latents, to_pixels(result.images)])
         report[name]["notes"] = result.receipt["notes"]
@@ -108,8 +115,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="parts whose names contain one of these")
     parser.add_argument("--compile", nargs="*", default=[], help="sd15, sdxl, vae: whose peer torch.compile runs too")
     parser.add_argument("--seconds", type=float, default=0.01 if TRIED else 1.5, help="for each measurement, about")
+    parser.add_argument("--read", type=Path, help="measure nothing: the tables are of this JSON")
+    parser.add_argument("--mark", default="gpu", help="of the documents' tables")
     parser.add_argument("documents", nargs="*", type=Path)
     asked = parser.parse_args()
+    if asked.read is not None:
+        place(asked.documents, asked.mark, json.loads(asked.read.read_text(encoding="utf-8")))
+        return
     timer = Timer(DEVICE, asked.seconds)
     document = report.head(DEVICE, torch.float16, report.this_command())
     document["rates"] = timer.rates(torch.bfloat16)
@@ -130,8 +142,13 @@ def main() -> None:
             write_text(asked.out, json.dumps(document, indent=2) + "\n")
 
     print(json.dumps(measure.measured(chosen, timer, tell, keep)))
-    for path in asked.documents:
-        write_text(path, report.placed(path.read_text(encoding="utf-8"), "gpu", report.tables(document)))
+    place(asked.documents, asked.mark, document)
+
+
+def place(documents: list[Path], mark: str, document: Report) -> None:
+    """Put the tables into documents."""
+    for path in documents:
+        write_text(path, report.placed(path.read_text(encoding="utf-8"), mark, report.tables(document)))
 
 
 if __name__ == "__main__":

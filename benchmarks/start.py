@@ -4,8 +4,8 @@
 
 A folder with random weights in float16 is written first. Then processes open it, each a fresh one, and make two images:
 the first process with an empty cache of kernels, the others with a full one. Times are seconds since the process was
-started, by the host's clock after the device has done its work. Then, of the shipped model, whole processes from their
-start to their end: ``diffuscope generate``, and Python that opens it.
+started, by the host's clock after the device has done its work. Then, of the shipped model, the same, and whole
+processes from their start to their end: ``diffuscope generate``, and Python that opens it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from diffuscope.weights.store.documents import write_text
 
 CHILD = """
 import json, sys, time
-start, folder, device, steps = float(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+start, model, device, steps = float(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 found = {}
 def mark(name):
     if "torch" in sys.modules and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -40,7 +40,9 @@ mark("torch")
 import diffuscope as ds
 from diffuscope.pipeline import Pipeline
 mark("diffuscope")
-pipe = ds.load(folder, device=device)
+torch.cuda.is_available() and torch.cuda.init()
+mark("device")
+pipe = ds.load(model, device=device)
 mark("opened")
 for image in ("first", "second"):
     run = pipe.steps("a red fox", seed=1, num_inference_steps=steps)
@@ -53,7 +55,7 @@ for image in ("first", "second"):
     result = run.result()
     mark(f"{image}: decoded")
     if image == "first":
-        result.save(folder + "/out.png", overwrite=True)
+        result.save(sys.argv[5], overwrite=True)
         mark("first: written")
 print(json.dumps({"seconds": found, "notes": result.receipt["notes"]}))
 """
@@ -115,18 +117,19 @@ def main() -> None:
         document = report.head(device, half, report.this_command())
         document["folder written in"] = round(time.perf_counter() - start, 1)
         environment = os.environ | {"TRITON_CACHE_DIR": f"{place}/triton"}
-        document["processes"] = []
-        for code in [CHILD] * asked.processes + [PROFILED]:
-            arguments = (str(time.time()), str(folder), asked.device, str(asked.steps))
+        image = f"{place}/out.png"
+
+        def child(code: str, model: str, steps: int) -> dict[str, object]:
+            arguments = (str(time.time()), model, asked.device, str(steps), image)
             done = subprocess.run(
                 [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
             )
             lines = done.stdout.strip().splitlines()
-            result = json.loads(lines[-1]) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
-            if code is CHILD:
-                document["processes"].append(result)
-            else:
-                document["profile of a first call"] = result
+            return json.loads(lines[-1]) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
+
+        document["processes"] = [child(CHILD, str(folder), asked.steps) for _ in range(asked.processes)]
+        document["profile of a first call"] = child(PROFILED, str(folder), asked.steps)
+        document["processes of emoji"] = [child(CHILD, "emoji", 12) for _ in range(asked.processes)]
         document["emoji, s"] = whole(place, asked.device, max(2, asked.processes), environment)
     write_text(asked.out, json.dumps(document, indent=1) + "\n")
     print(json.dumps(document, indent=1))

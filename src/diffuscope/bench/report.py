@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -76,7 +77,7 @@ def this_command() -> str:
     """The command line of this process, as a person writes it."""
     program = Path(sys.argv[0])
     name = "diffuscope" if program.stem in ("diffuscope", "__main__") else f"python {program}"
-    return " ".join([name, *sys.argv[1:]])
+    return " ".join([name, *map(shlex.quote, sys.argv[1:])])
 
 
 def tables(report: Report) -> str:
@@ -111,12 +112,13 @@ def tables(report: Report) -> str:
         parts.append(_table(rows))
     if errors := {name: each for name, each in networks.items() if "error" in each["fast"]}:
         found = [kind for kind in kinds if any("error" in each.get(kind, {}) for each in errors.values())]
-        rows = [_row("error against float32", *(TITLES[kind] for kind in found), "fast, of diffusers'")]
+        beside = ["fast, of diffusers'"] if "diffusers" in found else []
+        rows = [_row("error against float32", *(TITLES[kind] for kind in found), *beside)]
         for name, each in errors.items():
             numbers = {kind: each[kind]["error"] for kind in found if "error" in each.get(kind, {})}
             cells = [f"{numbers[kind]:.2e}" if kind in numbers else "" for kind in found]
             ratio = f"{numbers['fast'] / numbers['diffusers']:.2f}" if numbers.get("diffusers") else ""
-            rows.append(_row(name, *cells, ratio))
+            rows.append(_row(name, *cells, *([ratio] if beside else [])))
         parts.append(_table(rows))
     if failed := [f"{name}: {each['failed'].splitlines()[-1]}" for name, each in measured.items() if "failed" in each]:
         parts.append("\n".join(failed) + "\n")
