@@ -4,7 +4,8 @@
     torchrun --nproc-per-node 2 benchmarks/train_step.py --modes reduce-overhead --layouts channels_last
 
 Random examples, real networks and optimiser. Prints a JSON line for each way: images a second of all processes,
-milliseconds of the whole step and of the optimiser, seconds of compiling; then the ten slowest kernels of the last way.
+milliseconds of the whole step and of the optimiser, how many operations of torch the optimiser's step is that are no
+views (on a GPU, one launch of a kernel or a few), seconds of compiling; then the ten slowest kernels of the last way.
 With `--is-tiny` the networks are tiny.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import replace
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffuscope.config import TINY
 from diffuscope.diffusion.schedules import Schedule
@@ -51,6 +53,20 @@ def seconds_of(work: Callable[[], None], times: int, device: torch.device) -> fl
     return (time.perf_counter() - begun) / times
 
 
+class Operations(TorchDispatchMode):
+    """Counts the operations within that are no views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Count and do one."""
+        free = func.is_view or func is torch.ops.aten._unsafe_view.default
+        self.count += func.namespace == "aten" and not free
+        return func(*args, **(kwargs or {}))
+
+
 def new_task(
     layout: str, mode: str, batch: int, device: torch.device, *, count: int = 4096, is_tiny: bool = False
 ) -> UNetTask:
@@ -82,6 +98,7 @@ def measure(
     parameters = list(model.parameters())
     processes = distributed.world_size()
     context = StepContext(generator, 0, 0, 0.5, rank=distributed.rank(), processes=processes)
+    kept = torch.ones((), dtype=torch.bool, device=device)
 
     def backward() -> None:
         loss, _ = task.loss(context)
@@ -91,19 +108,21 @@ def measure(
     def step() -> None:
         backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step(1.0)
+        optimiser.step(1.0, kept)
 
     compiling = seconds_of(step, 1, device)
     seconds_of(step, 3, device)
     whole = seconds_of(step, times, device)
     backward()
-    kept = [copy.copy(p.grad) for p in parameters]
+    grads = [copy.copy(p.grad) for p in parameters]
 
     def update() -> None:
-        for parameter, grad in zip(parameters, kept, strict=True):
+        for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
-        optimiser.step(1.0)
+        optimiser.step(1.0, kept)
 
+    with Operations() as operations:
+        update()
     row = {
         "layout": layout,
         "mode": mode,
@@ -112,6 +131,7 @@ def measure(
         "images_per_second": round(processes * batch / whole, 1),
         "step_ms": round(1e3 * whole, 2),
         "optimiser_ms": round(1e3 * seconds_of(update, times, device), 2),
+        "optimiser_operations": operations.count,
         "compile_s": round(compiling, 1),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
