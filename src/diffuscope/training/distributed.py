@@ -41,14 +41,18 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def all_reduce_mean(tensors: Iterable[Tensor]) -> None:
-    """Replace ``tensors`` in place by their mean over the processes."""
+    """Replace ``tensors``, dense in memory, in place by their mean over the processes."""
     if world_size() > 1:
-        parts = list(tensors)
-        flat = torch.cat([part.flatten() for part in parts])
+        parts = [_flat(tensor) for tensor in tensors]
+        flat = torch.cat(parts)
         distributed.all_reduce(flat)
         flat /= world_size()
-        for part, value in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
-            part.copy_(value.view_as(part))
+        torch._foreach_copy_(parts, flat.split([part.numel() for part in parts]))
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """[N] the numbers themselves, in their order in memory, which is the same in all processes."""
+    return tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).view(-1)
 
 
 def broadcast_scalar(number: float, device: torch.device) -> float:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,8 @@ def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
     x = x.mT if wide else x
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(rounds):
-        square = x @ x.mT
-        x = _A * x + (_B * square + _C * (square @ square)) @ x
+        square = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=_B, alpha=_C), x, beta=_A)
     return x.mT if wide else x
 
 
@@ -61,30 +62,42 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             raise ValueError("Muon does not support a closure")
         for group in self.param_groups:
-            by_shape: dict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
+            by_shape: dict[torch.Size, list[tuple[Tensor, Tensor, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    by_shape[len(parameter), parameter[0].numel()].append(parameter)
-            for parameters in by_shape.values():
-                self._move(parameters, group, kept)
+                    weight, momentum = _matrix(parameter), _matrix(self.state[parameter]["momentum"])
+                    by_shape[weight.shape].append((weight, momentum, _matrix(parameter.grad, parameter)))
+            if by_shape:
+                self._move(list(by_shape.values()), group, kept)
 
-    def _move(self, parameters: list[nn.Parameter], group: dict[str, float], kept: Tensor | None) -> None:
-        grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        weights: list[Tensor] = [parameter.detach() for parameter in parameters]
-        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+    def _move(
+        self, alike: list[list[tuple[Tensor, Tensor, Tensor]]], group: dict[str, float], kept: Tensor | None
+    ) -> None:
+        # A small network waits for launches, so there are few: on stacks of one shape, or on lists of one layout each.
+        weights, momenta, _ = zip(*chain(*alike), strict=True)
+        stacks, grads = ([torch.stack([row[k] for row in rows]) for rows in alike] for k in (1, 2))
         if kept is not None:  # towards itself, a momentum stays as it is
-            grads = [torch.where(kept, grad, momentum) for grad, momentum in zip(grads, momenta, strict=True)]
-        torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
-        directions = torch._foreach_lerp(grads, momenta, group["momentum"])
-        matrices = torch.stack([direction.flatten(1) for direction in directions])
-        updates = orthogonalise(matrices)
-        scale = group["lr"] * 0.2 * max(matrices.shape[-2:]) ** 0.5
+            grads = [torch.where(kept, grad, momentum) for grad, momentum in zip(grads, stacks, strict=True)]
+        torch._foreach_lerp_(stacks, grads, 1 - group["momentum"])
+        torch._foreach_copy_(momenta, [*chain(*stacks)])
+        torch._foreach_lerp_(grads, stacks, group["momentum"])
+        updates = [orthogonalise(grad) for grad in grads]
         decay: float | Tensor = group["lr"] * group["weight_decay"]
         if kept is not None:
-            updates, decay = torch.where(kept, updates, 0.0), decay * kept
+            updates, decay = [torch.where(kept, update, 0.0) for update in updates], decay * kept
+        updates = [u.to(g.dtype).contiguous() for u, g in zip(updates, grads, strict=True)]
+        torch._foreach_mul_(updates, [max(update.shape[1:]) ** 0.5 for update in updates])
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - decay)
-        torch._foreach_add_(weights, [u.view_as(w).to(w) for w, u in zip(weights, updates, strict=True)], alpha=-scale)
+        torch._foreach_add_(weights, [*chain(*updates)], alpha=-0.2 * group["lr"])
+
+
+def _matrix(tensor: Tensor, like: Tensor | None = None) -> Tensor:
+    """[R,C] by the first dimension; the rest in the order in which it lies in the memory of ``like``, or of itself."""
+    if tensor.ndim == 2:
+        return tensor
+    ordered = tensor if (tensor if like is None else like).is_contiguous() else tensor.movedim(1, -1)
+    return ordered.view(len(tensor), -1) if like is None else ordered.flatten(1)
 
 
 class MuonAdamW:

@@ -1,5 +1,8 @@
+from collections import Counter
+
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffuscope.training.muon import MuonAdamW, orthogonalise
 
@@ -105,3 +108,90 @@ def test_vectors_move_as_adamw_moves_them():
         optimiser.step(1.0)
         oracle.step()
     torch.testing.assert_close(net[1].bias, twin[1].bias, rtol=1e-5, atol=1e-7)
+
+
+def slow_twin(weights, grads, momenta, lr, momentum, weight_decay):
+    """One step of the definition, a matrix at a time, with plain operations."""
+    for weight, grad, running in zip(weights, grads, momenta, strict=True):
+        running.mul_(momentum).add_(grad, alpha=1 - momentum)
+        x = ((1 - momentum) * grad + momentum * running).flatten(1)
+        largest = max(x.shape)
+        is_tall = x.shape[0] > x.shape[1]
+        x = x.T if is_tall else x
+        x = x / (x.norm() + 1e-7)
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+        x = x.T if is_tall else x
+        weight.mul_(1 - lr * weight_decay).sub_(x.reshape(weight.shape), alpha=lr * 0.2 * largest**0.5)
+
+
+def shapes(count: int) -> nn.Sequential:
+    """``count`` each of wide, tall and square matrices, and of kernels as channels-last networks have them."""
+    torch.manual_seed(3)
+    layers = [
+        layer
+        for _ in range(count)
+        for layer in (
+            nn.Linear(24, 8),
+            nn.Linear(8, 24),
+            nn.Linear(16, 16),
+            nn.Conv2d(8, 16, 3),
+            nn.Conv2d(1, 8, 3),
+            nn.Conv2d(16, 16, 1),
+        )
+    ]
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+def with_gradients(net, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for p in net.parameters():
+        p.grad = torch.empty_like(p).copy_(torch.randn(p.shape, generator=generator))
+
+
+def test_stacked_matrices_move_as_one_at_a_time():
+    net = shapes(3)
+    optimiser = MuonAdamW(net, 1e-2, weight_decay=0.1)
+    matrices = [p for p in net.parameters() if p.ndim >= 2]
+    twins = [p.detach().clone().contiguous() for p in matrices]
+    momenta = [torch.zeros_like(twin) for twin in twins]
+    for i in range(4):
+        with_gradients(net, i)
+        if i == 2:
+            matrices[0].grad = None  # one that has none stays
+        grads = [None if p.grad is None else p.grad.clone() for p in matrices]
+        optimiser.step(1.0, torch.tensor(True))
+        moved = [row for row in zip(twins, grads, momenta, strict=True) if row[1] is not None]
+        slow_twin(*zip(*moved, strict=True), 1e-2, 0.95, 0.1)
+    for p, twin, momentum in zip(matrices, twins, momenta, strict=True):
+        torch.testing.assert_close(p.detach(), twin, rtol=0, atol=2e-6)
+        torch.testing.assert_close(optimiser.parts[0].state[p]["momentum"], momentum, rtol=0, atol=1e-6)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what is no view; lists that lie otherwise in memory than each other are worked through one by one."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not func.is_view:
+            self.counts[str(func)] += 1
+        lists = [a for a in args if isinstance(a, list | tuple) and all(isinstance(t, torch.Tensor) for t in a)]
+        if "_foreach_" in str(func):
+            assert all(len({(t.stride(), t.dtype) for t in row}) == 1 for row in zip(*lists, strict=True)), func
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_has_as_many_launches_for_many_matrices_as_for_one_of_each_shape():
+    totals = []
+    for count in (1, 5):
+        net = shapes(count)
+        optimiser = MuonAdamW(net, 1e-2, weight_decay=0.1)
+        with_gradients(net, 0)
+        with Launches() as seen:
+            optimiser.step(1.0, torch.tensor(True))
+        totals.append(seen.counts.total())
+    assert totals[0] == totals[1] < 5 * 25 + 20  # two layers are of one shape
