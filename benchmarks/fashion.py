@@ -87,7 +87,7 @@ def main(
     Args:
         run: folder of the runs.
         out: JSON file.
-        sheet: PNG file: twenty pictures of each sampler, the same classes and seeds in each row.
+        sheet: PNG file: twenty pictures of each sampler, twice as large, the same classes and seeds in each row.
         folder: of Fashion-MNIST's four files.
         seconds: of the model's training.
         device: auto, cpu, cuda.
@@ -131,11 +131,13 @@ def main(
         rows.append(row | {"over the floor": found.value / floor, "the course's": ratio})
         strips.append(pixels[:20])
         print(rows[-1], flush=True)
-    tiled(to_images(torch.cat(strips).expand(-1, 3, -1, -1) * 2 - 1), 20).save(sheet)
+    larger = F.interpolate(torch.cat(strips), scale_factor=2)
+    tiled(to_images(larger.expand(-1, 3, -1, -1) * 2 - 1), 20).save(sheet)
     distances = [row["distance"] for row in rows]
     document = report.head(place, torch.bfloat16, report.this_command()) | {
         "images": count,
         "read as asked": exam.as_asked.value,
+        "copied": exam.memorised,
         "classifier's accuracy on test pictures": accuracy,
         "floor": floor,
         "samplers": rows,
