@@ -32,7 +32,7 @@ Backend = Literal["torch", "openvino"]
 TIMES = 128
 """Timesteps, times rows, that are embedded in one product."""
 
-JOINED = (2, 4, 6, 8, 12, 16, 24, 32)
+JOINED = (2, 4, 6, 8, 10, 12, 16, 20, 24, 28, 32, 40, 48, 64)
 """Numbers of rows to which the rows of several runs are filled up."""
 
 GRAPH_PIXELS = 1 << 18
@@ -260,14 +260,17 @@ class Engine:
             rows: [N,...] each.
         """
         count, twin = len(rows[0]), self._unet.get(unet, first=False)
-        most = next((size for size in JOINED if size >= count), count)  # few shapes, so few graphs
         if (converted := self._converts(rows[0])) is not None:
             return converted("U-Net", unet, partial(_run, prompt), rows)
-        full = list(rows)
-        if most > count:
-            full = [torch.cat([each, each[:1].expand(most - count, *each.shape[1:])]) for each in rows]
+        full = _full(rows)
         found = self.graphs("U-Net", lambda new, _: twin(new[0], new[1], prompt.of(new[2:], len(new[0]))), full, [])
         return found[:count]
+
+    def decode_joined(self, vae: VAE, latents: Tensor) -> Tensor:
+        """``vae.decode`` of latents of several runs, in few shapes."""
+        if len(latents) * latents.shape[2] * latents.shape[3] * vae.config.factor**2 > GRAPH_PIXELS:
+            return self.decode(vae, latents)
+        return self.decode(vae, _full([latents])[0])[: len(latents)]
 
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""
@@ -289,6 +292,14 @@ def _forget(graphs: Graphs, converted: Converted | None, name: str) -> None:
     graphs.forget(name)
     if converted is not None:
         converted.forget(name)
+
+
+def _full(rows: Sequence[Tensor]) -> list[Tensor]:
+    """Rows of several runs, filled up to one of few numbers: so there are few graphs."""
+    count = len(rows[0])
+    if (more := next((size for size in JOINED if size >= count), count) - count) == 0:
+        return list(rows)
+    return [torch.cat([each, each[:1].expand(more, *each.shape[1:])]) for each in rows]
 
 
 def _apart(unet: UNet) -> FastUNet:
@@ -332,9 +343,9 @@ class Reading:
         self._rows: dict[float, Tensor] = {}
         self.tensors: list[Tensor] = []
 
-    def now(self) -> tuple[FastUNet, Prompt]:
-        """The twin, and the prompt as it reads it."""
-        twin = self._twin(self._known is None)
+    def now(self, twin: FastUNet | None = None) -> tuple[FastUNet, Prompt]:
+        """The twin, if it is not known from another reading of the same call, and the prompt as it reads it."""
+        twin = self._twin(self._known is None) if twin is None or self._known is None else twin
         if self._known is None or self._known[0]() is not twin:
             self._known = weakref.ref(twin), replace(twin.read(*self._inputs), merging=self._merging)
             self._rows, self.tensors = {}, self._known[1].tensors

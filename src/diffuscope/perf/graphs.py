@@ -14,7 +14,7 @@ from diffuscope.perf import ops
 
 P = ParamSpec("P")
 
-GRAPHS = 12
+GRAPHS = 32
 """Graphs that are kept; the one that was not used for longest goes first."""
 
 

@@ -5,6 +5,7 @@ others have come. One thread makes all calls.
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -20,13 +21,19 @@ from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf.engine import EXACT, Approximation
 from diffuscope.perf.engine import Engine as Twins
-from diffuscope.perf.unet import Prompt
+from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.types import Tap
 
 T = TypeVar("T")
 
 WAIT = 0.002
-"""Seconds for which a call waits while other runs are about to make theirs."""
+"""Seconds without a new call after which a call waits no longer for other runs, which are about to make theirs."""
+
+AHEAD = 2
+"""Calls that the device may have before it: one that it computes and the next."""
+
+POLL = 0.001
+"""Seconds between two looks at whether the device has done a call."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +44,13 @@ class _Call:
     """Calls of the same key can be one."""
     rows: tuple[Tensor, ...]
     run: Callable[[Sequence[Tensor]], Tensor]
+    more: Callable[[], Sequence[Tensor]] | None
+    """Further rows, which only the thread of the calls can read."""
     answer: "Future[Tensor]" = field(default_factory=Future)
+
+    def all_rows(self) -> Sequence[Tensor]:
+        """Those given and the further ones."""
+        return self.rows if self.more is None else (*self.rows, *self.more())
 
 
 class Batcher:
@@ -55,6 +68,8 @@ class Batcher:
         self._waiting: list[_Call] = []
         self._tasks: list[tuple[Callable[[], object], Future[object]]] = []
         self._running = 0
+        self._made: deque[Callable[[], bool]] = deque()
+        """Of the last calls, whether the device has done them."""
         self._turn = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._serve, name="diffuscope-device", daemon=True)
@@ -70,9 +85,15 @@ class Batcher:
             self._running -= 1
             self._turn.notify_all()
 
-    def call(self, key: object, rows: Sequence[Tensor], run: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
-        """``run(rows)``, perhaps in one call with rows of other threads under the same key. [N,...] each."""
-        call = _Call(key, tuple(rows), run)
+    def call(
+        self,
+        key: object,
+        rows: Sequence[Tensor],
+        run: Callable[[Sequence[Tensor]], Tensor],
+        more: Callable[[], Sequence[Tensor]] | None = None,
+    ) -> Tensor:
+        """``run([*rows, *more()])``, perhaps in one call with rows of other threads of the same key. [N,...] each."""
+        call = _Call(key, tuple(rows), run, more)
         self._put(self._waiting, call)
         return call.answer.result()
 
@@ -115,12 +136,24 @@ class Batcher:
                 self._make(batch)
 
     def _gathered(self) -> list[_Call]:
-        """The oldest call and those that fit to it; waits a moment for runs that are between two calls."""
-        end = monotonic() + WAIT
-        while not self._stopped and len(self._waiting) < self._running and (left := end - monotonic()) > 0:
-            if self._tasks or self._rows_of(self._waiting[0].key) >= self.rows:
+        """The oldest call and those that fit to it; waits for runs that are between two calls.
+
+        That costs nothing while the device still works, or else as long as others come. Tasks are done meanwhile. Nor
+        does the host hurry ahead of the device: who ends would wait for calls that hold few runs.
+        """
+        end, count = monotonic() + WAIT, len(self._waiting)
+        while not self._stopped:
+            ahead = self._calls_ahead()
+            full = self.alone or len(self._waiting) >= self._running or self._rows_of(self._waiting[0].key) >= self.rows
+            if ahead < (AHEAD if full else 1) and (full or self._tasks):
                 break
-            self._turn.wait(left)
+            if self._tasks:
+                return []
+            if ahead or len(self._waiting) > count:
+                end, count = monotonic() + WAIT, len(self._waiting)
+            elif monotonic() >= end:
+                break
+            self._turn.wait(POLL if ahead else end - monotonic())
         if not self._waiting:
             return []
         first = self._waiting[0]
@@ -129,8 +162,13 @@ class Batcher:
             if call.key == first.key and count + len(call.rows[0]) <= self.rows:
                 batch.append(call)
                 count += len(call.rows[0])
-        self._waiting = [call for call in self._waiting if call not in batch]
+        self._waiting[:] = [call for call in self._waiting if call not in batch]  # the list to which others append
         return batch
+
+    def _calls_ahead(self) -> int:
+        while self._made and self._made[0]():
+            self._made.popleft()
+        return len(self._made)
 
     def _rows_of(self, key: object) -> int:
         return sum(len(call.rows[0]) for call in self._waiting if call.key == key)
@@ -138,11 +176,14 @@ class Batcher:
     def _make(self, batch: list[_Call]) -> None:
         self.calls, self.joined = self.calls + 1, self.joined + len(batch)
         if len(batch) == 1:
-            _answer(batch[0].answer, lambda: batch[0].run(batch[0].rows))
+            _answer(batch[0].answer, lambda: self._run(batch[0], batch[0].all_rows()))
             return
         joined: Future[object] = Future()
         _answer(
-            joined, lambda: batch[0].run([torch.cat(parts) for parts in zip(*(c.rows for c in batch), strict=True)])
+            joined,
+            lambda: self._run(
+                batch[0], [torch.cat(parts) for parts in zip(*(c.all_rows() for c in batch), strict=True)]
+            ),
         )
         if (error := joined.exception()) is not None:
             for call in batch:  # one of them may be to blame: each tries by itself
@@ -153,11 +194,32 @@ class Batcher:
         for call, part in zip(batch, result.split([len(call.rows[0]) for call in batch]), strict=True):
             call.answer.set_result(part)
 
+    def _run(self, call: _Call, rows: Sequence[Tensor]) -> Tensor:
+        result = call.run(rows)
+        self._made.append(_done(result))
+        return result
+
+
+def _done(result: Tensor) -> Callable[[], bool]:
+    """Whether the device has computed it by now, of which a GPU's host knows nothing else."""
+    if not result.is_cuda:
+        return lambda: True
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(result.device))
+
+    def done() -> bool:
+        try:
+            return event.query()
+        except RuntimeError:  # of the device: the next call fails with it
+            return True
+
+    return done
+
 
 def _again(call: _Call, error: BaseException) -> Tensor:
     if not isinstance(error, Exception):
         raise error
-    return call.run(call.rows)
+    return call.run(call.all_rows())
 
 
 def _answer(answer: "Future[object] | Future[Tensor]", function: Callable[[], object]) -> None:
@@ -173,6 +235,8 @@ class SharedTwins(Twins):
     def __init__(self, twins: Twins, batcher: Batcher) -> None:
         super().__init__(twins.wanted)
         self.twins, self.batcher, self.offload = twins, batcher, twins.offload
+        self._now: tuple[int, FastUNet | None] = 0, None
+        """A call's number and, while it is made, the U-Net's twin: one look at the weights serves all its runs."""
 
     @property
     def notes(self) -> list[str]:
@@ -238,19 +302,21 @@ class SharedTwins(Twins):
         reading = self.twins.reading(unet, context, extra, times)
         alone = self.twins.predictions(reading, pairs=pairs)
 
-        def predict(x: Tensor, time: Tensor) -> Tensor:
-            def read() -> tuple[Tensor, Prompt]:
-                now = reading.now()
-                return reading.timed(now, time), now[1]
+        prompt: list[Prompt] = []
+        shapes = [tuple(each.shape[1:]) for each in (context, *({} if extra is None else extra).values())]
 
-            timed, prompt = self.batcher.task(read)
-            rows = [x, timed.expand(len(x), -1), *reading.tensors]
+        def predict(x: Tensor, time: Tensor) -> Tensor:
+            def read() -> Sequence[Tensor]:
+                number, twin = self._now
+                now = reading.now(twin if number == self.batcher.calls else None)
+                self._now, prompt[:] = (self.batcher.calls, now[0]), [now[1]]
+                return [reading.timed(now, time).expand(len(x), -1), *reading.tensors]
 
             def run(given: Sequence[Tensor]) -> Tensor:
-                return alone(x, time) if given[0] is x else self.twins.joined(unet, prompt, given)
+                self._now = 0, None
+                return alone(x, time) if given[0] is x else self.twins.joined(unet, prompt[0], given)
 
-            key = ("unet", id(unet), x.dtype, *(tuple(row.shape[1:]) for row in rows))
-            return self.batcher.call(key, rows, run)
+            return self.batcher.call(("unet", id(unet), x.dtype, x.shape[1:], *shapes), [x], run, read)
 
         return predict
 
@@ -258,7 +324,9 @@ class SharedTwins(Twins):
         """``vae.decode``."""
 
         def run(rows: Sequence[Tensor]) -> Tensor:
-            return self.twins.decode(vae, rows[0]) if self.twins.runs(vae, None) else vae.decode(rows[0])
+            if not self.twins.runs(vae, None):
+                return vae.decode(rows[0])
+            return self.twins.decode(vae, rows[0]) if rows[0] is latents else self.twins.decode_joined(vae, rows[0])
 
         return self.batcher.call(("vae", id(vae), latents.dtype, tuple(latents.shape[1:])), [latents], run)
 

@@ -321,12 +321,12 @@ class Engine:
             call = replace(call, answers=self._answers.get(unit.origin))
         end = monotonic() + self.limits.seconds
         try:
-            run = self.batcher.task(lambda: self._shared.steps(call))
-            if recorder.keeps:
-                self._answers.put((job.id, unit.index), run.answers, 0)
-            job.when_cancelled(run.cancel)
-            job.tell("started", unit.index)
-            with self.batcher:
+            with self.batcher:  # from its beginning on, so that calls wait for it while the device is busy
+                run = self.batcher.task(lambda: self._shared.steps(call))
+                if recorder.keeps:
+                    self._answers.put((job.id, unit.index), run.answers, 0)
+                job.when_cancelled(run.cancel)
+                job.tell("started", unit.index)
                 for step in run:
                     recorder.step(step)
                     if job.keeps_states:

@@ -1,6 +1,7 @@
 """Calls of several threads in one."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -108,3 +109,70 @@ def test_who_comes_after_the_stop_is_refused():
     batcher.stop()
     with pytest.raises(RuntimeError, match="stopped"):
         batcher.call("a", [torch.ones(1)], lambda rows: rows[0])
+
+
+def test_a_call_is_not_lost_that_comes_while_others_are_gathered(batcher, monkeypatch):
+    here, go, put = threading.Event(), threading.Event(), batcher._put
+
+    def late(queue, item):
+        if threading.current_thread().name.startswith("late"):
+            here.set()
+            go.wait(PATIENCE)
+        put(queue, item)
+
+    monkeypatch.setattr(batcher, "_put", late)
+    with ThreadPoolExecutor(1, "late") as pool:
+        answer = pool.submit(batcher.call, "a", [torch.ones(1)], lambda rows: rows[0])
+        assert here.wait(PATIENCE)
+        batcher.call("a", [torch.ones(1)], lambda rows: rows[0])
+        go.set()
+        assert answer.result(PATIENCE).item() == 1
+
+
+def until(true):
+    """Wait until something is so."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_while_the_device_is_busy_a_call_waits_for_others_and_tasks_do_not(batcher, monkeypatch):
+    monkeypatch.setattr(module, "WAIT", 0)
+    monkeypatch.setattr(module, "_done", lambda _: lambda: False)
+    sizes = []
+
+    def call():
+        return batcher.call("a", [torch.ones(1)], lambda rows: sizes.append(len(rows[0])) or rows[0])
+
+    with batcher, batcher, ThreadPoolExecutor(1) as pool:
+        call()
+        second = pool.submit(call)
+        until(lambda: batcher._waiting)
+        assert batcher.task(lambda: sizes.copy()) == [1]
+        call()
+        second.result(PATIENCE)
+    assert sizes == [1, 2]
+
+
+def test_the_host_does_not_hurry_ahead_of_the_device(batcher, monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(module, "_done", lambda _: done.is_set)
+    with batcher, ThreadPoolExecutor(1) as pool:
+        calls = [pool.submit(batcher.call, "a", [torch.ones(1)], lambda rows: rows[0]) for _ in range(module.AHEAD + 1)]
+        calls[-2].result(PATIENCE)
+        until(lambda: batcher._waiting)
+        assert batcher.task(lambda: batcher.calls) == module.AHEAD
+        done.set()
+        calls[-1].result(PATIENCE)
+
+
+def test_rows_that_are_read_late_join_too(batcher):
+    def call(k):
+        return batcher.call(
+            "a", [torch.full((1,), k)], lambda rows: rows[0] * rows[1], lambda: [torch.full((1,), 10.0)]
+        )
+
+    answers = together(batcher, [lambda k=k: call(k) for k in (2.0, 3.0)])
+    assert [answer.item() for answer in answers] == [20, 30]
+    assert (batcher.calls, batcher.joined) == (1, 2)

@@ -11,6 +11,7 @@ import torch
 import diffuscope as ds
 from diffuscope.errors import BusyError, StoppingError, TimeLimitError
 from diffuscope.models.unet import UNet
+from diffuscope.perf.weights import Watch
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
 from diffuscope.serve import Engine, Limits, batcher
@@ -65,12 +66,15 @@ def test_fast_twins_run_the_shared_calls_too(tiny, alone, patient, monkeypatch: 
     networks = {name: copy.deepcopy(getattr(tiny, name)) for name in ("unet", "vae")}  # twins lay weights out anew
     fast = Pipeline(replace(tiny.components, **networks), fast=True)
     monkeypatch.setattr(UNet, "forward", plain)
+    looks, is_unchanged = [], Watch.is_unchanged
+    monkeypatch.setattr(Watch, "is_unchanged", lambda watch: looks.append(watch) or is_unchanged(watch))
     engine = Engine(fast, running=4)
     jobs = [engine.submit(request) for request in SOME * 2]
     for k, job in enumerate(jobs):
         latents = torch.cat([result.latents for result in job.result(PATIENCE)])
         torch.testing.assert_close(latents, alone[k % len(SOME)].latents, rtol=1e-3, atol=1e-3)
     assert engine.batcher.joined > engine.batcher.calls
+    assert len(looks) < engine.batcher.joined + engine.batcher.calls  # of the weights: not one for each run and call
     engine.stop()
 
 
