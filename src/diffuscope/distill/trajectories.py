@@ -58,7 +58,7 @@ class Recording:
     steps: int = 24
     """Of the teacher, in each run."""
     order: int = 2
-    """Of its sampler, ``objectives.sample``: with 24 steps, order 2 is forty times nearer to the limit than DDIM."""
+    """Of its sampler, ``objectives.sample``: for as many calls, order 2 is far nearer to the limit than 1, DDIM."""
     guidance_scale: float = 2.5
     """Of the runs that have no random scale."""
     random_scales: float = 0.4
