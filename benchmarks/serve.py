@@ -29,6 +29,7 @@ import diffuscope as ds
 from diffuscope import loading
 from diffuscope.bench import measure, report
 from diffuscope.config import PRESETS
+from diffuscope.pipeline import Pipeline
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
 from diffuscope.serve.http.run import listening
@@ -57,6 +58,25 @@ def costs(function: Callable[[], object]) -> tuple[float, float]:
 def ratio(costly: list[tuple[float, float]], usual: list[tuple[float, float]], k: int) -> float:
     """Of the medians of seconds (k 0), or of processor seconds (1)."""
     return statistics.median(each[k] for each in costly) / statistics.median(each[k] for each in usual)
+
+
+def mixed(count: int) -> list[ds.Request]:
+    """Requests of all kinds in turn."""
+    return [ds.Request(prompt=f"a red fox, number {k}", seed=k, **KINDS[k % len(KINDS)]) for k in range(count)]
+
+
+def together(engine: Engine, mix: list[ds.Request]) -> None:
+    """All of them, asked for at once."""
+    for job in [engine.submit(request) for request in mix]:
+        job.result()
+
+
+def offline(pipe: Pipeline, mix: list[ds.Request], rows: int) -> None:
+    """All of them by the library, in batches of one kind each."""
+    for kind in range(len(KINDS)):
+        some = mix[kind :: len(KINDS)]
+        prompts, seeds = [request.prompt for request in some], [request.seed for request in some]
+        pipe(some[0], prompt=prompts, seed=seeds, batch_size=rows // 2)
 
 
 @contextmanager
@@ -106,20 +126,14 @@ def main(
     chosen = loading.choose_device(device)
     dtype = loading.choose_dtype("auto", chosen)
     pipe = measure.random_model(PRESETS[model], chosen, dtype) if random else ds.load(model, device=device)
-    mix = [ds.Request(prompt=f"a red fox, number {k}", seed=k, **KINDS[k % len(KINDS)]) for k in range(requests)]
+    mix = mixed(requests)
     engine = Engine(pipe, running=running, rows=rows)
-
-    def all_at_once() -> None:
-        for job in [engine.submit(request) for request in mix]:
-            job.result()
-
-    def offline() -> None:
-        for kind in range(len(KINDS)):
-            some = mix[kind :: len(KINDS)]
-            seeds = [request.seed for request in some]
-            pipe(some[0], prompt=[request.prompt for request in some], seed=seeds, batch_size=rows // 2)
-
-    for warming in (lambda: [pipe(request) for request in mix[:4]], all_at_once, all_at_once, offline):
+    for warming in (
+        lambda: [pipe(request) for request in mix[:4]],
+        lambda: together(engine, mix),
+        lambda: together(engine, mix),
+        lambda: offline(pipe, mix, rows),
+    ):
         warming()
     library: list[tuple[float, float]] = []
     served, written, asked = library.copy(), library.copy(), library.copy()
@@ -131,18 +145,18 @@ def main(
             served.append(costs(lambda: engine.submit(mix[0]).result()))
             written.append(costs(lambda: pipe(mix[0]).save(file)))
             asked.append(costs(ask))
-    one_by_one, batched = seconds(lambda: [pipe(request) for request in mix]), seconds(offline)
+    one_by_one, batched = seconds(lambda: [pipe(request) for request in mix]), seconds(lambda: offline(pipe, mix, rows))
     calls = engine.batcher.calls, engine.batcher.joined
-    together = seconds(all_at_once)
+    at_once = seconds(lambda: together(engine, mix))
     rows_of_a_call = (engine.batcher.joined - calls[1]) / (engine.batcher.calls - calls[0])
     engine.stop()
     document = {
         "lone request over the library's, median": ratio(served, library, 0),
         "the same over HTTP, to the PNG": ratio(asked, written, 0),
         "in processor seconds": {"engine": ratio(served, library, 1), "HTTP": ratio(asked, written, 1)},
-        "one after the other over together": one_by_one / together,
-        "offline batches over together": batched / together,
-        "images a second": {"served": requests / together, "offline": requests / batched},
+        "one after the other over together": one_by_one / at_once,
+        "offline batches over together": batched / at_once,
+        "images a second": {"served": requests / at_once, "offline": requests / batched},
         "seconds": {
             "library": [each for each, _ in library],
             "engine": [each for each, _ in served],
@@ -150,7 +164,7 @@ def main(
             "HTTP, to the PNG": [each for each, _ in asked],
             "one by one": one_by_one,
             "offline": batched,
-            "together": together,
+            "together": at_once,
         },
         "runs in a call, mean": rows_of_a_call,
         "machine": report.device_name(pipe.device),

@@ -15,13 +15,12 @@ import torch
 import tyro
 from torch import Tensor
 
-import diffuscope as ds
 from diffuscope.bench import measure
 from diffuscope.config import PRESETS
 from diffuscope.perf import graphs
 from diffuscope.pipeline import codec
 from diffuscope.serve import Engine, batcher
-from serve import KINDS, costs
+from serve import costs, mixed, offline, together
 
 
 class Device(graphs.Graphs):
@@ -80,7 +79,7 @@ def main(
     """
     pipe = measure.random_model(PRESETS["tiny"], torch.device("cpu"), torch.float32, fast=True)
     pipe.engine.graphs = device = Device(call / 1e3, row / 1e3, image / 1e3)
-    mix = [ds.Request(prompt=f"a red fox, number {k}", seed=k, **KINDS[k % len(KINDS)]) for k in range(requests)]
+    mix = mixed(requests)
     to_images, batcher._done = codec.to_images, device.done
 
     def images(pixels: Tensor) -> list[codec.Image.Image]:
@@ -90,24 +89,14 @@ def main(
     codec.to_images = images
     engine = Engine(pipe, running=running, rows=rows)
 
-    def together() -> None:
-        for job in [engine.submit(request) for request in mix]:
-            job.result()
-
-    def offline() -> None:
-        for kind in range(len(KINDS)):
-            some = mix[kind :: len(KINDS)]
-            seeds, prompts = [request.seed for request in some], [request.prompt for request in some]
-            pipe(some[0], prompt=prompts, seed=seeds, batch_size=rows // 2)
-
     ways: dict[str, Callable[[], object]] = {
         "one after another": lambda: [pipe(request) for request in mix],
-        "offline": offline,
-        "together": together,
+        "offline": lambda: offline(pipe, mix, rows),
+        "together": lambda: together(engine, mix),
         "lone, library": lambda: pipe(mix[0]),
         "lone, engine": lambda: engine.submit(mix[0]).result(),
     }
-    for way in (*ways.values(), together):
+    for way in (*ways.values(), ways["together"]):
         way()
     found = {}
     for name, way in ways.items():
