@@ -1,7 +1,7 @@
 """Loading a model's parts from a name, a folder or a file: device, dtype, files, networks."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files as resources
 from os import PathLike
@@ -120,17 +120,15 @@ def load_components(
             tensors = tensors if model_files.is_own(path) else from_diffusers(tensors, network.config)
         load_into(network, tensors, source=str(paths[part][0] if store is None else path))
         _ready(network, device, target)
-    tokenizers = {
-        part.replace("text_encoder", "tokenizer"): _tokenizer(path, part, config)
-        for part in networks
-        if part.startswith("text_encoder")
-    }
+    encoders = [part for part in networks if part.startswith("text_encoder")]
+    tokenizers = {part.replace("text_encoder", "tokenizer"): _tokenizer(path, part, config) for part in encoders}
     config = replace(config, base=None, base_hash=None)  # the components are whole
     opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
     name = None if str(name_or_path) in model_files.shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
     words = own_config.read_words(path) if store is None and model_files.is_own(path) else frozenset()
-    return replace(found, words=words, notes=description.notes, files=tuple(opened_files), file_name=name)
+    notes = (*description.notes, *_emulated(dtype, device))
+    return replace(found, words=words, notes=notes, files=tuple(opened_files), file_name=name)
 
 
 def _folder_tensors(
@@ -265,6 +263,16 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     check_dtype(name)
     chosen: torch.dtype = getattr(torch, name)
     return chosen
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def _emulated(dtype: torch.dtype, device: torch.device) -> Iterator[str]:
+    if dtype == torch.bfloat16 and device.type == "cpu" and not has_bfloat16():
+        yield "this processor has no bfloat16, and imitating it takes longer than float32 does, the default here"
 
 
 def describe_file(store: Store, family: str | None = None) -> Description:

@@ -58,6 +58,22 @@ def test_every_dtype_runs_with_float32_latents(tiny: Pipeline, tiny_folder: Path
     assert loss < {torch.float32: 1e-6, torch.bfloat16: 0.1, torch.float16: 0.02}[pipe.dtype]
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_a_processor_without_bfloat16_is_named(
+    tiny_folder: Path, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the processor says of itself is replaced: one machine cannot be both."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+    def said(dtype: str) -> list[str]:
+        notes = ds.load(tiny_folder, device="cpu", dtype=dtype)("a red fox", num_inference_steps=1).receipt["notes"]
+        return [note for note in notes if "has no bfloat16" in note]
+
+    assert len(said("bfloat16")) == (0 if native else 1)
+    assert said("float32") == []
+
+
 def test_networks_are_ready_to_run(tiny_folder: Path) -> None:
     pipe = ds.load(tiny_folder, device="cpu")
     for part in parts(TINY):

@@ -76,19 +76,14 @@ def _devices() -> Iterator[tuple[str, str]]:
 
 def _halves() -> Iterator[tuple[str, str]]:
     """What runs networks on this processor faster than the default, which keeps its bits."""
+    from diffuscope.loading import has_bfloat16
+
     flags = "--fast True" + (" --dtype bfloat16" if has_bfloat16() else "")
     yield "note", f"faster: {flags}, whose numbers differ by rounding"
     if _version("openvino") is None:
         yield "note", "faster: pip install openvino, then --backend openvino, which converts networks once"
     else:
         yield "ok", f"openvino {_version('openvino')} runs networks by --backend openvino"
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16."""
-    import torch
-
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _waiting() -> Iterator[tuple[str, str]]:

@@ -6,7 +6,6 @@ import webbrowser
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from diffuscope.cli.doctor import has_bfloat16
 from diffuscope.cli.flags import command
 from diffuscope.cli.serve import PACKAGES, opened
 from diffuscope.cli.terminal import say, tell
@@ -62,6 +61,8 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
 
 def faster(pipe: "Pipeline") -> str | None:
     """What would double the previews a second, at the price of rounding."""
+    from diffuscope.loading import has_bfloat16
+
     if pipe.device.type != "cpu" or pipe.dtype.itemsize < 4 or not has_bfloat16():
         return None
     return "with --dtype bfloat16 this processor takes half the time; numbers are rounded to eight bits"

@@ -1,8 +1,8 @@
 """What ``diffuscope lab`` says before its page is open."""
 
 import diffuscope as ds
-from diffuscope.cli.doctor import has_bfloat16
 from diffuscope.cli.lab import faster
+from diffuscope.loading import has_bfloat16
 
 
 def test_bfloat16_is_named_where_the_processor_has_it_and_it_is_not_used(tiny, tiny_folder):
