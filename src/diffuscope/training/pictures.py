@@ -82,7 +82,7 @@ def _metadata(folder: Path) -> Iterator[tuple[str, str]]:
     path = folder / METADATA
     if not path.is_file():
         return
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         try:
             entry = json.loads(line)
             yield str(entry["file_name"]), str(entry["text"])
@@ -96,7 +96,7 @@ def _caption(path: Path, known: str | None) -> str:
     beside = path.with_suffix(CAPTIONS)
     if beside.is_file():
         try:
-            known = beside.read_text(encoding="utf-8")
+            known = beside.read_text(encoding="utf-8-sig")  # Windows begins some with a mark
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"its caption cannot be read ({error})") from error
     if known is None:

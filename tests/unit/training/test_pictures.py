@@ -67,3 +67,14 @@ def test_metadata_that_cannot_be_read_is_refused(folder):
     with refused("folder") as caught:
         read_pictures(folder, 32)
     assert "line 3" in caught.value.got
+
+
+def test_the_mark_with_which_some_programs_begin_a_text_is_none_of_it(tmp_path):
+    mark = b"\xef\xbb\xbf"
+    write(tmp_path / "a.png", caption=mark + b"a red square")
+    write(tmp_path / "b.png")
+    write(tmp_path / "only.png", caption=mark)
+    (tmp_path / "metadata.jsonl").write_bytes(mark + json.dumps({"file_name": "b.png", "text": "told"}).encode())
+    pictures = read_pictures(tmp_path, 32)
+    assert pictures.captions == ["a red square", "told"]
+    assert pictures.skipped == {"only.png": "an empty caption"}
