@@ -50,7 +50,7 @@ def prior_latents(
 
 def _made(pipe: Pipeline, texts: Sequence[str], rows: slice, seed: int, size: int) -> Tensor:
     own = list(texts[rows])
-    seeds = [seed + rows.start + i for i in range(len(own))]
+    seeds = [(seed + rows.start + i) % (1 << 63) for i in range(len(own))]
     return pipe(own, seed=seeds, height=size, width=size, output_type="latent").latents.float()
 
 

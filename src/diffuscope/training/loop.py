@@ -63,6 +63,11 @@ class LoopConfig:
             raise InputError("steps", self.steps, "at least 1")
 
 
+def seed_of(run: int, step: int, part: int) -> int:
+    """The seed of a part of a step, below 2^64, which a generator takes."""
+    return ((run * 1_000_003 + step) * 4096 + part) % (1 << 64)
+
+
 @dataclass(frozen=True)
 class StepContext:
     """Randomness and progress of one step, a function of seed, step and rank: resuming changes no sample."""
@@ -81,7 +86,7 @@ class StepContext:
     def shared(self) -> torch.Generator:
         """On the network's device, the same in all processes: for draws of the whole batch, then ``own`` of them."""
         generator = torch.Generator(self.generator.device)
-        return generator.manual_seed((self.run_seed * 1_000_003 + self.step) * 4096 + 4095)
+        return generator.manual_seed(seed_of(self.run_seed, self.step, 4095))
 
     def whole(self, count: int) -> int:
         """Size of the whole batch, of which each process has ``count`` rows."""
@@ -279,7 +284,7 @@ class _Run:
         self._tick()
 
     def _context(self, step: int, fraction: float) -> StepContext:
-        seed = (self.config.seed * 1_000_003 + step) * 4096 + distributed.rank()
+        seed = seed_of(self.config.seed, step, distributed.rank())
         return StepContext(
             self.generator.manual_seed(seed),
             seed,

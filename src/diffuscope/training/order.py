@@ -21,5 +21,5 @@ def positions(seed: int, size: int, start: int, count: int) -> Tensor:
 
 @functools.lru_cache(maxsize=4)
 def _epoch(seed: int, size: int, epoch: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 64))
     return torch.randperm(size, generator=generator)
