@@ -17,19 +17,25 @@ from diffuscope.errors import InputError, OutputError
 
 
 def check_output(
-    path: str | os.PathLike[str], argument: str = "path", *, count: int = 1, overwrite: bool = True
+    path: str | os.PathLike[str],
+    argument: str = "path",
+    *,
+    suffix: str = ".png",
+    count: int = 1,
+    overwrite: bool = True,
 ) -> Path:
-    """The path of a PNG; refuse one that cannot be written.
+    """The path of a file; refuse one that cannot be written.
 
     Args:
         path: as ``numbered`` takes it.
         argument: its name in the error.
+        suffix: how its name ends.
         count: how many images will be written.
         overwrite: whether files that are there will be replaced.
     """
     path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(argument, path.name, "a name that ends in .png")
+    if path.suffix.lower() != suffix:
+        raise InputError(argument, path.name, f"a name that ends in {suffix}")
     if "\0" in str(path):
         raise InputError(argument, str(path), "a name without zero bytes")
     if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it answers False for impossible names)

@@ -108,4 +108,8 @@ def _shown(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, 
             bar.set_postfix({"loss": f"{loss:.4g}"}, refresh=False)
             bar.update(step - bar.n)
 
-        yield (lambda _: None) if quiet else tell, on_step
+        def told(text: str) -> None:
+            bar.clear()
+            tell(text)
+
+        yield (lambda _: None) if quiet else told, on_step

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffuscope.errors import InputError, OutOfMemoryError, OutputError, TrainingError, Unquoted
 from diffuscope.finetune.options import Reporting, RunOptions
+from diffuscope.output import check_output
 from diffuscope.perf import memory
 from diffuscope.pipeline import Pipeline
 from diffuscope.training.loop import LoopConfig, StepContext, Task, train
@@ -33,13 +34,9 @@ def check_file(out: str | PathLike[str], *, overwrite: bool) -> Path:
 
     Raises:
         InputError: its name does not end in .safetensors.
-        OutputError: it is there, or its folder is not.
+        OutputError: it is there, or cannot be written.
     """
-    path = Path(out)
-    if path.suffix != ".safetensors":
-        raise InputError("out", path.name, "a name that ends in .safetensors")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
+    path = check_output(out, "out", suffix=".safetensors")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists; give another name, or overwrite=True (--overwrite) to replace it")
     return path
@@ -107,6 +104,14 @@ def _exploded(when: str, error: float, before: float, lr: float) -> str:
     return f"the error rose from {before:.4g} to {error:.4g} at {when}; train with a lower lr than {lr:g}"
 
 
+def _unlearned(after: float, before: float, lr: float) -> str:
+    if after == before:
+        return (
+            f"nothing was learned: the error stayed {before:.4g}; train for more steps, or with a higher lr than {lr:g}"
+        )
+    return _exploded("the end", after, before, lr)
+
+
 def fit(
     task: Task,
     steps: int,
@@ -142,7 +147,7 @@ def fit(
     watched = Watched(task, before, steps, reporting, lr)
     network = train(watched, config, folder)
     if not watched.after < before:
-        raise TrainingError(_exploded("the end", watched.after, before, lr))
+        raise TrainingError(_unlearned(watched.after, before, lr))
     return network, before, watched.after
 
 
@@ -156,7 +161,7 @@ def _begin(folder: Path, asked: dict[str, Any], overwrite: bool, tell: Callable[
     """Refuse the folder of another training, or clear it; a log without a checkpoint is of no use."""
     path = folder / ASKED
     text = json.dumps(asked, indent=1, sort_keys=True) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    if path.exists() and path.read_bytes() != text.encode():
         if not overwrite:
             raise OutputError(
                 f"{folder} is of a training with other options, pictures or another model; give another name for the "

@@ -4,6 +4,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from diffuscope.output import replacing
 from diffuscope.training.run_folder import read_log
 
 
@@ -36,5 +37,6 @@ def plot(log: Path, out: Path) -> None:
         panel.remove()
     # Room for the labels, in inches; to measure them would take longer than everything else.
     figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, 0.85 / 3, 0.7 / 1.8)
-    figure.savefig(out, dpi=110)
+    with replacing(out) as part:
+        figure.savefig(part, dpi=110, format="png")
     pyplot.close(figure)

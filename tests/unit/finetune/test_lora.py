@@ -9,7 +9,7 @@ from torch import nn
 
 from diffuscope.bench.measure import random_model
 from diffuscope.config import PRESETS
-from diffuscope.errors import TrainingError, WeightsError
+from diffuscope.errors import OutputError, TrainingError, WeightsError
 from diffuscope.finetune import train_lora
 from diffuscope.finetune.lora import LoraTask
 from diffuscope.finetune.memory import activations
@@ -180,3 +180,29 @@ def test_memory_is_counted_as_it_is_kept(checkpointing: bool, dtype: torch.dtype
     assert real < counted if checkpointing else real == counted
     whole = activations(tiny, 32, LoraTraining(caption="a", batch_size=2), 2, "all")
     assert counted <= whole
+
+
+@pytest.mark.parametrize("seed", [5_000_000_000, 2**63 - 1])
+def test_every_seed_that_is_taken_can_be_trained_with(pipe, pictures, tmp_path, seed):
+    prior = {"prior": ("a ball",), "prior_count": 2, "batch_size": 2}
+    train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT | {"steps": 2}, **prior, seed=seed)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_training(pipe, pictures, tmp_path):
+    (tmp_path / "zeb.safetensors").mkdir()
+    with pytest.raises(OutputError):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT, overwrite=True)
+    assert not (tmp_path / "zeb.run").exists()
+
+
+def test_a_folder_whose_record_is_damaged_is_of_another_training(pipe, pictures, tmp_path):
+    (tmp_path / "zeb.run").mkdir()
+    (tmp_path / "zeb.run" / "run.json").write_bytes(b"\xff")
+    with pytest.raises(OutputError, match="--overwrite"):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT)
+    train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT, overwrite=True)
+
+
+def test_a_training_that_changes_nothing_is_not_told_to_train_less(pipe, pictures, tmp_path):
+    with pytest.raises(TrainingError, match="higher lr"):
+        train_lora(pipe, pictures, tmp_path / "zeb.safetensors", **SHORT | {"lr": 1e-30})

@@ -5,7 +5,7 @@ from itertools import chain, pairwise
 import pytest
 import torch
 
-from diffuscope.errors import TrainingError
+from diffuscope.errors import OutputError, TrainingError
 from diffuscope.training.checkpoints import settings_of
 from diffuscope.training.curves import plot
 from diffuscope.training.loop import LoopConfig, StepContext, _begin, lr_factor, train
@@ -191,3 +191,10 @@ def test_curves_are_plotted(tmp_path):
     train(Line(), CONFIG, tmp_path)
     plot(tmp_path / "log.jsonl", tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_that_cannot_be_written_are_an_error_of_the_place(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "loss": 2.5}\n')
+    (tmp_path / "curves.png").mkdir()
+    with pytest.raises(OutputError):
+        plot(tmp_path / "log.jsonl", tmp_path / "curves.png")
