@@ -78,7 +78,7 @@ class Options:
         known = {option.key: option.name for option in options(cls)}
         for name in values:
             if name not in known:
-                suggestion = nearest(name, known) or f"There are {', '.join(known)}"
+                suggestion = nearest(name, known) or f"There are {', '.join(map(repr, known))}"
                 raise InputError(name, values[name], f"an option of {cls.__name__}", suggestion)
         for option in options(cls):
             if option.default is MISSING and option.key not in values:
@@ -387,8 +387,9 @@ def docstrings(kind: Any) -> Iterator[tuple[str, str]]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if _string(name, "json") in members:
             raise InputError(name, Unquoted("it twice"), "each name once")
-    return dict(pairs)
+        members[name] = value
+    return members

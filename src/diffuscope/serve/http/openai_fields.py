@@ -74,7 +74,7 @@ def translate(given: Mapping[str, Any], config: ModelConfig) -> Asked:
     check_model(given.get("model"), config)
     if not isinstance(given.get("prompt"), str):
         raise InputError("prompt", given.get("prompt"), "a text")
-    if given.get("output_format", "png") not in FORMATS:
+    if given.get("output_format", "png") not in tuple(FORMATS):  # of any type
         raise InputError("output_format", given["output_format"], f"one of {', '.join(FORMATS)}")
     asked = Asked({"prompt": given["prompt"], "num_images_per_prompt": _whole(given, "n", 1, 1, MOST_IMAGES)})
     for name in EXTENSIONS:

@@ -56,12 +56,19 @@ def test_a_stream_has_estimates_then_the_image(client):
         ({"prompt": "a fox", "background": "transparent"}, "background"),
         ({"prompt": "a fox", "image": "http://127.0.0.1/"}, "image"),
         ({"prompt": "a fox", "partial_images": True}, "partial_images"),
+        ({"prompt": "a fox", "output_format": ["png"]}, "output_format"),
     ],
 )
 def test_what_openai_offers_and_this_does_not_is_refused_by_name(client, body, argument):
     answer = client.post("/v1/images/generations", json=body)
     assert answer.status_code == 400
     assert argument in json.dumps(answer.json()["error"])
+
+
+def test_a_name_that_is_no_text_is_refused(client):
+    headers = {"Content-Type": "application/json"}
+    for path, status in (("/v1/images/generations", 400), ("/api/v1/jobs", 422)):
+        assert client.post(path, content=b'{"\\ud800": 1}', headers=headers).status_code == status
 
 
 def test_an_error_that_nobody_expected_keeps_its_details_in_the_log(client, engine, monkeypatch, caplog):
