@@ -199,6 +199,19 @@ def test_pictures_that_are_not_possible_are_refused_by_name(client, body):
     assert (answer.status_code, answer.json()["body"]) == (422, next(iter(body)))
 
 
+@pytest.mark.parametrize(("name", "value"), [("denoising_strength", "\ud800"), ("override_settings", {"a": "\ud800"})])
+def test_what_an_answer_could_not_repeat_is_refused_by_name(client, name, value):
+    content = json.dumps({"prompt": "a fox", "steps": 1, name: value})
+    answer = client.post("/sdapi/v1/txt2img", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["body"]) == (422, name)
+
+
+@pytest.mark.parametrize("times", [1e308, -1, 0])
+def test_sizes_that_are_not_possible_are_refused_by_name(client, times):
+    answer = client.post("/sdapi/v1/extra-single-image", json={"image": encoded(RED), "upscaling_resize": times})
+    assert (answer.status_code, answer.json()["body"]) == (422, "upscaling_resize")
+
+
 def test_unknown_keys_are_let_through_and_named_but_not_repeated(client):
     secret = {"url": "http://inside", "auth": "me:secret", "forge_thing": 1, "override_settings": {"other": 1}}
     answer = post(client, **secret, s_churn=3.0, sampler_name="DDIM", save_images=True, hr_scale=2)

@@ -205,7 +205,7 @@ def _upscaled(engine: Engine, image: Image.Image, body: dict[str, Any]) -> str:
     if mode == 1:
         size = whole(body, "upscaling_resize_w", 512), whole(body, "upscaling_resize_h", 512)
     else:
-        scale = number(body, "upscaling_resize", 2)
+        scale = min(number(body, "upscaling_resize", 2), MAX_PIXELS)
         size = round(image.width * scale), round(image.height * scale)
     if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
         raise InputError("upscaling_resize", Unquoted(f"{size[0]}x{size[1]}"), f"at most {MAX_PIXELS:,} pixels")

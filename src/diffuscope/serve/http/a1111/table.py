@@ -3,6 +3,7 @@
 A key in no table is let through, as there; the answer names it. A feature that is asked for and absent is refused.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -123,6 +124,7 @@ def translate(body: Mapping[str, Any], config: ModelConfig, settings: Mapping[st
             if not name.startswith(OF_ABSENT):
                 asked.ignored.append(name)
             continue
+        conformed(json.dumps(value, ensure_ascii=False), str, name)  # the answer repeats it
         asked.known[name] = value
         if value is None or value in key.neutral:
             continue
