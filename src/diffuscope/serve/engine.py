@@ -212,31 +212,30 @@ class Engine:
             for index, call in enumerate(calls)
         ]
         job.watch(lambda event: self.events.tell(job.owner, job.id, event))
-        self._take_slot(job)
         with self._turn:
             if self._stopping:
                 raise StoppingError("the engine is stopping and takes no further job")
-            self._queue.check(len(units), job.owner)
+            older = self._slots.get((job.owner, job.slot))
+            replaced = self._queue.count(lambda unit: unit.job is older)
+            self._queue.check(len(units) - replaced, job.owner)
             for unit in units:
                 self._queue.put(unit, job.owner, cost, interactive=job.interactive)
             self._jobs[job.id] = job
+            self._take_slot(job)
             self._forget()
             job.tell("queued")
             self._turn.notify_all()
         job.when_cancelled(lambda: self._drop(job, units))
+        if older is not None:
+            older.cancel()
         return job
 
     def _take_slot(self, job: Job) -> None:
-        """Cancel the older job in a job's slot."""
-        if not job.slot:
-            return
-        with self._turn:
-            for key in [key for key, old in self._slots.items() if old.ended]:
-                del self._slots[key]
-            older = self._slots.get((job.owner, job.slot))
+        """Let a job that was taken have its slot, and forget those of jobs that have ended."""
+        for key in [key for key, old in self._slots.items() if old.ended]:
+            del self._slots[key]
+        if job.slot:
             self._slots[job.owner, job.slot] = job
-        if older is not None:
-            older.cancel()
 
     def array(self, job: str, image: int, step: int, kind: Kept) -> Tensor | None:
         """What a step of a job's image had, [C,h,w] float32, if it was recorded and is still kept."""

@@ -1,6 +1,7 @@
 """Whose turn it is: between owners by what they have used; interactive work goes first, the rest keeps a share."""
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from diffuscope.errors import BusyError
@@ -30,6 +31,11 @@ class FairQueue(Generic[T]):
 
     def __len__(self) -> int:
         return sum(len(items) for owners in self._items.values() for items in owners.values())
+
+    def count(self, which: Callable[[T], bool]) -> int:
+        """How many items are such ones."""
+        every = (item for owners in self._items.values() for items in owners.values() for item, _ in items)
+        return sum(map(which, every))
 
     def check(self, count: int, owner: str = "") -> None:
         """Refuse ``count`` more items of an owner where there is no room for all of them."""

@@ -228,3 +228,22 @@ def test_a_slot_is_its_owners_own(tiny):
     running.result(PATIENCE)
     newer.result(PATIENCE)
     engine.stop()
+
+
+def test_a_job_that_is_refused_takes_no_slot(tiny):
+    """What runs or waits there stays: nothing comes in its place."""
+    engine = Engine(tiny, running=1, queue=2)
+    running, go = hold(engine)
+    older = engine.submit(SOME[0], slot="view")
+    with pytest.raises(BusyError):
+        engine.submit(replace(SOME[0], num_images_per_prompt=3), slot="view")
+    assert older.state == "queued"
+    newer = engine.submit(replace(SOME[0], num_images_per_prompt=2), slot="view")  # there is room in its place
+    assert [job.state for job in (older, newer)] == ["cancelled", "queued"]
+    engine.refuse()
+    with pytest.raises(StoppingError):
+        engine.submit(SOME[0], slot="view")
+    go.set()
+    running.result(PATIENCE)
+    assert len(newer.result(PATIENCE)) == 2
+    engine.stop()
