@@ -18,7 +18,9 @@ PATIENCE = 300
 def listening(app):
     """An application on a free port of this machine; its address."""
     with run.listening("127.0.0.1", 0) as own:  # who asks before the server runs waits
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", timeout_graceful_shutdown=2))
+        server = uvicorn.Server(
+            uvicorn.Config(app, http=run.Connection, log_level="error", ws="none", timeout_graceful_shutdown=2)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [own]}, daemon=True)
         thread.start()
         try:

@@ -1,5 +1,6 @@
 """A server on a port, which ends its jobs before it ends."""
 
+import asyncio
 import signal
 import socket
 import threading
@@ -7,6 +8,7 @@ import time
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from diffuscope.errors import InputError
 from diffuscope.serve.engine import Engine
@@ -17,6 +19,10 @@ GRACE = 1.0
 
 CONNECTIONS = 512
 """Connections at the same time; more are answered with 503."""
+
+
+PATIENCE = 30.0
+"""Seconds for which a connection may bring no request; after twice as many at most it is closed."""
 
 
 def listening(host: str, port: int, tries: int = 1) -> socket.socket:
@@ -39,13 +45,45 @@ def listening(host: str, port: int, tries: int = 1) -> socket.socket:
     raise InputError("port", f"{port}{last} of {host}", "a free port", "Another program listens there; use --port")
 
 
+class Connection(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # one of two classes, whichever is installed
+    """uvicorn's, closed where nothing comes, or only half a request, or a body without end that was answered already.
+
+    uvicorn itself waits for ever for the first request, and for the rest of any.
+    """
+
+    _idle: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """A client is there."""
+        super().connection_made(transport)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._next.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        last = (self.cycle,) if self.cycle is None or self.cycle.response_complete else None
+        if last is not None and last == self._idle:
+            self.transport.close()
+            return
+        self._idle = last
+        self._next = self.loop.call_later(PATIENCE, self._look)
+
+
 class Server(uvicorn.Server):
     """uvicorn's server. SIGTERM lets running and waiting jobs end first; SIGINT, and a second signal, do not."""
 
     def __init__(self, app: Guard, engine: Engine, drain: float) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", ws="none", timeout_graceful_shutdown=5, limit_concurrency=CONNECTIONS
+                app,
+                http=Connection,
+                log_level="warning",
+                ws="none",
+                timeout_graceful_shutdown=5,
+                limit_concurrency=CONNECTIONS,
             )
         )
         self._engine, self._drain, self._draining = engine, drain, False
