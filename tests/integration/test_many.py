@@ -108,7 +108,7 @@ def test_one_line_that_fails(requests: Path, quick_folder: Path, tmp_path: Path,
     command = ["batch", str(requests), "--model", str(quick_folder), "--out", str(out), "--device", "cpu"]
     assert main(command) == 2
     said = capsys.readouterr()
-    assert "error: line 6: --width" in said.err
+    assert "error: line 6: width" in said.err  # as the list has it
     assert said.out == f"6 lines made, 0 were there, 1 failed; {out}\n"
     assert main(command) == 2  # tried again
     assert capsys.readouterr().out == f"0 lines made, 6 were there, 1 failed; {out}\n"
@@ -167,6 +167,26 @@ def test_a_line_ends_at_a_line_feed_alone(tmp_path: Path) -> None:
     asked = read_requests(_file(tmp_path, '{"prompt": "a fox\u2028in snow\x85"}\n{"prompt": "a cup", "seed": null}\n'))
     assert [(each.prompt, each.seed) for each in asked] == [("a fox\u2028in snow\x85", 1), ("a cup", 2)]
     assert begin(begin(tmp_path / "out", asked), asked) == tmp_path / "out"
+
+
+def test_the_mark_with_which_some_programs_begin_a_file_is_none_of_it(tmp_path: Path) -> None:
+    (path := tmp_path / "asked.jsonl").write_bytes(b'\xef\xbb\xbf{"prompt": "a fox"}\n')
+    assert [each.prompt for each in read_requests(path)] == ["a fox"]
+
+
+def test_names_of_a_line_are_those_of_the_list(requests: Path, quick_folder: Path, tmp_path: Path, capsys) -> None:
+    requests.write_text('{"prompt": "a fox", "count": 3}\n')
+    assert main(["batch", str(requests), "--model", str(quick_folder), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "'num_images_per_prompt'" in said
+    assert "--" not in said
+
+
+def test_a_folder_whose_list_is_damaged_is_refused(tmp_path: Path) -> None:
+    asked = read_requests(_file(tmp_path, '{"prompt": "a fox"}\n'))
+    (folder := begin(tmp_path / "out", asked)).joinpath(LIST).write_bytes(b"\xff\n")
+    with refused("out"):
+        begin(folder, asked)
 
 
 def _file(folder: Path, text: str) -> Path:

@@ -32,7 +32,7 @@ def read_requests(path: str | PathLike[str]) -> list[Request]:
         InputError: no such file, no request in it, or a line that is none; the argument names the line.
     """
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             found = [_request(line, number) for number, line in enumerate(file, 1)]
     except InputError:
         raise
@@ -68,7 +68,7 @@ def begin(folder: str | PathLike[str], requests: Sequence[Request]) -> Path:
         raise OutputError(f"cannot make the folder {folder} ({error.strerror}); choose another") from error
     lines, known = [request.to_json() for request in requests], []
     with suppress(FileNotFoundError):
-        known = (folder / LIST).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        known = (folder / LIST).read_text(encoding="utf-8", errors="replace").removesuffix("\n").split("\n")
     for number, (old, new) in enumerate(zip(known, lines, strict=False), 1):
         if old != new:
             got = Unquoted(f"a folder with other pictures: line {number} of its {LIST} differs")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from diffuscope.cli.common import OptionalInt, check_call
-from diffuscope.cli.flags import command, sentence
+from diffuscope.cli.flags import command
 from diffuscope.cli.generate import AdapterFlags, embedding_files, load_adapters
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import DiffuscopeError, InputError
@@ -70,7 +70,7 @@ def batch(flags: BatchFlags, source: ModelSource, adapters: AdapterFlags) -> int
 
     def failed(number: int, error: DiffuscopeError) -> None:
         failures.append(number)
-        tell(f"error: line {number}: {sentence(error)}")
+        tell(f"error: line {number}: {error}")  # a list has the names of Python, not flags
 
     share: Iterator[tuple[int, object]]
     if flags.ray is None:
