@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -173,6 +174,24 @@ def test_a_signal_lets_running_and_waiting_jobs_end_and_takes_no_more(tiny_folde
             (tmp_path / "end").touch()
             assert "event: reset" in "".join(events.iter_text())  # the stream ends with the server
         assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize(("drain", "sign"), [("0.1", signal.SIGTERM), ("9", signal.SIGINT)])
+def test_who_waits_for_a_job_that_cannot_end_is_told(tiny_folder, tmp_path, drain, sign):
+    options, program = ("--device", "cpu", "--running", "1", "--drain", drain), ("-c", TOLD, str(tmp_path))
+    with server(str(tiny_folder), *options, program=program) as (address, process), ThreadPoolExecutor() as pool:
+        asked = {"prompt": "a fox", "n": 2}
+        waiting = pool.submit(httpx.post, f"{address}/v1/images/generations", json=asked, timeout=PATIENCE)
+        while "state" not in get(f"{address}/metrics").text:
+            assert not waiting.done()
+        process.send_signal(sign)
+        answer = waiting.result()
+        assert (answer.status_code, "cancelled" in answer.json()["error"]["message"]) == (410, True)
+        (tmp_path / "begin").touch()
+        (tmp_path / "end").touch()
+        process.wait(PATIENCE)
+        assert "Traceback" not in process.stderr.read()
+        process.returncode = 0  # of SIGINT it is another
 
 
 FULL = """

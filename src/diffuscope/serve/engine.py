@@ -338,7 +338,10 @@ class Engine:
                 self._answers.put((job.id, unit.index), run.answers, run.answers.size)
             if job.cancelling:
                 return
-            job.results[unit.index] = run.result()
+            result = run.result()
+            if job.cancelling:  # meanwhile: what has ended does not change
+                return
+            job.results[unit.index] = result
         except Exception as error:
             if not job.cancelling:
                 job.error = error

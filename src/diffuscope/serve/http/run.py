@@ -95,16 +95,24 @@ class Server(uvicorn.Server):
             self._engine.refuse()  # here and not there: whoever asks after the signal is refused
             threading.Thread(target=self._end, name="diffuscope-drain", daemon=True).start()
             return
-        self._engine.events.close()
+        threading.Thread(target=self._abandon, name="diffuscope-abandon", daemon=True).start()  # it waits for locks
         super().handle_exit(sig, frame)
 
     def _end(self) -> None:
         waited = any(not job.ended for job in self._engine.jobs)
-        self._engine.drain(self._drain)
+        if not self._engine.drain(self._drain):
+            self._abandon()
         if waited:
             time.sleep(GRACE)
         self._engine.events.close()
         self.should_exit = True
+
+    def _abandon(self) -> None:
+        """Cancel what has not ended, so that whoever waits for it is answered."""
+        self._engine.refuse()
+        for job in self._engine.jobs:
+            job.cancel()
+        self._engine.events.close()
 
 
 def run(app: Guard, engine: Engine, own: socket.socket, *, drain: float = 120.0) -> None:
