@@ -24,7 +24,7 @@ from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read, request_of
 from diffuscope.request import LONGEST_TEXT, Branch, GuidanceOptions, Latents, Request, Thresholding
-from diffuscope.schema import Option, Options, _without_repeats, conformed, is_mapping, options, schema, split_annotated
+from diffuscope.schema import Option, Options, conformed, is_mapping, options, schema, split_annotated
 from narrow import made
 from refusals import refused
 
@@ -222,21 +222,6 @@ def test_numbers_beyond_their_range_are_refused(path: str) -> None:
 def test_json_that_is_no_request(text: str | bytes, argument: str) -> None:
     with refused(argument):
         Request.from_json(text)
-
-
-def test_names_of_an_object_are_compared_once() -> None:
-    """A body of many names would hold up a server for minutes if each were compared with all."""
-
-    class Counted(str):
-        compared = 0
-        __hash__ = str.__hash__
-
-        def __eq__(self, other: object) -> bool:
-            Counted.compared += 1
-            return str.__eq__(self, other)
-
-    assert len(_without_repeats([(Counted(k), k) for k in range(1000)])) == 1000
-    assert Counted.compared < 1000
 
 
 def test_every_option_is_a_keyword_of_both_calls() -> None:
