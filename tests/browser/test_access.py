@@ -93,6 +93,13 @@ def test_a_picture_is_made_and_scrubbed_with_the_keyboard_alone(page):
     expect(strip).to_have_attribute("aria-valuetext", re.compile("step 2 of"))
 
 
+def test_a_control_that_goes_leaves_the_focus_to_the_view(page):
+    quick(page)
+    page.get_by_role("button", name="Where the words went").press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Attention")
+    expect(page.locator("#main")).to_be_focused()
+
+
 def test_the_theme_is_chosen_and_remembered(opened, signed_in, address):
     with opened(storage_state=signed_in) as page:
         page.goto(f"{address.partition('/lab/')[0]}/lab/")

@@ -45,7 +45,9 @@ def fill(page: Page, **options: object) -> None:
 
 def shown(page: Page) -> str:
     """The run on show, which stands in the address."""
-    return page.wait_for_function(RUN).json_value()
+    return page.wait_for_function(
+        f"() => {RUN}"
+    ).json_value()  # a bare text would be evaluated again, as the page forbids
 
 
 @contextmanager
@@ -86,6 +88,25 @@ def test_without_the_token_the_page_says_what_to_do(opened, address):
     with opened() as page:
         page.goto(address.partition("#")[0])
         expect(page.get_by_role("alert")).to_contain_text("has not shown the token")
+
+
+def test_an_address_with_a_token_is_taken_in_a_tab_that_is_open(opened, address):
+    """Only the fragment differs from what is there, and so the browser itself loads nothing."""
+    with opened() as page:
+        page.goto(address.partition("#")[0])
+        expect(page.get_by_role("alert")).to_contain_text("has not shown the token")
+        page.goto(address)
+        expect(page.locator(".bar .model")).to_have_text("emoji")
+        assert address.rpartition("=")[2] not in page.url
+
+
+def test_a_view_without_a_model_says_so(opened, address):
+    with opened() as page:
+        page.goto(address.partition("#")[0])
+        expect(page.get_by_role("alert")).to_contain_text("has not shown the token")
+        for view in ("Text layers", "Mix", "Attention", "Self-attention", "Prompt-to-prompt", "Loss guidance"):
+            go(page, view)
+            expect(page.locator(".empty")).to_contain_text("There is no model yet")
 
 
 def test_the_token_leaves_the_address_and_the_cookie_is_out_of_reach(page, signed_in, address):
@@ -160,6 +181,8 @@ def test_an_impossible_option_is_explained_at_its_field(page):
     page.get_by_role("button", name="Generate", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("seed")
     expect(page.locator(".field.wrong")).to_contain_text("seed")
+    page.locator("#main").evaluate("main => main.scrollTo(0, main.scrollHeight)")
+    expect(page.get_by_role("alert")).to_be_in_viewport(ratio=1)
 
 
 @pytest.mark.parametrize("kind", ["x", "x0"])

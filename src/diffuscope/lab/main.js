@@ -18,8 +18,9 @@ let shownImage = null;
 store.subscribe((state) => {
   if (state.theme !== keptTheme()) localStorage.setItem('theme', state.theme);
   document.documentElement.dataset.theme = state.theme;
-  document.documentElement.classList.toggle('offline', state.offline);
+  const focused = document.activeElement;
   render(shell(state, actions), root);
+  if (focused && !focused.isConnected) document.getElementById('main')?.focus({ preventScroll: true });
   actions.writeHash();
   if (state.view !== shownView) {
     shownView = state.view;
@@ -102,5 +103,10 @@ window.addEventListener('drop', (event) => {
   if (file) actions.restore(file);
 });
 // That of the event: a rendering in between has written the older state into the address again.
-window.addEventListener('hashchange', (event) => actions.readHash(new URL(event.newURL).hash));
+window.addEventListener('hashchange', ({ newURL }) => {
+  const { hash } = new URL(newURL);
+  if (!new URLSearchParams(hash.slice(1)).has('token')) return actions.readHash(hash);
+  history.replaceState(null, '', newURL); // of a server that was started anew
+  location.reload();
+});
 start();

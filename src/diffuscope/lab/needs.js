@@ -6,7 +6,7 @@ import { current, stepsOf } from './runs.js';
 
 /** @type {Record<string, (state: State) => string|null>} name -> sentence, or null where all is well */
 const NEEDS = {
-  model: (state) => (state.about ? null : 'The model is not there yet.'),
+  model: (state) => (state.about ? null : 'There is no model yet. If none comes, open the address that `diffuscope lab` printed.'),
   run: (state) => (current(state) ? null : 'There is no run yet. Write a prompt above and press Generate.'),
   step: (state) => (stepsOf(current(state)) ? null : 'The run has not made its first step yet.'),
   oneEncoder: (state) =>
@@ -18,6 +18,8 @@ const NEEDS = {
     const scale = run?.request.guidance_scale ?? state.about?.preset.guidance_scale;
     return scale === 1 || scale === 0 ? 'This run had no guidance: its scale was 1, so the network was asked once.' : null;
   },
+  whole: (state) =>
+    current(state)?.request.branch ? 'This run is a branch. Prompt-to-prompt needs a run that has made all of its steps: press Generate.' : null,
   live: (state) =>
     current(state)?.recorded ? 'This picture was recorded. Press Generate to make one of your own.' : null,
 };

@@ -70,7 +70,7 @@ function bar(state, actions) {
           : html`<button type="submit" class="primary">Generate</button>`
       }
     </form>
-    <span class="model" title="the model that is served">${state.about?.model ?? '…'}</span>
+    <span class="model ${state.offline ? 'bad' : ''}" title="the model that is served">${state.offline ? 'no connection' : (state.about?.model ?? '…')}</span>
     <button
       class="quiet theme"
       @click=${() => actions.set({ theme: /** @type {any} */ (theme) })}
