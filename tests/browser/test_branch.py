@@ -47,6 +47,15 @@ def test_a_run_is_branched_at_a_step_and_keeps_the_steps_before(page):
     )
     go(page, "Runs")
     expect(page.locator(".tree ul .node.on")).to_contain_text("after step 1: prompt a green car")
+    go(page, "Prompt-to-prompt")
+    expect(page.locator(".empty")).to_contain_text("This run is a branch")
+    go(page, "Ablation")
+    page.get_by_role("button", name="Fill in the map").click()
+    bands = page.locator(".causes [scope=col]")
+    expect(bands.nth(1)).to_have_text(re.compile("^steps 2–"))
+    expect(bands.last).to_have_text(re.compile("–3$"))
+    page.get_by_role("button", name="Stop", exact=True).click()
+    expect(page.locator(".begin")).to_contain_text("It was stopped")
 
 
 def test_a_branch_with_nothing_changed_is_its_run(page):

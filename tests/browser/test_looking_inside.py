@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
+from browser.test_access import TOO_WIDE
 from browser.test_journeys import go, quick, until_some
 
 READ = """hash => new Promise(read => {
@@ -113,7 +114,10 @@ def test_meanings_are_mixed(page):
     go(page, "Mix")
     page.locator(".controls select").select_option("car")
     page.get_by_label("into the word").fill("fox")
-    page.get_by_role("button", name="Mix", exact=True).click()
+    with page.expect_request("**/api/v1/inspections") as asking:
+        page.get_by_role("button", name="arc").click()  # begins nothing
+        page.get_by_role("button", name="Mix", exact=True).click()
+    assert asking.value.post_data_json["options"]["method"] == "slerp"
     expect(page.locator(".film lab-raster")).to_have_count(5)
     expect(page.locator(".film small").first).to_have_text("car")
 
@@ -163,6 +167,7 @@ def test_modules_have_shapes_a_histogram_and_their_source(page):
     page.locator(".module", has_text="down.0").first.click()
     page.locator(".code summary").click()
     expect(page.locator(".code pre")).to_contain_text("class Stage(nn.Module)")
+    assert not page.evaluate(TOO_WIDE)
 
 
 def test_a_tour_is_walked_left_and_found_again(page):

@@ -78,6 +78,12 @@ export function titleOf(run) {
   return text || 'no prompt';
 }
 
+/** The prompt of the run on show; of several the first. @param {State} state @returns {string} */
+export const promptOf = (state) => [current(state)?.request.prompt].flat()[0] ?? '';
+
+/** The words of a text, each once. @param {string} text @returns {string[]} */
+export const wordsOf = (text) => [...new Set(text.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
+
 /** Width and height of the latents of the run on show, in cells: what a position is counted in.
  * @param {State} state @returns {[number, number]} */
 export function gridOf(state) {

@@ -1,7 +1,7 @@
 // Tours: the chapters of the deep dive, walked on the reader's own prompt. A tour is a list of stops; each names a view,
 // says what to look at, and sets the selection. Where one stands is in the address.
 
-import { current, gridOf } from './runs.js';
+import { gridOf, promptOf } from './runs.js';
 
 /** @import { Actions } from './actions.js' */
 /** @import { State } from './types.js' */
@@ -37,8 +37,7 @@ export async function goTo(actions, id, stop) {
 /** A text with what the reader has: {prompt}, {word}, {cells}. @param {string} text @param {State} state
  * @param {boolean} [json] within a JSON string */
 export function filled(text, state, json = false) {
-  const { prompt } = current(state)?.request ?? {};
-  const own = (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
+  const own = promptOf(state);
   const [width, height] = gridOf(state);
   /** @type {Record<string, string>} */
   const values = { prompt: own, word: lastWord(own), cells: `${width} × ${height}` };

@@ -71,6 +71,12 @@ export function progress(entry, { title, costs, start }) {
   </p>`;
 }
 
+/** What a form does when it is submitted. @param {() => void} act */
+export const submits = (act) => (/** @type {Event} */ event) => (event.preventDefault(), act());
+
+/** What a control does with its new value. @param {(value: any) => void} use */
+export const given = (use) => (/** @type {any} */ event) => use(event.target.value);
+
 /** A choice of a few, as one row of buttons. @template T @param {string} title @param {[T, string][]} choices
  * @param {T} chosen @param {(value: T) => void} choose */
 export const segments = (title, choices, chosen, choose) =>
@@ -79,7 +85,7 @@ export const segments = (title, choices, chosen, choose) =>
     <div class="segments" role="group" aria-label=${title}>
       ${choices.map(
         ([value, text]) =>
-          html`<button aria-pressed=${value === chosen ? 'true' : 'false'} @click=${() => choose(value)}>${text}</button>`,
+          html`<button type="button" aria-pressed=${value === chosen} @click=${() => choose(value)}>${text}</button>`,
       )}
     </div>
   </div>`;
@@ -89,7 +95,7 @@ export const segments = (title, choices, chosen, choose) =>
 export const dropdown = (title, choices, chosen, choose) =>
   html`<label class="setting"
     ><span class="name">${title}</span>
-    <select .value=${chosen} @change=${(/** @type {any} */ event) => choose(event.target.value)}>
+    <select .value=${chosen} @change=${given(choose)}>
       ${choices.map(([value, text]) => html`<option value=${value} ?selected=${value === chosen}>${text}</option>`)}
     </select></label
   >`;
@@ -106,7 +112,7 @@ export const slider = (title, { min, max, step, value }, choose, said = String(v
       step=${step}
       .value=${String(value)}
       aria-valuetext=${said}
-      @input=${(/** @type {any} */ event) => choose(Number(event.target.value))}
+      @input=${given((text) => choose(Number(text)))}
     /></label>`;
 
 /** A bar of a share, with its number. @param {number} share 0 to 1 of the whole bar */

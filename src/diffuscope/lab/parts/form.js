@@ -46,13 +46,13 @@ export function form(state, actions, follow) {
             ${title}
           </button>`,
       )}
-      <label class="live" title="draw a draft while a slider moves">
+      <label class="live">
         <input
           type="checkbox"
           .checked=${state.live}
           @change=${(/** @type {any} */ event) => actions.set({ live: event.target.checked })}
         />
-        Live
+        Live: draw while a slider moves
       </label>
     </div>
     ${

@@ -10,9 +10,9 @@ export function explained(text, actions, where) {
   const terms = actions.json('/lab/terms.json') ?? {};
   const names = Object.keys(terms);
   if (!names.length) return text;
-  const parts = text.split(new RegExp(`\\b(${names.join('|')})`, 'i'));
+  const parts = text.split(new RegExp(`\\b((?:${names.join('|')})s?)\\b`, 'i'));
   return parts.map((part, k) => {
-    const name = names.find((each) => each.toLowerCase() === part.toLowerCase());
+    const name = k % 2 && names.find((each) => part.toLowerCase().startsWith(each.toLowerCase()));
     const id = `${where}-${k}`;
     return name && parts.indexOf(part) === k
       ? html`<dfn tabindex="0" aria-describedby=${id} @keydown=${leave}>${part}</dfn><span role="tooltip" id=${id}>${terms[name]}</span>`

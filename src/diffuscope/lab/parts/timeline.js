@@ -62,12 +62,12 @@ export function timeline(state, actions) {
             ? html`<lab-raster .picture=${stepPreview(actions, run, step) ?? null}></lab-raster>`
             : html`<i class="waiting"></i>`
         }
-        <small>${step + 1}</small>
+        <small>${step ? '' : 'step '}${step + 1}</small>
       </span>`,
     )}
   </div>
     ${
-      selected === null || run.recorded || !ended(run.state)
+      selected === null || run.recorded || !ended(run.state) || state.view === 'branch'
         ? nothing
         : html`<button class="here" aria-label="Branch after ${(shown ?? 0) + 1}" @click=${() => actions.go('branch')}>Branch <span>after ${(shown ?? 0) + 1}</span></button>`
     }

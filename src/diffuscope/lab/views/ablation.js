@@ -4,9 +4,10 @@ import { html, nothing, svg } from '../vendor/lit-html.js';
 import { blockLabel } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { largest, mapped } from '../draw/colours.js';
-import { dropdown, experiment, progress, segments, slider } from '../parts/experiment.js';
+import { dropdown, experiment, progress, segments, slider, submits } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { blocksOfModules, PARTS, unet } from '../parts/unet.js';
+import { promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
 
 /** @import { Actions } from '../actions.js' */
@@ -26,7 +27,7 @@ export const ablation = {
   id: 'ablation',
   title: 'Ablation',
   group: 'Change',
-  about: 'What does a part do? Switch it off, or turn it down, and look at what the picture lacks.',
+  about: 'What does a part do? Switch it off, or turn it down, and look at what the picture lacks. A block has self-attention, attention to the text, and a feed-forward.',
   needs: ['model', 'run'],
   render(state, actions) {
     const modules = actions.json('modules');
@@ -81,15 +82,12 @@ function switches(state, actions, blocks, settings, heads, begin) {
   const toggle = (/** @type {string} */ name) =>
     set({ names: isOff(name) ? settings.names.filter((each) => each !== name) : [...settings.names, name] });
   const all = (/** @type {string} */ part) => blocks.map((block) => `${block}.${part}`);
-  const words = [...new Set(promptOf(state).toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
+  const words = wordsOf(promptOf(state));
   const off = settings.names.length;
   return html`${unet(blocks, isOff, toggle)}
     <form
       class="line-up controls"
-      @submit=${(/** @type {Event} */ event) => {
-        event.preventDefault();
-        begin();
-      }}
+      @submit=${submits(begin)}
     >
       <div class="setting">
         <span class="name">Switch off in every block</span>
@@ -103,7 +101,7 @@ function switches(state, actions, blocks, settings, heads, begin) {
       ${slider('What remains of it', { min: 0, max: 2, step: 0.1, value: settings.strength }, (strength) => set({ strength }), `${Math.round(settings.strength * 100)} %`)}
       ${dropdown(
         'Of the attention to',
-        [['', 'everything'], ...words.map((/** @type {string} */ word) => /** @type {[string, string]} */ ([word, `“${word}” alone`]))],
+        [['', 'everything'], ...words.map((word) => /** @type {[string, string]} */ ([word, `“${word}” alone`]))],
         settings.word,
         (word) => set({ word }),
       )}
@@ -128,16 +126,10 @@ const headChoice = (count, chosen, choose) =>
       ${Array.from({ length: count }, (_, head) => {
         const on = chosen.includes(head);
         const next = on ? chosen.filter((each) => each !== head) : [...chosen, head].toSorted((a, b) => a - b);
-        return html`<button type="button" aria-pressed=${on ? 'true' : 'false'} @click=${() => choose(next)}>${head + 1}</button>`;
+        return html`<button type="button" aria-pressed=${on} @click=${() => choose(next)}>${head + 1}</button>`;
       })}
     </div>
   </div>`;
-
-/** @param {State} state */
-const promptOf = (state) => {
-  const { prompt } = state.runs[state.current ?? '']?.request ?? {};
-  return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
-};
 
 /** @param {Tensors} tensors */
 function outcome(tensors) {
@@ -176,7 +168,7 @@ function map(state, actions) {
     </div>
     ${progress(entry, {
       title: 'Fill in the map',
-      costs: `Each block is switched off in each quarter of ${DRAFT} steps, one run after the other, while you go on.`,
+      costs: `Each block is switched off in each quarter of a run of ${DRAFT} steps. You need not wait for it.`,
       start,
     })}
     ${entry?.tensors.effect && entry.about ? table(state, actions, entry.tensors.effect, entry.about, part) : nothing}
@@ -198,9 +190,12 @@ function table(state, actions, effect, about, part) {
   const [rows, columns] = effect.shape;
   const high = [...effect.data].reduce((most, value) => (value > most ? value : most), 1e-6);
   const total = state.runs[state.current ?? '']?.total || 12;
+  // The steps that a branch keeps are those of the run; the others of the draft stand for more of them.
+  const [kept, drafted] = [about.bands[0][0], about.bands.at(-1)[1] + 1];
+  const edge = (/** @type {number} */ step) => Math.round(kept + ((step - kept) * (total - kept)) / (drafted - kept));
   const calls = (/** @type {number} */ band) => {
-    const [first, last] = about.bands[band].map((/** @type {number} */ step) => step / DRAFT);
-    return { first: Math.round(first * total), last: Math.max(Math.round((last + 1 / DRAFT) * total) - 1, 0) };
+    const [first, last] = about.bands[band];
+    return { first: edge(first), last: Math.max(edge(last + 1) - 1, 0) };
   };
   const cell = (/** @type {number} */ row, /** @type {number} */ band) => {
     const value = effect.data[row * columns + band];

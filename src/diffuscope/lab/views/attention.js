@@ -23,7 +23,7 @@ export const attention = {
   title: 'Attention',
   group: 'Inside',
   about: 'Where each word went, and which words each position attends to. Point at a word or a position.',
-  needs: ['run'],
+  needs: ['model', 'run'],
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
     const line = progress(entry, { title: 'Look at the attention of this run', costs: COSTS, start });
@@ -113,7 +113,7 @@ function ranking(words, values, word, actions, percent) {
   const row = (/** @type {number} */ k) => html`<li>
     <button
       class="word"
-      aria-pressed=${k === word ? 'true' : 'false'}
+      aria-pressed=${k === word}
       @click=${() => actions.select({ word: k })}
       @pointerenter=${() => actions.keep('hoverWord', k)}
       @pointerleave=${() => actions.keep('hoverWord', undefined)}
@@ -139,7 +139,7 @@ export function blockStrip(tensors, blocks, word, name, calls, chosen, actions, 
       (block, k) => html`<li>
         <button
           class="tile"
-          aria-pressed=${block === chosen ? 'true' : 'false'}
+          aria-pressed=${block === chosen}
           aria-label="${blockLabel(block)}: at most ${(100 * most(fields[k])).toFixed(1)} % to ${name}"
           @click=${() => actions.select({ block: block === chosen ? null : block, head: null })}
         >

@@ -7,6 +7,7 @@ import { imageSnippets } from '../copy.js';
 import { current, ended, shownStep, titleOf } from '../runs.js';
 import { short } from '../draw/colours.js';
 import { brushed, latentsOf, stroke } from '../painting.js';
+import { given, submits } from '../parts/experiment.js';
 import { field } from '../parts/field.js';
 import { optionsOf } from '../parts/form.js';
 import { changes } from '../parts/changes.js';
@@ -41,12 +42,11 @@ export const branch = {
       <div class="stage">
         ${result(state, actions, run)} ${canvas(state, actions, run, step, painted)}
       </div>
-      <form class="panel form" aria-label="What changes" @submit=${(/** @type {Event} */ event) => {
-        event.preventDefault();
+      <form class="panel form" aria-label="What changes" @submit=${submits(() => {
         const now = actions.state(); // Enter may come before the next rendering
         const paint = paintedOf(now, run, step);
         actions.branch(run.id, step, changeOf(now, run), paint ? latentsOf(paint.x) : null);
-      }}>
+      })}>
         <h2>After step ${step + 1} of ${run.total}</h2>
         <p class="muted">${step + 1} ${step ? 'steps are' : 'step is'} kept, ${run.total - step - 1} run anew.</p>
         ${NAMES.map((name) => one(state, actions, run, name, change))}
@@ -90,7 +90,7 @@ function one(state, actions, run, name, change) {
   const rows = state.about?.samplers ?? [];
   return html`<div class="field choice">
     <label for="branch-sampler">sampler</label>
-    <select id="branch-sampler" .value=${change.sampler ?? before} @change=${(/** @type {any} */ event) => set(event.target.value === before ? undefined : event.target.value)}>
+    <select id="branch-sampler" .value=${change.sampler ?? before} @change=${given(set)}>
       ${rows.map((row) => html`<option value=${row.name} ?selected=${row.name === (change.sampler ?? before)}>${row.label}</option>`)}
     </select>
   </div>`;
@@ -130,12 +130,12 @@ function canvas(state, actions, run, step, painted) {
       </span>
       ${
         tool === 'colour'
-          ? html`<input type="color" aria-label="Colour of the brush" .value=${colour} @input=${(/** @type {any} */ event) => set({ colour: event.target.value })} />`
+          ? html`<input type="color" aria-label="Colour of the brush" .value=${colour} @input=${given((colour) => set({ colour }))} />`
           : html`<span>forgets what was there</span>`
       }
-      <label>size <input type="range" min="0" max="5" step="0.5" .value=${String(size)} @input=${(/** @type {any} */ event) => set({ size: Number(event.target.value) })} /></label>
+      <label>size <input type="range" min="0" max="5" step="0.5" .value=${String(size)} @input=${given((size) => set({ size: Number(size) }))} /></label>
       ${painted ? html`<button type="button" @click=${() => actions.keep('painted', null)}>Take the paint away</button>` : nothing}
-      <span class="muted">painted on the clean estimate; noise level <span class="num">${short(run.sigmas[step + 1] ?? 0)}</span></span>
+      <span class="muted">Paint on the picture: the clean estimate at noise level <span class="num">${short(run.sigmas[step + 1] ?? 0)}</span></span>
     </figcaption>
   </figure>`;
 }
@@ -150,7 +150,7 @@ function result(state, actions, run) {
         ? html`<img src=${paths.image(each.id)} alt="${title}: ${titleOf(each)}" />`
         : html`<lab-raster .picture=${stepPreview(actions, each, Math.max(0, (each.steps[0] ?? 1) - 1)) ?? null}></lab-raster>`
     }
-    <figcaption><b>${title}</b> ${titleOf(each)}</figcaption>
+    <figcaption><span><b>${title}</b> ${titleOf(each)}</span></figcaption>
   </figure>`;
   return html`<section>
     <h2>This run branched after step ${run.from?.step}</h2>

@@ -4,7 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { callsOf } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { largest, mapped, short } from '../draw/colours.js';
-import { slider, waiting } from '../parts/experiment.js';
+import { given, slider, submits, waiting } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 import { part, pictureOf } from '../tensors.js';
@@ -22,7 +22,7 @@ export const colour = {
   title: 'Loss guidance',
   group: 'Change',
   about: 'Any function of the picture can guide it: here the distance from a colour. Its gradient pushes each estimate.',
-  needs: ['run'],
+  needs: ['model', 'run'],
   render(state, actions) {
     const { entry, line, begin } = waiting(state, actions, KIND, optionsOf(state), 'Guide');
     return html`${form(state, actions, begin)}
@@ -46,14 +46,11 @@ function form(state, actions, begin) {
   const set = (/** @type {object} */ change) => actions.keep('colour', { ...state.local.colour, ...change });
   return html`<form
     class="line-up controls"
-    @submit=${(/** @type {Event} */ event) => {
-      event.preventDefault();
-      begin();
-    }}
+    @submit=${submits(begin)}
   >
     <label class="setting"
       ><span class="name">Colour</span>
-      <input type="color" .value=${hex} @input=${(/** @type {any} */ event) => set({ hex: event.target.value })} />
+      <input type="color" .value=${hex} @input=${given((hex) => set({ hex }))} />
     </label>
     ${slider('Weight', { min: 0, max: 40, step: 1, value: scale }, (value) => set({ scale: value }))}
     <button class="primary" type="submit">Guide</button>

@@ -76,7 +76,7 @@ function pictures(state, actions, one, other) {
         .urls=${whole ? [paths.image(other.id), paths.image(one.id)] : null}
         .pictures=${whole ? null : [stepPreview(actions, other, Math.min(step, last)), stepPreview(actions, one, step)]}
       ></lab-wipe>
-      <figcaption><b>left</b> ${titleOf(other)} <b>right</b> ${titleOf(one)}</figcaption>
+      <figcaption><span><b>left</b> ${titleOf(other)}</span> <span><b>right</b> ${titleOf(one)}</span></figcaption>
     </figure>
     ${a && b && !apart ? nothing : figure({
       picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most || 1),

@@ -4,8 +4,9 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { blocksOf, callsOf, callsThere, most, wordMap } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { overlay } from '../draw/overlay.js';
-import { dropdown, segments, slider, waiting } from '../parts/experiment.js';
+import { dropdown, given, segments, slider, submits, waiting } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
+import { promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
 
 /** @import { Actions } from '../actions.js' */
@@ -21,7 +22,7 @@ export const edit = {
   title: 'Prompt-to-prompt',
   group: 'Change',
   about: 'Change the prompt and keep the composition: the new prompt takes over the attention of the old one.',
-  needs: ['run'],
+  needs: ['model', 'run', 'whole'],
   render(state, actions) {
     const { made, entry, line, begin } = waiting(state, actions, KIND, optionsOf(state), 'Edit');
     return html`${form(state, actions, begin)}
@@ -43,45 +44,31 @@ function optionsOf(state) {
   };
 }
 
-/** @param {State} state */
-const promptOf = (state) => {
-  const { prompt } = state.runs[state.current ?? '']?.request ?? {};
-  return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
-};
-
 /** A first edit to try: another colour, or one more word. @param {string} prompt */
 const suggestion = (prompt) => (/\bred\b/.test(prompt) ? prompt.replace(/\bred\b/, 'blue') : `a blue ${prompt.replace(/^an? /, '')}`);
+
+/** @param {number} share of the steps */
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 /** @param {State} state @param {Actions} actions @param {() => void} begin */
 function form(state, actions, begin) {
   const options = optionsOf(state);
   const set = (/** @type {object} */ change) => actions.keep('edit', { ...state.local.edit, ...change });
-  const words = [...new Set(options.edit.toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
+  const words = wordsOf(options.edit);
   return html`<form
     class="line-up controls"
-    @submit=${(/** @type {Event} */ event) => {
-      event.preventDefault();
-      begin();
-    }}
+    @submit=${submits(begin)}
   >
     <label class="setting grow"
       ><span class="name">Edited prompt</span>
-      <input type="text" autocomplete="off" .value=${options.edit} @input=${(/** @type {any} */ event) => set({ edit: event.target.value })} />
+      <input type="text" autocomplete="off" .value=${options.edit} @input=${given((edit) => set({ edit }))} />
     </label>
-    ${segments(
-      'Words',
-      [
-        ['refine', 'refine'],
-        ['replace', 'replace'],
-      ],
-      options.method,
-      (method) => set({ method }),
-    )}
-    ${slider('Steps with its cross-attention', { min: 0, max: 1, step: 0.05, value: options.cross_fraction }, (cross) => set({ cross }), `${Math.round(100 * options.cross_fraction)} %`)}
-    ${slider('Steps with its self-attention', { min: 0, max: 1, step: 0.05, value: options.self_fraction }, (self) => set({ self }), `${Math.round(100 * options.self_fraction)} %`)}
+    ${segments('Words', [['refine', 'refine'], ['replace', 'replace']], options.method, (method) => set({ method }))}
+    ${slider('Cross-attention kept', { min: 0, max: 1, step: 0.05, value: options.cross_fraction }, (cross) => set({ cross }), percent(options.cross_fraction))}
+    ${slider('Self-attention kept', { min: 0, max: 1, step: 0.05, value: options.self_fraction }, (self) => set({ self }), percent(options.self_fraction))}
     ${dropdown(
       'Reweight',
-      [['', 'no word'], ...words.map((/** @type {string} */ word) => /** @type {[string, string]} */ ([word, word]))],
+      [['', 'no word'], ...words.map((word) => /** @type {[string, string]} */ ([word, word]))],
       options.word ?? '',
       (word) => set({ word }),
     )}
@@ -120,7 +107,7 @@ function maps(state, actions, tensors, about) {
     <ol class="pieces">
       ${pairs.map(
         (/** @type {any} */ each, /** @type {number} */ k) => html`<li>
-          <button class="piece" aria-pressed=${k === word ? 'true' : 'false'} @click=${() => actions.select({ word: k })}>
+          <button class="piece" aria-pressed=${k === word} @click=${() => actions.select({ word: k })}>
             ${each.edit === each.source ? each.edit : html`${each.source} → <b>${each.edit}</b>`}
           </button>
         </li>`,

@@ -3,8 +3,10 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { imageSnippets } from '../copy.js';
 import { paths } from '../api.js';
+import { unmet } from '../needs.js';
 import { current, ended, shownStep, titleOf } from '../runs.js';
 import { short } from '../draw/colours.js';
+import { submits } from '../parts/experiment.js';
 import { figure, photo } from '../parts/figure.js';
 import { form } from '../parts/form.js';
 import { inputs, restored } from '../parts/inputs.js';
@@ -33,8 +35,8 @@ export const generate = {
         ${(current(state)?.notes ?? []).map((note) => html`<p class="warned" role="status">Note: ${note}.</p>`)}
         ${inputs(state, actions)}
       </div>
-      <form class="panel" aria-label="Options" @submit=${(/** @type {Event} */ event) => (event.preventDefault(), actions.generate())}>
-        ${draws(state, actions)} ${state.about ? form(state, actions, follow) : html`<p class="muted">The model is on its way.</p>`}
+      <form class="panel" aria-label="Options" @submit=${submits(actions.generate)}>
+        ${draws(state, actions)} ${state.about ? form(state, actions, follow) : html`<p class="muted">${unmet(['model'], state)}</p>`}
         <button type="submit" hidden></button>
       </form>
     </div>`;

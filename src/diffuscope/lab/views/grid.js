@@ -4,6 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
 import { gridSnippets } from '../copy.js';
 import { current, ended, inputsOf, stepsOf } from '../runs.js';
+import { given, submits } from '../parts/experiment.js';
 import { kindOf, words } from '../parts/field.js';
 import { optionsOf } from '../parts/form.js';
 import { empty } from '../parts/figure.js';
@@ -41,10 +42,7 @@ export const grid = {
     const busy = state.local.grid?.filling || cellsOf(state).some((id) => id && state.runs[id] && !ended(state.runs[id].state));
     return html`<form
         class="axes"
-        @submit=${(/** @type {Event} */ event) => {
-          event.preventDefault();
-          fill(actions, plan);
-        }}
+        @submit=${submits(() => fill(actions, plan))}
       >
         ${axis('across', axes.x, axes.xs, axes.y, (x, text) => set({ x, xs: text }))}
         ${axis('down', axes.y, axes.ys, axes.x, (y, text) => set({ y, ys: text }))}
@@ -76,14 +74,14 @@ function planOf(state) {
 function axis(side, name, text, other, set) {
   return html`<div class="axis">
     <label for="axis-${side}">${side}</label>
-    <select id="axis-${side}" .value=${name} @change=${(/** @type {any} */ event) => set(event.target.value, /** @type {any} */ (USUAL)[event.target.value])}>
+    <select id="axis-${side}" .value=${name} @change=${given((name) => set(name, /** @type {any} */ (USUAL)[name]))}>
       ${NAMES.filter((each) => each !== other).map((each) => html`<option value=${each} ?selected=${each === name}>${words(each)}</option>`)}
     </select>
     <input
       type="text"
       aria-label="${words(name)}: values ${side}, between commas"
       .value=${text}
-      @input=${(/** @type {any} */ event) => set(name, event.target.value)}
+      @input=${given((text) => set(name, text))}
     />
   </div>`;
 }

@@ -20,7 +20,7 @@ export const layers = {
   title: 'Text layers',
   group: 'Text',
   about: 'What the text encoder knows after each of its layers: stop it there, and make a picture of what it has so far.',
-  needs: ['run', 'oneEncoder'],
+  needs: ['model', 'run', 'oneEncoder'],
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
     const count = state.about?.text_encoders?.[0]?.layers ?? 12;
@@ -46,7 +46,7 @@ function shown(state, actions, entry) {
         return html`<li>
           <button
             class="tile"
-            aria-pressed=${k === layer ? 'true' : 'false'}
+            aria-pressed=${k === layer}
             aria-label="The picture from the ${name(k)}${picture ? '' : ', on its way'}"
             @click=${() => actions.keep('layer', k)}
           >
@@ -89,7 +89,7 @@ function matrix(state, actions, tensors, tokens, layer) {
         picture: mapped(values, size, size, 'heat', 0, 1),
         sentence: `Attention between ${size} tokens in layer ${layer}; rows attend to columns, none to a later one`,
         read: (x, y) => `${names[y]} → ${names[x]}  ${(100 * values[y * size + x]).toFixed(0)} %`,
-        caption: html`<span>A row is a token that looks, a column one that is looked at.</span>`,
+        caption: html`<span>A row is a token that attends, a column one that it attends to.</span>`,
       })}
     </div>
     ${segments(

@@ -2,7 +2,8 @@
 
 import { html } from '../vendor/lit-html.js';
 import { inspectionSnippets } from '../copy.js';
-import { dropdown, segments, slider, waiting } from '../parts/experiment.js';
+import { dropdown, given, segments, slider, submits, waiting } from '../parts/experiment.js';
+import { promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
 
 /** @import { Actions } from '../actions.js' */
@@ -17,7 +18,7 @@ export const mix = {
   title: 'Mix',
   group: 'Text',
   about: 'Between two meanings: blend the prompt with another, or one of its words with another word.',
-  needs: ['run'],
+  needs: ['model', 'run'],
   render(state, actions) {
     const { made, entry, line, begin } = waiting(state, actions, KIND, optionsOf(state), 'Mix');
     return html`${form(state, actions, begin)}
@@ -37,13 +38,10 @@ function optionsOf(state) {
 function form(state, actions, begin) {
   const options = optionsOf(state);
   const set = (/** @type {object} */ change) => actions.keep('mix', { ...state.local.mix, ...change });
-  const words = [...new Set(promptOf(state).toLowerCase().match(/[\p{L}\p{N}]+/gu) ?? [])];
+  const words = wordsOf(promptOf(state));
   return html`<form
     class="line-up controls"
-    @submit=${(/** @type {Event} */ event) => {
-      event.preventDefault();
-      begin();
-    }}
+    @submit=${submits(begin)}
   >
     ${dropdown(
       'Change',
@@ -57,7 +55,7 @@ function form(state, actions, begin) {
         type="text"
         autocomplete="off"
         .value=${options.to}
-        @input=${(/** @type {any} */ event) => set({ to: event.target.value })}
+        @input=${given((to) => set({ to }))}
       />
     </label>
     ${slider('Pictures', { min: 2, max: 9, step: 1, value: options.count }, (count) => set({ count }))}
@@ -65,12 +63,6 @@ function form(state, actions, begin) {
     <button class="primary" type="submit">Mix</button>
   </form>`;
 }
-
-/** @param {State} state */
-const promptOf = (state) => {
-  const { prompt } = state.runs[state.current ?? '']?.request ?? {};
-  return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
-};
 
 /** @param {State} state @param {Actions} actions @param {Inspected} entry
  * @param {Record<string, any>} options */

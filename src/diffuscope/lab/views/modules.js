@@ -104,7 +104,7 @@ function details(all, module, state, actions) {
                   <th scope="row">
                     <button
                       class="quiet"
-                      aria-pressed=${`${module.name}.${key}` === tensor ? 'true' : 'false'}
+                      aria-pressed=${`${module.name}.${key}` === tensor}
                       @click=${() => actions.keep('tensor', `${module.name}.${key}`)}
                     >
                       ${key}

@@ -23,7 +23,7 @@ export const schedule = {
   render(state, actions) {
     const plan = planOf(state, actions);
     if (plan === undefined) return html`<div class="waiting plot"></div>`;
-    if (plan === null) return html`<p class="muted">These options have no schedule; see the message above.</p>`;
+    if (plan === null) return html`<p class="muted">These options have no schedule. Press Generate to see why.</p>`;
     const own = Array.isArray(state.options.sigmas);
     const preset = /** @type {any} */ (state.about?.preset);
     return html`<div class="tools-row">
@@ -133,7 +133,7 @@ function curve(state, actions, plan) {
       )}
       ${all.map((sigma, k) =>
         all.length <= 26 || k % Math.ceil(all.length / 26) === 0
-          ? svg`<text class="tick" x=${x.at(k)} y=${HEIGHT - 22} text-anchor="middle">${k + 1}</text>
+          ? svg`<text class="tick" x=${x.at(k)} y=${HEIGHT - 22} text-anchor="middle">${sigma > 0 ? k + 1 : 'end'}</text>
             <text class="tick" x=${x.at(k)} y=${HEIGHT - 6} text-anchor="middle">${sigma > 0 ? short(sigma, 2) : '0'}</text>`
           : nothing,
       )}

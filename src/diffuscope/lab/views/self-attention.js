@@ -25,8 +25,8 @@ export const selfAttention = {
   id: 'self-attention',
   title: 'Self-attention',
   group: 'Inside',
-  about: 'Where each position of the picture looks for what it needs: at which other positions. Point at one.',
-  needs: ['run'],
+  about: 'To which other positions each position of the picture attends. Point at one.',
+  needs: ['model', 'run'],
   render(state, actions) {
     const { entry, start } = experiment(state, KIND);
     const line = progress(entry, { title: 'Look at the self-attention of this run', costs: COSTS, start });
@@ -98,14 +98,14 @@ function shown(state, actions, entry, blocks, block) {
       ...select,
       picture: overlay(resized(look, grid[0], grid[1]), pictureOf(tensors, 0), most(look)),
       sentence: `Where position ${position[0] + 1}, ${position[1] + 1} looks in ${where}: at most ${(100 * most(look)).toFixed(1)} % at one position`,
-      caption: html`<span><b>Where it looks</b> · position ${position[0] + 1}, ${position[1] + 1} · ${where}</span>`,
+      caption: html`<span><b>Attends to</b> · from position ${position[0] + 1}, ${position[1] + 1} · ${where}</span>`,
       smooth: true,
     })}
     ${figure({
       ...select,
       picture: alike,
       sentence: `Positions that look alike have one colour, in ${where}: the three main directions of self-attention`,
-      caption: html`<span><b>Who looks alike</b> · the three main directions as colours</span>`,
+      caption: html`<span><b>Alike</b> · what attends alike has one colour</span>`,
       smooth: true,
     })}
   </div>
@@ -116,7 +116,7 @@ function shown(state, actions, entry, blocks, block) {
       return html`<li>
         <button
           class="tile"
-          aria-pressed=${each === block ? 'true' : 'false'}
+          aria-pressed=${each === block}
           aria-label="${blockLabel(each)}: at most ${(100 * most(field)).toFixed(1)} % at one position"
           @click=${() => actions.select({ block: each })}
         >

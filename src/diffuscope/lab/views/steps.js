@@ -25,7 +25,7 @@ export const steps = {
   id: 'steps',
   title: 'Steps',
   group: 'The run',
-  about: 'Each step takes a part of the estimated noise away. Scrub below; point at a cell to read it; click to follow it.',
+  about: 'Each step takes a part of the estimated noise away. Move through them in the strip below. Point at a cell to read it; click to follow it through the run.',
   needs: ['run', 'step'],
   copy: (state) => inspectionSnippets(state, 'steps', {}, 'x0'),
   render(state, actions) {
@@ -147,7 +147,7 @@ function channels(values, title, where, position, onPosition) {
  * @param {number} step @param {string} kind */
 function followed(state, actions, run, step, kind) {
   const { position } = state.selection;
-  if (!position) return html`<p class="muted">Click a cell to follow its numbers through the run.</p>`;
+  if (!position) return nothing;
   const all = Array.from({ length: stepsOf(run) }, (_, k) => values(actions, run, k, kind));
   const count = all.find(Boolean)?.shape[0] ?? 0;
   const at = (/** @type {Values|undefined|null} */ each, /** @type {number} */ c) =>

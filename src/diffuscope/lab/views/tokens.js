@@ -38,10 +38,7 @@ export const tokens = {
 };
 
 /** @param {State} state @returns {string} */
-function textOf(state) {
-  const { prompt } = state.options;
-  return (Array.isArray(prompt) ? prompt[0] : prompt) ?? '';
-}
+const textOf = (state) => [state.options.prompt].flat()[0] ?? '';
 
 /** @param {State} state @param {Actions} actions @param {any} read */
 function shown(state, actions, read) {
@@ -54,7 +51,7 @@ function shown(state, actions, read) {
         (each, k) => html`<li>
           <button
             class="piece"
-            aria-pressed=${k === chosen ? 'true' : 'false'}
+            aria-pressed=${k === chosen}
             @click=${() => actions.select({ word: k })}
             @pointerenter=${() => actions.select({ word: k })}
           >
