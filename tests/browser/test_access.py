@@ -61,6 +61,13 @@ def test_on_a_phone_the_views_are_a_menu_of_all(page):
     assert page.locator(".copy .sheet").bounding_box()["x"] >= 0
 
 
+def test_on_a_phone_the_strip_shows_the_step_that_is_chosen(page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    quick(page, num_inference_steps=12)
+    page.get_by_role("slider", name="Step of the run").press("End")
+    expect(page.locator(".strip .on")).to_be_in_viewport(ratio=0.9)
+
+
 def test_a_term_is_explained_on_focus_and_on_hover(page):
     go(page, "Schedule")
     term, meaning = page.locator("dfn", has_text="noise level"), page.get_by_role("tooltip")

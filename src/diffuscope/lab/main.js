@@ -11,9 +11,10 @@ const store = createStore(initial());
 const actions = createActions(store);
 const root = /** @type {HTMLElement} */ (document.getElementById('app'));
 
-let shownView = '';
-/** @type {string|null} */
-let shownImage = null;
+/** The state that was rendered last. @type {any} */
+let shown = { selection: {} };
+const reveal = (/** @type {string} */ selector) =>
+  document.querySelector(selector)?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
 
 store.subscribe((state) => {
   if (state.theme !== keptTheme()) localStorage.setItem('theme', state.theme);
@@ -22,15 +23,13 @@ store.subscribe((state) => {
   render(shell(state, actions), root);
   if (focused && !focused.isConnected) document.getElementById('main')?.focus({ preventScroll: true });
   actions.writeHash();
-  if (state.view !== shownView) {
-    shownView = state.view;
+  if (state.view !== shown.view) {
     document.getElementById('main')?.scrollTo(0, 0);
-    document.querySelector('nav.views [aria-current]')?.scrollIntoView({ block: 'nearest' });
+    reveal('nav.views [aria-current]');
   }
-  if (state.image !== shownImage) {
-    shownImage = state.image;
-    document.querySelector('.painted')?.scrollIntoView({ block: 'nearest' });
-  }
+  if (state.image !== shown.image) reveal('.painted');
+  if (state.selection.step !== shown.selection.step) reveal('.strip .on');
+  shown = state;
 });
 
 /** The token in the address, which is taken out of it. @returns {string|null} */

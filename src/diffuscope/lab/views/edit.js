@@ -45,7 +45,12 @@ function optionsOf(state) {
 }
 
 /** A first edit to try: another colour, or one more word. @param {string} prompt */
-const suggestion = (prompt) => (/\bred\b/.test(prompt) ? prompt.replace(/\bred\b/, 'blue') : `a blue ${prompt.replace(/^an? /, '')}`);
+const suggestion = (prompt) => {
+  const colour = /\b(red|blue)\b/;
+  return colour.test(prompt)
+    ? prompt.replace(colour, (found) => (found === 'red' ? 'blue' : 'red'))
+    : `a blue ${prompt.replace(/^an? /, '')}`;
+};
 
 /** @param {number} share of the steps */
 const percent = (share) => `${Math.round(100 * share)}\u00a0%`;

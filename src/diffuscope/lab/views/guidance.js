@@ -123,10 +123,8 @@ const differences = new WeakMap();
 
 /** @param {Values} cond @param {Values} uncond */
 function difference(cond, uncond) {
-  const known = differences.get(cond);
-  if (known) return known;
-  const made = between(cond, uncond);
-  differences.set(cond, made);
+  let made = differences.get(cond);
+  if (!made) differences.set(cond, (made = between(cond, uncond)));
   return made;
 }
 

@@ -69,7 +69,7 @@ function curve(state, actions, plan) {
   const all = plan.all ?? sigmas;
   const skipped = all.length - sigmas.length;
   const above = all.filter((sigma) => sigma > 0);
-  const low = 10 ** Math.floor(Math.log10(Math.min(...above)) * 2 / 2 - 0.15);
+  const low = 10 ** Math.floor(Math.log10(Math.min(...above)) - 0.15);
   const x = linear(0, all.length - 1, LEFT + 14, RIGHT - 14);
   const y = logarithmic(low, Math.max(...above) * 1.3, BOTTOM, TOP);
   const at = (/** @type {number} */ sigma) => (sigma > 0 ? y.at(sigma) : BOTTOM);
@@ -119,7 +119,7 @@ function curve(state, actions, plan) {
       ${all.map(
         (sigma, k) => svg`<circle
           class="dot ${k < skipped ? 'off' : ''} ${sigma > 0 ? '' : 'zero'}"
-          data-level=${sigma > 0 && k < all.length ? k : nothing}
+          data-level=${sigma > 0 ? k : nothing}
           cx=${x.at(k)}
           cy=${at(sigma)}
           r="7"

@@ -57,11 +57,12 @@ function finest(tensors, blocks) {
  * @param {number} there */
 function callOf(about, step, there) {
   if (step === null) return there - 1;
-  const counts = about.calls_per_step;
-  const call = counts.slice(0, step).reduce((/** @type {number} */ sum, /** @type {number} */ n) => sum + n, 0);
-  const kept = about.kept_calls.slice(0, there);
+  /** @type {{calls_per_step: number[], kept_calls: number[]}} */
+  const { calls_per_step: counts, kept_calls: all } = about;
+  const call = counts.slice(0, step).reduce((sum, n) => sum + n, 0);
+  const kept = all.slice(0, there);
   const distance = (/** @type {number} */ k) => Math.abs(kept[k] - call);
-  return kept.reduce((/** @type {number} */ best, /** @type {unknown} */ _, /** @type {number} */ k) => (distance(k) < distance(best) ? k : best), 0);
+  return kept.reduce((best, _, k) => (distance(k) < distance(best) ? k : best), 0);
 }
 
 /** Where a position of a block looks. @param {Tensors} tensors @param {string} block

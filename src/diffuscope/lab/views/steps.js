@@ -87,8 +87,8 @@ const noises = new WeakMap();
 function noiseOf(x, x0, sigma) {
   let noise = noises.get(x0);
   if (!noise) {
-    noise = { shape: x0.shape, data: x0.data.map((value, i) => (x.data[i] - value) / sigma) };
-    noises.set(x0, noise);
+    const data = x0.data.map((value, i) => (x.data[i] - value) / sigma);
+    noises.set(x0, (noise = { shape: x0.shape, data }));
   }
   return noise;
 }
