@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from diffuscope.cli import main
+
 SHIPPED = [
     (["--sampler", "magic"], "--sampler: got 'magic'"),
     (["--width", "100"], "--width: got 100, expected a multiple of 8"),
@@ -54,3 +56,18 @@ def test_no_refusal_waits_for_torch(layout: str, tiny_folder: Path, diffusers_fo
     cases = json.dumps([("generate", [*shipped, *folder]), ("explain", [*shipped[:5], *folder])])
     done = subprocess.run([sys.executable, "-c", RUN, cases], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stages", "missing"),
+    [
+        (["vae-finetune"], "vae/vae.safetensors"),
+        (["examples"], "vae-finetune/vae.safetensors"),
+        (["unet", "--vae", "a.bin"], "text/towers.safetensors"),
+    ],
+)
+def test_a_stage_without_the_files_of_those_before_it_is_refused(stages, missing, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("a.bin").touch()
+    assert main(["train", *stages, "--corpus", "a.bin", "--teacher", "a.bin", "--out", "out"]) == 2
+    assert missing in capsys.readouterr().err

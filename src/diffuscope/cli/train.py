@@ -1,5 +1,6 @@
 """``diffuscope train``: the stages of the emoji recipe."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -61,6 +62,7 @@ def train(
         raise InputError("stages", Unquoted("none"), "one or more of vae, vae-finetune, examples, text, unet")
     require_files(corpus=corpus, teacher=teacher, vae=vae)
     initial, base = _initial(initial, as_difference)
+    _check_stages(stages, out, vae, initial)
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     length = {} if seconds is None else {"seconds": seconds}
@@ -92,6 +94,19 @@ def train(
                 ship.write_words(out / "model", Corpus.load(corpus), initial)
             unet_recipe = _unet_recipe(initial, base, as_difference, length)
             _train_unet(unet_recipe, examples, autoencoder, out, initial, stop_after)
+
+
+def _check_stages(stages: Sequence[str], out: Path, vae: Path | None, initial: Path | None) -> None:
+    """Refuse stages that lack the file of one before them."""
+    later = bool({"examples", "text", "unet"} & {*stages})
+    needs = {
+        "vae": (out / "vae" / "vae.safetensors", "vae-finetune" in stages and vae is None),
+        "vae-finetune": (out / "vae-finetune" / "vae.safetensors", later and vae is None and "vae" not in stages),
+        "text": (out / "text" / "towers.safetensors", "unet" in stages and initial is None),
+    }
+    for stage, (path, is_needed) in needs.items():
+        if is_needed and stage not in stages and not path.is_file():
+            raise InputError("out", str(out), f"a folder with {path.relative_to(out)}", f"Run the stage {stage} before")
 
 
 def _initial(initial: Path | None, as_difference: bool) -> tuple[Path | None, str | None]:

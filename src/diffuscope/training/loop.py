@@ -61,6 +61,8 @@ class LoopConfig:
             raise InputError("lr", self.lr, "a finite number above 0")
         if self.steps is not None and self.steps < 1:
             raise InputError("steps", self.steps, "at least 1")
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise InputError("seconds", self.seconds, "a finite number above 0")
 
 
 def seed_of(run: int, step: int, part: int) -> int:

@@ -187,6 +187,13 @@ def test_a_run_has_one_length():
         replace(CONFIG, warmup_steps=0)
 
 
+@pytest.mark.parametrize("seconds", [0.0, -5.0, float("nan"), float("inf")])
+def test_a_length_that_no_run_can_have_is_refused(seconds):
+    """A run of less than no time would never end."""
+    with refused("seconds"):
+        replace(CONFIG, steps=None, seconds=seconds)
+
+
 def test_curves_are_plotted(tmp_path):
     train(Line(), CONFIG, tmp_path)
     plot(tmp_path / "log.jsonl", tmp_path / "curves.png")
