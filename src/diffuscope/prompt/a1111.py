@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 _SIGN = re.compile(r"\\[\]\[()\\]?|[\[(]|:\s*([+-]?[.\d]+)\s*\)|[\])]|[^\]\[()\\:]+|:")
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"(?<!\s)\s*\bBREAK\b\s*|\bBREAK\b\s*")  # white space is tried from its beginning only
 
 
 def weighted(text: str) -> list[Piece]:
@@ -117,7 +117,7 @@ def refuse_networks(prompt: str) -> None:
 
 
 _AND = re.compile(r"\bAND\b")
-_PART_WEIGHT = re.compile(r"\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+))\s*\Z")
+_PART_WEIGHT = re.compile(r"(?<!\s)\s*:\s*([-+]?(?:\d+\.?|\d*\.\d+))\s*\Z")
 
 
 def joined_by_and(prompt: str) -> list[Piece]:

@@ -39,6 +39,7 @@ def test_brackets_that_close_nothing_and_colons_are_text() -> None:
 
 def test_break_is_a_piece_of_its_own_and_within_brackets_a_word() -> None:
     assert weighted("a fox BREAK a hen") == [("a fox", 1.0), BREAK, ("a hen", 1.0)]
+    assert weighted("a BREAK  BREAK\n b") == [("a", 1.0), BREAK, ("", 1.0), BREAK, ("b", 1.0)]
     assert weighted("BREAKING") == [("BREAKING", 1.0)]
     assert ("BREAK", -1.1) in weighted("(a BREAK b)")
 
