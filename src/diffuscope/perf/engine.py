@@ -210,13 +210,12 @@ class Engine:
         times: Sequence[float],
     ) -> Callable[[Tensor, Tensor], Tensor]:
         def here(context: Tensor, extra: Mapping[str, Tensor] | None) -> Callable[[Tensor, Tensor], Tensor]:
-            return self.predictions(self.reading(unet, context, extra, times), pairs=False)
+            reading = Reading(lambda _: self._unet.known(unet), context, extra, times)  # ``away`` has looked
+            return self.predictions(reading, pairs=False)
 
         def away(context: Tensor, extra: Mapping[str, Tensor] | None) -> Callable[[Tensor, Tensor], Tensor]:
             def on(first: bool) -> FastUNet:
-                if first:  # its weights move in memory once more, before they are copied
-                    self._unet.get(unet, first=True)
-                return there._unet.get(second.copy(unet, first=first), first=first)
+                return there._unet.known(second.copy(self._unet.get(unet, first=first)))
 
             predict = there.predictions(Reading(on, context, extra, times), pairs=False)
 
@@ -385,9 +384,14 @@ class _Laid(Generic[N, T]):
                 return twin
         self.forget(self.name)
         ops.wait()
-        twin = self.lay(network)
-        self._laid = network, twin, Watch(network)
-        return twin
+        self._laid = network, self.lay(network), Watch(network)
+        return self._laid[1]
+
+    def known(self, network: N) -> T:
+        """The twin as ``get`` made it, without a look at the weights, which nobody has changed since."""
+        if self._laid is not None and self._laid[0] is network:
+            return self._laid[1]
+        return self.get(network, first=True)
 
     def drop(self, network: nn.Module) -> None:
         """Forget the twin of a network that leaves the device."""

@@ -1,13 +1,14 @@
 """A second device for one half of guidance: the rows with the prompt, while the first device computes those without."""
 
 import copy
+import weakref
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
-from diffuscope.perf.weights import Watch
+from diffuscope.perf.unet import FastUNet
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -21,19 +22,16 @@ class Second:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._copied: tuple[UNet, UNet, Watch] | None = None
+        self._copied: tuple[weakref.ref[FastUNet], UNet] | None = None
 
-    def copy(self, unet: UNet, *, first: bool) -> UNet:
-        """The copy of a U-Net as it is now; only the ``first`` call of a run notices parts that were replaced."""
-        if self._copied is not None:
-            of, there, watch = self._copied
-            if of is unet and watch.is_unchanged() and (watch.is_same() or not first):
-                return there
+    def copy(self, twin: FastUNet) -> UNet:
+        """The copy of a twin's U-Net; with other weights it has another twin."""
+        if self._copied is not None and self._copied[0]() is twin:
+            return self._copied[1]
         self._copied = None  # before there are two
-        memo = {id(each): self._moved(each) for each in unet.parameters()}  # no second copy where the network is
-        there = copy.deepcopy(unet, memo)
-        self._copied = unet, there, Watch(unet)
-        return there
+        memo = {id(each): self._moved(each) for each in twin.unet.parameters()}  # no second copy where the network is
+        self._copied = weakref.ref(twin), copy.deepcopy(twin.unet, memo)
+        return self._copied[1]
 
     def _moved(self, parameter: nn.Parameter) -> nn.Parameter:
         return nn.Parameter(parameter.detach().to(self.device, copy=True), parameter.requires_grad)

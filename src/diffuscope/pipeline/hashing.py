@@ -1,4 +1,4 @@
-"""The hashes of a model's weights, computed once, beside the first run."""
+"""The hashes of a model's weights, computed once, beside the first run, and the networks' beside each other."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,43 +11,48 @@ from diffuscope.adapters.loras import Adapters
 from diffuscope.weights.store.host import Host
 
 
-class Hashing(Thread):
+class Hashing:
     """Begins to hash the networks' tensors as they are now, without any LoRA; ``result`` waits for it."""
 
     def __init__(self, adapters: Adapters) -> None:
-        super().__init__(daemon=True)
-        networks = {name: adapters.unchanged(name) for name in adapters.networks}
-        self._networks: dict[str, dict[str, Tensor]] | None = networks
-        self._found: dict[str, str] | None = None
-        devices = {tensor.device for each in networks.values() for tensor in each.values() if tensor.is_cuda}
-        self._device = next(iter(devices), None)
-        self._written = None if self._device is None else torch.cuda.current_stream(self._device).record_event()
-        self.start()
-
-    def run(self) -> None:
-        """Hash; on a CUDA device from a stream of its own, after what wrote the weights."""
-        if self._device is None or self._written is None:
-            self._hash()
-            return
-        with torch.cuda.device(self._device), torch.cuda.stream(torch.cuda.Stream(self._device)):
-            torch.cuda.current_stream().wait_event(self._written)
-            self._hash()
-
-    def _hash(self) -> None:
-        assert self._networks is not None
-        self._found = {name: weights_hash(each) for name, each in self._networks.items()}
-        self._networks = None
+        self._threads = {name: _Hash(adapters.unchanged(name)) for name in adapters.networks}
 
     def leave(self) -> None:
         """Wait for it, if it holds memory of a device."""
-        if self._device is not None:
-            self.join()
+        for each in self._threads.values():
+            if each.stream is not None:
+                each.join()
 
     def result(self) -> dict[str, str]:
         """SHA-256 of each network, in hex."""
+        return {name: each.result() for name, each in self._threads.items()}
+
+
+class _Hash(Thread):
+    """Of one network; on a CUDA device from a stream of its own, after what wrote the weights."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__(daemon=True)
+        self._tensors: dict[str, Tensor] | None = tensors
+        self._found: str | None = None
+        device = next((each.device for each in tensors.values() if each.is_cuda), None)
+        self.stream = None if device is None else torch.cuda.Stream(device)
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(device))
+        self.start()
+
+    def run(self) -> None:
+        """Hash, and let go of the tensors."""
+        assert self._tensors is not None
+        with torch.cuda.stream(self.stream):  # on no stream it does nothing
+            self._found = weights_hash(self._tensors)
+        self._tensors = None
+
+    def result(self) -> str:
+        """The hash, in hex."""
         self.join()
         if self._found is None:  # the thread failed before its end
-            self._hash()
+            self.run()
         assert self._found is not None
         return self._found
 

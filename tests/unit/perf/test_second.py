@@ -46,7 +46,7 @@ def test_a_second_device_gets_one_copy_until_the_weights_change() -> None:
     copies = []
     for _ in range(3):
         assert agrees()
-        copies.append(engine.second.copy(unet, first=True))
+        copies.append(engine.second.copy(engine._unet.known(unet)))
     assert copies[0] is copies[1] is copies[2]
     own = {each.data_ptr() for each in unet.parameters()}
     assert own.isdisjoint(each.data_ptr() for each in copies[0].parameters())

@@ -14,7 +14,7 @@ from diffuscope.weights.store import host
 
 def test_the_hashes_are_those_of_the_weights_when_it_began(tiny: Pipeline) -> None:
     began = hashing.Hashing(tiny.adapters)
-    assert began.daemon
+    assert [each.daemon for each in began._threads.values()] == [True] * len(tiny.components.networks)
     expected = {name: weights_hash(network.state_dict()) for name, network in tiny.components.networks.items()}
     assert began.result() == expected == tiny.weights
     assert began.result() == began.result()
