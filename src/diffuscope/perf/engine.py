@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
-from diffuscope.perf import openvino, ops
+from diffuscope.perf import openvino, ops, warming
 from diffuscope.perf.graphs import Graphs, proven
 from diffuscope.perf.offload import Offload
 from diffuscope.perf.openvino import Converted, Twin
@@ -383,7 +383,7 @@ class _Laid(Generic[N, T]):
             if known is network and watch.is_unchanged() and (watch.is_same() or not first):
                 return twin
         self.forget(self.name)
-        ops.wait()
+        warming.wait()
         self._laid = network, self.lay(network), Watch(network)
         return self._laid[1]
 

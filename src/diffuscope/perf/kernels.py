@@ -155,20 +155,27 @@ def scaled(x, factors, y, pixels, channels, silu):
     tl.store(y + at, value.to(y.dtype.element_ty), mask)
 
 
-@triton.jit
-def layer_norm(x, shift, weight, bias, y, channels, eps, BLOCK: tl.constexpr):
-    """``y``, the layer norm of ``x + shift``, for ``shift`` [C]; one row of ``channels`` a program."""
-    row = tl.program_id(0).to(tl.int64) * channels
+@triton.jit(do_not_specialize=["rows"])
+def layer_norm(x, shift, weight, bias, y, rows, channels, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """``y``, the layer norm of ``x + shift`` for ``x`` [rows,channels] and ``shift`` [channels]."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     inside = column < channels
-    value = tl.load(x + row + column, inside, 0.0).to(tl.float32)
-    value += tl.load(shift + column, inside, 0.0).to(tl.float32)
-    mean = tl.sum(value, 0) / channels
-    centred = tl.where(inside, value - mean, 0.0)
-    factor = tl.rsqrt(tl.sum(centred * centred, 0) / channels + eps)
-    value = centred * factor * tl.load(weight + column, inside, 0.0).to(tl.float32)
-    value += tl.load(bias + column, inside, 0.0).to(tl.float32)
-    tl.store(y + row + column, value.to(y.dtype.element_ty), inside)
+    mask = (row < rows)[:, None] & inside[None, :]
+    at = row[:, None].to(tl.int64) * channels + column[None, :]
+    value = tl.load(x + at, mask, 0.0).to(tl.float32)
+    value += tl.load(shift + column, inside, 0.0).to(tl.float32)[None, :]
+    mean = tl.sum(value, 1) / channels
+    centred = tl.where(inside[None, :], value - mean[:, None], 0.0)
+    factor = tl.rsqrt(tl.sum(centred * centred, 1) / channels + eps)
+    value = centred * factor[:, None] * tl.load(weight + column, inside, 0.0).to(tl.float32)[None, :]
+    value += tl.load(bias + column, inside, 0.0).to(tl.float32)[None, :]
+    tl.store(y + at, value.to(y.dtype.element_ty), mask)
+
+
+@triton.jit
+def _gelu(x):
+    return x * 0.5 * (1 + tl.erf(x * 0.7071067811865476))
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -180,8 +187,62 @@ def gated(x, y, rows, width, ROWS: tl.constexpr, COLS: tl.constexpr):
     row = row.to(tl.int64)
     hidden = tl.load(x + row * 2 * width + column, mask, 0.0).to(tl.float32)
     gate = tl.load(x + row * 2 * width + width + column, mask, 0.0).to(tl.float32)
-    value = hidden * gate * 0.5 * (1 + tl.erf(gate * 0.7071067811865476))
-    tl.store(y + row * width + column, value.to(y.dtype.element_ty), mask)
+    tl.store(y + row * width + column, (hidden * _gelu(gate)).to(y.dtype.element_ty), mask)
+
+
+@triton.jit(do_not_specialize=["rows"])
+def gated_product(
+    x, weight, bias, y, rows, width, depth, ROWS: tl.constexpr, COLS: tl.constexpr, DEPTH: tl.constexpr
+):  # fmt: skip
+    """``gated`` of ``x @ weight.T + bias``, in tiles that the descriptors ``x`` and ``weight`` bring.
+
+    ``x`` is [R,depth], ``weight`` [2*width,depth] and ``bias`` [2*width]; ``width`` is a multiple of COLS.
+    """
+    row, column = tl.program_id(1) * ROWS, tl.program_id(0) * COLS
+    hidden = tl.zeros([ROWS, COLS], tl.float32)
+    gate = tl.zeros([ROWS, COLS], tl.float32)
+    for along in range(0, depth, DEPTH):
+        value = x.load([row, along])
+        hidden = tl.dot(value, weight.load([column, along]).T, hidden)
+        gate = tl.dot(value, weight.load([width + column, along]).T, gate)
+    row += tl.arange(0, ROWS)
+    column += tl.arange(0, COLS)
+    hidden += tl.load(bias + column).to(tl.float32)[None, :]
+    gate += tl.load(bias + width + column).to(tl.float32)[None, :]
+    y += row[:, None].to(tl.int64) * width + column[None, :]
+    tl.store(y, (hidden * _gelu(gate)).to(y.dtype.element_ty), (row < rows)[:, None])
+
+
+STRIDES = ["q_row", "q_head", "q_token", "k_row", "k_head", "k_token", "v_row", "v_head", "v_token"]
+
+
+@triton.jit(do_not_specialize=["tokens", "keys", "heads", "width", *STRIDES])
+def short_attention(
+    q, k, v, y, tokens, keys, heads, width, q_row, q_head, q_token, k_row, k_head, k_token, v_row, v_head, v_token,
+    scale, ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """``y`` [N,tokens,heads,8*width]: attention of ``q`` [N,heads,tokens,8*width] to at most KEYS keys, in one piece.
+
+    Strides are in units of eight numbers too, so that all are known to lie in order. The exponentials are those of two,
+    whose factor ``scale`` has.
+    """
+    head = tl.program_id(1) % heads
+    image = (tl.program_id(1) // heads).to(tl.int64)
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS))[:, None]
+    column = tl.arange(0, WIDTH)[None, :]
+    key = tl.arange(0, KEYS)[:, None]
+    inside = column < width * 8
+    q += (image * q_row + head * q_head) * 8 + row * (q_token * 8) + column
+    k += (image * k_row + head * k_head) * 8 + key * (k_token * 8) + column
+    v += (image * v_row + head * v_head) * 8 + key * (v_token * 8) + column
+    asked, known = (row < tokens) & inside, (key < keys) & inside
+    scores = tl.dot(tl.load(q, asked, 0.0), tl.trans(tl.load(k, known, 0.0))) * scale
+    scores = tl.where(tl.arange(0, KEYS)[None, :] < keys, scores, float("-inf"))
+    shares = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    values = tl.load(v, known, 0.0)
+    found = tl.dot(shares.to(values.dtype), values) / tl.sum(shares, 1)[:, None]
+    y += ((image * tokens + row) * heads + head) * (width * 8) + column
+    tl.store(y, found.to(y.dtype.element_ty), asked)
 
 
 @triton.jit(do_not_specialize=["rows", "width"])

@@ -4,9 +4,7 @@ Feature maps are [B,C,H,W] in channels-last memory, so that their pixels are tok
 """
 
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
-from threading import Thread
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -19,8 +17,6 @@ PARTS, PROGRAMS = 512, 512
 
 SMALL = 1024
 """Pixels up to which torch normalises bfloat16 on a CPU more slowly than float32: by a factor of 8 at 16x16."""
-
-_warming: list[Thread] = []
 
 _sides: dict[int, torch.cuda.Stream] = {}
 
@@ -46,61 +42,6 @@ def disable(error: Exception) -> bool:
         return False
     broken = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return True
-
-
-def warm(device: torch.device, dtype: torch.dtype) -> None:
-    """Begin to load libraries and kernels, and to compile what no process has compiled before; ``wait`` ends it."""
-    if device.type != "cuda" or _warming:
-        return
-
-    def run(sample: Callable[[], object], *, is_kernel: bool) -> None:
-        try:
-            with torch.no_grad():
-                sample()
-        except Exception as error:
-            if is_kernel:
-                disable(error)
-
-    found = [(each, True) for each in kernel_samples(device, dtype)] if broken is None else []
-    found += [(each, False) for each in library_samples(device, dtype)]
-    _warming.extend(
-        Thread(target=run, args=(sample,), kwargs={"is_kernel": is_kernel}) for sample, is_kernel in found
-    )  # an exit waits: a compiler may not be cut
-    for thread in _warming:
-        thread.start()
-
-
-def library_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
-    """Calls of operations whose libraries are loaded by the first. No product: cuBLAS keeps memory for each thread."""
-    x = channels_last(torch.zeros(2, 320, 16, 16, device=device, dtype=dtype))
-    layer = nn.Conv2d(320, 320, 3, padding=1, device=device, dtype=dtype)
-    layer.weight.data = channels_last(layer.weight.data)
-    heads = torch.zeros(2, 8, 256, 40, device=device, dtype=dtype)
-    return [
-        lambda: F.conv2d(x, layer.weight, None, 1, 1),
-        lambda: F.scaled_dot_product_attention(heads, heads, heads),
-    ]
-
-
-def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
-    """One call of each kernel in each of the variants that are compiled."""
-    x, y = (torch.zeros(1, channels, 8, 8, device=device, dtype=dtype) for channels in (320, 1280))
-    norm, wide = (nn.GroupNorm(32, each.shape[1], device=device, dtype=dtype) for each in (x, y))
-    layers = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
-    return [
-        lambda: group_norm(norm, Map(x), silu=True),
-        lambda: group_norm(wide, Map(y), silu=True),
-        lambda: (add(x, x, x[0, :, 0, 0]), upsample(x, (16, 16))),
-        lambda: add(x[:, :4], None, x[0, :4, 0, 0]),
-        lambda: (join(x, y), geglu(x[:, :, 0, 0])),
-        *(partial(layer_norm, layer, layer.weight[None], layer.bias) for layer in layers),
-    ]
-
-
-def wait() -> None:
-    """Until ``warm`` has done its work."""
-    for thread in _warming:
-        thread.join()
 
 
 def tracing() -> bool:
@@ -207,7 +148,7 @@ def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
 
     x, residual = channels_last(x), None if residual is None else channels_last(residual)
     grid, sums, chunk = _parts(x, x.shape[1])
-    _launch(
+    launch(
         kernels.added, grid, x, x if residual is None else residual, x if bias is None else bias, sums, _pixels(x),
         x.shape[1], chunk, int(residual is not None), int(bias is not None),
     )  # fmt: skip
@@ -224,7 +165,7 @@ def join(x: Tensor, other: Tensor) -> Map:
     channels = x.shape[1] + other.shape[1]
     y = torch.empty(len(x), channels, *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     grid, sums, chunk = _parts(x, channels)
-    _launch(kernels.joined, grid, x, other, y, sums, _pixels(x), x.shape[1], channels, chunk)
+    launch(kernels.joined, grid, x, other, y, sums, _pixels(x), x.shape[1], channels, chunk)
     return Map(y, sums)
 
 
@@ -264,43 +205,14 @@ def group_norm(
     added = (shift, time) if shifted else (x, x)
     grid, sums, chunk = _parts(x, channels, known.sums)
     if known.sums is None:
-        _launch(kernels.channel_sums, grid, x, sums, pixels, channels, chunk)
+        launch(kernels.channel_sums, grid, x, sums, pixels, channels, chunk)
     factors = torch.empty(batch, 2, channels, device=x.device)
-    _launch(
+    launch(
         kernels.group_factors, (batch, norm.num_groups), sums, norm.weight, norm.bias, *added, factors, pixels,
         channels, width, grid[0], stride, norm.eps, int(shifted), GROUP=16 if width <= 16 else 128,
     )  # fmt: skip
     rows = (-(-pixels // kernels.ROWS.value), *grid[1:])
-    _launch(kernels.scaled, rows, x, factors, y, pixels, channels, int(silu))
-    return y
-
-
-def layer_norm(norm: nn.LayerNorm, x: Tensor, shift: Tensor) -> Tensor:
-    """Layer norm of ``x + shift`` for tokens [B,T,C] and ``shift`` [C]."""
-    width = x.shape[-1]
-    if not fuses(x) or width > 8192:
-        return F.layer_norm(x + shift, (width,), norm.weight, norm.bias, norm.eps)
-    from diffuscope.perf import kernels
-
-    x = x.contiguous()
-    y, block = torch.empty_like(x), 1 << (width - 1).bit_length()
-    rows = (x.numel() // width,)
-    _launch(kernels.layer_norm, rows, x, shift, norm.weight, norm.bias, y, width, norm.eps, BLOCK=block)
-    return y
-
-
-def geglu(x: Tensor) -> Tensor:
-    """[...,W]: the first half of ``x`` [...,2W] times the GELU of the second."""
-    if not fuses(x):
-        hidden, gate = x.chunk(2, dim=-1)
-        return hidden * F.gelu(gate)
-    from diffuscope.perf import kernels
-
-    x = x.contiguous()
-    width = x.shape[-1] // 2
-    y = x.new_empty(*x.shape[:-1], width)
-    rows = y.numel() // width
-    _launch(kernels.gated, (-(-rows // 4), -(-width // 256)), x, y, rows, width, ROWS=4, COLS=256)
+    launch(kernels.scaled, rows, x, factors, y, pixels, channels, int(silu))
     return y
 
 
@@ -314,7 +226,7 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     x = channels_last(x)
     y = torch.empty(batch, channels, *size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     pixels, rows, cols = batch * height * width, kernels.ROWS.value, kernels.COLS.value
-    _launch(kernels.doubled, (-(-pixels // rows), -(-channels // cols)), x, y, batch * height, width, channels)
+    launch(kernels.doubled, (-(-pixels // rows), -(-channels // cols)), x, y, batch * height, width, channels)
     return y
 
 
@@ -326,15 +238,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     scores = torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32)
     weights, columns = torch.empty_like(scores, dtype=q.dtype), scores.shape[-1]
-    block, rows = 1 << (columns - 1).bit_length(), (scores.numel() // columns,)
-    _launch(kernels.softmax, rows, scores, weights, columns, q.shape[-1] ** -0.5, BLOCK=block, num_warps=8)
+    block, rows = power(columns), (scores.numel() // columns,)
+    launch(kernels.softmax, rows, scores, weights, columns, q.shape[-1] ** -0.5, BLOCK=block, num_warps=8)
     return weights @ v
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], x: Tensor, *values: Any, **constants: Any) -> None:
-    """Run a kernel on the device of ``x``, its first argument; Triton takes the current one, whatever memory it is."""
-    with torch.cuda.device(x.device if x.is_cuda else -1):
+def launch(kernel: Any, grid: tuple[int, ...], x: Any, *values: Any, **constants: Any) -> None:
+    """Run a kernel on the device of ``x``, a tensor or its descriptor; Triton takes the current one, whatever it is."""
+    device = (x if isinstance(x, Tensor) else x.base).device
+    with torch.cuda.device(device if device.type == "cuda" else -1):
         kernel[grid](x, *values, **constants)
+
+
+def power(number: int) -> int:
+    """The next power of two."""
+    return 1 << (number - 1).bit_length()
 
 
 def _pixels(x: Tensor) -> int:

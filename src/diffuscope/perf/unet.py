@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from diffuscope.models.unet import Stage, UNet
 from diffuscope.nn.blocks import ResidualBlock, Transformer, TransformerBlock
 from diffuscope.nn.embeddings import sinusoidal_embedding
-from diffuscope.perf import ops
+from diffuscope.perf import ops, tokens
 from diffuscope.perf.merging import Merge
 from diffuscope.perf.ops import Map
 from diffuscope.perf.weights import Joined, lay_channels_last, modules
@@ -183,17 +183,16 @@ class FastUNet:
         With ``merge`` its self-attention is among fewer tokens.
         """
         first, second, third = self.shifts[block]
-        normed = ops.layer_norm(block.norm1, h, first)
+        normed = tokens.layer_norm(block.norm1, h, first)
         merged = None if merge is None else merge(normed)
         normed = normed if merged is None else merged.merged(normed)
-        y = _attend(*_split(self.qkv[block.self_attn](normed), 3, block.self_attn.heads))
+        y = tokens.attention(*_split(self.qkv[block.self_attn](normed), 3, block.self_attn.heads))
         h = _added(h, y if merged is None else merged.restored(y), block.self_attn.out)
         h = _spread(h, len(text[0]))
-        normed = ops.layer_norm(block.norm2, h, second)
+        normed = tokens.layer_norm(block.norm2, h, second)
         (q,) = _split(F.linear(normed, block.cross_attn.query.weight), 1, block.cross_attn.heads)
-        h = _added(h, _attend(q, *text), block.cross_attn.out)
-        hidden = F.linear(ops.layer_norm(block.norm3, h, third), block.ff.fc1.weight, block.ff.fc1.bias)
-        return _added(h, ops.geglu(hidden), block.ff.fc2)
+        h = _added(h, tokens.attention(q, *text), block.cross_attn.out)
+        return _added(h, tokens.geglu(block.ff.fc1, tokens.layer_norm(block.norm3, h, third)), block.ff.fc2)
 
 
 def _shifts(network: Transformer) -> dict[nn.Module, tuple[Tensor, ...]]:
@@ -226,11 +225,6 @@ def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
     return ops.add(h, shortcut(), block.conv2.bias)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[N,T,C] from heads [N,heads,T,H]."""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
 def _added(h: Tensor, x: Tensor, layer: nn.Linear) -> Tensor:
     """``h`` plus the layer of ``x`` without its bias, in the memory of ``h``."""
     if ops.tracing():
@@ -241,8 +235,8 @@ def _added(h: Tensor, x: Tensor, layer: nn.Linear) -> Tensor:
 
 def _split(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
     """``parts`` times [N,heads,T,H] of [N,T,parts*heads*H]. Views."""
-    rows, tokens, width = x.shape
-    return x.reshape(rows, tokens, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind()
+    rows, count, width = x.shape
+    return x.reshape(rows, count, parts, heads, width // (parts * heads)).permute(2, 0, 3, 1, 4).unbind()
 
 
 def _spread(x: Tensor, rows: int) -> Tensor:

@@ -14,7 +14,7 @@ from diffuscope.keywords import takes
 from diffuscope.loading import Components
 from diffuscope.model_source import ModelSource, Source
 from diffuscope.models.vae import VAE
-from diffuscope.perf import memory, ops
+from diffuscope.perf import memory, warming
 from diffuscope.perf.offload import HOST, has_own_memory
 from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.schema import conformed
@@ -27,7 +27,7 @@ def open_model(source: ModelSource) -> Pipeline:
     device = loading.choose_device(source.device)
     dtype = loading.choose_dtype(source.dtype, device)
     if source.fast is not False:
-        ops.warm(device, dtype)  # while the weights are read
+        warming.warm(device, dtype)  # while the weights are read
     with memory.phase("loading the model", str(device)):
         components, waits = _loaded(source, model, device, dtype)
         if source.vae is not None:

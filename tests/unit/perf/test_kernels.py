@@ -1,12 +1,13 @@
 """Each Triton kernel, by Triton's interpreter on the CPU, agrees with the same function in plain torch."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from diffuscope.perf import ops
+from diffuscope.perf import ops, tokens, warming
 from diffuscope.perf.ops import Map
 
 pytest.importorskip("triton", reason="Triton has no build for this system")
@@ -16,7 +17,7 @@ pytest.importorskip("triton", reason="Triton has no build for this system")
 def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Asserts that a function gives the same with kernels and without."""
 
-    def check(function: Callable[[], Tensor | tuple[Tensor | None, ...]]) -> None:
+    def check(function: Callable[[], Tensor | tuple[Tensor | None, ...]], tolerance: float = 1e-5) -> None:
         results = []
         for kernels in (False, True):
             monkeypatch.setattr(ops, "fuses", lambda _, kernels=kernels: kernels)
@@ -24,9 +25,21 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             results.append((found,) if isinstance(found, Tensor) else found)
         for plain, fast in zip(*results, strict=True):
             if plain is not None:
-                torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(fast, plain, rtol=tolerance, atol=tolerance)
 
     return check
+
+
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are launched from now on."""
+    names: list[str] = []
+
+    def launch(kernel: Any, *values: Any, **constants: Any) -> None:
+        names.append(kernel.__name__)
+        ops.launch(kernel, *values, **constants)
+
+    monkeypatch.setattr(tokens, "launch", launch)
+    return names
 
 
 def map_of(channels: int, side: int) -> Tensor:
@@ -59,14 +72,47 @@ def test_sums_and_joins_know_their_sums(fused: Callable[..., None]) -> None:
 def test_layer_norm(fused: Callable[..., None]) -> None:
     norm, x = nn.LayerNorm(80), torch.randn(2, 3, 80)
     nn.init.normal_(norm.weight)
-    fused(lambda: ops.layer_norm(norm, x, torch.linspace(-1, 1, 80)))
+    fused(lambda: tokens.layer_norm(norm, x, torch.linspace(-1, 1, 80)))
 
 
 def test_geglu_and_upsampling(fused: Callable[..., None]) -> None:
-    fused(lambda: ops.geglu(torch.linspace(-4, 4, 2 * 3 * 600).reshape(2, 3, 600)))
+    layer = nn.Linear(24, 600)
+    fused(lambda: tokens.geglu(layer, torch.linspace(-4, 4, 2 * 3 * 24).reshape(2, 3, 24)))
     x = map_of(72, 3)
     fused(lambda: ops.upsample(x, (6, 8)))
     fused(lambda: ops.upsample(x, (5, 7)))
+
+
+@torch.no_grad()
+def test_a_gate_in_one_kernel_with_its_product(fused: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than fill the last tile, and as little rounding as that of a product in half precision."""
+    monkeypatch.setattr(tokens, "MANY", 1)
+    layer = nn.Linear(2 * tokens.GATED_DEPTH, 4 * tokens.GATED_COLS).half()
+    x = torch.randn(2, 2 * tokens.GATED_ROWS - 10, layer.in_features, generator=torch.Generator().manual_seed(0)).half()
+    launched = launches(monkeypatch)
+    fused(lambda: tokens.geglu(layer, x), tolerance=2e-3)
+    tokens.geglu(layer, x[:, :50])  # too few
+    assert launched == ["gated_product", "gated"]
+
+
+@pytest.mark.parametrize(("heads", "count", "keys", "width"), [(3, 130, 77, 40), (2, 20, 5, 8), (1, 70, 128, 160)])
+def test_attention_to_few_keys(
+    fused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, heads: int, count: int, keys: int, width: int
+) -> None:
+    """Of heads that lie side by side, as products leave them."""
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(2, count, heads, width, generator=generator).half().transpose(1, 2)
+    k, v = torch.randn(2, keys, 2, heads, width, generator=generator).half().permute(2, 0, 3, 1, 4).unbind()
+    launched = launches(monkeypatch)
+    fused(lambda: tokens.attention(q, k, v), tolerance=2e-3)
+    assert launched == ["short_attention"]
+    for odd in (
+        (q.float(), k.float(), v.float()),
+        (q, k.mT.contiguous().mT, v),
+        (q, *torch.zeros(2, 2, heads, 200, width).half()),
+    ):
+        tokens.attention(*odd)  # as torch has it
+    assert launched == ["short_attention"]
 
 
 def test_softmax() -> None:
@@ -81,11 +127,11 @@ def test_what_is_loaded_ahead_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, beside the reading of the weights; here one after the other."""
     monkeypatch.setattr(ops, "fuses", lambda _: True)
     with torch.no_grad():
-        for sample in ops.kernel_samples(torch.device("cpu"), torch.float32):
+        for sample in warming.kernel_samples(torch.device("cpu"), torch.float32):
             sample()
-        for sample in ops.library_samples(torch.device("cpu"), torch.float32):
+        for sample in warming.library_samples(torch.device("cpu"), torch.float32):
             sample()
-    assert not ops._warming
-    ops.warm(torch.device("cpu"), torch.float32)
-    assert not ops._warming  # nothing to load
+    assert not warming._warming
+    warming.warm(torch.device("cpu"), torch.float32)
+    assert not warming._warming  # nothing to load
     assert ops.broken is None
