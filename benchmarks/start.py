@@ -125,7 +125,8 @@ def main() -> None:
                 [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
             )
             lines = done.stdout.strip().splitlines()
-            return json.loads(lines[-1]) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
+            report = json.loads(lines[-1]) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
+            return report | {"process ended after": round(time.time() - float(arguments[0]), 3)}
 
         document["processes"] = [child(CHILD, str(folder), asked.steps) for _ in range(asked.processes)]
         document["profile of a first call"] = child(PROFILED, str(folder), asked.steps)

@@ -1,8 +1,6 @@
 """``python -m diffuscope`` is the ``diffuscope`` command."""
 
-import sys
-
-from diffuscope.cli import main
+from diffuscope.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -7,6 +7,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from diffuscope.cli import process
 from diffuscope.cli.terminal import Terminated, say, signals, streams, tell, tell_all
@@ -45,6 +46,12 @@ NARROWEST = 20
 """Columns for which help is laid out, at least."""
 
 OK, OUR_FAULT, MISTAKE, INTERRUPTED = 0, 1, 2, 130
+
+
+def command() -> NoReturn:
+    """The command as a process: ``main``, and an end without what CUDA and Python take to free all memory."""
+    leave = process.Exit()
+    leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,29 @@ def test_a_call_of_main_leaves_the_callers_settings() -> None:
     assert run("import gc; from diffuscope.cli import main; main(['-V'])", STATE) == "False False"
 
 
+def test_a_command_ends_at_once_after_what_has_to_be_done() -> None:
+    """Threads have ended, handlers have run and all is written, but no object is freed one by one."""
+    code = (
+        "import atexit, sys, threading, time",
+        "from diffuscope import cli",
+        "class Freed:",
+        "    def __del__(self): print('freed')",
+        "def work():",
+        "    time.sleep(0.3)",
+        "    print('worked')",
+        "def main():",
+        "    sys.kept = Freed()",
+        "    atexit.register(print, 'tidied')",
+        "    threading.Thread(target=work).start()",
+        "    print('no line', end=' ')",
+        "    return 3",
+        "cli.main = main",
+        "cli.command()",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "no line worked\ntidied\n", "")
+
+
 def test_a_base_that_is_another_is_refused_where_it_is_read_too(tmp_path) -> None:
     """Its hash is taken by a thread beside the import of torch, whose error nobody sees."""
     code = (
