@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 Denoiser = Callable[[Tensor, float], Tensor]
@@ -98,3 +99,10 @@ class Conditioning(Brief):
     """[B,T] int64 token ids, where the embeddings come from tokens."""
     pooled: Tensor | None = None
     """[B,P] one vector per text (CLIP: the state at the end-of-text token)."""
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the host on a device; the host does not wait for what the device has still to do."""
+    if device.type == "cuda" and not values.is_cuda:
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffuscope.errors import InputError
+from diffuscope.types import sent
 
 _FINEST = 1e-6
 """Resolution of a Brownian path in noise levels."""
@@ -45,7 +46,7 @@ class PerImageNoise:
             InputError: the batch of ``like`` is not one image per seed.
         """
         _check_batch(like, len(self._generators))
-        return self.draw(like.shape[1:]).to(like)
+        return sent(self.draw(like.shape[1:]).to(like.dtype), like.device)
 
 
 class BrownianNoise:
@@ -83,7 +84,7 @@ class BrownianNoise:
             raise InputError("sigma_next", sigma_next, f"another noise level than {sigma:g}, both 0 to {self._high:g}")
         shape = like.shape[1:]
         difference = self._path(shape, sigma_next) - self._path(shape, sigma)
-        return (difference / math.sqrt(abs(sigma_next - sigma))).to(like)
+        return sent((difference / math.sqrt(abs(sigma_next - sigma))).to(like.dtype), like.device)
 
     def _path(self, shape: Sequence[int], sigma: float) -> Tensor:
         """W at a level [B,C,H,W], float64: 0 at level 0."""

@@ -21,7 +21,7 @@ from diffuscope.perf.second import Second, halved
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.perf.vae import FastVAE
 from diffuscope.perf.weights import Watch
-from diffuscope.types import Tap
+from diffuscope.types import Tap, sent
 
 N = TypeVar("N", bound=nn.Module)
 T = TypeVar("T")
@@ -363,7 +363,7 @@ class Reading:
             first = self._times.index(value) // size * size if value in self._times else len(self._times)
             block = self._times[first : first + size] or (value,)
             device = self._inputs[0].device
-            kept = twin.timed(prompt, torch.tensor(block, dtype=torch.float32).to(device))
+            kept = twin.timed(prompt, sent(torch.tensor(block, dtype=torch.float32), device))
             self._rows = dict(zip(block, kept.unbind(), strict=True))
         return self._rows[value]
 

@@ -21,7 +21,7 @@ from diffuscope.pipeline import codec
 from diffuscope.pipeline.inputs import checked_latents
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.receipt import checksums
-from diffuscope.types import Tap
+from diffuscope.types import Tap, sent
 
 MASK_THRESHOLD = 128  # the darkest grey of a mask that counts as white
 
@@ -101,9 +101,9 @@ def init_latents(
         latents = init.latents.to(device, torch.float32)
         if plan.request.denoising_start is not None:
             return latents * scale, FromImage()
-        return latents + noise.draw(shape).to(device) * scale, FromImage()
+        return latents + sent(noise.draw(shape), device) * scale, FromImage()
     if init.images is None:
-        return noise.draw(shape).to(device) * scale, FromImage()
+        return sent(noise.draw(shape), device) * scale, FromImage()
 
     def encoded(pixels: Tensor) -> Tensor:
         drawn = noise.draw(shape)

@@ -10,7 +10,7 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.prompt.windows import Layout, Window, layout
 from diffuscope.request import Syntax
-from diffuscope.types import Conditioning, Tap
+from diffuscope.types import Conditioning, Tap, sent
 
 MAX_SCALE = 10.0
 """Weights of a word from 0.1 on keep well below this in models whose states have a mean."""
@@ -119,17 +119,17 @@ def _encode_groups(
         windows.append(Window())  # the last row
     ids = torch.tensor([window.row(tokenizer) for window in windows], dtype=torch.int64)
     device = text_encoder.token_embedding.weight.device
-    output = text_encoder(ids.to(device), tap)
+    output = text_encoder(sent(ids, device), tap)
     states = text_encoder.read(output, skip)
 
     def of(group: Sequence[str], most: int) -> Conditioning:
         rows = [[first[text] + k if k < len(layouts[text].windows) else -1 for k in range(most)] for text in group]
         index = torch.tensor(rows)
-        own = states[index.to(device)]  # [texts, windows, T, D]
+        own = states[sent(index, device)]  # [texts, windows, T, D]
         if any(layouts[text].weighted for text in group):
             factors = torch.stack([_factors(layouts[text], most, tokenizer.length) for text in group]).to(own)
             own = _to_mean(own, factors) if syntax == "a1111" else _from_empty(own, factors, states[-1])
-        pooled = None if output.pooled is None else output.pooled[index[:, 0].to(device)]
+        pooled = None if output.pooled is None else output.pooled[sent(index[:, 0], device)]
         return Conditioning(own.flatten(1, 2), ids[index].flatten(1), pooled)
 
     return [of(group, most) for group, most in zip(groups, longest, strict=True)]

@@ -4,6 +4,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.models.tokenizer import Tokenizer
@@ -45,12 +46,12 @@ def untrained_words(
     """
     words = tokenizer.words(text) if syntax == "plain" else layout(text, tokenizer, syntax).words
     own = [(word, [i for i in ids if i < len(table)]) for word, ids in words]  # without added tokens
+    zero = _zero_rows(table)
     return tuple(
         dict.fromkeys(
             word
             for word, ids in own
-            if bool((table[ids] == 0).all(-1).any())
-            or (learned and ids and word not in learned and any(map(str.isalnum, word)))
+            if not zero.isdisjoint(ids) or (learned and ids and word not in learned and any(map(str.isalnum, word)))
         )
     )
 
@@ -79,3 +80,14 @@ def token_positions(word: str, text: str, tokenizer: Tokenizer, syntax: Syntax =
         got = Unquoted(f"{word!r}, which is truncated")
         raise InputError("word", got, f"a word among the first {tokenizer.length - 2} tokens", "Move it to the front.")
     return positions
+
+
+_zero: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _zero_rows(table: Tensor) -> Set[int]:
+    """The numbers of the rows that are zero, looked for once: the host has to wait for the device."""
+    known = _zero.get(table)
+    if known is None or known[0] != table._version:
+        known = _zero[table] = table._version, frozenset((table == 0).all(-1).nonzero().flatten().tolist())
+    return known[1]

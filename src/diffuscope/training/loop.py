@@ -27,6 +27,7 @@ from diffuscope.training import checkpoints, curves, distributed, run_folder
 from diffuscope.training.checkpoints import Progress
 from diffuscope.training.muon import MuonAdamW
 from diffuscope.training.order import positions
+from diffuscope.types import sent
 
 _CLOCK_EVERY = 10  # steps between two readings of the clock, with several processes
 
@@ -104,9 +105,8 @@ class StepContext:
         return self.own(positions(self.run_seed, size, self.step * whole, whole))
 
     def rows_on(self, device: torch.device, count: int, size: int) -> Tensor:
-        """``rows`` on a device; the host goes on, where a copy from unpinned memory waits for the step before."""
-        rows = self.rows(count, size)
-        return rows.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else rows.to(device)
+        """``rows`` on a device."""
+        return sent(self.rows(count, size), device)
 
 
 class Task(Protocol):

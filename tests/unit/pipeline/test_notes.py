@@ -164,3 +164,11 @@ def test_brackets_and_marks_are_no_words(tiny: Pipeline) -> None:
     pipe.text_encoder.token_embedding.weight.zero_()
     assert pipe.steps("(fox:1.4), (cat)", prompt_syntax="comfyui").notes == ["the model never learned 'fox', 'cat'"]
     assert pipe.steps("[a|b]", prompt_syntax="a1111").notes == ["the model never learned 'a', 'b'"]
+
+
+def test_a_row_that_is_emptied_later_is_noticed() -> None:
+    tokenizer = Tokenizer()
+    trained = torch.ones(len(tokenizer.tokens), 1)
+    assert untrained_words("a red fox", tokenizer, trained) == ()
+    trained[tokenizer.words("fox")[0][1]] = 0
+    assert untrained_words("a red fox", tokenizer, trained) == ("fox",)
