@@ -1,13 +1,16 @@
 """The ``diffuscope`` command: a table of commands, each in a file of its own that is imported when it is called."""
 
+import contextlib
 import difflib
+import functools
 import importlib
+import io
 import os
 import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from diffuscope.cli import process
 from diffuscope.cli.terminal import Terminated, say, signals, streams, tell, tell_all
@@ -132,11 +135,21 @@ def _run(name: str, arguments: list[str]) -> int:
 
         check_flags(name, known, arguments)
     config = (tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
-    try:
-        code = tyro.cli(command, args=arguments, prog=f"diffuscope {name}", config=config)
-    except SystemExit as stop:  # help was asked for, or an argument does not parse
-        return stop.code if isinstance(stop.code, int) else OK
-    return OK if code is None else code
+
+    @functools.wraps(command)
+    def later(*given: Any, **named: Any) -> Callable[[], int | None]:
+        return functools.partial(command, *given, **named)
+
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            call: Callable[[], int | None] = tyro.cli(later, args=arguments, prog=f"diffuscope {name}", config=config)
+        except SystemExit as stop:  # help was asked for, or an argument does not parse
+            if not stop.code:
+                return OK
+            from diffuscope.cli.usage import in_one_sentence
+
+            raise DiffuscopeError(in_one_sentence(name, told.getvalue())) from None
+    return call() or OK
 
 
 def _help() -> str:

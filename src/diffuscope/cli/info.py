@@ -4,9 +4,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from diffuscope.cli.terminal import say
 from diffuscope.errors import DiffuscopeError, ImageError, ModelNotFoundError
@@ -22,7 +22,7 @@ METADATA_LINES, METADATA_WIDTH = 16, 160
 """One screen: what a trainer wrote beside the weights can be pages long."""
 
 
-def info(path: Positional[str], /, *, allow_pickle: bool = False) -> None:
+def info(path: Annotated[Positional[str], arg(metavar="PATH")], /, *, allow_pickle: bool = False) -> None:
     """Describe a model, a weight file, an image, or a folder of them: family and the evidence for it, preset, receipt.
 
     Of weights only the headers are read, and of an image its texts, so the answer comes at once. For an image that

@@ -83,3 +83,24 @@ def prompt_of(command: str, words: Sequence[str]) -> str:
         hint = f"See what the file is with `diffuscope info {file}`, or start from an image with --image {file}"
         raise InputError("prompt", file, "a text, not the name of a file", hint)
     return " ".join(words)
+
+
+def in_one_sentence(command: str, box: str) -> str:
+    """What tyro found wrong with the arguments of a command, from the box that it prints."""
+    body = re.sub(r"\A\s*(╭.*|.*\n -{4}.*)\n", "", box)  # the title; there are no frames without UTF-8
+    lines = [line[1:].rstrip("│ ") for line in body.splitlines()]
+    head = lines[: next((at for at, line in enumerate(lines) if re.search(r"[─-]{4}", line)), len(lines))]
+    text, given = " ".join(map(str.strip, head)), re.findall(r"^ {5}(\S.*)", "\n".join(lines), re.MULTILINE)
+    if text.startswith("Missing from"):
+        missing = re.findall(r"^ {5}(\S.*)", "\n".join(head), re.MULTILINE)
+        text = f"{command} needs {', '.join(missing)}"
+    elif text.startswith("Unrecognized"):
+        text = f"{command} does not take {text.partition(':')[2].strip()}"
+    elif value := re.match(r"Error parsing (\S+): .* from (\[.*?\])", text):
+        wanted = next((line.removeprefix(value[1]).strip() for line in given if line.startswith(value[1])), "another")
+        text = f"{value[1]}: got {value[2].strip('[]')}, expected {wanted}"
+    elif value := re.match(r"Missing value for argument '(\S+)'", text):
+        text = f"{value[1]} needs a value"
+    elif value := re.match(r"invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.", text):
+        text = f"{value[2]}: got {value[1]}, expected one of {value[3]}"
+    return f"{text}. See `diffuscope {command} --help`"
