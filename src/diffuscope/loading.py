@@ -231,8 +231,8 @@ def load_upscaler(device: torch.device) -> Upscaler:
     return upscaler
 
 
-def choose_device(device: str | torch.device) -> torch.device:
-    """The device; "auto" is the first available of ``DEVICES``."""
+def choose_device(device: str | torch.device, argument: str = "device") -> torch.device:
+    """The device; "auto" is the first available of ``DEVICES``. Errors name the argument."""
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -242,13 +242,13 @@ def choose_device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device(next(name for name in DEVICES if available[name]))
     if isinstance(device, str):
-        check_device(device)
+        check_device(device, argument)
     chosen = torch.device(device)
     if not available.get(chosen.type, False):
         names = ", ".join(name for name in DEVICES if available[name])
-        raise InputError("device", str(device), f"auto or a device of this machine: {names}")
+        raise InputError(argument, str(device), f"auto or a device of this machine: {names}")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError("device", str(device), f"one of this machine's {torch.cuda.device_count()} cuda devices")
+        raise InputError(argument, str(device), f"one of this machine's {torch.cuda.device_count()} cuda devices")
     return chosen
 
 

@@ -78,10 +78,10 @@ class ModelSource:
             check_family(self.family)
 
 
-def check_device(device: str) -> None:
+def check_device(device: str, argument: str = "device") -> None:
     """InputError for a device that no machine has."""
     if device != "auto" and not re.fullmatch(rf"({'|'.join(DEVICES)})(:(0|[1-9]\d?))?", device):
-        raise InputError("device", device, f"auto, {', '.join(DEVICES)}, or one such as cuda:1")
+        raise InputError(argument, device, f"auto, {', '.join(DEVICES)}, or one such as cuda:1")
 
 
 def check_dtype(dtype: str) -> None:

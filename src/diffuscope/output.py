@@ -20,7 +20,7 @@ def check_output(
     path: str | os.PathLike[str],
     argument: str = "path",
     *,
-    suffix: str = ".png",
+    suffix: str | tuple[str, ...] = ".png",
     count: int = 1,
     overwrite: bool = True,
 ) -> Path:
@@ -29,17 +29,18 @@ def check_output(
     Args:
         path: as ``numbered`` takes it.
         argument: its name in the error.
-        suffix: how its name ends.
+        suffix: how its name ends, or several ways.
         count: how many images will be written.
         overwrite: whether files that are there will be replaced.
     """
     path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise InputError(argument, path.name, f"a name that ends in {suffix}")
-    if "\0" in str(path):
-        raise InputError(argument, str(path), "a name without zero bytes")
     if os.path.isdir(path):  # noqa: PTH112 (unlike Path's, it answers False for impossible names)
         raise OutputError(f"cannot write {path}: it is a folder; add a file name")
+    suffixes = (suffix,) if isinstance(suffix, str) else suffix
+    if path.suffix.lower() not in suffixes:
+        raise InputError(argument, path.name, f"a name that ends in {' or '.join(suffixes)}")
+    if "\0" in str(path):
+        raise InputError(argument, str(path), "a name without zero bytes")
     if not os.path.isdir(path.parent):  # noqa: PTH112
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
     if not os.access(path.parent, os.W_OK | os.X_OK):

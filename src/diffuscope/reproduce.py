@@ -220,8 +220,8 @@ def _named_model(old: Receipt, source: ModelSource) -> str | Path:
     if source.models_dir is not None:
         return library.find(source.models_dir, name)
     raise ModelNotFoundError(
-        f"the receipt names the model {name!r}, which is not shipped; pass its folder or file as model, or the folder "
-        "of all models as models_dir"
+        f"the receipt names the model {name!r}, which is not shipped; give its folder or file as model=PATH, or the "
+        "folder of the other program's models as models_dir=FOLDER"
     )
 
 
@@ -242,7 +242,7 @@ def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:
     differing = {each["word"] for each in old["embeddings"] + used if each not in old["embeddings"] or each not in used}
     if differing:
         got = Unquoted(f"another embedding for {min(differing)!r} than the receipt's, or none")
-        raise InputError("embeddings", got, "the file that the receipt names")
+        raise InputError("embeddings", got, "the file that made the image, whose hash the receipt has")
 
 
 def _circumstances(old: Receipt, new: Receipt) -> tuple[str, ...]:

@@ -67,8 +67,8 @@ def test_two_processes_make_what_one_makes(requests: Path, expected: Path, quick
     )
     assert done.returncode == 0, done.stderr
     assert sorted(line for line in done.stdout.splitlines() if "process" in line) == [
-        f"process 0 of 2: 3 lines made, 0 were there, 0 failed; {tmp_path / 'two'}",
-        f"process 1 of 2: 2 lines made, 0 were there, 0 failed; {tmp_path / 'two'}",
+        f"process 0 of 2: lines: 3 made, 0 there before, 0 failed; in {tmp_path / 'two'}",
+        f"process 1 of 2: lines: 2 made, 0 there before, 0 failed; in {tmp_path / 'two'}",
     ]
     one, two = pictures(expected), pictures(tmp_path / "two")
     assert [*one] == NAMES
@@ -109,9 +109,9 @@ def test_one_line_that_fails(requests: Path, quick_folder: Path, tmp_path: Path,
     assert main(command) == 2
     said = capsys.readouterr()
     assert "error: line 6: width" in said.err  # as the list has it
-    assert said.out == f"6 lines made, 0 were there, 1 failed; {out}\n"
+    assert said.out == f"lines: 6 made, 0 there before, 1 failed; in {out}\n"
     assert main(command) == 2  # tried again
-    assert capsys.readouterr().out == f"0 lines made, 6 were there, 1 failed; {out}\n"
+    assert capsys.readouterr().out == f"lines: 0 made, 6 there before, 1 failed; in {out}\n"
 
 
 def test_columns_of_requests_become_columns_of_images(pipe: Pipeline, expected: Path) -> None:
@@ -145,6 +145,8 @@ def test_what_is_refused(requests: Path, quick: Pipeline, tmp_path: Path) -> Non
     next(made)
     with pytest.raises(DiffuscopeError, match="line 2"):
         read_requests(_file(tmp_path, '{"prompt": "a"}\n{"prompt": "a", "steps": 3}\n'))
+    with refused("line 1: promt", "a"):  # and not that a prompt is missing
+        read_requests(_file(tmp_path, '{"promt": "a"}\n'))
     for wrong in ("", "\n", '{"seed": 1}\n', "a fox\n", '{"prompt": "a"}\n\n'):
         with pytest.raises(DiffuscopeError):
             read_requests(_file(tmp_path, wrong))

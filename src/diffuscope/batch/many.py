@@ -47,9 +47,10 @@ def _request(line: str, number: int) -> Request:
     """The request of a line, checked once: a file may have a million."""
     try:
         values = loaded_object(line)
-        if values.get("prompt") is None:
+        request = Request.from_dict(values if values.get("seed") is not None else {**values, "seed": number})
+        if request.prompt is None:
             raise InputError("prompt", None, "a text")
-        return Request.from_dict(values if values.get("seed") is not None else {**values, "seed": number})
+        return request
     except InputError as error:
         raise InputError(f"line {number}: {error.argument}", error.got, error.want, error.hint) from None
 

@@ -91,7 +91,7 @@ def batch(flags: BatchFlags, source: ModelSource, adapters: AdapterFlags) -> int
             say(str(report))
         part = f"process {rank()} of {world_size()}: " if world_size() > 1 else ""
         there = total - len(made) - len(failures)
-        say(f"{part}{len(made)} lines made, {there} were there, {len(failures)} failed; {flags.out}")
+        say(f"{part}lines: {len(made)} made, {there} there before, {len(failures)} failed; in {flags.out}")
     return 2 if failures else 0
 
 

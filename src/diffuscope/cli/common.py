@@ -77,7 +77,8 @@ def require_files(**files: Path | None) -> None:
     """InputError if one of the files, each under its argument's name, does not exist; None is no file."""
     for argument, path in files.items():
         if path is not None and not os.path.isfile(path):  # noqa: PTH113 (False for impossible names)
-            raise InputError(argument, str(path), "a file that exists")
+            is_folder = os.path.isdir(path)  # noqa: PTH112
+            raise InputError(argument, str(path), "a file, not a folder" if is_folder else "a file that exists")
 
 
 def check_call(source: ModelSource, request: Request, **files: Path | None) -> None:

@@ -8,8 +8,8 @@ from diffuscope.cli.common import ImageFlags, check_call
 from diffuscope.cli.flags import command
 from diffuscope.cli.generate import AdapterFlags, load_adapters
 from diffuscope.cli.terminal import say
-from diffuscope.errors import InputError, OutputError
 from diffuscope.model_source import ModelSource
+from diffuscope.output import check_output, replacing
 from diffuscope.request import Request
 from diffuscope.schema import Group
 
@@ -27,14 +27,10 @@ def explain(
     request: Request, images: ImageFlags, source: ModelSource, adapters: AdapterFlags, report: ReportFlags
 ) -> None:
     """Write one self-contained page: tokens, schedule, trajectory, attention and guidance of a prompt."""
-    if report.out.suffix.lower() not in (".html", ".htm"):
-        raise InputError("out", str(report.out), "a name that ends in .html")
-    if not report.out.parent.is_dir():
-        raise OutputError(f"cannot write {report.out}: there is no folder {report.out.parent}; make it first")
+    check_output(report.out, "out", suffix=(".html", ".htm"))
     check_call(source, request, image=images.image, mask_image=images.mask_image)
 
     from diffuscope.lens.explain import explain as page
-    from diffuscope.output import replacing
     from diffuscope.pipeline import open_model
 
     pipe = open_model(source)

@@ -25,6 +25,7 @@ NAMES = {
     "num_images_per_prompt": "count",
     "mask_image": "mask",
     "guidance_options": "guidance",
+    "embeddings": "embedding",
 }
 """Option -> flag, where the usual flag is shorter."""
 
@@ -33,6 +34,9 @@ ABSENT = "\0"
 
 WITHOUT_FLAG = {"branch"}
 """Options that a command line cannot hold; ``diffuscope branch`` makes them."""
+
+WITHOUT_DASHES = {"prompt", "requests", "pictures"}
+"""Arguments that stand behind a command without a flag."""
 
 PRESETS = {option.name for option in fields(Preset)}
 PLACEHOLDERS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH", bool: "{True,False}"}
@@ -50,7 +54,7 @@ class Flag(NamedTuple):
 def flag_of(argument: str) -> str:
     """The flag of an argument: "--guidance-rescale" of "guidance_options.rescale"."""
     first, _, rest = argument.removeprefix("branch.").partition(".")
-    if not first.isidentifier() or first == "prompt":
+    if not first.isidentifier() or first in WITHOUT_DASHES:
         return argument
     name = NAMES.get(first, first)
     if first == "sampler_options" and rest:
@@ -82,10 +86,13 @@ def in_flags(text: str, owner: str | None = None) -> str:
     flags = {flag.argument: flag_of(flag.argument) for kind in (Request, ModelSource) for flag in _flags(kind)}
     flags |= {name: flag_of(name) for name in ("image", "mask_image", "lora_dir")}
     distinct = sorted((name for name in flags if re.search(r"[._]", name)), key=len, reverse=True)
+    switches = "|".join(flag.argument for flag in _flags(ModelSource) if flag.option.annotation is bool)
+    text = re.sub(rf"\b({switches})=True\b", lambda found: flags[found[1]], text)
     text = re.sub(rf"\b({'|'.join(map(re.escape, flags))})=(?=[\w\"'])", lambda found: f"{flags[found[1]]} ", text)
     text = re.sub(
         rf"(?<![\w'\"-])({'|'.join(map(re.escape, distinct))})(?![\w'\"])", lambda found: flags[found[1]], text
     )
+    text = re.sub(r"(--[\w-]+) ([\"'])(\w+)\2", r"\1 \3", text)
     if owner is not None:
         within = {name.removeprefix(f"{owner}."): flag for name, flag in flags.items() if name.startswith(f"{owner}.")}
         names = "|".join(sorted(within, key=len, reverse=True))
@@ -109,7 +116,7 @@ def command(positional: str, omit: Collection[str] = (), otherwise: str = "") ->
         def parsed(texts: Any) -> int | None:
             by_name = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
             words = by_name[positional] or ((otherwise,) if otherwise else ())
-            by_name[positional] = _positional(run.__name__, positional, words)
+            by_name[positional] = _positional(_name(run), positional, words)
             return run(**{name: _instance(kind, flags[name], by_name) for name, kind in kinds.items()})
 
         parsed.__doc__ = run.__doc__
@@ -123,6 +130,14 @@ def command(positional: str, omit: Collection[str] = (), otherwise: str = "") ->
         return parsed
 
     return decorate
+
+
+def _name(run: Run) -> str:
+    """The words by which a command is called: "train word"."""
+    from diffuscope.cli import COMMANDS
+
+    path = f"{run.__module__}:{run.__name__}"
+    return next((name for name, (target, _) in COMMANDS.items() if target == path), run.__name__)
 
 
 def _positional(command: str, name: str, words: Sequence[str]) -> str:

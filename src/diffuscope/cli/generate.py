@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.common import BranchFile, ImageFlags, check_call
-from diffuscope.cli.flags import command
+from diffuscope.cli.flags import command, in_flags
 from diffuscope.cli.terminal import say, tell
-from diffuscope.errors import InputError, OutputError
+from diffuscope.errors import InputError
 from diffuscope.model_source import ModelSource
 from diffuscope.request import Request
 from diffuscope.schema import Group
@@ -95,7 +95,7 @@ def check_output_flags(output: OutputFlags, images: int) -> None:
     if output.preview is not None:
         check_output(output.preview, "preview")
     if output.film is not None:
-        _check_film(output.film)
+        _check_film(output.film, output.overwrite)
 
 
 def write(pipe: "Pipeline", steps: "Run", output: OutputFlags) -> None:
@@ -103,11 +103,12 @@ def write(pipe: "Pipeline", steps: "Run", output: OutputFlags) -> None:
     from tqdm import tqdm
 
     from diffuscope.images import write_png
+    from diffuscope.output import numbered
     from diffuscope.types import Step
 
     told = steps.notes
     for note in told:
-        tell(f"warning: {note}")
+        tell(f"warning: {in_flags(note)}")
     seen = []
     for step in tqdm(steps, unit="step", file=sys.stderr, disable=output.quiet, leave=False):
         if output.preview is not None:
@@ -119,26 +120,28 @@ def write(pipe: "Pipeline", steps: "Run", output: OutputFlags) -> None:
     if output.film is not None:
         from diffuscope.lens.animation import frames, save_film
 
-        save_film(frames(pipe, seen), output.film, fps=FPS)
+        (film,) = numbered(output.film, 1, overwrite=output.overwrite)
+        save_film(frames(pipe, seen), film, fps=FPS)
     for note in result.notes[len(told) :]:
-        tell(f"warning: {note}")
+        tell(f"warning: {in_flags(note)}")
     if not output.quiet:
         for report in pipe.adapters.reports(result.receipt["loras"]):
             say(str(report))
         for path, image, seed in zip(paths, result.images, result.seeds, strict=True):
             say(f"{path}  {image.width}x{image.height}  seed {seed}")
+        if output.film is not None:
+            say(f"{film}  {len(seen)} steps")
 
 
-def _check_film(path: Path) -> None:
+def _check_film(path: Path, overwrite: bool) -> None:
     """Refuse a film that cannot be written, before anything is computed."""
     from importlib.util import find_spec
 
-    if path.suffix.lower() not in (".gif", ".mp4"):
-        raise InputError("film", path.name, "a name that ends in .gif or .mp4")
+    from diffuscope.output import check_output
+
+    check_output(path, "film", overwrite=overwrite, suffix=(".gif", ".mp4"))
     if path.suffix.lower() == ".mp4" and find_spec("imageio_ffmpeg") is None:
         raise InputError("film", path.name, "a .gif, unless imageio-ffmpeg is installed (the extra video)")
-    if not path.parent.is_dir():
-        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it first, or choose another")
 
 
 def load_adapters(

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from diffuscope.cli.common import BranchFile, ImageFlags, require_files
 from diffuscope.cli.flags import Flag, command, value_of
 from diffuscope.cli.terminal import say
-from diffuscope.errors import InputError, OutputError, nearest
+from diffuscope.errors import InputError, nearest
 from diffuscope.model_source import ModelSource
+from diffuscope.output import check_output
 from diffuscope.request import Request
 from diffuscope.schema import Group, options
 
@@ -37,10 +38,7 @@ def inspect(
     attention has the share of each place's attention that goes to each word, by network call, layer and head;
     ablation-map the effect of each block in each band of steps. The same files come from /api/v1/inspections.
     """
-    if inspection.out.suffix != ".safetensors":
-        raise InputError("out", str(inspection.out), "a name that ends in .safetensors")
-    if not inspection.out.parent.is_dir():
-        raise OutputError(f"cannot write {inspection.out}: there is no folder {inspection.out.parent}; make it first")
+    check_output(inspection.out, "out", suffix=(".safetensors",))
     request = branch.added_to(request)
     require_files(image=images.image, mask_image=images.mask_image)
 

@@ -39,7 +39,7 @@ def open_model(source: ModelSource) -> Pipeline:
     stated = {name: conformed(value, kind, name) for name, (value, kind) in given.items() if value is not None}
     schedule = replace(components.config.schedule, **stated)
     components = replace(components, config=replace(components.config, schedule=schedule))
-    second = None if source.second_device is None else loading.choose_device(source.second_device)
+    second = None if source.second_device is None else loading.choose_device(source.second_device, "second_device")
     pipe = Pipeline(components, fast=source.fast, backend=source.backend, second_device=second)
     pipe.engine.offload.allowed = source.offload is None
     if waits:

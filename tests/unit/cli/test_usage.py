@@ -8,6 +8,7 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope.cli import COMMANDS, main
+from diffuscope.cli.flags import in_flags
 from diffuscope.cli.usage import ELSEWHERE
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
@@ -108,6 +109,47 @@ def test_help_has_no_markup_and_no_names_of_the_parser(capsys) -> None:
         assert not re.search(r"``|\*\*|\{None\}|default: None|texts\.", capsys.readouterr().out), command
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("info", "info needs PATH"),
+        ("samplers euler", "samplers does not take euler"),
+        ("train", "train needs --corpus PATH, --teacher PATH, --out PATH"),
+        ("train digits --out", "--out needs a value"),
+        ("train digits --out x --seconds abc", "--seconds: got 'abc', expected FLOAT"),
+        ("train q --corpus a --teacher b --out c", "stages: got 'q', expected one of 'vae'"),
+        ("generate a fox --offload", "--offload needs a value"),
+        ("generate a fox --guidance-interval 10", "--guidance-interval: got '10', expected FLOAT FLOAT"),
+        ("generate a fox --guidance-colour 1 2", "--guidance-colour: got '1', '2', expected FLOAT FLOAT FLOAT"),
+    ],
+)
+def test_what_does_not_parse_is_one_sentence(typed: str, said: str, capsys) -> None:
+    words = typed.split()
+    command = next(name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
+    told = refusal(capsys, *words)
+    assert told.startswith(f"error: {said}")
+    assert told.endswith(f"See `diffuscope {command} --help`\n")
+
+
+def test_a_command_of_two_words_names_both(capsys) -> None:
+    assert "See `diffuscope train word --help`" in refusal(capsys, "train", "word", "a", "b")
+
+
+def test_messages_and_notes_name_flags(tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    style, model = tmp_path / "style.pt", ("--model", str(tiny_folder), "-o", str(tmp_path / "out.png"))
+    style.write_bytes(b"PK\x03\x04" + bytes(40))
+    said = refusal(capsys, "info", str(style))
+    assert "(--allow-pickle)" in said
+    assert "True" not in said
+    said = refusal(capsys, "generate", "a fox", *model, "--second-device", "cuda:999")
+    assert said.startswith("error: --second-device: ")
+    assert "folder" in refusal(capsys, "generate", "a fox", *model, "--image", str(tmp_path))
+    assert main(["generate", "a fox <lora:ink", *STEPS, *model, "--height", "256"]) == 0
+    said = capsys.readouterr().err
+    assert "the tag of a LoRA ends with >" in said
+    assert in_flags('load it with dtype="float32"') == "load it with --dtype float32"
+
+
 def test_samplers_are_listed(capsys) -> None:
     assert main(["samplers"]) == 0
     said = capsys.readouterr().out
@@ -121,6 +163,13 @@ def test_a_film_shows_every_step(tiny: Pipeline, tiny_folder: Path, tmp_path: Pa
     with Image.open(film) as shown:
         assert (shown.n_frames, shown.size) == (2, (64, 32))
     capsys.readouterr()
+    first = film.read_bytes()
+    assert main(["generate", "a fox", *STEPS, *model, "--film", str(film)]) == 0
+    capsys.readouterr()
+    assert film.read_bytes() == first
+    assert film.with_name("fox-2.gif").exists()
+    film.with_name("x.gif").mkdir()
+    assert "folder" in refusal(capsys, "generate", "a fox", *model, "--film", str(film.with_name("x.gif")))
     assert "film" in refusal(capsys, "generate", "a fox", *model, "--film", str(tmp_path / "fox.avi"))
     assert "gone" in refusal(capsys, "generate", "a fox", *model, "--film", str(tmp_path / "gone" / "fox.gif"))
 

@@ -197,7 +197,7 @@ def test_what_a_receipt_says_beyond_this_version_is_named(tiny: Pipeline, tmp_pa
 def test_a_receipt_opens_no_folder(tiny: Pipeline, tiny_folder: Path, tmp_path: Path) -> None:
     receipt = tiny("fox", seed=5).receipt | {"image_index": 0, "model": str(tiny_folder)}
     path = write_png(tmp_path / "out.png", Image.new("RGB", (32, 32)), {"diffuscope": json.dumps(receipt)})
-    with pytest.raises(ModelNotFoundError, match="pass its folder"):
+    with pytest.raises(ModelNotFoundError, match="give its folder"):
         ds.replay(path)
 
 

@@ -23,7 +23,7 @@ FOREIGN = {
 }
 """First bytes of other formats -> what they are."""
 
-PICKLES = ", or allow pickles (allow_pickle=True, --allow-pickle), of which only tensors are read and nothing is run"
+PICKLES = ", or allow pickles (allow_pickle=True), of which only tensors are read and nothing is run"
 
 
 @dataclass(frozen=True, slots=True)
