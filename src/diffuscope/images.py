@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -72,6 +72,8 @@ def open_image(source: ImageSource, argument: str = "image") -> Image.Image:
         raise ImageError(f"{name}: no such file; give the path of a PNG, JPEG or WebP image") from error
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is no image; give a file in one of {', '.join(FORMATS)}") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
         raise ImageError(
             f"{name} cannot be read as an image ({error}); give a whole file in one of {', '.join(FORMATS)}"

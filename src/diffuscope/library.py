@@ -55,9 +55,14 @@ def find(models_dir: str | PathLike[str], name: str, kind: Kind = "model") -> Pa
     if len(matching) > 1:
         argument = "name_or_path" if kind == "model" else kind
         raise InputError(argument, name, f"the full name: {' or '.join(matching)} in {models_dir}")
+    if not paths:
+        names = ", ".join(FOLDERS[kind])
+        raise ModelNotFoundError(
+            f"no {kind} in {models_dir}, which needs one of the folders {names}; give the file itself"
+        )
     if not matching:
         hint = nearest(name, [*paths, *(path.stem for path in paths.values())])
-        raise ModelNotFoundError(f"no {kind} {name!r} among the {len(paths)} in {models_dir}. {hint}".rstrip())
+        raise ModelNotFoundError(f"no {kind} {name!r} among the {len(paths)} in {str(models_dir)!r}. {hint}".rstrip())
     return next(iter(matching.values()))
 
 

@@ -7,7 +7,7 @@ import torch
 
 import diffuscope as ds
 from diffuscope import library
-from diffuscope.errors import ModelNotFoundError
+from diffuscope.errors import ModelNotFoundError, WeightsError
 from diffuscope.pipeline import Pipeline
 from lora_files import kohya, layers, trained, write
 from refusals import refused
@@ -58,3 +58,11 @@ def test_what_is_not_clear_is_asked(program: Path, tmp_path: Path) -> None:
         library.find(program, "cta")
     with pytest.raises(ModelNotFoundError, match="no folder"):
         library.find(tmp_path / "nowhere", "cat")
+    (tmp_path / "flat").mkdir()
+    with pytest.raises(ModelNotFoundError, match=r"needs one of the folders Stable-diffusion, checkpoints.* itself"):
+        library.find(tmp_path / "flat", "cat")
+
+
+def test_a_part_of_a_model_s_folder_is_named_as_such(diffusers_folder: Path) -> None:
+    with pytest.raises(WeightsError, match="unet is one part of a model; give the folder above"):
+        ds.load(diffusers_folder / "unet")

@@ -4,14 +4,18 @@ from collections import defaultdict
 from pathlib import Path
 
 HEADINGS = {
-    "model": "models (--model NAME --models-dir FOLDER)",
-    "lora": "LoRAs (<lora:NAME:0.8> in the prompt)",
-    "vae": "VAEs (--vae NAME)",
-    "embedding": "embeddings (NAME in the prompt)",
+    "model": "models (--model {})",
+    "lora": "LoRAs (<lora:NAME:0.8> in the prompt, {})",
+    "vae": "VAEs (--vae {})",
+    "embedding": "embeddings (NAME in the prompt, {})",
     "unet": "U-Nets",
     "text encoder": "text encoders",
 }
 """Kind of file -> heading, in this order; other kinds follow under their own names."""
+
+BY_NAME = dict.fromkeys(HEADINGS, "--models-dir FOLDER") | dict.fromkeys(("model", "vae"), "NAME --models-dir FOLDER")
+BY_PATH = {"model": "PATH", "lora": "--lora-dir FOLDER", "vae": "PATH", "embedding": "--embedding PATH"}
+"""What the flags are for the folder of another program, and for any other."""
 
 
 def is_library(folder: Path) -> bool:
@@ -30,9 +34,11 @@ def describe(folder: Path) -> list[str]:
     for path in library.weights_and_models(folder):
         kind, text = _entry(path)
         found[kind].append(f"  {path.relative_to(folder).as_posix()}  {text}")
-    lines = [f"{folder}: a folder with {sum(map(len, found.values()))} models and weight files"]
+    lines = [f"{folder}: files of models: {sum(map(len, found.values()))}"]
     for kind in sorted(found, key=lambda kind: [*HEADINGS, kind].index(kind)):
-        lines += ["", HEADINGS.get(kind, kind), *found[kind]]
+        is_named = kind in library.FOLDERS and library.folders(folder, kind)
+        flags = (BY_NAME if is_named else BY_PATH).get(kind)
+        lines += ["", HEADINGS.get(kind, kind).format(flags), *found[kind]]
     return lines
 
 

@@ -51,6 +51,17 @@ def test_a_folder_is_listed_by_what_its_files_are(library: Path, capsys) -> None
     }
 
 
+def test_headings_have_the_flags_that_work_for_that_folder(library: Path, capsys) -> None:
+    headings = []
+    for folder in (library, library / "models" / "checkpoints", library / "models" / "loras"):
+        assert main(["info", str(folder)]) == 0
+        lines = capsys.readouterr().out.splitlines()[1:]
+        headings.append({line.split()[0]: line for line in lines if line and not line.startswith(" ")})
+    assert all("--models-dir FOLDER" in heading for heading in headings[0].values())
+    assert headings[1] == {"models": "models (--model PATH)"}
+    assert headings[2] == {"LoRAs": "LoRAs (<lora:NAME:0.8> in the prompt, --lora-dir FOLDER)"}
+
+
 def test_a_single_file_has_its_preset(library: Path, tiny: Pipeline, capsys) -> None:
     assert main(["info", str(library / "models" / "checkpoints" / "fox.safetensors")]) == 0
     preset = tiny.config.preset

@@ -98,7 +98,7 @@ def test_what_is_not_possible_is_refused(tiny: Pipeline, call, argument: str) ->
 
 def test_a_mask_that_is_no_picture(tiny: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_text("white")
-    with pytest.raises(ImageError, match="cannot be read as an image"):
+    with pytest.raises(ImageError, match="is no image"):
         tiny.steps("fox", image=PICTURE, mask_image=tmp_path / "mask.png")
 
 

@@ -25,7 +25,8 @@ def read(
     infos = store.header.tensors
     names = {_without_prefix(name): name for name in infos if not name.startswith(TRAINING)}
     identity = identify(Header({name: infos[full] for name, full in names.items()}, store.header.metadata))
-    expected = KINDS[type(config)]
+    expected, whole = KINDS[type(config)], identify(store.header)
+    identity = whole if whole.kind == "model" else identity
     if identity.kind != expected or identity.layout is None:
         kinds = f"{article(identity.kind)}, expected {article(expected)}"
         raise WeightsError(f"{store.path} is {kinds}: {reasons(identity)}")

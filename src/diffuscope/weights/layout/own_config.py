@@ -17,7 +17,10 @@ WORDS = "words.json"  # the words of the training captions, as the tokenizer rea
 def read(folder: Path) -> ModelConfig:
     """The config of a folder in our layout."""
     path, todo = folder / FILE, "save the model again"
-    return model_config(documents.read_json(path, todo), str(path), todo)
+    document = documents.read_json(path, todo)
+    if "name" not in document and (folder.absolute().parent / "model_index.json").is_file():
+        raise WeightsError(f"{folder} is one part of a model; give the folder above it")
+    return model_config(document, str(path), todo)
 
 
 def read_words(folder: Path) -> frozenset[str]:

@@ -56,9 +56,12 @@ def test_a_vae_that_keeps_the_prefix_of_a_single_file_and_its_training(tiny: Pip
 
 def test_something_else_is_refused(tiny: Pipeline, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
+    (tmp_path / "whole").mkdir()
     files.write(path, ldm.to_ldm(tiny.vae.state_dict(), TINY.vae))
     with pytest.raises(WeightsError, match=r"a\.safetensors is a VAE, expected a U-Net: its widest layer has 32"):
         load_network(path, TINY.unet, "cpu")
+    with pytest.raises(WeightsError, match=r"a\.safetensors is a model, expected a VAE"):
+        load_network(tiny.save(tmp_path / "whole" / "a.safetensors", layout="single"), TINY.vae, "cpu")
     with pytest.raises(WeightMismatchError, match="the network"):
         load_network(path, replace(TINY.vae, blocks=2), "cpu")
     files.write(path, {"a": torch.ones(2, 3, 4)})
