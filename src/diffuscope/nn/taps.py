@@ -56,8 +56,8 @@ def within(tap: Tap | None, *path: str | int) -> Scope | None:
 def tap_points(model: nn.Module) -> list[str]:
     """Every name that one forward of ``model`` offers to a tap, from the outer modules to the inner ones.
 
-    Names are module paths below the network's own name, nested as in diffusers. In the U-Net a level is
-    ``unet.down.i``, ``unet.mid`` or ``unet.up.i`` (``up.0`` is the coarsest), with residual blocks ``resnet.j``,
+    Names are module paths below the network's own name, nested as in diffusers. In the U-Net a stage is
+    ``unet.down.i``, ``unet.mid`` or ``unet.up.i`` (``up.0`` is the coarsest), with resnet blocks ``resnet.j``,
     transformers ``attn.j.block.k`` (of ``self_attn``, ``cross_attn`` and ``ff``) and ``downsample`` or ``upsample``.
     An attention offers ``query``, ``key``, ``value``, ``weights`` and ``head_out`` (each head's result before the
     output projection) beside its own output: ``unet.up.1.attn.0.block.0.cross_attn.weights``.

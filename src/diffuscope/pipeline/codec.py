@@ -69,7 +69,7 @@ def decode(
     Where memory does not suffice, the images are decoded one at a time, and then on the CPU.
     """
     channels, factor = vae.config.latent_channels, vae.config.factor
-    if latents.ndim != 4 or latents.shape[1] != channels:
+    if not isinstance(latents, Tensor) or latents.ndim != 4 or latents.shape[1] != channels:
         raise InputError("latents", latents, f"latents of shape [N,{channels},h,w]")
     device, own = engine.device(vae), vae
 

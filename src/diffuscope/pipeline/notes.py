@@ -28,6 +28,7 @@ _SIGNS = {
         r"\([^()]*:\s*[+-]?[.\d]+\s*\)|\([^():]*[^\W\d_]:[+-]?[.\d]+|\(\(.*?\)\)|\\[][()]|\[[^][]+\]|\bBREAK\b|\bAND\b"
     ): _BOTH,
     re.compile(r"\bembedding:[^\s,]+", re.IGNORECASE): "prompt_syntax comfyui reads it as a loaded embedding",
+    re.compile(r"<lora:[^<>]*$", re.IGNORECASE): "the tag of a LoRA ends with >",
     re.compile(r"<\w+:[^<>]*>|\{[^{}|]*\|[^{}]*\}"): _NEITHER,
     re.compile(r"(?:\b[^\W\d_]{2,}|\))(?:\+{2,}|-{2,})(?![\w+-])"): "prompt_syntax a1111 and comfyui write (word:1.2)",
 }

@@ -180,12 +180,13 @@ class Run(Iterator[Step]):
     def _make_result(self) -> Result:
         self._notice_edit()
         if self._last is None or self.done < len(self):
-            raise InputError("run", Unquoted(f"{self.done} of {len(self)} steps, then it was cancelled"), "all steps")
+            end = "it was cancelled" if self._cancelled else "the sampler ended"
+            raise InputError("run", Unquoted(f"{self.done} of {len(self)} steps, then {end}"), "all steps")
         latents = (self._last.x * self.levels.end_scale).float()
         if not latents.isfinite().all():
             raise NonFiniteError(
-                f"after {self.done} steps the latents are not finite in {self._receipt['dtype']}; load the model with "
-                'dtype="float32", or lower guidance_scale'
+                f"after {self.done} steps the latents are not finite in {self._receipt['dtype']}; lower guidance_scale "
+                'or the weight of a LoRA, or load the model with dtype="float32"'
             )
         self._receipt["checks"] += [{"step": index, "x0": checksums(x0)} for index, x0 in self._estimates]
         self._estimates.clear()
@@ -203,7 +204,7 @@ class Run(Iterator[Step]):
         if self._last.x is x and x._version == version:
             return
         step = self._last  # the run goes on from other latents: a branch of what it was
-        if step.x.shape != x.shape:
+        if getattr(step.x, "shape", None) != x.shape:
             raise InputError("step.x", step.x, f"latents of the same shape, {list(x.shape)}")
         self._seen = ((step.x, step.x._version), (step.x0, step.x0._version))
         if step.x.dtype != torch.float32 or len(self._edits) >= MOST_BRANCHES:

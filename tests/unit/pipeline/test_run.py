@@ -6,6 +6,7 @@ import torch
 
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline
+from diffuscope.types import Step
 from refusals import refused
 
 
@@ -76,6 +77,22 @@ def test_an_edit_of_another_shape_is_an_error(tiny: Pipeline) -> None:
     step.x = step.x[:, :2]
     with refused("step.x"):
         next(run)
+    step.x = 3
+    with refused("step.x", 3):
+        next(run)
+
+
+def test_latents_that_are_none(tiny: Pipeline) -> None:
+    with refused("latents"):
+        tiny.decode([1])
+
+
+def test_a_sampler_that_ends_too_early(tiny: Pipeline) -> None:
+    def short(denoise, x, sigmas, *, noise=None):
+        yield Step(0, sigmas[1], x, denoise(x, sigmas[0]))
+
+    with refused("run", "1 of 4 steps, then the sampler ended"):
+        tiny("a red fox", seed=32, sampler=short)
 
 
 def test_cancel_ends_the_loop_and_leaves_no_result(tiny: Pipeline) -> None:
