@@ -68,7 +68,7 @@ class PromptToPrompt(RunTap):
         if plan.request.prompt_syntax != "plain":
             raise InputError("prompt_syntax", plan.request.prompt_syntax, "plain, by which words are matched")
         if plan.images < 2 or len(set(plan.seeds)) != 1:
-            got = Unquoted(f"{plan.images} images with seeds {list(plan.seeds)}")
+            got = Unquoted(f"images with the seeds {list(plan.seeds)}")
             hint = "For example: pipe([source, edit], seed=[7, 7], tap=...)."
             raise InputError("prompt", got, "a source prompt and its edits, with one seed for all", hint)
         prompts = [prompt for prompt in plan.prompts for _ in range(plan.request.num_images_per_prompt)]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from diffuscope.adapters.merging import Loras
+from diffuscope.errors import InputError
 from diffuscope.request import Request
 from diffuscope.types import Denoiser, Step
 
@@ -59,6 +60,8 @@ class Answers:
     def counted(self, steps: Iterator[Step]) -> Iterator[Step]:
         """The steps; while one is computed, ``step`` is its index."""
         for step in steps:
+            if not isinstance(step, Step):
+                raise InputError("sampler", step, "a generator of a Step for each interval of the noise levels")
             self.step = step.index + 1
             yield step
 

@@ -95,6 +95,14 @@ def test_a_sampler_that_ends_too_early(tiny: Pipeline) -> None:
         tiny("a red fox", seed=32, sampler=short)
 
 
+def test_a_sampler_that_yields_no_steps(tiny: Pipeline) -> None:
+    def tensors(denoise, x, sigmas, *, noise=None):
+        yield x
+
+    with refused("sampler"):
+        tiny("a red fox", seed=32, sampler=tensors)
+
+
 def test_cancel_ends_the_loop_and_leaves_no_result(tiny: Pipeline) -> None:
     run = tiny.steps("a red fox", seed=32)
     for step in run:
