@@ -38,7 +38,7 @@ def inspect(
     attention has the share of each place's attention that goes to each word, by network call, layer and head;
     ablation-map the effect of each block in each band of steps. The same files come from /api/v1/inspections.
     """
-    check_output(inspection.out, "out", suffix=(".safetensors",))
+    check_output(inspection.out, "out", suffix=".safetensors")
     request = branch.added_to(request)
     require_files(image=images.image, mask_image=images.mask_image)
 
