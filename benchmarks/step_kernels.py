@@ -8,6 +8,7 @@ import argparse
 import cProfile
 import io
 import json
+import math
 import pstats
 import time
 from collections import defaultdict
@@ -25,7 +26,7 @@ from diffuscope.bench import measure, report
 from diffuscope.bench.timing import Call, Report, Timer
 from diffuscope.config import FAMILIES, PRESETS
 from diffuscope.models.unet import UNet
-from diffuscope.perf import ops
+from diffuscope.perf import tokens
 from diffuscope.perf.engine import Engine
 from diffuscope.weights.store.documents import write_text
 
@@ -55,12 +56,12 @@ BACKENDS = (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.E
 
 @torch.no_grad()
 def attention(timer: Timer) -> Report:
-    """Microseconds of each attention by each backend, and by torch's own choice."""
+    """Microseconds of each attention by each backend, by torch's own choice, and as the twins make it."""
     found: Report = {}
     for family, shapes in SHAPES.items():
-        for rows, heads, width, tokens in shapes[-1:] if TRIED else shapes:
-            for keys in (tokens, 77):
-                q = torch.randn(rows, tokens, heads, width, device=DEVICE, dtype=HALF).transpose(1, 2)
+        for rows, heads, width, count in shapes[-1:] if TRIED else shapes:
+            for keys in (count, 77):
+                q = torch.randn(rows, count, heads, width, device=DEVICE, dtype=HALF).transpose(1, 2)
                 k, v = (
                     torch.randn(rows, keys, heads, width, device=DEVICE, dtype=HALF).transpose(1, 2) for _ in range(2)
                 )
@@ -69,13 +70,14 @@ def attention(timer: Timer) -> Report:
                     return F.scaled_dot_product_attention(q, k, v)
 
                 row = {"chosen": round(timer.timed(call)["ms"] * 1e3, 1)}
+                row["here"] = round(timer.timed(partial(tokens.attention, q, k, v))["ms"] * 1e3, 1)
                 for backend in () if TRIED else BACKENDS:
                     try:
                         with sdpa_kernel(backend):
                             row[backend.name] = round(timer.timed(call)["ms"] * 1e3, 1)
                     except RuntimeError as error:
                         row[backend.name] = str(error).splitlines()[0][:80]
-                found[f"{family}: {rows}x{heads} heads of {width}, {tokens} to {keys}"] = row
+                found[f"{family}: {rows}x{heads} heads of {width}, {count} to {keys}"] = row
     return found
 
 
@@ -141,21 +143,18 @@ def step(timer: Timer, family: str) -> Report:
     extra = measure.extra_inputs(unet, config, (8 * side, 8 * side), 2, torch.Generator().manual_seed(0), DEVICE, HALF)
     found: Report = {}
 
-    def timed(name: str, **patched: Any) -> None:
-        kept = {key: getattr(ops, key) for key in patched}
+    def timed(name: str, **patched: object) -> None:
+        kept = {key: getattr(tokens, key) for key in patched}
         for key, value in patched.items():
-            setattr(ops, key, value)
+            setattr(tokens, key, value)
         predict = Engine(True).predictor(unet, context, extra, pairs=True)
         found[name] = timer.timed(lambda: predict(x, when))
         for key, value in kept.items():
-            setattr(ops, key, value)
-
-    def at_once(function: Any) -> Any:
-        result = function()
-        return lambda: result
+            setattr(tokens, key, value)
 
     timed("as it is")
-    timed("shortcuts in turn", beside=at_once)
+    timed("the gate after its product", MANY=math.inf)
+    timed("attention by torch alone", SHORT=0)
     timed("as it is, again")
     predict = Engine(True).predictor(unet, context, extra, pairs=True)
     for _ in range(3):

@@ -3,7 +3,6 @@
 Feature maps are [B,C,H,W] in channels-last memory, so that their pixels are tokens [B,H*W,C] without a copy.
 """
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -17,8 +16,6 @@ PARTS, PROGRAMS = 512, 512
 
 SMALL = 1024
 """Pixels up to which torch normalises bfloat16 on a CPU more slowly than float32: by a factor of 8 at 16x16."""
-
-_sides: dict[int, torch.cuda.Stream] = {}
 
 _packed: WeakKeyDictionary[nn.Conv2d, tuple[object, Tensor | None]] = WeakKeyDictionary()
 
@@ -102,28 +99,6 @@ def _pack(layer: nn.Conv2d, x: Tensor) -> Tensor | None:
         return None
     arguments = (layer.padding, layer.stride, layer.dilation, layer.groups, tuple(x.shape))
     return reorder(layer.weight.detach(), *arguments)
-
-
-def beside(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Begin ``function`` beside what follows; calling what is returned waits for its result.
-
-    Only in a CUDA graph that is being recorded, where it becomes a branch: small products fill the processors that
-    other kernels leave idle. What it reads has to be kept until then.
-    """
-    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        result = function()
-        return lambda: result
-    main = torch.cuda.current_stream()
-    side = _sides.setdefault(main.device_index, torch.cuda.Stream(main.device))
-    side.wait_stream(main)
-    with torch.cuda.stream(side):
-        found = function()
-
-    def joined() -> Tensor:
-        main.wait_stream(side)
-        return found
-
-    return joined
 
 
 def conv(layer: nn.Conv2d, x: Tensor) -> Map:
