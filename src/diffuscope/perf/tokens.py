@@ -13,8 +13,8 @@ from diffuscope.perf.ops import launch, power
 LOG2E = 1.4426950408889634
 
 SHORT, FEW = 128, 1 << 17
-"""Most keys that a kernel of ours reads in one piece, those of a text or of the smallest maps; most queries of all
-heads, beyond which torch's kernel is faster."""
+"""Most keys that a kernel of ours reads in one piece, those of a text or of the smallest maps; and most queries of all
+heads: with more, torch's kernel is faster."""
 
 ATTENTION = {16: 64, 32: 64, 64: 64, 128: 64, 256: 32}
 """Width of a head, as a power of two -> queries of a program."""
@@ -99,7 +99,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     some = ATTENTION[block]
     launch(
         kernels.short_attention, (-(-tokens // some), rows * heads), q, k, v, y, tokens, keys, heads, width // 8,
-        *(size // 8 for size in strides), width**-0.5 * LOG2E, ROWS=some, KEYS=max(16, power(keys)), WIDTH=block,
+        *(size // 8 for size in strides), width**-0.5 * LOG2E, ROWS=some, KEYS=SHORT, WIDTH=block,
         num_warps=4,
     )  # fmt: skip
     return y
