@@ -70,6 +70,8 @@ class Batcher:
         self._running = 0
         self._made: deque[Callable[[], bool]] = deque()
         """Of the last calls, whether the device has done them."""
+        self._works_beside = False
+        """Whether the device computes while the host does other things; only then can it idle."""
         self._turn = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._serve, name="diffuscope-device", daemon=True)
@@ -128,7 +130,8 @@ class Batcher:
                     for _, answer in self._tasks:
                         answer.set_exception(RuntimeError("the batcher has stopped"))
                     return
-                task = self._tasks.pop(0) if self._tasks else None
+                idles = self._waiting and self._works_beside and not self._calls_ahead()
+                task = self._tasks.pop(0) if self._tasks and not idles else None
                 batch = [] if task else self._gathered()
             if task is not None:
                 _answer(task[1], task[0])
@@ -149,9 +152,9 @@ class Batcher:
                 break
             if self._tasks:
                 return []
-            if ahead or len(self._waiting) > count:
+            if len(self._waiting) > count:
                 end, count = monotonic() + WAIT, len(self._waiting)
-            elif monotonic() >= end:
+            elif not ahead and monotonic() >= end:
                 break
             self._turn.wait(POLL if ahead else end - monotonic())
         if not self._waiting:
@@ -196,7 +199,9 @@ class Batcher:
 
     def _run(self, call: _Call, rows: Sequence[Tensor]) -> Tensor:
         result = call.run(rows)
-        self._made.append(_done(result))
+        done = _done(result)
+        self._made.append(done)
+        self._works_beside = not done()
         return result
 
 

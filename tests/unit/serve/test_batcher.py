@@ -167,6 +167,35 @@ def test_the_host_does_not_hurry_ahead_of_the_device(batcher, monkeypatch):
         calls[-1].result(PATIENCE)
 
 
+@pytest.mark.parametrize(("works_beside", "order"), [(True, "task call task"), (False, "task task call")])
+def test_a_device_that_idles_gets_a_call_before_the_next_task(batcher, monkeypatch, works_beside, order):
+    """Such as the first of sixteen runs, while the prompts of the others are to be encoded."""
+    monkeypatch.setattr(module, "WAIT", 0)
+    answers = iter([not works_beside])  # once, right after the first call; by the next look it is done
+    monkeypatch.setattr(module, "_done", lambda _: lambda: next(answers, True))
+    done, began, go = [], threading.Event(), threading.Event()
+
+    def call(name):
+        return batcher.call("a", [torch.ones(1)], lambda rows: done.append(name) or rows[0])
+
+    def first():
+        began.set()
+        go.wait(PATIENCE)
+        done.append("task")
+
+    with batcher, batcher, ThreadPoolExecutor(3) as pool:
+        call("before")
+        tasks = [pool.submit(batcher.task, first)]
+        assert began.wait(PATIENCE)
+        tasks.append(pool.submit(batcher.task, lambda: done.append("task")))
+        tasks.append(pool.submit(call, "call"))
+        until(lambda: batcher._tasks and batcher._waiting)
+        go.set()
+        for each in tasks:
+            each.result(PATIENCE)
+    assert " ".join(done) == f"before {order}"
+
+
 def test_rows_that_are_read_late_join_too(batcher):
     def call(k):
         return batcher.call(
