@@ -19,14 +19,13 @@ import sys  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from diffuscope.config import EMOJI, Preset, TextEncoderConfig, UNetConfig, VAEConfig  # noqa: E402
 from diffuscope.data import corpus as corpora  # noqa: E402
 from diffuscope.errors import DiffuscopeError, InputError  # noqa: E402
 from diffuscope.loading import choose_device  # noqa: E402
-from diffuscope.recipes import speedrun  # noqa: E402
+from diffuscope.recipes import speedrun, stages  # noqa: E402
 from diffuscope.training.loop import LoopConfig  # noqa: E402
 from diffuscope.training.text import TextTraining  # noqa: E402
 from diffuscope.training.unet import UNetTraining  # noqa: E402
@@ -63,8 +62,7 @@ def main(
     """
     if (packages is None) == (corpus is None):
         raise InputError("packages", packages and str(packages), "either packages or a corpus file")
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
+    stages.prefer_speed()
     out.mkdir(parents=True, exist_ok=True)
     laps = speedrun.Laps(out, STARTED)
     laps.end("imports")

@@ -49,7 +49,7 @@ from diffuscope.finetune.options import LoraTraining
 from diffuscope.loading import choose_device
 from diffuscope.models.class_unet import ClassUNet
 from diffuscope.models.unet import UNet
-from diffuscope.recipes import emoji
+from diffuscope.recipes import emoji, stages
 from diffuscope.recipes.digits import fashion, of_length
 from diffuscope.training.denoising import DenoisingLoss, stratified
 from diffuscope.training.initialisation import zero_init
@@ -100,8 +100,7 @@ def main(
     if part == "speed":
         document["rates"] = {} if is_tiny else timer.rates(torch.bfloat16)
     if part in ("speed", "loader"):
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
+        stages.prefer_speed()
     measured = measure.measured(parts[part](), timer, lambda name: print(name, flush=True), keep)
     print(json.dumps(measured, indent=1))
     if failed := [name for name, row in measured.items() if "failed" in row]:

@@ -151,8 +151,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--is-tiny", action="store_true")
     arguments = parser.parse_args()
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
+    stages.prefer_speed()
     with distributed.process_group(choose_device(arguments.device)) as device:
         for layout in arguments.layouts:
             for mode in arguments.modes:

@@ -30,6 +30,7 @@ import tyro
 from torch import Tensor
 
 from diffuscope.config import EMOJI, TextEncoderConfig, UNetConfig
+from diffuscope.data.captions import COUNTS
 from diffuscope.data.sprites import sprite_sampler
 from diffuscope.diffusion.samplers.table import find
 from diffuscope.diffusion.schedules import Schedule
@@ -57,6 +58,7 @@ PROMPTS, SEEDS = 125, 8  # for diversity
 SETTING = re.compile(r"(teacher|student|difference)-(\d+)(?:-w([\d.]+)|-([a-z]\w*))?")
 DIFFERENCE = "difference.safetensors"
 FILES = {"student": STUDENT, "difference": DIFFERENCE}
+COUNTED = set(COUNTS.values())
 TEACHER_FOLDER = shipped_models()["emoji"]
 
 
@@ -111,6 +113,7 @@ def record(
     out: Path,
     seconds: float = 100.0,
     count: int = 0,
+    counting: float = 0.0,
     seed: int = 0,
     is_tiny: bool = False,
     device: str = "auto",
@@ -122,26 +125,28 @@ def record(
         out: folder of the run, created if it does not exist.
         seconds: of recording.
         count: most texts; 0 is no limit.
+        counting: part of the texts that count things, which are drawn again and again; 0 leaves them as they are.
         seed: of the texts' order and of the noise.
         is_tiny: tiny networks.
         device: auto, cpu, cuda.
     """
     out.mkdir(parents=True, exist_ok=True)
-    fast()
+    stages.prefer_speed()
     captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))
     with distributed.process_group(choose_device(device)) as place:
         recipe, teacher, text_encoder = networks(place, is_tiny=is_tiny)
-        tokenizer = Tokenizer()
-        random.Random(seed).shuffle(captions["train"])
-        own = captions["train"][distributed.rank() :: distributed.world_size()]
-        parts = own[: count or None], captions["asked"][:256]
-        texts = tokenizer.encode(parts[0]), tokenizer.encode(parts[1]), tokenizer.encode("")[0]
-        kinds = zip(
-            ("learned", "held_out"),
-            record_trajectories(recipe, teacher, text_encoder, texts, seconds, seed),
-            strict=True,
-        )
-        tensors = {f"{kind}.{name}": value.cpu() for kind, part in kinds for name, value in vars(part).items()}
+        chance, texts = random.Random(seed), captions["train"]
+        if counting:
+            some = [text for text in texts if not COUNTED.isdisjoint(text.split())]
+            texts = [text for text in texts if COUNTED.isdisjoint(text.split())]
+            texts += chance.choices(some, k=round(len(texts) * counting / (1 - counting)))
+        chance.shuffle(texts)
+        own = texts[distributed.rank() :: distributed.world_size()][: count or None]
+        encode = Tokenizer().encode
+        ids = encode(own), encode(captions["asked"][:256]), encode("")[0]
+        learned, held_out = record_trajectories(recipe, teacher, text_encoder, ids, seconds, seed)
+        kinds = {"learned": learned, "held_out": held_out}
+        tensors = {f"{kind}.{name}": value.cpu() for kind, part in kinds.items() for name, value in vars(part).items()}
         files.write(out / f"trajectories-{distributed.rank()}.safetensors", tensors)
         print(f"{len(tensors['learned.ids'])} trajectories", flush=True)
 
@@ -165,7 +170,7 @@ def train(
         is_tiny: tiny networks, 20 steps.
         device: auto, cpu, cuda.
     """
-    fast()
+    stages.prefer_speed()
     with distributed.process_group(choose_device(device)) as place:
         recipe, teacher, text_encoder = networks(place, is_tiny=is_tiny)
         if not is_tiny:
@@ -195,7 +200,7 @@ def sample(
         count: fewer captions, only to try things.
         device: auto, cpu, cuda.
     """
-    fast()
+    stages.prefer_speed()
     captions = json.loads((scenes / "captions.json").read_text(encoding="utf-8"))["asked"][:count]
     with distributed.process_group(choose_device(device)) as place:
         teacher, text_encoder = shipped()
@@ -215,12 +220,6 @@ def student_from(path: Path, teacher: UNet) -> UNet:
         packing.read(path) if is_whole else difference.restore(files.read(path), header.metadata, base)
     )
     return student.requires_grad_(True)
-
-
-def fast() -> None:
-    """What a GPU wants."""
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
 
 
 def shipped() -> tuple[UNet, TextEncoder]:
@@ -244,8 +243,8 @@ def tiny(recipe: TurboRecipe) -> tuple[TurboRecipe, UNet, TextEncoder]:
     text = TextEncoderConfig(width=16, layers=1, heads=2, hidden=32)
     torch.manual_seed(0)
     loop = replace(recipe.loop, seconds=None, steps=20)
-    recipe = replace(recipe, model=replace(EMOJI, unet=unet, text_encoder=text), batch_size=32, loop=loop)
-    recipe = replace(recipe, recording=replace(recipe.recording, chunk=32))
+    model, recording = replace(EMOJI, unet=unet, text_encoder=text), replace(recipe.recording, chunk=32)
+    recipe = replace(recipe, model=model, recording=recording, batch_size=32, loop=loop)
     return recipe, UNet(unet), TextEncoder(text)
 
 
@@ -310,7 +309,7 @@ def decode(
         device: auto, cpu, cuda.
     """
     place = choose_device(device)
-    fast()
+    stages.prefer_speed()
     vae = load_components("emoji", place, "float32").vae
     network = load_efficientnet(feature_net).to(place)
     judge, split_hash, _ = read_classifier(classifier)

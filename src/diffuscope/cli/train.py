@@ -50,8 +50,6 @@ def train(
         as_difference: train what a small difference from INITIAL, a shipped model, can store, and write OUT/model so.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
-    import torch
-
     from diffuscope.data.corpus import Corpus
     from diffuscope.loading import choose_device
     from diffuscope.recipes import emoji, ship
@@ -63,8 +61,7 @@ def train(
     require_files(corpus=corpus, teacher=teacher, vae=vae)
     initial, base = _initial(initial, as_difference)
     _check_stages(stages, out, vae, initial)
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.benchmark = True
+    run.prefer_speed()
     length = {} if seconds is None else {"seconds": seconds}
     last = stages[-1]
     with distributed.process_group(choose_device(device)) as local_device:
