@@ -80,11 +80,7 @@ def dpmpp_2m_sde(
 ) -> Iterator[Step]:
     """``dpmpp_2m`` on the reverse stochastic equation: Lu et al. 2022, appendix E (SDE-DPM-Solver++), with an eta.
 
-    Args:
-        eta: amount of fresh noise; 0 is the deterministic method.
-        solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
-        lower_order_final: as in ``dpmpp_2m``.
-        euler_at_final: as in ``dpmpp_2m``.
+    ``eta`` is the amount of fresh noise, where 0 is the deterministic method; other options as in ``dpmpp_2m``.
     """
     return _multistep(denoise, x, sigmas, noise, _Method(2, solver, eta, lower_order_final, euler_at_final))
 
@@ -120,9 +116,7 @@ class _Method:
     solver: Solver
     eta: float = 0.0
     lower_order_final: bool = False
-    """Whether a run of fewer than 15 steps lowers the order of its last steps."""
     euler_at_final: bool = False
-    """Whether the last step is of first order in every run."""
 
     def order_at(self, index: int, steps: int) -> int:
         """The highest order of step ``index``."""

@@ -30,18 +30,17 @@ def heun(
     churn = Churn(s_churn, s_tmin, s_tmax, s_noise)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x, raised = churn.apply(x, sigma, len(sigmas) - 1, noise)
-        x_next, x0 = heun_step(denoise, x, raised, sigma_next)
-        step = Step(i, sigma_next, x_next, x0)
+        x0 = denoise(x, raised)
+        step = Step(i, sigma_next, heun_step(denoise, x, x0, raised, sigma_next), x0)
         yield step
         x = step.x
 
 
-def heun_step(denoise: Denoiser, x: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
-    """One Heun step: the latents at ``sigma_next``, and the clean estimate at ``sigma``."""
-    x0 = denoise(x, sigma)
+def heun_step(denoise: Denoiser, x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:
+    """The latents at ``sigma_next`` after one Heun step, from the clean estimate ``x0`` at ``sigma``."""
     x_next = x0 + (x - x0) * (sigma_next / sigma)
     if sigma_next > 0 and sigma < PURE_NOISE:
         slope = (x - x0) / sigma
         slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
         x_next = x_next + (slope_next - slope) * ((sigma_next - sigma) / 2)
-    return x_next, x0
+    return x_next

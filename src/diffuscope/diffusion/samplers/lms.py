@@ -42,12 +42,9 @@ def lms(
 
 
 def adams_weights(nodes: Sequence[float], end: float) -> list[float]:
-    """Integral from ``nodes[0]`` to ``end`` of each Lagrange polynomial of the at most four distinct ``nodes``.
-
-    Two Gauss-Legendre points are exact for their third degree.
-    """
+    """Integral from ``nodes[0]`` to ``end`` of each Lagrange polynomial of the at most four distinct ``nodes``."""
     middle, half = (nodes[0] + end) / 2, (end - nodes[0]) / 2
-    points = (middle - half / math.sqrt(3), middle + half / math.sqrt(3))
+    points = (middle - half / math.sqrt(3), middle + half / math.sqrt(3))  # Gauss-Legendre: exact to degree three
 
     def basis(node: float, point: float) -> float:
         return math.prod((point - other) / (node - other) for other in nodes if other != node)

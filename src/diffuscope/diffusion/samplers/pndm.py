@@ -8,11 +8,12 @@ from itertools import islice, pairwise
 from torch import Tensor
 
 from diffuscope.diffusion.samplers.contract import PURE_NOISE
+from diffuscope.diffusion.samplers.heun import heun_step
 from diffuscope.diffusion.timesteps import sigma_to_t, t_to_log_sigma
 from diffuscope.types import Denoiser, Noise, Step
 
-_OLDER = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
-"""Adams-Bashforth weights of the older slopes, for 1 to 4 slopes; all weights sum to 1."""
+_OLDER = ((), (), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
+"""Adams-Bashforth weights of the older slopes, for 0 to 4 slopes; all weights sum to 1."""
 
 _Start = Callable[[Denoiser, Tensor, Tensor, float, float], Tensor]
 """``(denoise, x, x0, sigma, sigma_next)`` -> the latents at ``sigma_next``, by a method without older slopes."""
@@ -24,7 +25,7 @@ def pndm(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise 
     That form omits the Runge-Kutta start of the paper (see ``f_pndm``): the first step that is not from pure noise is a
     Heun step, with two calls, whose second slope is not kept. Orders 2 to 4 follow.
     """
-    return _pseudo_multistep(denoise, x, sigmas, _heun_step, 1)
+    return _pseudo_multistep(denoise, x, sigmas, heun_step, 1)
 
 
 def f_pndm(
@@ -53,7 +54,7 @@ def f_pndm(
 
 def ipndm(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, noise: Noise | None = None) -> Iterator[Step]:
     """Improved PNDM: Zhang & Chen 2023, appendix D. ``pndm`` with an Euler step as its first."""
-    return _pseudo_multistep(denoise, x, sigmas, _heun_step, 0)
+    return _pseudo_multistep(denoise, x, sigmas, heun_step, 0)
 
 
 def _pseudo_multistep(
@@ -64,19 +65,17 @@ def _pseudo_multistep(
     These are counted after the steps from pure noise, which are Euler steps and leave no slope.
     """
     start_steps += sum(sigma >= PURE_NOISE for sigma in sigmas)
-    slopes: deque[Tensor] = deque(maxlen=len(_OLDER))  # newest first
+    slopes: deque[Tensor] = deque(maxlen=len(_OLDER) - 1)  # newest first
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         x0 = denoise(x, sigma)
         if sigma < PURE_NOISE:
             slopes.appendleft((x - x0) / sigma)
-        if sigma >= PURE_NOISE:
-            x_next = _euler_step(x, x0, sigma, sigma_next)
-        elif i < start_steps and sigma_next > 0 and len(sigmas) > 2:
+        if slopes and i < start_steps and sigma_next > 0 and len(sigmas) > 2:
             x_next = start(denoise, x, x0, sigma, sigma_next)
         else:
             # The weights sum to 1: an Euler step, exact at level 0, plus corrections by the older slopes.
             x_next = _euler_step(x, x0, sigma, sigma_next)
-            for slope, weight in zip(islice(slopes, 1, None), _OLDER[len(slopes) - 1], strict=True):
+            for slope, weight in zip(islice(slopes, 1, None), _OLDER[len(slopes)], strict=True):
                 x_next = x_next + (slope - slopes[0]) * (weight * (sigma_next - sigma))
         step = Step(i, sigma_next, x_next, x0)
         yield step
@@ -89,11 +88,6 @@ def _euler_step(x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tenso
 
 def _slope(denoise: Denoiser, x: Tensor, sigma: float) -> Tensor:
     return (x - denoise(x, sigma)) / sigma
-
-
-def _heun_step(denoise: Denoiser, x: Tensor, x0: Tensor, sigma: float, sigma_next: float) -> Tensor:
-    x_next = _euler_step(x, x0, sigma, sigma_next)
-    return x_next + (_slope(denoise, x_next, sigma_next) - (x - x0) / sigma) * ((sigma_next - sigma) / 2)
 
 
 def _runge_kutta_step(denoise: Denoiser, x: Tensor, x0: Tensor, levels: tuple[float, float, float]) -> Tensor:

@@ -42,13 +42,15 @@ def restart(
     """
     top, bottom = _interval(sigmas, low, high)
     for i, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
-        x_next, x0 = heun_step(denoise, x, sigma, sigma_next)
+        x0 = denoise(x, sigma)
+        x_next = heun_step(denoise, x, x0, sigma, sigma_next)
         if noise is not None and i + 1 == bottom:
             added = math.sqrt(sigmas[top] ** 2 - sigmas[bottom] ** 2)
             for _ in range(times):
                 x_next = x_next + noise(x, sigmas[bottom], sigmas[top]) * added
                 for upper, lower in pairwise(sigmas[top : bottom + 1]):
-                    x_next, x0 = heun_step(denoise, x_next, upper, lower)
+                    x0 = denoise(x_next, upper)
+                    x_next = heun_step(denoise, x_next, x0, upper, lower)
         step = Step(i, sigma_next, x_next, x0)
         yield step
         x = step.x

@@ -5,26 +5,22 @@ import statistics
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from diffuscope.diffusion.samplers.ancestral import ddim, ddpm, euler_ancestral
-from diffuscope.diffusion.samplers.consistency import lcm, tcd
-from diffuscope.diffusion.samplers.contract import Sampler, network_calls
-from diffuscope.diffusion.samplers.deis import deis
-from diffuscope.diffusion.samplers.dpmpp_multistep import (
-    dpmpp_2m,
-    dpmpp_2m_sde,
-    dpmpp_2m_sde_heun,
-    dpmpp_3m,
-    dpmpp_3m_sde,
+from diffuscope.diffusion.samplers import (
+    ancestral,
+    consistency,
+    deis,
+    dpmpp_multistep,
+    dpmpp_sde,
+    dpmpp_singlestep,
+    euler,
+    heun,
+    kdpm2,
+    lms,
+    pndm,
+    restart,
+    unipc,
 )
-from diffuscope.diffusion.samplers.dpmpp_sde import dpmpp_2s_ancestral, dpmpp_sde
-from diffuscope.diffusion.samplers.dpmpp_singlestep import dpmpp_2s
-from diffuscope.diffusion.samplers.euler import euler
-from diffuscope.diffusion.samplers.heun import heun
-from diffuscope.diffusion.samplers.kdpm2 import kdpm2, kdpm2_ancestral
-from diffuscope.diffusion.samplers.lms import lms
-from diffuscope.diffusion.samplers.pndm import f_pndm, ipndm, pndm
-from diffuscope.diffusion.samplers.restart import restart
-from diffuscope.diffusion.samplers.unipc import unipc
+from diffuscope.diffusion.samplers.contract import Sampler, network_calls
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.sampler_table import FACTS, SamplerFacts, match, spellings
 
@@ -54,34 +50,12 @@ class SamplerInfo(SamplerFacts):
         return "log_sigmas" in inspect.signature(self.function).parameters
 
 
-_FUNCTIONS: tuple[Sampler, ...] = (
-    euler,
-    euler_ancestral,
-    heun,
-    lms,
-    ddim,
-    ddpm,
-    kdpm2,
-    kdpm2_ancestral,
-    pndm,
-    f_pndm,
-    ipndm,
-    unipc,
-    deis,
-    dpmpp_2m,
-    dpmpp_3m,
-    dpmpp_2s,
-    dpmpp_2s_ancestral,
-    dpmpp_sde,
-    dpmpp_2m_sde,
-    dpmpp_2m_sde_heun,
-    dpmpp_3m_sde,
-    restart,
-    lcm,
-    tcd,
-)
+_SINGLE = (deis, dpmpp_singlestep, euler, heun, lms, restart, unipc)  # modules of one sampler each
+_MODULES = (*_SINGLE, ancestral, consistency, dpmpp_multistep, dpmpp_sde, kdpm2, pndm)
 
-SAMPLERS: dict[str, Sampler] = {function.__name__: function for function in _FUNCTIONS}
+SAMPLERS: dict[str, Sampler] = {
+    name: getattr(module, name) for name in FACTS for module in _MODULES if hasattr(module, name)
+}
 """Every sampler's function by our name."""
 
 TABLE: dict[str, SamplerInfo] = {name: SamplerInfo(SAMPLERS[name], **vars(facts)) for name, facts in FACTS.items()}
