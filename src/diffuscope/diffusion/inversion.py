@@ -28,7 +28,20 @@ def ddim_inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], *, ref
         InputError: fewer than two levels, levels that do not decrease, or ``refine`` below 0. At the call.
     """
     check_inversion(sigmas, refine)
-    return _inversion(denoise, x, sigmas, refine)
+
+    def steps(x: Tensor) -> Iterator[Step]:
+        for i, (sigma, sigma_next) in enumerate(pairwise(reversed(sigmas))):
+            seen = sigma if sigma > 0 else sigma_next  # there is no noise to predict in clean latents
+            x0 = denoise(x, seen)
+            x_next = x + (sigma_next - sigma) * ((x - x0) / seen)
+            for _ in range(refine):
+                x0 = denoise(x_next, sigma_next)
+                x_next = x + (sigma_next - sigma) * (x_next - x0) / sigma_next
+            step = Step(i, sigma_next, x_next, x0)
+            yield step
+            x = step.x
+
+    return steps(x)
 
 
 def check_inversion(sigmas: Sequence[float], refine: int) -> None:
@@ -37,16 +50,3 @@ def check_inversion(sigmas: Sequence[float], refine: int) -> None:
         raise InputError("sigmas", list(sigmas), "at least two noise levels, strictly decreasing to at least 0")
     if refine < 0:
         raise InputError("refine", refine, "a whole number of at least 0")
-
-
-def _inversion(denoise: Denoiser, x: Tensor, sigmas: Sequence[float], refine: int) -> Iterator[Step]:
-    for i, (sigma, sigma_next) in enumerate(pairwise(reversed(sigmas))):
-        seen = sigma if sigma > 0 else sigma_next  # there is no noise to predict in clean latents
-        x0 = denoise(x, seen)
-        x_next = x + (sigma_next - sigma) * ((x - x0) / seen)
-        for _ in range(refine):
-            x0 = denoise(x_next, sigma_next)
-            x_next = x + (sigma_next - sigma) * (x_next - x0) / sigma_next
-        step = Step(i, sigma_next, x_next, x0)
-        yield step
-        x = step.x

@@ -5,7 +5,7 @@ image does not depend on its batch mates: each image has its own loss.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -187,30 +187,20 @@ def guide_steps(
     if every < 1:
         raise InputError("every", every, "a whole number of at least 1")
     check_loss(loss)
-    edited = {i for i, sigma in enumerate(sigmas) if i % every == 0 and sigma <= high}
-    return _edited(steps, sigmas, loss, decode, edited, callback)
 
+    def edited() -> Iterator[Step]:
+        for step in steps:
+            sigma, values = sigmas[step.index], list[Tensor]()
+            if step.index % every == 0 and sigma <= high:
 
-def _edited(
-    steps: Iterator[Step],
-    sigmas: Sequence[float],
-    loss: Loss,
-    decode: Decode,
-    edited: Set[int],
-    callback: Callable[[int, float], None] | None,
-) -> Iterator[Step]:
-    for step in steps:
-        if step.index in edited:
-            total = 0.0
+                def noted(image: Tensor) -> Tensor:
+                    values.append(loss(image))  # noqa: B023 - called within this turn
+                    return values[-1]  # noqa: B023
 
-            def counted(image: Tensor) -> Tensor:
-                nonlocal total
-                value = loss(image)
-                total += float(value.detach()) if isinstance(value, Tensor) and value.numel() == 1 else 0.0
-                return value
+                gradient = loss_gradient(noted, decode, None, step.x0, 0.0)
+                if callback is not None:
+                    callback(step.index, sum(float(value.detach()) for value in values))
+                step.x = step.x - sigma**2 * gradient
+            yield step
 
-            gradient = loss_gradient(counted, decode, None, step.x0, 0.0)
-            if callback is not None:
-                callback(step.index, total)
-            step.x = step.x - sigmas[step.index] ** 2 * gradient
-        yield step
+    return edited()

@@ -263,10 +263,8 @@ def _alphas_cumprod(config: ScheduleConfig) -> Tensor:
     """[T] float64: share of the clean signal's power at each training timestep."""
     steps = config.train_steps
     if config.betas == "edm":
-        sigmas = torch.tensor(
-            _ramp(config.sigma_max, config.sigma_min, steps, 1 / _KARRAS_RHO)[::-1], dtype=torch.float64
-        )
-        return 1 / (sigmas.square() + 1)
+        rising = _ramp(config.sigma_max, config.sigma_min, steps, 1 / _KARRAS_RHO)[::-1]
+        return 1 / (torch.tensor(rising, dtype=torch.float64).square() + 1)
     if config.betas == "scaled_linear":  # Rombach et al. 2022: linear in the root
         betas = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, steps, dtype=torch.float64) ** 2
     elif config.betas == "linear":  # Ho et al. 2020

@@ -96,12 +96,7 @@ class Tokenizer:
     """
 
     def __init__(
-        self,
-        path: str | Path | None = None,
-        *,
-        length: int = 77,
-        pad: int = 49407,
-        vocabulary: int = 0,
+        self, path: str | Path | None = None, *, length: int = 77, pad: int = 49407, vocabulary: int = 0
     ) -> None:
         if length < 2:
             raise InputError("length", length, "at least 2, for start and end of text")

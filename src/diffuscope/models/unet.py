@@ -146,11 +146,7 @@ class UNet(nn.Module):
     def conditioning(
         self, extra: Mapping[str, Tensor] | None, dtype: torch.dtype, tap: Tap | None = None
     ) -> tuple[list[Tensor], Tensor | None]:
-        """What ``extra`` adds to the timestep's features, [B,channels[0]] each, and to its embedding, [B,time_dim].
-
-        Raises:
-            InputError: ``extra`` has other keys than ``reads``.
-        """
+        """What ``extra`` adds to the timestep's features, [B,channels[0]] each, and to its embedding, [B,time_dim]."""
         extra = {} if extra is None else extra
         if extra.keys() != self.reads:
             got, wanted = (", ".join(sorted(keys)) or "nothing" for keys in (extra.keys(), self.reads))
@@ -182,9 +178,8 @@ class UNet(nn.Module):
             features = guidance_scale_embedding(numbers[:1], self.guidance_embed.in_features)
             vector += self.guidance_embed(features.to(vector.dtype))[0]
         if self.step_embed is not None:
-            vector += self.step_embed(sinusoidal_embedding(numbers[1:], self.step_embed.in_features).to(vector.dtype))[
-                0
-            ]
+            features = sinusoidal_embedding(numbers[1:], self.step_embed.in_features)
+            vector += self.step_embed(features.to(vector.dtype))[0]
         with torch.device(vector.device):
             plain = UNet(replace(self.config, guidance_dim=None, step_dim=None)).to(vector.dtype)
         plain.load_state_dict({name: value for name, value in self.state_dict().items() if name in plain.state_dict()})

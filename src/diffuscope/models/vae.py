@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -83,11 +84,9 @@ class Encoder(nn.Module):
         widths, groups = config.channels, config.norm_groups
         self.conv_in = nn.Conv2d(config.image_channels, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
-        below = widths[0]
-        for i, width in enumerate(widths):
+        for i, (below, width) in enumerate(pairwise((widths[0], *widths))):
             inputs = [below, *[width] * (config.blocks - 1)]
             self.down.append(ResidualStage(inputs, width, groups, downsample=i < len(widths) - 1))
-            below = width
         self.mid = Middle(widths[-1], groups)
         self.norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
@@ -112,11 +111,9 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid = Middle(widths[0], groups)
         self.up = nn.ModuleList()
-        below = widths[0]
-        for i, width in enumerate(widths):
+        for i, (below, width) in enumerate(pairwise((widths[0], *widths))):
             inputs = [below, *[width] * config.blocks]
             self.up.append(ResidualStage(inputs, width, groups, upsample=i < len(widths) - 1))
-            below = width
         self.norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], config.image_channels, 3, padding=1)
 
