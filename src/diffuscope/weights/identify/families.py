@@ -105,12 +105,8 @@ def choose(header: Header, family: str | None, source: str) -> ModelConfig:
     if family is None:
         prediction = identity.prediction
         if prediction is None and len(_predictions(identity.families)) > 1:
-            raise InputError(
-                "family",
-                family,
-                f"{names} for {source}",
-                "They have equal shapes but predict different things, and the file does not state which",
-            )
+            hint = "They have equal shapes but predict different things, and the file does not state which"
+            raise InputError("family", family, f"{names} for {source}", hint)
         config = replace(config, schedule=replace(config.schedule, prediction=prediction or config.schedule.prediction))
     if "ztsnr" in header.tensors:
         config = replace(config, schedule=replace(config.schedule, zero_snr=True))

@@ -1,5 +1,7 @@
 """One network in a file, such as another VAE; the names show its layout."""
 
+import re
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from diffuscope.weights.layout.ldm import from_ldm, ldm_layout
 from diffuscope.weights.store.headers import Header
 from diffuscope.weights.store.stores import Store
 
-PREFIXES = ("first_stage_model.", "model.diffusion_model.", "cond_stage_model.transformer.", "cond_stage_model.model.")
+PREFIX = re.compile(r"^(first_stage_model|model\.diffusion_model|cond_stage_model\.(transformer|model))\.")
 """In files that were cut out of a single file."""
 
 TRAINING = ("loss.", "model_ema.")  # prefixes of tensors from a VAE's training, which belong to no network
@@ -23,7 +25,7 @@ def read(
 ) -> dict[str, Tensor]:
     """The tensors of the only network in a file, under our names; ``load_into`` compares them with the config."""
     infos = store.header.tensors
-    names = {_without_prefix(name): name for name in infos if not name.startswith(TRAINING)}
+    names = {PREFIX.sub("", name): name for name in infos if not name.startswith(TRAINING)}
     identity = identify(Header({name: infos[full] for name, full in names.items()}, store.header.metadata))
     expected, whole = KINDS[type(config)], identify(store.header)
     identity = whole if whole.kind == "model" else identity
@@ -38,7 +40,3 @@ def read(
     if identity.layout == "own":
         return renamed
     return (from_ldm if is_ldm else from_diffusers)(renamed, config)
-
-
-def _without_prefix(name: str) -> str:
-    return next((name.removeprefix(prefix) for prefix in PREFIXES if name.startswith(prefix)), name)

@@ -103,9 +103,7 @@ READ: dict[Kind, frozenset[str]] = {
         network_config.VAE, network_config.VAE_SUPPORTED
     ),
     "scheduler": scheduler_config.FIELDS | edm_config.FIELDS,
-    "tokenizer_config": tokenizer_config.READ["tokenizer_config"],
-    "special_tokens_map": tokenizer_config.READ["special_tokens_map"],
-    "tokenizer": tokenizer_config.READ["tokenizer"],
+    **{kind: tokenizer_config.READ[kind] for kind in TOKENIZER},
 }
 """File -> the fields that decide something here, or are refused where they would."""
 
@@ -116,7 +114,7 @@ MOST = 8  # fields that a note names
 def unused(kind: Kind, file: str, document: Json) -> list[str]:
     """One note on the fields of a file that nothing here reads, if it has any."""
     names = document.keys() - READ[kind] - IRRELEVANT[kind].keys() - COMMON.keys()
-    return note(file, "fields", sorted({*names, *tokenizer_config.ignored(kind, document)}))
+    return note(file, "fields", sorted({*names, *tokenizer_config.ignored(document)}))
 
 
 def tokenizer_notes(folder: Path, subfolder: str, positions: int) -> list[str]:

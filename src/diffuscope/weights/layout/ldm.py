@@ -9,19 +9,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
+from diffuscope.weights.layout import rules
 from diffuscope.weights.layout.diffusers import TRANSFORMER, Layout, PartConfig, diffusers_layout
-from diffuscope.weights.layout.rules import (
-    Rename,
-    Reshape,
-    bare,
-    fused,
-    pointwise,
-    rename,
-    reshape,
-    reshape_back,
-    transposed,
-    under,
-)
+from diffuscope.weights.layout.rules import Rename, Reshape, under
 
 RESIDUAL = {
     "in_layers.0": "norm1",
@@ -66,7 +56,7 @@ def from_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Ten
     layout, reshapes = ldm_layout(config)
     special = {rule.theirs for rule in reshapes}
     plain = {name: tensor for name, tensor in tensors.items() if name not in special}
-    return reshape(tensors, reshapes) | rename(plain, (*layout.rules, *layout.also_read), layout.ignored)
+    return rules.reshape(tensors, reshapes) | rules.rename(plain, (*layout.rules, *layout.also_read), layout.ignored)
 
 
 def to_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tensor]:
@@ -74,7 +64,7 @@ def to_ldm(tensors: Mapping[str, Tensor], config: PartConfig) -> dict[str, Tenso
     layout, reshapes = ldm_layout(config)
     special = {name for rule in reshapes for name in rule.ours}
     plain = {name: tensor for name, tensor in tensors.items() if name not in special}
-    return reshape_back(tensors, reshapes) | rename(plain, [rule.inverse() for rule in layout.rules])
+    return rules.reshape_back(tensors, reshapes) | rules.rename(plain, [rule.inverse() for rule in layout.rules])
 
 
 def ldm_layout(config: PartConfig) -> tuple[Layout, tuple[Reshape, ...]]:
@@ -140,8 +130,8 @@ def _vae_attention() -> Iterator[Reshape]:
     for half in ("encoder", "decoder"):
         for theirs, ours in VAE_ATTENTION.items():
             their_name, our_name = f"{half}.mid.attn_1.{theirs}", f"{half}.mid.self_attn.{ours}"
-            yield pointwise(f"{their_name}.weight", f"{our_name}.weight")
-            yield bare(f"{their_name}.bias", f"{our_name}.bias")
+            yield rules.pointwise(f"{their_name}.weight", f"{our_name}.weight")
+            yield rules.bare(f"{their_name}.bias", f"{our_name}.bias")
 
 
 def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
@@ -154,21 +144,21 @@ def _clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
 
 
 def _open_clip(config: TextEncoderConfig) -> tuple[Layout, tuple[Reshape, ...]]:
-    special = [bare("positional_embedding", "position_embedding.weight")]
+    special = [rules.bare("positional_embedding", "position_embedding.weight")]
     for i in range(config.layers):
         theirs, ours = f"transformer.resblocks.{i}.attn.in_proj_", f"layer.{i}.self_attn."
         special += [
-            fused(theirs + leaf, *(f"{ours}{name}.{leaf}" for name in ("query", "key", "value")))
+            rules.fused(theirs + leaf, *(f"{ours}{name}.{leaf}" for name in ("query", "key", "value")))
             for leaf in ("weight", "bias")
         ]
     ignored = {"logit_scale": "for CLIP's training", "attn_mask": "the causal mask, not a weight"}
     if config.projection is None:
         ignored["text_projection"] = "this model does not use the pooled text"
     else:
-        special.append(transposed("text_projection", "text_projection.weight"))
+        special.append(rules.transposed("text_projection", "text_projection.weight"))
     for leaf in (*(f"{name}.{leaf}" for name in OPEN_CLIP for leaf in ("weight", "bias")), *FUSED):
         ignored[f"transformer.resblocks.{config.layers}.{leaf}"] = "above the hidden states that this model uses"
-    rules = [Rename("token_embedding", "token_embedding"), Rename("ln_final", "final_norm")]
+    renames = [Rename("token_embedding", "token_embedding"), Rename("ln_final", "final_norm")]
     for i in range(config.layers):
-        rules += under(f"transformer.resblocks.{i}.", f"layer.{i}.", OPEN_CLIP)
-    return Layout(rules=tuple(rules), ignored=ignored), tuple(special)
+        renames += under(f"transformer.resblocks.{i}.", f"layer.{i}.", OPEN_CLIP)
+    return Layout(rules=tuple(renames), ignored=ignored), tuple(special)

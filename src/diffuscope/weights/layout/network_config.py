@@ -4,8 +4,8 @@ Values that our networks do not support are refused; an absent key means what it
 """
 
 import contextlib
-import math
 import reprlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -238,19 +238,15 @@ def refuse(file: str, key: str, got: object, wanted: str) -> NoReturn:
 
 def number(file: str, key: str, value: object) -> float:
     """The value of a key of ``file``, refused unless it is a finite number."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            if math.isfinite(value):
-                return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max:
+        return float(value)
     refuse(file, key, value, "a finite number")
 
 
 def whole(file: str, key: str, value: object) -> int:
     """The value of a key of ``file``, refused unless it is a whole number."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
     refuse(file, key, value, "a whole number")
 
 

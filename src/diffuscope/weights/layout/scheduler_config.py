@@ -43,20 +43,14 @@ class Variant(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
-class SamplerOption(NamedTuple):
-    """An option of our sampler that a key of the configuration sets."""
-
-    name: str
-    default: object  # the sampler's own, which need not be stated
-
-
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
     """A scheduler class of diffusers: its samplers, its defaults and the values that we support."""
 
     variants: Mapping[tuple[object, ...], Variant]  # values of the keys ``chosen_by`` -> our sampler; the default first
     chosen_by: tuple[str, ...] = ()
-    options: Mapping[str, SamplerOption] = field(default_factory=dict)  # key -> the option of our sampler that it sets
+    options: Mapping[str, tuple[str, object]] = field(default_factory=dict)
+    """Key -> the option of our sampler that it sets, and the sampler's default, which need not be stated."""
     read_as: Mapping[str, Mapping[object, object]] = field(default_factory=dict)
     """Key -> values of other classes, and what this class takes in their place."""
     spacings: tuple[str, ...] = ()  # its switches of ``SPACINGS``
@@ -108,8 +102,8 @@ THREE = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 NO_CLIPPING = {"clip_sample": False, "thresholding": False}
 NO_LIMITS = {"sigma_min": None, "sigma_max": None}
 NO_FLOW = {"thresholding": False, "use_flow_sigmas": False}
-LOWER = {"lower_order_final": SamplerOption("lower_order_final", default=True)}
-ORDER = {"solver_order": SamplerOption("order", default=2)}
+LOWER = {"lower_order_final": ("lower_order_final", True)}
+ORDER = {"solver_order": ("order", 2)}
 DPM_READS: Mapping[str, Mapping[object, object]] = {
     "algorithm_type": {"deis": "dpmsolver++"},
     "solver_type": dict.fromkeys(("logrho", "bh1", "bh2"), "midpoint"),
@@ -151,7 +145,7 @@ SCHEDULERS = {
             ("sde-dpmsolver++", 2, "heun"): Variant("dpmpp_2m_sde_heun"),
         },
         chosen_by=("algorithm_type", "solver_order", "solver_type"),
-        options={**LOWER, "euler_at_final": SamplerOption("euler_at_final", default=False)},
+        options={**LOWER, "euler_at_final": ("euler_at_final", False)},
         read_as=DPM_READS,
         spacings=tuple(SPACINGS),
         zero_snr=True,
@@ -160,7 +154,7 @@ SCHEDULERS = {
     ),
     "DPMSolverSinglestepScheduler": Scheduler(
         variants=one("dpmpp_2s"),
-        options={**ORDER, "lower_order_final": SamplerOption("lower_order_final", default=False)},
+        options={**ORDER, "lower_order_final": ("lower_order_final", False)},
         read_as=DPM_READS,
         spacings=THREE,
         final_sigma=True,
@@ -176,7 +170,7 @@ SCHEDULERS = {
     "DPMSolverSDEScheduler": Scheduler(variants=one("dpmpp_sde"), spacings=THREE, defaults=LATENT),
     "UniPCMultistepScheduler": Scheduler(
         variants=one("unipc"),
-        options={**ORDER, **LOWER, "solver_type": SamplerOption("variant", default="bh2")},
+        options={**ORDER, **LOWER, "solver_type": ("variant", "bh2")},
         read_as={"solver_type": dict.fromkeys(("midpoint", "heun", "logrho"), "bh2")},
         spacings=THREE,
         zero_snr=True,
@@ -253,7 +247,7 @@ def from_json(document: Json, pipeline_class: str | None = None) -> Reading:
         "timestep_spacing": get_args(TimeSpacing),
         "trained_betas": None,
         **dict.fromkeys(scheduler.spacings, (False, True, None)),
-        **{key: (False, True) for key, option in scheduler.options.items() if isinstance(option.default, bool)},
+        **{key: (False, True) for key, (_, default) in scheduler.options.items() if isinstance(default, bool)},
     }
     check(FILE, document, {key: value for key, value in general.items() if key in scheduler.used})
     check(FILE, document, scheduler.supported)
@@ -312,10 +306,10 @@ def _spacing(scheduler: Scheduler, document: Json) -> str:
 
 def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
     """The configuration of the diffusers class with the preset's sampler; of DDIM where none has it."""
-    name, chosen = _class_of(schedule, preset)
-    scheduler = SCHEDULERS[name]
+    class_name, chosen = _class_of(schedule, preset)
+    scheduler = SCHEDULERS[class_name]
     document: Json = {
-        "_class_name": name,
+        "_class_name": class_name,
         "beta_end": schedule.beta_end,
         "beta_schedule": {ours: theirs for theirs, ours in BETAS.items()}[schedule.betas],
         "beta_start": schedule.beta_start,
@@ -327,9 +321,9 @@ def to_json(schedule: ScheduleConfig, preset: Preset) -> Json:
         "trained_betas": None,
         **chosen,
     }
-    for key, option in scheduler.options.items():
-        if option.name in preset.sampler_options:
-            document[key] = preset.sampler_options[option.name]
+    for key, (name, _) in scheduler.options.items():
+        if name in preset.sampler_options:
+            document[key] = preset.sampler_options[name]
     if scheduler.final_sigma and preset.final_sigma is not None:
         document["final_sigmas_type"] = preset.final_sigma
     if scheduler.zero_snr:

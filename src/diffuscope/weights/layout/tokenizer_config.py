@@ -55,10 +55,8 @@ READ = {
 }
 
 
-def ignored(kind: str, document: Json) -> list[str]:
+def ignored(document: Json) -> list[str]:
     """Settings whose values differ from how CLIP's tokenizers work whatever they say."""
-    if kind != "tokenizer_config":
-        return []
     return [name for name, value in IGNORED.items() if document.get(name, value) is not value]
 
 

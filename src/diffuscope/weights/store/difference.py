@@ -23,7 +23,6 @@ CODES, STEP = "::codes", "::step"  # no module's name has colons
 UNCHANGED = "unchanged"
 _STEP = 0.9957
 _ROUNDS = 3
-_SMALL = 4096
 
 
 def write(path: str | Path, tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> None:
@@ -51,7 +50,7 @@ def pack(tensors: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> tuple[dic
 
 def is_coarse(value: Tensor) -> bool:
     """Whether the difference of a tensor of this shape is stored with two bits a number."""
-    return value.ndim > 1 and value.numel() >= _SMALL
+    return value.ndim > 1 and value.numel() >= packing.SMALL
 
 
 def rounded(difference: Tensor) -> Tensor:
@@ -88,12 +87,8 @@ def restore(pieces: Mapping[str, Tensor], metadata: Mapping[str, str], base: Map
 def _unpacked(coarse: dict[str, Tensor], name: str, shape: torch.Size) -> Tensor:
     """The difference of one tensor; its pieces are taken out of ``coarse``."""
     codes, step = coarse.pop(name + CODES), coarse.pop(name + STEP, torch.empty(0))
-    if (
-        codes.dtype != torch.uint8
-        or codes.shape != (-(-prod(shape) // 4),)
-        or step.shape != shape[:1]
-        or not step.is_floating_point()
-    ):
+    stored = (codes.dtype, codes.shape, step.shape, step.is_floating_point())
+    if stored != (torch.uint8, (-(-prod(shape) // 4),), shape[:1], True):
         raise WeightMismatchError(f"the difference of {name!r} does not fit its shape {list(shape)}; save it again")
     levels = _four_levels().to(codes.device).index_select(0, codes.int()).flatten()[: prod(shape)].view(shape)
     return _decoded(levels, step)

@@ -18,6 +18,7 @@ from diffuscope.weights.store import documents, files, headers
 FORMAT = "diffuscope packed 1"
 SCALE, ROWS = "::scale", "::rows"  # no module's name has colons
 
+SMALL = 4096  # values; a matrix of fewer is not worth a step for each row
 TABLE_LIMIT = 1 << 28  # values (1 GiB as float32) of all tensors by rows, whose sizes only the metadata state
 
 
@@ -31,11 +32,11 @@ class Entry:
 
 
 def pack(
-    tensors: Mapping[str, Tensor], *, seen: Mapping[str, Tensor] | None = None, minimum: int = 4096
+    tensors: Mapping[str, Tensor], *, seen: Mapping[str, Tensor] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors packed, and the metadata that ``unpack`` needs.
 
-    A tensor of two or more dimensions and at least ``minimum`` values becomes ``round(x / scale)`` with ``scale =
+    A tensor of two or more dimensions and at least 4096 values becomes ``round(x / scale)`` with ``scale =
     max|row| / 127`` per row, that is per output, so no value moves by more than half its row's scale. Smaller ones
     become float16, or stay float32 where float16 would overflow. Of the tables named in ``seen`` only the rows with
     the given indices [R] are kept.
@@ -55,7 +56,7 @@ def pack(
                 raise InputError("seen", Unquoted(f"rows of {name!r} beyond its ends"), f"0 to {len(values) - 1}")
             packed[name + ROWS] = rows.int()
             values = values[rows]
-        entries[name] = Entry(tuple(tensor.shape), tensor.ndim > 1 and tensor.numel() >= minimum, name in seen)
+        entries[name] = Entry(tuple(tensor.shape), tensor.ndim > 1 and tensor.numel() >= SMALL, name in seen)
         if entries[name].int8:
             packed[name], packed[name + SCALE] = _to_int8(values)
         else:
