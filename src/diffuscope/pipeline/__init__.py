@@ -5,11 +5,4 @@ from diffuscope.pipeline.pipeline import Pipeline
 from diffuscope.pipeline.result import Result
 from diffuscope.pipeline.run import Run
 
-__all__ = [
-    "Pipeline",
-    "Result",
-    "Run",
-    "load",
-    "open_model",
-    "samplers",
-]
+__all__ = ["Pipeline", "Result", "Run", "load", "open_model", "samplers"]

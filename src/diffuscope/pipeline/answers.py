@@ -1,5 +1,6 @@
 """What the Denoiser of a run answered, call by call: the steps of a run that is branched need no network again."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,7 +13,6 @@ from diffuscope.request import Request
 from diffuscope.types import Denoiser, Step
 
 BUDGET = 64 << 20  # bytes of the answers that a run keeps: 1,000 of SD 1.5 at 512x512, 250 of SDXL at 1024x1024
-MOST_STEPS = 1 << 20
 
 
 class Answer(NamedTuple):
@@ -43,7 +43,7 @@ class Answers:
         self.budget = budget
         self._steps: list[list[Answer]] = []
         self.size = 0
-        self._end = MOST_STEPS
+        self._end = sys.maxsize  # the first step whose answers are not all kept
 
     def __len__(self) -> int:
         return len(self._steps)

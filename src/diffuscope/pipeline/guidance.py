@@ -6,20 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from diffuscope.config import Prediction
-from diffuscope.diffusion.guidance import (
-    OnGuidance,
-    Rule,
-    Scale,
-    cfg,
-    falling,
-    guided,
-    guided_in_one,
-    image_guided,
-    in_turn,
-    interval,
-    norm_rescale,
-    rescaled,
-)
+from diffuscope.diffusion import guidance
+from diffuscope.diffusion.guidance import OnGuidance, Rule, Scale
 from diffuscope.diffusion.loss_guidance import HIGHEST, Decode, Loss, colour_loss, loss_guidance
 from diffuscope.errors import InputError
 from diffuscope.prompt.lora_tags import parse_lora_tags
@@ -101,7 +89,7 @@ def denoiser_of(
         now = scale_at(sigma)
         if now == image_scale == 1.0 and not estimates.always_all:
             return estimates.cond(x, sigma)
-        combine = cfg(now) if now == 1.0 else _rule(options, now, prediction)
+        combine = guidance.cfg(now) if now == 1.0 else _rule(options, now, prediction)
 
         def rule(uncond: Tensor, cond: Tensor, x: Tensor, sigma: float) -> Tensor:
             if see is not None:
@@ -109,11 +97,11 @@ def denoiser_of(
             return combine(uncond, cond, x, sigma)
 
         if estimates.bare is not None:
-            three = estimates.rows or in_turn(estimates.bare, estimates.uncond, estimates.cond)
-            return image_guided(three, rule, image_scale)(x, sigma)
+            three = estimates.rows or guidance.in_turn(estimates.bare, estimates.uncond, estimates.cond)
+            return guidance.image_guided(three, rule, image_scale)(x, sigma)
         if estimates.rows is not None:
-            return guided_in_one(estimates.rows, rule)(x, sigma)
-        return guided(estimates.cond, estimates.uncond, rule)(x, sigma)
+            return guidance.guided_in_one(estimates.rows, rule)(x, sigma)
+        return guidance.guided(estimates.cond, estimates.uncond, rule)(x, sigma)
 
     return denoise
 
@@ -138,17 +126,17 @@ def _scale(options: GuidanceOptions, scale: float, sigmas: Sequence[float]) -> S
     """The guidance scale at a noise level of this run."""
     inside: Scale = lambda _: scale  # noqa: E731
     if options.end is not None:
-        inside = falling(scale, options.end, sigmas, options.shape or "linear")
+        inside = guidance.falling(scale, options.end, sigmas, options.shape or "linear")
     if options.interval is None:
         return inside
-    gate = interval(2.0, *options.interval)
+    gate = guidance.interval(2.0, *options.interval)
     return lambda sigma: inside(sigma) if gate(sigma) != 1.0 else 1.0
 
 
 def _rule(options: GuidanceOptions, scale: float, prediction: Prediction) -> Rule:
     """How the two estimates are combined at one scale."""
     if options.norm is not None:
-        return norm_rescale(scale, options.norm, prediction)
+        return guidance.norm_rescale(scale, options.norm, prediction)
     if options.rescale is not None:
-        return rescaled(scale, options.rescale, prediction)
-    return cfg(scale)
+        return guidance.rescaled(scale, options.rescale, prediction)
+    return guidance.cfg(scale)

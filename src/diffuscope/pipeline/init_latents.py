@@ -1,6 +1,5 @@
 """The latents that a run starts from: noise, a noised image, or another model's; and what inpainting needs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,8 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffuscope import fitting
-from diffuscope.config import LARGEST
 from diffuscope.diffusion.inpaint import KnownArea
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.errors import InputError, Unquoted
@@ -123,16 +120,6 @@ def init_latents(
         return x, FromImage(area=KnownArea(clean, start_noise, small, plan.levels))
     masked = encoded(pixels * (1 - mask))
     return x, FromImage(channels=torch.cat([small, masked], dim=1))
-
-
-def noised(latents: Tensor, sigma: float | None, seed: int | Sequence[int] | None) -> Tensor:
-    """``latents + sigma * noise`` [N,C,h,w], with the noise of the seeds."""
-    if latents.ndim != 4:
-        raise InputError("latents", latents, "latents of shape [N,C,h,w]")
-    if sigma is None or not 0 <= sigma <= LARGEST:
-        raise InputError("sigma", sigma, f"a noise level from 0 to {LARGEST:,}")
-    noise = PerImageNoise(fitting.seeds_of(seed, len(latents))).draw(latents.shape[1:])
-    return latents + sigma * noise.to(latents)
 
 
 def _to_edit(init: InitImages, components: Components, tap: Tap | None, notes: list[str], engine: Engine) -> FromImage:

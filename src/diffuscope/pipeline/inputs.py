@@ -83,9 +83,8 @@ class Call(Inputs, Request):
         if self.output_type not in get_args(OutputType):
             raise InputError("output_type", self.output_type, f"one of {', '.join(get_args(OutputType))}")
         if self.on_guidance is not None and not callable(self.on_guidance):
-            raise InputError(
-                "on_guidance", self.on_guidance, "a function of unconditional x0, conditional x0, x and sigma"
-            )
+            want = "a function of unconditional x0, conditional x0, x and sigma"
+            raise InputError("on_guidance", self.on_guidance, want)
         for function in self.functions:
             if not callable(function):
                 raise InputError("guidance", function, "functions from Denoiser to Denoiser")

@@ -15,6 +15,7 @@ from diffuscope import counterparts, fitting, loading, saving
 from diffuscope.adapters.embeddings import Embeddings
 from diffuscope.adapters.loras import Adapters
 from diffuscope.adapters.merging import Loras
+from diffuscope.config import LARGEST
 from diffuscope.diffusion.noise import PerImageNoise
 from diffuscope.diffusion.samplers import Sampler
 from diffuscope.diffusion.schedules import Schedule
@@ -29,7 +30,7 @@ from diffuscope.pipeline import branching, codec, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.answers import BUDGET, Answers
 from diffuscope.pipeline.hashing import Hashing, weights_hash
-from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents, noised
+from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.notes import notes_after, notes_before, size_note
 from diffuscope.pipeline.plan import Plan, in_memory, plan, texts_of, untagged
@@ -268,7 +269,12 @@ class Pipeline:
             if not 0 <= step < len(levels):
                 raise InputError("step", step, f"a step from 0 to {len(levels) - 1}")
             sigma = levels[step]
-        return noised(latents, sigma, seed)
+        if latents.ndim != 4:
+            raise InputError("latents", latents, "latents of shape [N,C,h,w]")
+        if sigma is None or not 0 <= sigma <= LARGEST:
+            raise InputError("sigma", sigma, f"a noise level from 0 to {LARGEST:,}")
+        noise = PerImageNoise(fitting.seeds_of(seed, len(latents))).draw(latents.shape[1:])
+        return latents + sigma * noise.to(latents)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, *, tap: TapArgument | None = None) -> list[Image.Image]:
