@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import KW_ONLY, dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from diffuscope.config import FAMILIES, PRESETS, Prediction
@@ -9,8 +10,6 @@ from diffuscope.errors import InputError, nearest
 from diffuscope.schema import Group
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from torch import device as torch_device
     from torch import dtype as torch_dtype
 
@@ -35,6 +34,13 @@ DTYPE_ALIASES = {
     "half": "float16",
 }
 """Name of a dtype in other programs -> the one to write here."""
+
+PLACES = {
+    "model": "a shipped model such as 'emoji', the path of a folder or file, or a hub id such as 'owner/name'",
+    "vae": "the path of a file or folder",
+    "models_dir": "the path of a folder",
+}
+"""Option that names files -> what it may be."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,10 @@ class ModelSource:
     """also read pickled files (.ckpt, .pt, .bin), with a reader that builds tensors and runs no code"""
 
     def __post_init__(self) -> None:
+        for name, want in PLACES.items():
+            given = getattr(self, name)
+            if given is not None and (not isinstance(given, str | PathLike) or not str(given)):
+                raise InputError(name, given, want)
         if isinstance(self.device, str):
             check_device(self.device)
         if isinstance(self.dtype, str):

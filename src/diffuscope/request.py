@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from annotated_types import Ge, Interval, MaxLen, MinLen
 
-from diffuscope.config import LARGEST, FinalSigma, Spacing
+from diffuscope.config import LARGEST, LEVELS, FinalSigma, Spacing
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.schema import Group, Options, options
 
@@ -226,7 +226,7 @@ class Request(Options):
     """approximate and faster: compute the U-Net's deep layers in every so-manyth call only; 1 is exact (DeepCache)"""
     token_merging: Annotated[float, Interval(ge=0, le=0.75)] = 0.0
     """approximate: share of the tokens that the finest self-attention merges; 0 is exact, 0.5 is usual (ToMe)"""
-    sigmas: Spacing | Annotated[Sequence[float], MinLen(2)] | None = None
+    sigmas: Spacing | Annotated[Sequence[float], MinLen(2), LEVELS] | None = None
     """noise levels of the steps: their spacing, or the levels themselves"""
     final_sigma: FinalSigma | None = None
     """last noise level: zero, or the lowest trained one; by default that of the sampler's reference implementation"""

@@ -147,9 +147,11 @@ def conformed(value: object, annotation: Any, argument: str, fits: _Fit | None =
 
 
 def wanted(annotation: Any, many: bool = False) -> str:
-    """An annotation in words that complete "expected ..."; in the plural for ``many``."""
+    """An annotation in words that complete "expected ..."; in the plural for ``many``. A mark may be the words."""
     base, marks = split_annotated(annotation)
     origin, args = get_origin(base), get_args(base)
+    if words := [mark for mark in marks if isinstance(mark, str)]:
+        return words[0]
     if origin in (Union, UnionType):
         return " or ".join(wanted(member, many) for member in args if member is not NoneType)
     if origin is Literal:

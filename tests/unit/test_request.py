@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator
 import diffuscope as ds
 from diffuscope.cli import main
 from diffuscope.cli.flags import WITHOUT_FLAG, flag_of
+from diffuscope.config import LEVELS
 from diffuscope.errors import InputError
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read, request_of
@@ -176,6 +177,14 @@ def nested(path: str, value: object) -> dict[str, object]:
     """The keywords of a Request in which the option ``path`` has this value."""
     first, _, rest = path.partition(".")
     return {first: {rest: value}} if rest else {first: value}
+
+
+@pytest.mark.parametrize("sigmas", [[], [1.0], ["x", 0.0]])
+def test_what_a_list_of_noise_levels_must_be_is_said(sigmas: list[object]) -> None:
+    with refused("sigmas", sigmas) as caught:
+        Request(prompt="a fox", sigmas=sigmas)  # type: ignore[arg-type]
+    assert LEVELS in caught.value.want
+    assert "strictly decreasing" in LEVELS
 
 
 @pytest.mark.parametrize("path", NUMBERS)

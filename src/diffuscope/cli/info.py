@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 WEIGHTS = {".safetensors", ".ckpt", ".pt", ".pth", ".bin"}
+MOST_FAMILIES = 4
 METADATA_LINES, METADATA_WIDTH = 16, 160
 """One screen: what a trainer wrote beside the weights can be pages long."""
 
@@ -45,9 +46,28 @@ def info(path: Annotated[Positional[str], arg(metavar="PATH")], /, *, allow_pick
         raise ImageError(f"{path}: no such file; give the path of an image")
     elif is_folder and info_library.is_library(file):
         lines = info_library.describe(file)
+    elif is_folder and (network := _network(file)) is not None:
+        lines = _weight_file(network, allow_pickle)
     else:
         lines = _model(path, allow_pickle)
     say("\n".join(lines))
+
+
+def _network(folder: Path) -> Path | None:
+    """The weight file of a folder in the layout of diffusers with one network, such as a VAE; None for any other."""
+    from diffuscope.weights.layout.diffusers_folder import ADVICE, WEIGHTS
+    from diffuscope.weights.store.documents import read_json
+
+    config = folder / "config.json"
+    if not config.is_file() or "name" in read_json(config, ADVICE):
+        return None
+    return next((path for name in WEIGHTS.values() if (path := folder / Path(name).name).is_file()), None)
+
+
+def listed(families: Sequence[str]) -> str:
+    """Families as one line; most have a VAE or a text encoder of one shape."""
+    more = len(families) - MOST_FAMILIES
+    return " or ".join(families[:MOST_FAMILIES]) + (f" or {more} more" if more > 0 else "")
 
 
 def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
@@ -60,9 +80,13 @@ def _weight_file(path: Path, allow_pickle: bool) -> list[str]:
     header, found = store.header, identify(store.header)
     layout = "" if found.layout is None else f", in the layout {found.layout}"
     lines = [f"{path}: {article(found.kind)}{layout}"]
-    lines += [f"  family: {' or '.join(found.families)}"] if found.families else []
+    evidence = list(found.evidence)
+    if found.families:
+        lines += [f"  family: {listed(found.families)}"]
+    elif found.kind in ("model", "unet", "vae"):  # the last clause says which family is the nearest
+        lines += [f"  family: none that is known; {evidence.pop()}"]
     lines += [f"  predicts {found.prediction}"] if found.prediction is not None else []
-    lines += [f"  because {reason}" for reason in found.evidence]
+    lines += [f"  because {reason}" for reason in evidence]
     lines += _presets(store, found.families) if found.kind == "model" else []
     lines += _tensors(header, path)
     lines += [f"  {part}: {numbers:,} numbers" for part, numbers in found.parts.items() if len(found.parts) > 1]

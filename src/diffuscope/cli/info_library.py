@@ -45,6 +45,7 @@ def describe(folder: Path) -> list[str]:
 def _entry(path: Path) -> tuple[str, str]:
     """The kind of a file or model folder, and what else is known of it."""
     from diffuscope import model_files
+    from diffuscope.cli.info import listed
     from diffuscope.errors import DiffuscopeError, shortened
     from diffuscope.weights.identify.families import identify
     from diffuscope.weights.store.stores import open_store
@@ -63,7 +64,7 @@ def _entry(path: Path) -> tuple[str, str]:
         return "not readable", shortened(str(error), 200)
     except OSError as error:
         return "not readable", str(error.strerror)
-    family = f"{' or '.join(identity.families)}, " if identity.families else ""
+    family = f"{listed(identity.families)}, " if identity.families else ""
     return identity.kind, f"{family}{_size(path)}"
 
 

@@ -7,6 +7,7 @@ nothing (activation, prediction type). Variants are made with ``dataclasses.repl
 from diffuscope.config.families import EMOJI, FAMILIES, PRESETS, SD15, SDXL, TINY, narrow
 from diffuscope.config.model import (
     LARGEST,
+    LEVELS,
     MAX_PIXELS,
     REFINER_SIZES,
     SDXL_SIZES,
@@ -27,6 +28,7 @@ __all__ = [
     "EMOJI",
     "FAMILIES",
     "LARGEST",
+    "LEVELS",
     "MAX_PIXELS",
     "PRESETS",
     "REFINER_SIZES",

@@ -18,6 +18,9 @@ FinalSigma = Literal["zero", "sigma_min"]  # where a run ends: without noise, or
 LARGEST = 1_000_000
 """The largest noise level, guidance scale and threshold of a call; float32 overflows not far above their squares."""
 
+LEVELS = f"a list of at least two noise levels, strictly decreasing, the first at most {LARGEST:,}, the last 0 or above"
+"""What a list of sigmas must be, in the words of a refusal."""
+
 MAX_PIXELS = 1 << 26
 """Of an image: larger ones (67 million pixels, 200 MB as RGB) are neither made nor read."""
 

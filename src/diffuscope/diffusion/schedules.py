@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from diffuscope.config import LARGEST, SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
+from diffuscope.config import LARGEST, LEVELS, SPACINGS, TIME_SPACINGS, FinalSigma, ScheduleConfig, TimeSpacing
 from diffuscope.diffusion.samplers.contract import Sampler
 from diffuscope.diffusion.samplers.table import SamplerInfo, find
 from diffuscope.diffusion.timesteps import edm_time, sigma_to_t, t_to_log_sigma
@@ -143,8 +143,7 @@ class Schedule:
         levels = [float(sigma) for sigma in sigmas]
         falling = all(a > b for a, b in pairwise(levels))
         if len(levels) < 2 or not falling or not 0 <= levels[-1] < levels[0] <= LARGEST:
-            want = f"at least two noise levels, strictly decreasing, from at most {LARGEST:,} to at least 0"
-            raise InputError("sigmas", sigmas, want)
+            raise InputError("sigmas", sigmas, LEVELS)
         return self._finished(levels, None, info, self.config.spacing)
 
     def _path(

@@ -153,3 +153,11 @@ def test_the_command_sets_the_schedule(tiny_folder: Path, tmp_path: Path) -> Non
     asked = ["generate", "a fox", "--model", str(tiny_folder), "--out", str(out), "--upscale", "1", "--steps", "2"]
     assert main([*asked, "--prediction", "v", "--zero-snr", "True", "--device", "cpu"]) == 0
     assert json.loads(read_texts(out).texts["diffuscope"])["schedule"] == {"prediction": "v", "zero_snr": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("model", 3), ("model", b"emoji"), ("model", ""), ("vae", 5), ("models_dir", [])]
+)
+def test_what_is_no_place_is_refused(name: str, value: object) -> None:
+    with refused(name, value):
+        ds.load(**{"model": "emoji"} | {name: value})

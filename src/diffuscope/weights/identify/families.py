@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
-from diffuscope.config import FAMILIES, PRESETS, ModelConfig, Prediction
+from diffuscope.config import EMOJI, FAMILIES, PRESETS, ModelConfig, Prediction, VAEConfig
 from diffuscope.errors import InputError, WeightsError
 from diffuscope.model_source import check_family
 from diffuscope.weights.adapter.deltas import ROLES
@@ -44,10 +44,15 @@ INPUTS = {5: "depth2img does", 7: "an upscaler does", 8: "InstructPix2Pix does",
 TEXT_ENCODERS = {768: "CLIP-L", 1024: "OpenCLIP-H", 1280: "OpenCLIP-bigG"}  # by their widths
 
 VAES = {
-    "ldm": ("decoder.mid.block_1.conv1.weight", "decoder.conv_in.weight"),
-    "diffusers": ("decoder.mid_block.resnets.0.conv1.weight", "decoder.conv_in.weight"),
-    "own": ("decoder.mid.resnet.0.conv1.weight", "decoder.conv_in.weight"),
+    "ldm": ("decoder.mid.block_1.conv1.weight", r"encoder\.down\.(\d+)\.block\.(\d+)\.conv1\.weight"),
+    "diffusers": (
+        "decoder.mid_block.resnets.0.conv1.weight",
+        r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\.conv1\.weight",
+    ),
+    "own": ("decoder.mid.resnet.0.conv1.weight", r"encoder\.down\.(\d+)\.resnet\.(\d+)\.conv1\.weight"),
 }
+"""Layout -> a name that only its files have, and the pattern of those that show the encoder's levels and blocks."""
+
 EQUAL_VAES = "the VAEs of SD 1, 2 and XL have equal shapes, and differ in the scale of their latents"
 
 TEXTS = {
@@ -199,12 +204,9 @@ def _network(tensors: Shapes) -> Identity | None:
         if unet is not None:
             families, evidence = judged(unet)
             return Identity(kind="unet", layout=layout, families=families, evidence=evidence)
-    for layout, (conv, *others) in VAES.items():
-        if conv in tensors and all(name in tensors for name in others):
-            width = next(iter(tensors[conv].shape), 0)
-            families = tuple(name for name, preset in PRESETS.items() if preset.vae.channels[-1] == width)
-            evidence = (f"its widest layer has {width} channels",)
-            evidence += (EQUAL_VAES,) if families and families[0] in FAMILIES else ()
+    for layout, (name, pattern) in VAES.items():
+        if name in tensors and "decoder.conv_in.weight" in tensors:
+            families, evidence = _judged_vae(tensors, re.compile(pattern))
             return Identity(kind="vae", layout=layout, families=families, evidence=evidence)
     for layout, (embedding, norm) in TEXTS.items():
         if embedding in tensors and norm in tensors and len(tensors[embedding].shape) == 2:
@@ -214,6 +216,28 @@ def _network(tensors: Shapes) -> Identity | None:
             evidence = (f"its token embeddings have {width} dims{known}",)
             return Identity(kind="text encoder", layout=layout, families=families, evidence=evidence)
     return None
+
+
+def _judged_vae(tensors: Shapes, convolution: re.Pattern[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The presets with a VAE of these widths, blocks and latents, and the evidence."""
+    found = {match.groups(): info.shape for name, info in tensors.items() if (match := convolution.fullmatch(name))}
+    widths = tuple(shape[0] for (_, j), shape in sorted(found.items()) if j == "0" and shape)
+    blocks, latents = sum(i == "0" for i, _ in found), tensors["decoder.conv_in.weight"].shape[1:2]
+
+    def differences(vae: VAEConfig) -> list[str]:
+        pairs = {"channels": (widths, vae.channels), "blocks": ((blocks,), (vae.blocks,))}
+        pairs["latent channels"] = latents, (vae.latent_channels,)
+        listed = {what: [", ".join(map(str, each)) or "none" for each in pair] for what, pair in pairs.items()}
+        return [f"{what} {theirs} instead of {ours}" for what, (theirs, ours) in listed.items() if theirs != ours]
+
+    differing = {name: differences(preset.vae) for name, preset in PRESETS.items()}
+    families = tuple(name for name, clauses in differing.items() if not clauses)
+    if families:
+        shared = (EQUAL_VAES,) if families[0] in FAMILIES else ()
+        return families, (f"its widest layer has {widths[-1]} channels", *shared)
+    known = {name: abs(PRESETS[name].vae.channels[-1] - sum(widths[-1:])) for name in (*FAMILIES, EMOJI.name)}
+    nearest = min(known, key=lambda name: (len(differing[name]), known[name]))
+    return (), (f"the nearest family is {nearest}, from which it differs in {', '.join(differing[nearest])}",)
 
 
 def _text_widths() -> dict[str, list[int]]:

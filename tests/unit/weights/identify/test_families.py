@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -96,6 +97,23 @@ def test_vae_by_itself(layout: str) -> None:
     assert (found.kind, found.layout) == ("vae", layout)
     assert {"sd15", "sdxl"} <= set(found.families)
     assert any("scale of their latents" in reason for reason in found.evidence)
+
+
+@pytest.mark.parametrize(
+    ("changes", "nearest"),
+    [
+        ({"channels": (16, 32, 32)}, "emoji, from which it differs in channels 16, 32, 32 instead of 32, 64, 128, 192"),
+        ({"blocks": 3}, "sd15, from which it differs in blocks 3 instead of 2"),
+        ({"latent_channels": 16}, "sd15, from which it differs in latent channels 16 instead of 4"),
+    ],
+)
+def test_a_vae_of_no_family_is_compared_with_the_nearest(changes: dict[str, Any], nearest: str) -> None:
+    """The widest layer alone would make it one of the fifteen with a layer as wide."""
+    config = replace(PRESETS["sd15"].vae, norm_groups=16, **changes)
+    with torch.device("meta"):
+        found = identify(header_of(to_diffusers(VAE(config).half().state_dict(), config)))
+    assert (found.kind, found.families) == ("vae", ())
+    assert found.evidence == (f"the nearest family is {nearest}",)
 
 
 @pytest.mark.parametrize(
