@@ -15,8 +15,8 @@ from diffuscope.serve.http.about import latent_rgb
 
 PROMPT, SEED = "a red fox", 32
 OPENING = Path(__file__).parents[1] / "src/diffuscope/lab/opening"
-UNIT = 32
-"""The clean estimates are int8 in steps of 1/32, which is finer than a screen shows; of each the change is stored."""
+UNIT = 16
+"""The clean estimates are int8 in steps of 1/16, which is finer than a screen shows; of each the change is stored."""
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         "request": {"prompt": PROMPT, "seed": SEED},
         "sigmas": sigmas,
         "shape": list(x0.shape[1:]),
-        "rgb": {"matrix": rgb.matrix.tolist(), "offset": rgb.offset.tolist()},
+        "rgb": {name: getattr(rgb, name).double().numpy().round(4).tolist() for name in ("matrix", "offset")},
     }
     (OPENING / "run.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
 

@@ -7,8 +7,6 @@ import { fromHash, toHash } from './hash.js';
 import { optionsOf } from './parts/form.js';
 import { ended, inputsOf, runOf, told } from './runs.js';
 
-/** @import { Run, Selection, State, Values } from './types.js' */
-
 /** @typedef {ReturnType<typeof createActions>} Actions */
 
 const MOST_KEPT = 600; // answers in the cache; arrays of a step are some kilobytes
@@ -138,7 +136,7 @@ export function createActions(store) {
     /** A JSON answer to a POST that changes nothing. @param {string} path @param {object} body @returns {any} */
     answer: (path, body) => load(`${path} ${JSON.stringify(body)}`, () => api.post(path, body)),
 
-    /** Change the linked selection. @param {Partial<Selection>} change */
+    /** Change the linked selection. @param {Partial<Selected>} change */
     select(change) {
       set({ selection: { ...get().selection, ...change } });
     },

@@ -1,7 +1,5 @@
 // The server, as the page asks it: everything here can be asked with curl too.
 
-/** @import { Values } from './types.js' */
-
 const ROOT = '/api/v1';
 
 /** An answer that is an error: its own words, the argument it is about, and what to do. */

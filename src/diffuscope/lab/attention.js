@@ -1,8 +1,6 @@
 // The arithmetic of attention maps: shares of words at positions, averaged over calls, heads and blocks. Plain functions of
 // the arrays of an experiment; each answer is made once.
 
-/** @import { Tensors } from './tensors.js' */
-
 /** @typedef {{data: Float32Array, width: number, height: number}} Field */
 /** @typedef {{from: number, to: number, block: string|null, head: number|null}} Part */
 

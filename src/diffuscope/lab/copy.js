@@ -3,8 +3,6 @@
 import { requestOf } from './inspections.js';
 import { current } from './runs.js';
 
-/** @import { Run, Snippets, State } from './types.js' */
-
 /** @typedef {{prompt: any, options: [string, any][], inputs: Record<string, string>, files: [string, string][]}} Call a
  * request, without what is left to its default, the ids of its pictures, and the files that stand for them elsewhere */
 

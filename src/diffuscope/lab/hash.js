@@ -1,7 +1,5 @@
 // The state in the address: the view, the request and the selection, so that a link opens what one sees.
 
-/** @import { State } from './types.js' */
-
 const NUMBERS = /** @type {const} */ (['word', 'step', 'head']);
 
 /** @param {State} state @returns {string} the address's part after '#' */

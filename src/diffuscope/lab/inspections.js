@@ -4,9 +4,6 @@
 import * as api from './api.js';
 import { readTensors } from './tensors.js';
 
-/** @import { Tensors } from './tensors.js' */
-/** @import { Run, State } from './types.js' */
-
 /** @typedef {{key: string, kind: string, id: string|null, state: 'asked'|'queued'|'running'|'done'|'failed'|'cancelled',
  *   done: number, calls: number, steps: number, total: number, error: string|null, tensors: Tensors, about: any, version: number}} Inspected */
 

@@ -2,8 +2,6 @@
 
 import { current, stepsOf } from './runs.js';
 
-/** @import { State } from './types.js' */
-
 /** @type {Record<string, (state: State) => string|null>} name -> sentence, or null where all is well */
 const NEEDS = {
   model: (state) => (state.about ? null : 'There is no model yet. If none comes, open the address that `diffuscope lab` printed.'),

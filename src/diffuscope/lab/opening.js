@@ -1,8 +1,5 @@
 // What is seen before anything has run: a picture that was generated when this page was made.
 
-/** @import { Actions } from './actions.js' */
-/** @import { State } from './types.js' */
-
 /** @param {{get: () => State, set: (change: object) => void}} store
  * @param {Actions} actions */
 export async function opening(store, actions) {
@@ -24,7 +21,6 @@ export async function opening(store, actions) {
     error: null,
     notes: [],
     inputs: {},
-    at: 0,
     recorded: true,
   };
   const size = shape.reduce((/** @type {number} */ product, /** @type {number} */ side) => product * side, 1);
@@ -33,7 +29,7 @@ export async function opening(store, actions) {
   for (let i = size; i < bytes.length; i++) bytes[i] += bytes[i - size]; // each step is stored as its change
   actions.prime('latent-rgb', rgb);
   for (let step = 0; step < run.total; step++) {
-    const data = Float32Array.from(bytes.subarray(step * size, (step + 1) * size), (value) => value / 32);
+    const data = Float32Array.from(bytes.subarray(step * size, (step + 1) * size), (value) => value / 16);
     actions.primeArray(run.id, step, 'x0', { data, shape });
   }
   store.set({ runs: { opening: run }, order: ['opening'], current: store.get().current ?? 'opening' });

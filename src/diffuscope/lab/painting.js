@@ -1,8 +1,6 @@
 // Painting on latents: colours become latents by the inverse of the linear map, and what was painted goes to the server
 // as the exact numbers.
 
-/** @import { Values } from './types.js' */
-
 /** @typedef {{matrix: number[][], offset: number[]}} Rgb */
 
 /** The matrix that takes a change of colour [3] to the smallest change of latents [C] that makes it.

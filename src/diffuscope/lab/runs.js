@@ -1,7 +1,5 @@
 // Jobs of the server as runs of the page: plain functions from one to the next.
 
-/** @import { Run, State } from './types.js' */
-
 /** @param {string} state */
 export const ended = (state) => state === 'done' || state === 'failed' || state === 'cancelled';
 
@@ -41,7 +39,8 @@ export function runOf(job, known, defaults = {}) {
     error: job.error ?? null,
     notes: job.notes ?? [],
     inputs: inputsOf(job.image ?? null, job.mask_image ?? null),
-    at: known?.at ?? Date.now(),
+    began: known?.began,
+    took: known?.took ?? (known?.began && job.state === 'done' ? Date.now() - known.began : undefined),
   };
 }
 
@@ -49,7 +48,7 @@ export function runOf(job, known, defaults = {}) {
 export function told(run, kind, event) {
   if (kind === 'image') return { ...run, made: run.made.with(event.image, true) };
   if (ended(run.state)) return run;
-  if (kind === 'started') return { ...run, state: 'running' };
+  if (kind === 'started') return { ...run, state: 'running', began: Date.now() };
   if (kind !== 'step') return run;
   const steps = [...run.steps];
   steps[event.image] = Math.max(steps[event.image] ?? 0, event.step + 1);

@@ -1,7 +1,5 @@
 // The state of the page: one plain object, replaced field by field; whoever subscribes is told once a frame.
 
-/** @import { State } from './types.js' */
-
 /** @returns {State} */
 export function initial() {
   return {

@@ -1,7 +1,5 @@
 // A safetensors file as typed arrays, which are views of its bytes: nothing is copied unless it must be aligned.
 
-/** @import { Picture } from './draw/colours.js' */
-
 /** @typedef {Uint8Array|Int32Array|Float32Array} Data */
 /** @typedef {{data: Data, shape: number[]}} Tensor */
 /** @typedef {Record<string, Tensor>} Tensors */

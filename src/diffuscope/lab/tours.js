@@ -3,9 +3,6 @@
 
 import { gridOf, promptOf } from './runs.js';
 
-/** @import { Actions } from './actions.js' */
-/** @import { State } from './types.js' */
-
 /** @typedef {{id: string, page: string, title: string, about: string, stops: number}} Tour */
 /** @typedef {{view: string, head: string, text: string, set?: {selection?: any, local?: Record<string, any>}}} Stop */
 

@@ -19,8 +19,6 @@ import { steps } from './views/steps.js';
 import { tokens } from './views/tokens.js';
 import { tours } from './views/tours.js';
 
-/** @import { View } from './types.js' */
-
 /** @type {View[]} */
 export const VIEWS = [
   ...[generate, grid, runs],

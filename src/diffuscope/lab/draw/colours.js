@@ -1,7 +1,5 @@
 // Numbers to colours: maps of 256 colours, made from a few that are set by hand and mixed in linear light.
 
-/** @import { Values } from '../types.js' */
-
 /** @param {string[]} stops hex colours, evenly spaced @returns {Uint8ClampedArray} 256 x RGB */
 function map(stops) {
   const points = stops.map((hex) => [1, 3, 5].map((at) => (parseInt(hex.slice(at, at + 2), 16) / 255) ** 2.2));

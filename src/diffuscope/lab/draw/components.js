@@ -2,9 +2,6 @@
 
 import { part } from '../tensors.js';
 
-/** @import { Tensor } from '../tensors.js' */
-/** @import { Picture } from './colours.js' */
-
 const TURNS = 24; // of the power iteration: the colours no longer change
 
 /** @type {WeakMap<Tensor, Picture[]>} */

@@ -3,9 +3,6 @@
 import { MAPS } from './colours.js';
 import { resized } from '../attention.js';
 
-/** @import { Field } from '../attention.js' */
-/** @import { Picture } from './colours.js' */
-
 const SIDE = 256; // pixels of an overlay, at most: more are not seen
 
 /** The last picture of each map, so that what has not changed is not drawn again.

@@ -1,8 +1,6 @@
 // <lab-raster>: a small picture at any size, cell by cell. A position can be pointed at and selected in it, with the mouse
 // or the arrow keys; it says the number there.
 
-/** @import { Picture } from './colours.js' */
-
 export class Raster extends HTMLElement {
   constructor() {
     super();

@@ -1,7 +1,5 @@
 // <lab-wipe>: two pictures over one another, with a line between them that can be dragged.
 
-/** @import { Picture } from './colours.js' */
-
 export class Wipe extends HTMLElement {
   constructor() {
     super();

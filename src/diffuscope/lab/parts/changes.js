@@ -3,8 +3,6 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { words } from './field.js';
 
-/** @import { Run, State } from '../types.js' */
-
 /** @param {State} state @param {Run} before @param {Run} after @returns {[string, string, string][]} name, before, after */
 export function changed(state, before, after) {
   const preset = /** @type {Record<string, any>} */ (state.about?.preset ?? {});

@@ -2,9 +2,6 @@
 
 import { html } from '../vendor/lit-html.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Snippets, State } from '../types.js' */
-
 const KINDS = /** @type {const} */ ([
   ['python', 'Python'],
   ['cli', 'CLI'],

@@ -4,10 +4,6 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { begin, forget, isBusy, requestOf, seen, stop } from '../inspections.js';
 import { current, ended } from '../runs.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { Run, State } from '../types.js' */
-
 /** What one says before its first step. @type {Record<string, string>} */
 const WAITS = { asked: 'asked for', queued: 'waiting for its turn', running: 'the first step is on its way' };
 const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look inside costs a moment
@@ -114,6 +110,18 @@ export const slider = (title, { min, max, step, value }, choose, said = String(v
       aria-valuetext=${said}
       @input=${given((text) => choose(Number(text)))}
     /></label>`;
+
+/** A group that stays as it was left, open or closed. @param {State} state @param {Actions} actions @param {string} name
+ * @param {unknown} title @param {unknown} content */
+export const fold = (state, actions, name, title, content) =>
+  html`<details
+    class="group"
+    ?open=${state.local.open?.[name]}
+    @toggle=${(/** @type {any} */ event) => actions.keep('open', { ...actions.state().local.open, [name]: event.target.open })}
+  >
+    <summary>${title}</summary>
+    ${content}
+  </details>`;
 
 /** A bar of a share, with its number. @param {number} share 0 to 1 of the whole bar */
 export const bar = (share) =>

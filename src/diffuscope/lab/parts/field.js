@@ -2,8 +2,6 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 
-/** @import { Schema } from '../types.js' */
-
 /** Where a slider is of use: the usual range and step of an option. The schema's own bounds hold beyond it.
  * @type {Record<string, [number, number, number]>} */
 const USUAL = {

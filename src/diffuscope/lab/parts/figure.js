@@ -3,8 +3,6 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import '../draw/raster.js';
 
-/** @import { Picture } from '../draw/colours.js' */
-
 /**
  * @param {{picture: Picture|null|undefined, sentence: string, caption?: unknown, position?: [number, number]|null,
  *   onPosition?: (position: [number, number]|null) => void,
@@ -31,6 +29,17 @@ export function figure({ picture, sentence, caption, position = null, onPosition
     ${caption ? html`<figcaption>${caption}</figcaption>` : nothing}
   </figure>`;
 }
+
+/** What follows the selected position. @param {State} state @param {Actions} actions */
+export const pointed = (state, actions) => ({
+  position: state.selection.position,
+  onPosition: (/** @type {[number, number]|null} */ position) => actions.select({ position }),
+});
+
+/** A picture with its name below, and what else there is to say. @param {Picture|null|undefined} picture @param {string} name
+ * @param {string} sentence @param {unknown} [more] */
+export const named = (picture, name, sentence, more = '') =>
+  figure({ picture, sentence, caption: html`<span><b>${name}</b>${more}</span>`, smooth: true });
 
 /** A finished image of the server, or the sharpest that there is. @param {string} url @param {string} sentence
  * @param {unknown} [caption] @param {'before'|''} [kind] of another run, until this one has something to show */

@@ -1,21 +1,19 @@
 // The form of a call: every option of the JSON Schema, in the groups of `diffuscope generate --help`.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { fold, given } from './experiment.js';
 import { field, words } from './field.js';
 import { explained } from './terms.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Schema, State } from '../types.js' */
 
 const FIRST = ['negative_prompt', 'seed', 'num_inference_steps', 'guidance_scale', 'sampler', 'sigmas'];
 /** Stand elsewhere on the page: in the bar, or as a button of a step. */
 const ELSEWHERE = ['prompt', 'branch'];
 
-/** Quick settings, as changes of options. @type {[string, string, (preset: any) => Record<string, any>][]} */
+/** Quick settings, as changes of options. @type {[string, (steps: number) => Record<string, any>][]} */
 const QUICK = [
-  ['Draft', 'few steps, no upscaling', (preset) => ({ num_inference_steps: Math.min(5, preset.num_inference_steps), upscale: 1 })],
-  ['Preset', "the model's own settings", () => ({ num_inference_steps: undefined, upscale: undefined, sampler: undefined, sigmas: undefined, guidance_scale: undefined })],
-  ['Fine', 'three times the steps', (preset) => ({ num_inference_steps: Math.min(100, preset.num_inference_steps * 3), upscale: undefined })],
+  ['Draft', (steps) => ({ num_inference_steps: Math.min(5, steps), upscale: 1 })],
+  ['Preset', () => ({ num_inference_steps: undefined, upscale: undefined, sampler: undefined, sigmas: undefined, guidance_scale: undefined })],
+  ['Fine', (steps) => ({ num_inference_steps: Math.min(100, steps * 3), upscale: undefined })],
 ];
 
 /** The options of a call, by name. @param {State} state @returns {Record<string, Schema>} */
@@ -39,13 +37,13 @@ export function form(state, actions, follow) {
   }
   const one = (/** @type {string} */ name) => option(state, actions, follow, name, all[name], preset);
   return html`<div class="form">
-    <div class="quick row" role="group" aria-label="Quick settings">
-      ${QUICK.map(
-        ([title, about, change]) =>
-          html`<button type="button" title=${about} @click=${() => (actions.setOptions(change(preset)), follow.onChange())}>
-            ${title}
-          </button>`,
-      )}
+    <div class="quick" role="group" aria-label="Quick settings">
+      ${QUICK.map(([title, change]) => {
+        const options = change(preset.num_inference_steps);
+        return html`<button type="button" @click=${() => (actions.setOptions(options), follow.onChange())}>
+          ${title} <small>${costs(state, preset, options)}</small>
+        </button>`;
+      })}
       <label class="live">
         <input
           type="checkbox"
@@ -66,12 +64,27 @@ export function form(state, actions, follow) {
     ${FIRST.filter((name) => all[name]).map(one)}
     ${[...groups].map(([title, names]) => {
       const changed = names.filter((name) => state.options[name] !== undefined).length;
-      return html`<details class="group">
-        <summary>${title}${changed ? html` <b class="count">${changed} set</b>` : nothing}</summary>
-        ${names.map(one)}
-      </details>`;
+      return fold(state, actions, title, html`${title}${changed ? html` <b class="count">${changed} set</b>` : nothing}`, names.map(one));
     })}
   </div>`;
+}
+
+/** Nested options with one of them changed; undefined where none is left. @param {any} options @param {string} key @param {any} value */
+function having(options, key, value) {
+  const { [key]: _, ...others } = options ?? {};
+  const all = value === undefined ? others : { ...others, [key]: value };
+  return Object.keys(all).length ? all : undefined;
+}
+
+/** What a quick setting makes: its steps, the size of its picture, and the seconds that one like it took here.
+ * @param {State} state @param {any} preset @param {Record<string, any>} change */
+function costs(state, preset, change) {
+  const whole = (/** @type {object} */ request) => ({ ...preset, ...JSON.parse(JSON.stringify(request)) }); // without what is undefined
+  const sizeOf = (/** @type {any} */ { width, height, upscale }) => `${width * upscale}×${height * upscale}`;
+  const made = whole({ ...state.options, ...change });
+  const like = Object.values(state.runs).findLast((run) => run.took && sizeOf(whole(run.request)) === sizeOf(made));
+  const seconds = like ? `, about ${Math.ceil((/** @type {any} */ (like).took * made.num_inference_steps) / like.total / like.images / 1000)} s` : '';
+  return `${made.num_inference_steps} steps, ${sizeOf(made)}${seconds}`;
 }
 
 /** @param {State} state @param {Actions} actions @param {{onInput: () => void, onChange: () => void}} follow
@@ -84,12 +97,6 @@ function option(state, actions, follow, name, schema, preset) {
   if (name === 'sampler') return sampler(state, schema, value, preset, onInput, onChange);
   if (name === 'sampler_options') return samplerOptions(state, actions, follow, preset);
   if (schema.properties) {
-    const inner = value ?? {};
-    const set = (/** @type {string} */ key, /** @type {any} */ next) => {
-      const changed = { ...inner, [key]: next };
-      for (const each of Object.keys(changed)) if (changed[each] === undefined) delete changed[each];
-      onInput(Object.keys(changed).length ? changed : undefined);
-    };
     return html`<fieldset>
       <legend>${words(name)}</legend>
       ${Object.entries(schema.properties).map(([key, each]) =>
@@ -97,9 +104,9 @@ function option(state, actions, follow, name, schema, preset) {
           name: `${name}.${key}`,
           schema: each,
           help: explained(each.description ?? '', actions, key),
-          value: inner[key],
+          value: value?.[key],
           preset: each.default,
-          onInput: (next) => set(key, next),
+          onInput: (next) => onInput(having(value, key, next)),
           onChange,
           wrong: state.error?.argument === `${name}.${key}`,
         }),
@@ -122,7 +129,7 @@ function sampler(state, schema, value, preset, onInput, onChange) {
       id="option-sampler"
       aria-describedby="option-sampler-help"
       .value=${value ?? ''}
-      @change=${(/** @type {any} */ event) => (onInput(event.target.value || undefined), onChange())}
+      @change=${given((name) => (onInput(name || undefined), onChange()))}
     >
       <option value="">${label(preset.sampler)} (preset)</option>
       ${rows.map((row) => html`<option value=${row.name}>${row.label}</option>`)}
@@ -138,21 +145,16 @@ function samplerOptions(state, actions, follow, preset) {
   const row = /** @type {any} */ (state.about?.samplers.find((each) => each.name === name));
   const options = Object.entries(row?.options ?? {});
   if (!options.length) return nothing;
-  const inner = state.options.sampler_options ?? {};
+  const own = state.options.sampler_options;
   return html`<fieldset>
     <legend>options of ${row.label}</legend>
     ${options.map(([key, preset]) =>
       field({
         name: `sampler_options.${key}`,
         schema: { type: typeof preset === 'boolean' ? 'boolean' : typeof preset === 'string' ? 'string' : 'number' },
-        value: inner[key],
+        value: own?.[key],
         preset,
-        onInput: (next) => {
-          const changed = { ...inner, [key]: next };
-          if (next === undefined) delete changed[key];
-          actions.setOptions({ sampler_options: Object.keys(changed).length ? changed : undefined });
-          follow.onInput();
-        },
+        onInput: (next) => (actions.setOptions({ sampler_options: having(own, key, next) }), follow.onInput()),
         onChange: follow.onChange,
       }),
     )}

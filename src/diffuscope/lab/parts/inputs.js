@@ -2,28 +2,28 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
+import { given } from './experiment.js';
 import '../draw/paint.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { State } from '../types.js' */
 
 /** @param {State} state @param {Actions} actions */
 export function inputs(state, actions) {
-  const take = (/** @type {any} */ event, /** @type {(file: File) => void} */ use) => {
-    if (event.target.files[0]) use(event.target.files[0]);
-    event.target.value = '';
-  };
+  const file = (/** @type {string} */ title, /** @type {(file: File) => void} */ use) => html`<label class="button">
+    ${title}
+    <input
+      type="file"
+      class="sr"
+      accept="image/png,image/jpeg,image/webp"
+      @change=${(/** @type {any} */ { target }) => {
+        if (target.files[0]) use(target.files[0]);
+        target.value = '';
+      }}
+    />
+  </label>`;
   return html`<section class="inputs">
     ${state.image ? painted(state, state.image, actions) : nothing}
     <div class="row">
-      <label class="button">
-        ${state.image ? 'Another image' : 'Start from an image'}
-        <input type="file" class="sr" accept="image/png,image/jpeg,image/webp" @change=${(/** @type {any} */ event) => take(event, actions.useImage)} />
-      </label>
-      <label class="button">
-        Take settings from a picture
-        <input type="file" class="sr" accept="image/png,image/jpeg,image/webp" @change=${(/** @type {any} */ event) => take(event, actions.restore)} />
-      </label>
+      ${file(state.image ? 'Another image' : 'Start from an image', actions.useImage)}
+      ${file('Take settings from a picture', actions.restore)}
     </div>
   </section>`;
 }
@@ -46,13 +46,13 @@ function painted(state, image, actions) {
             : html`<b>Image to image.</b> Paint on it to generate only a part.`
         }
       </p>
-      <label>brush <input type="range" min="3" max="40" .value=${String(brush)} @input=${(/** @type {any} */ event) => actions.keep('brush', Number(event.target.value))} /></label>
+      <label>brush <input type="range" min="3" max="40" .value=${String(brush)} @input=${given((text) => actions.keep('brush', Number(text)))} /></label>
       <div class="row">
-        <button type="button" ?disabled=${!state.mask} @click=${(/** @type {any} */ event) => event.target.closest('.painted').querySelector('lab-paint').clear()}>
+        <button ?disabled=${!state.mask} @click=${(/** @type {any} */ event) => event.target.closest('.painted').querySelector('lab-paint').clear()}>
           Clear mask
         </button>
-        <button type="button" @click=${actions.removeImage}>Remove image</button>
-        <button type="button" class="link" @click=${() => actions.go('schedule')}>Where it enters the schedule</button>
+        <button @click=${actions.removeImage}>Remove image</button>
+        <button class="link" @click=${() => actions.go('schedule')}>Where it enters the schedule</button>
       </div>
     </div>
   </div>`;
@@ -71,6 +71,6 @@ export function restored(state, actions) {
     </p>
     ${(found.notes ?? []).map((/** @type {string} */ note) => html`<p>${note}</p>`)}
     ${unused.length ? html`<p>Not used here: ${unused.map(([key, value]) => html`<code>${key}: ${value}</code> `)}</p>` : nothing}
-    <button type="button" class="quiet" aria-label="Dismiss" @click=${() => actions.keep('restored', null)}>✕</button>
+    <button class="quiet" aria-label="Dismiss" @click=${() => actions.keep('restored', null)}>✕</button>
   </div>`;
 }

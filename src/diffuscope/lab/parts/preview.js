@@ -2,10 +2,6 @@
 
 import { coloured } from '../draw/colours.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Picture } from '../draw/colours.js' */
-/** @import { Run, Values } from '../types.js' */
-
 /** @type {WeakMap<Values, Picture>} */
 const made = new WeakMap();
 

@@ -5,13 +5,11 @@ import { unmet } from '../needs.js';
 import { current, ended, stepsOf } from '../runs.js';
 import { VIEWS, viewOf } from '../views.js';
 import { copyMenu } from './copy-menu.js';
+import { given, submits } from './experiment.js';
 import { empty } from './figure.js';
 import { explained } from './terms.js';
 import { timeline } from './timeline.js';
 import { tourCard } from './tour.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { State } from '../types.js' */
 
 /** @param {State} state @param {Actions} actions */
 export function shell(state, actions) {
@@ -45,13 +43,9 @@ function skip(event) {
 function bar(state, actions) {
   const run = current(state);
   const busy = run && !run.recorded && !ended(run.state);
-  const submit = (/** @type {Event} */ event) => {
-    event.preventDefault();
-    actions.generate();
-  };
   const theme = { auto: 'dark', dark: 'light', light: 'auto' }[state.theme];
   return html`<span class="mark"><img src="icon.svg" alt="" width="22" height="22" /><b>diffuscope</b></span>
-    <form @submit=${submit}>
+    <form @submit=${submits(actions.generate)}>
       <label class="sr" for="prompt">Prompt</label>
       <input
         id="prompt"
@@ -60,7 +54,7 @@ function bar(state, actions) {
         spellcheck="false"
         placeholder="a red fox"
         .value=${promptOf(state)}
-        @input=${(/** @type {any} */ event) => actions.setOptions({ prompt: event.target.value })}
+        @input=${given((prompt) => actions.setOptions({ prompt }))}
       />
       ${
         busy

@@ -2,8 +2,6 @@
 
 import { html } from '../vendor/lit-html.js';
 
-/** @import { Actions } from '../actions.js' */
-
 /** A text whose terms can be pointed at, each where it comes first. @param {string} text @param {Actions} actions
  * @param {string} where a name of the text, one on the page */
 export function explained(text, actions, where) {

@@ -8,9 +8,6 @@ import { short } from '../draw/colours.js';
 import { stepPreview } from './preview.js';
 import '../draw/raster.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { State } from '../types.js' */
-
 const MOST = 64; // thumbnails; longer runs show every second step, or fewer
 
 /** @param {State} state @param {Actions} actions */

@@ -3,9 +3,6 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { filled, goTo, stopsOf, toursOf } from '../tours.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { State } from '../types.js' */
-
 /** @param {State} state @param {Actions} actions */
 export function tourCard(state, actions) {
   if (!state.tour || !state.about) return nothing;

@@ -5,16 +5,10 @@ import { blockLabel } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { largest, mapped } from '../draw/colours.js';
 import { dropdown, experiment, progress, segments, slider, submits } from '../parts/experiment.js';
-import { figure } from '../parts/figure.js';
+import { named } from '../parts/figure.js';
 import { blocksOfModules, PARTS, unet } from '../parts/unet.js';
 import { promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Picture } from '../draw/colours.js' */
-/** @import { Tensor, Tensors } from '../tensors.js' */
-/** @import { State, View } from '../types.js' */
-/** @import { Module } from './modules.js' */
 
 /** @typedef {{names: string[], strength: number, word: string, heads: number[], first: number, last: number|null}} Settings */
 
@@ -136,14 +130,13 @@ function outcome(tensors) {
   const [whole, without] = [0, 1].map((k) => pictureOf(tensors, k));
   const effect = tensors.effect?.data[0];
   return html`<div class="cards">
-    ${figure({ picture: whole, sentence: 'The picture as it is', caption: html`<span><b>as it is</b></span>`, smooth: true })}
-    ${figure({ picture: without, sentence: 'The picture with the change', caption: html`<span><b>with the change</b></span>`, smooth: true })}
-    ${figure({
-      picture: whole && without ? difference(whole, without) : null,
-      sentence: 'Where the two differ',
-      caption: html`<span><b>difference</b>${effect === undefined ? '' : ` · ${effect.toFixed(2)} deviations of the latents`}</span>`,
-      smooth: true,
-    })}
+    ${named(whole, 'as it is', 'The picture as it is')} ${named(without, 'with the change', 'The picture with the change')}
+    ${named(
+      whole && without ? difference(whole, without) : null,
+      'difference',
+      'Where the two differ',
+      effect === undefined ? '' : ` · ${effect.toFixed(2)} deviations of the latents`,
+    )}
   </div>`;
 }
 

@@ -9,11 +9,6 @@ import { figure } from '../parts/figure.js';
 import { pictureOf } from '../tensors.js';
 import { gridOf, shownStep } from '../runs.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { Tensors } from '../tensors.js' */
-/** @import { State, View } from '../types.js' */
-
 const KIND = 'attention';
 const COSTS = 'One more run with the same seed, in which each layer’s attention is kept. The picture stays the same.';
 
@@ -133,20 +128,26 @@ function ranking(words, values, word, actions, percent) {
  * @param {{from: number, to: number, head: null}} calls @param {string|null} chosen @param {Actions} actions
  * @param {string} [prefix] */
 export function blockStrip(tensors, blocks, word, name, calls, chosen, actions, prefix = '') {
-  const fields = blocks.map((block) => wordMap(tensors, word, { ...calls, block }, prefix));
-  return html`<ul class="strip-of-blocks">
-    ${blocks.map(
-      (block, k) => html`<li>
-        <button
-          class="tile"
-          aria-pressed=${block === chosen}
-          aria-label="${blockLabel(block)}: at most ${(100 * most(fields[k])).toFixed(1)} % to ${name}"
-          @click=${() => actions.select({ block: block === chosen ? null : block, head: null })}
-        >
-          <lab-raster .picture=${heat(fields[k], most(fields[k]))}></lab-raster>
-          <small>${blockLabel(block)}</small>
-        </button>
-      </li>`,
-    )}
-  </ul>`;
+  const choose = (/** @type {string} */ block) => actions.select({ block: block === chosen ? null : block, head: null });
+  return tiles(blocks, chosen, (block) => wordMap(tensors, word, { ...calls, block }, prefix), `to ${name}`, choose);
 }
+
+/** Blocks as small maps to choose from. @param {string[]} blocks @param {string|null} chosen @param {(block: string) => Field} map
+ * @param {string} what @param {(block: string) => void} choose */
+export const tiles = (blocks, chosen, map, what, choose) => html`<ul class="strip-of-blocks">
+  ${blocks.map((block) => {
+    const field = map(block);
+    const name = blockLabel(block);
+    return html`<li>
+      <button
+        class="tile"
+        aria-pressed=${block === chosen}
+        aria-label="${name}: at most ${(100 * most(field)).toFixed(1)} % ${what}"
+        @click=${() => choose(block)}
+      >
+        <lab-raster .picture=${heat(field, most(field))}></lab-raster>
+        <small>${name}</small>
+      </button>
+    </li>`;
+  })}
+</ul>`;

@@ -14,9 +14,6 @@ import { changes } from '../parts/changes.js';
 import { preview, rgbOf, stepPreview } from '../parts/preview.js';
 import '../draw/raster.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Run, State, Values, View } from '../types.js' */
-
 /** @typedef {{job: string, step: number, x: Values, x0: Values, strokes: number}} Painted */
 
 const NAMES = ['prompt', 'negative_prompt', 'guidance_scale', 'sampler'];

@@ -5,14 +5,9 @@ import { callsOf } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { largest, mapped, short } from '../draw/colours.js';
 import { given, slider, submits, waiting } from '../parts/experiment.js';
-import { figure } from '../parts/figure.js';
+import { figure, named } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 import { part, pictureOf } from '../tensors.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { Tensors } from '../tensors.js' */
-/** @import { State, View } from '../types.js' */
 
 const KIND = 'colour';
 
@@ -61,9 +56,7 @@ function form(state, actions, begin) {
 function shown(state, actions, entry) {
   const { tensors, about } = entry;
   const pair = html`<div class="cards">
-    ${['without the loss', 'guided by it'].map((name, k) =>
-      figure({ picture: pictureOf(tensors, k), sentence: `The picture ${name}`, caption: html`<span><b>${name}</b></span>`, smooth: true }),
-    )}
+    ${['without the loss', 'guided by it'].map((name, k) => named(pictureOf(tensors, k), name, `The picture ${name}`))}
   </div>`;
   return tensors.done ? html`${pair}${step(state, actions, tensors, about)}` : nothing;
 }
@@ -89,23 +82,13 @@ function step(state, actions, tensors, about) {
   const at = `step ${shown + 1}`;
   return html`<h2 class="over">What the gradient does at ${at}</h2>
   <div class="cards">
-  ${figure({
-    picture: preview(actions, /** @type {any} */ (x0)),
-    sentence: `The clean estimate at ${at}, before the push`,
-    caption: html`<span><b>estimate</b> · ${at}</span>`,
-    smooth: true,
-  })}
+  ${named(preview(actions, /** @type {any} */ (x0)), 'estimate', `The clean estimate at ${at}, before the push`, ` · ${at}`)}
   ${figure({
     picture: mapped(size, width, height, 'heat', 0, high),
     sentence: `The push of the gradient at ${at}: at most ${short(high)} of a latent`,
     caption: html`<span><b>the push</b> · at most ${short(high)}</span>`,
     read: (x, y) => short(size[y * width + x]),
   })}
-  ${figure({
-    picture: preview(actions, { data: pushed, shape: push.shape }),
-    sentence: `The clean estimate at ${at}, after the push`,
-    caption: html`<span><b>estimate and push</b> · ${at}</span>`,
-    smooth: true,
-  })}
+  ${named(preview(actions, { data: pushed, shape: push.shape }), 'estimate and push', `The clean estimate at ${at}, after the push`, ` · ${at}`)}
   </div>`;
 }

@@ -6,13 +6,11 @@ import { paths } from '../api.js';
 import { lines } from '../draw/plot.js';
 import { between, mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf, titleOf } from '../runs.js';
-import { empty, figure } from '../parts/figure.js';
+import { given } from '../parts/experiment.js';
+import { empty, figure, pointed } from '../parts/figure.js';
 import { stepPreview } from '../parts/preview.js';
 import { changes } from '../parts/changes.js';
 import '../draw/wipe.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Run, State, Values, View } from '../types.js' */
 
 /** @type {View} */
 export const compare = {
@@ -30,11 +28,7 @@ export const compare = {
     return html`<div class="tools-row">
         <label class="pick"
           >against
-          <select
-            .value=${other.id}
-            @change=${(/** @type {any} */ event) => actions.compare(event.target.value)}
-            aria-label="The run to compare with"
-          >
+          <select .value=${other.id} @change=${given(actions.compare)} aria-label="The run to compare with">
             ${others.toReversed().map(
               (run) => html`<option value=${run.id} ?selected=${run.id === other.id}>
                 ${titleOf(run)}, seed ${run.seeds[0]}${run.from ? `, branched after step ${run.from.step}` : ''}
@@ -42,7 +36,7 @@ export const compare = {
             )}
           </select>
         </label>
-        <button type="button" @click=${() => swap(state, actions, one, other)}>Swap</button>
+        <button @click=${() => swap(state, actions, one, other)}>Swap</button>
       </div>
       ${changes(state, other, one)} ${pictures(state, actions, one, other)} ${parting(state, actions, one, other)}`;
   },
@@ -82,8 +76,7 @@ function pictures(state, actions, one, other) {
       picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most || 1),
       sentence: `Difference of the clean estimates after step ${step + 1}, at most ${short(apart?.most ?? 0)}`,
       caption: html`<b>difference</b> of the estimates <span class="num">at most ${short(apart?.most ?? 0, 2)}</span>`,
-      position: state.selection.position,
-      onPosition: (position) => actions.select({ position }),
+      ...pointed(state, actions),
       read: (x, y) => (apart ? short(apart.sizes[y * apart.width + x]) : ''),
     })}
   </div>`;

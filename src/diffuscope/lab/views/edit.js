@@ -5,14 +5,9 @@ import { blocksOf, callsOf, callsThere, most, wordMap } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { overlay } from '../draw/overlay.js';
 import { dropdown, given, segments, slider, submits, waiting } from '../parts/experiment.js';
-import { figure } from '../parts/figure.js';
+import { named } from '../parts/figure.js';
 import { promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { Tensors } from '../tensors.js' */
-/** @import { State, View } from '../types.js' */
 
 const KIND = 'prompt-to-prompt';
 
@@ -88,9 +83,7 @@ function shown(state, actions, entry, options) {
   const { tensors, about } = entry;
   const names = [promptOf(state), `${options.edit}, edited`, `${options.edit}, made alone`];
   return html`<div class="cards">
-      ${names.map((name, k) =>
-        figure({ picture: pictureOf(tensors, k), sentence: name, caption: html`<span><b>${name}</b></span>`, smooth: true }),
-      )}
+      ${names.map((name, k) => named(pictureOf(tensors, k), name, name))}
     </div>
     ${about && callsThere(tensors, 'source.') ? maps(state, actions, tensors, about) : nothing}`;
 }
@@ -124,12 +117,14 @@ function maps(state, actions, tensors, about) {
         const calls = callsOf(about, state.selection.step, callsThere(tensors, prefix));
         const field = wordMap(tensors, /** @type {number} */ (k), { ...calls, block, head: null }, prefix);
         const said = /** @type {any} */ (labels).words[/** @type {number} */ (k)].word;
-        return figure({
-          picture: overlay(field, pictureOf(tensors, /** @type {number} */ (picture)), most(field)),
-          sentence: `Attention to “${said}” in the ${name === 'source' ? 'prompt' : 'edit'}: at most ${(100 * most(field)).toFixed(1)} %`,
-          caption: html`<span><b>${said}</b> · in the ${name === 'source' ? 'prompt' : 'edit'} · brightest ${(100 * most(field)).toFixed(1)} %</span>`,
-          smooth: true,
-        });
+        const where = `in the ${name === 'source' ? 'prompt' : 'edit'}`;
+        const share = `${(100 * most(field)).toFixed(1)} %`;
+        return named(
+          overlay(field, pictureOf(tensors, /** @type {number} */ (picture)), most(field)),
+          said,
+          `Attention to “${said}” ${where}: at most ${share}`,
+          ` · ${where} · brightest ${share}`,
+        );
       })}
     </div>`;
 }

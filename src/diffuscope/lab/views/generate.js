@@ -13,9 +13,6 @@ import { inputs, restored } from '../parts/inputs.js';
 import { stepPreview } from '../parts/preview.js';
 import { explained } from '../parts/terms.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Run, State, View } from '../types.js' */
-
 /** @type {View} */
 export const generate = {
   id: 'generate',
@@ -110,14 +107,14 @@ function facts(state, run, actions) {
   const file = paths.image(run.id);
   return html`<span class="num">seed ${run.seeds[0]}</span>
     <span class="num">${run.total} steps</span>
-    <button type="button" class="link" @click=${() => actions.go('attention')}>Where the words went</button>
+    <button class="link" @click=${() => actions.go('attention')}>Where the words went</button>
     <a href=${file} download="diffuscope-${run.seeds[0]}.png">Save PNG</a>
     ${
       state.options.seed === undefined
-        ? html`<button type="button" class="link" @click=${() => actions.setOptions({ seed: run.seeds[0] })}>Keep seed</button>`
-        : html`<button type="button" class="link" @click=${() => another(actions)}>Another seed</button>`
+        ? html`<button class="link" @click=${() => actions.setOptions({ seed: run.seeds[0] })}>Keep seed</button>`
+        : html`<button class="link" @click=${() => another(actions)}>Another seed</button>`
     }
-    <button type="button" class="link" @click=${() => actions.useImage(file)}>Start from this image</button>`;
+    <button class="link" @click=${() => actions.useImage(file)}>Start from this image</button>`;
 }
 
 /** @param {Run} run @param {number} step @param {Actions} actions */

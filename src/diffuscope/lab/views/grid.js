@@ -11,9 +11,6 @@ import { empty } from '../parts/figure.js';
 import { stepPreview } from '../parts/preview.js';
 import '../draw/raster.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { State, View } from '../types.js' */
-
 const USUAL = {
   seed: '1, 2, 3, 4',
   guidance_scale: '1, 2.5, 5, 9',

@@ -5,11 +5,9 @@ import { inspectionSnippets } from '../copy.js';
 import { lines } from '../draw/plot.js';
 import { between, mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf } from '../runs.js';
-import { empty, figure } from '../parts/figure.js';
+import { given } from '../parts/experiment.js';
+import { empty, figure, pointed } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Run, State, Values, View } from '../types.js' */
 
 /** @type {View} */
 export const guidance = {
@@ -25,8 +23,7 @@ export const guidance = {
     const [cond, uncond] = answers(state, actions, run, step);
     const used = scaleOf(state, run);
     const scale = state.local.guidanceScale ?? used;
-    const { position } = state.selection;
-    const onPosition = (/** @type {[number, number]|null} */ at) => actions.select({ position: at });
+    const point = pointed(state, actions);
     const where = `in step ${step + 1} of ${run.total}`;
     const apart = cond && uncond ? difference(cond, uncond) : undefined;
     const mixed = cond && uncond ? combined(cond, uncond, scale) : undefined;
@@ -38,8 +35,7 @@ export const guidance = {
           picture: preview(actions, uncond),
           sentence: `Estimate without the prompt ${where}`,
           caption: html`<b>without the prompt</b> <span>uncond</span>`,
-          position,
-          onPosition,
+          ...point,
           read: cell(uncond ?? undefined),
         })}
         <span class="sign" aria-hidden="true">+ <b class="num">${short(scale, 1)}</b> ×</span>
@@ -47,8 +43,7 @@ export const guidance = {
           picture: apart && mapped(apart.sizes, apart.width, apart.height, 'heat', 0, apart.most),
           sentence: `Size of the difference that the prompt makes ${where}, at most ${short(apart?.most ?? 0)}`,
           caption: html`<b>difference</b> <span class="num">at most ${short(apart?.most ?? 0, 2)}</span>`,
-          position,
-          onPosition,
+          ...point,
           read: (x, y) => (apart ? short(apart.sizes[y * apart.width + x]) : ''),
         })}
         <span class="sign" aria-hidden="true">=</span>
@@ -56,16 +51,14 @@ export const guidance = {
           picture: preview(actions, mixed),
           sentence: `Estimate with guidance ${short(scale, 1)} ${where}`,
           caption: html`<b>guided</b> <span>uncond + ${short(scale, 1)} × (cond − uncond)</span>`,
-          position,
-          onPosition,
+          ...point,
           read: cell(mixed),
         })}
         ${figure({
           picture: preview(actions, cond),
           sentence: `Estimate with the prompt ${where}`,
           caption: html`<b>with the prompt</b> <span>cond: the same at scale 1</span>`,
-          position,
-          onPosition,
+          ...point,
           read: cell(cond ?? undefined),
         })}
       </div>
@@ -78,20 +71,20 @@ export const guidance = {
             max="14"
             step="0.1"
             .value=${String(scale)}
-            @input=${(/** @type {any} */ event) => actions.keep('guidanceScale', Number(event.target.value))}
+            @input=${given((text) => actions.keep('guidanceScale', Number(text)))}
           />
           <output>${short(scale, 1)}</output></label
         >
-        <button type="button" class="primary" @click=${() => actions.generate({ guidance_scale: scale })}>
+        <button class="primary" @click=${() => actions.generate({ guidance_scale: scale })}>
           Generate with ${short(scale, 1)}
         </button>
-        <button type="button" @click=${() => actions.branch(run.id, step, { guidance_scale: scale })}>
+        <button @click=${() => actions.branch(run.id, step, { guidance_scale: scale })}>
           Branch from this step
         </button>
         ${
           scale === used
             ? nothing
-            : html`<button type="button" class="quiet" @click=${() => actions.keep('guidanceScale', undefined)}>
+            : html`<button class="quiet" @click=${() => actions.keep('guidanceScale', undefined)}>
                 Back to ${short(used, 1)}
               </button>`
         }

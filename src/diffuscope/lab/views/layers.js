@@ -7,11 +7,6 @@ import { bar, experiment, progress, segments } from '../parts/experiment.js';
 import { figure } from '../parts/figure.js';
 import { part, pictureOf } from '../tensors.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { Tensor, Tensors } from '../tensors.js' */
-/** @import { State, View } from '../types.js' */
-
 const KIND = 'layers';
 
 /** @type {View} */

@@ -6,10 +6,6 @@ import { dropdown, given, segments, slider, submits, waiting } from '../parts/ex
 import { promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { State, View } from '../types.js' */
-
 const KIND = 'blend';
 
 /** @type {View} */

@@ -4,9 +4,6 @@ import { html, nothing, svg } from '../vendor/lit-html.js';
 import { spreadSnippets } from '../copy.js';
 import { short } from '../draw/colours.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { State, View } from '../types.js' */
-
 /** @typedef {{name: string, kind: string, parameters: number, weights: Record<string, number[]>,
  *   outputs: Record<string, number[]>, source: boolean}} Module */
 

@@ -10,9 +10,6 @@ import { empty } from '../parts/figure.js';
 import { stepPreview } from '../parts/preview.js';
 import '../draw/raster.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { Run, State, View } from '../types.js' */
-
 /** @type {View} */
 export const runs = {
   id: 'runs',
@@ -38,7 +35,7 @@ function node(state, actions, all, run) {
   const chosen = run.id === state.current;
   return html`<li aria-current=${chosen ? 'true' : nothing}>
     <div class="node ${chosen ? 'on' : ''}">
-      <button type="button" class="thumb" @click=${() => actions.open(run.id)} aria-label="Open ${titleOf(run)}, seed ${run.seeds[0]}">
+      <button class="thumb" @click=${() => actions.open(run.id)} aria-label="Open ${titleOf(run)}, seed ${run.seeds[0]}">
         ${thumb(actions, run)}
       </button>
       <div class="about">
@@ -47,14 +44,14 @@ function node(state, actions, all, run) {
         <span class="row">
           ${
             ended(run.state)
-              ? html`<button type="button" class="link" @click=${() => (actions.open(run.id), actions.go('steps'))}>Look inside</button>
-                <button type="button" class="link" @click=${() => (actions.open(run.id), actions.go('branch'))}>Branch</button>
+              ? html`<button class="link" @click=${() => (actions.open(run.id), actions.go('steps'))}>Look inside</button>
+                <button class="link" @click=${() => (actions.open(run.id), actions.go('branch'))}>Branch</button>
                 ${
                   chosen || !state.current
                     ? nothing
-                    : html`<button type="button" class="link" @click=${() => (actions.compare(run.id), actions.go('compare'))}>Compare with the one shown</button>`
+                    : html`<button class="link" @click=${() => (actions.compare(run.id), actions.go('compare'))}>Compare with the one shown</button>`
                 }`
-              : html`<button type="button" class="link" @click=${() => actions.cancel(run.id)}>Stop</button>`
+              : html`<button class="link" @click=${() => actions.cancel(run.id)}>Stop</button>`
           }
         </span>
       </div>

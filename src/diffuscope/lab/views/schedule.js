@@ -5,9 +5,7 @@ import { levelSnippets } from '../copy.js';
 import { grid, linear, logarithmic, path, powers } from '../draw/curve.js';
 import { short } from '../draw/colours.js';
 import { current, shownStep } from '../runs.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { State, View } from '../types.js' */
+import { fold, given } from '../parts/experiment.js';
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [960, 420, 64, 936, 18, 376];
 const SPACINGS = ['model', 'karras', 'exponential', 'trailing', 'linspace', 'leading', 'beta', 'sgm_uniform'];
@@ -30,7 +28,6 @@ export const schedule = {
         <div class="segments" role="group" aria-label="Spacing">
           ${SPACINGS.map(
             (name) => html`<button
-              type="button"
               aria-pressed=${!own && (state.options.sigmas ?? preset.sigmas) === name}
               @click=${() => spacing(state, actions, name)}
             >
@@ -40,7 +37,7 @@ export const schedule = {
         </div>
         ${
           own
-            ? html`<button type="button" @click=${() => spacing(state, actions, undefined)}>Forget my dots</button>`
+            ? html`<button @click=${() => spacing(state, actions, undefined)}>Forget my dots</button>`
             : nothing
         }
         <span class="muted num">${plan.sigmas.length - 1} steps${own ? ', your own levels' : ''}</span>
@@ -164,7 +161,7 @@ function enters(state, actions) {
         max="1"
         step="0.05"
         .value=${String(value)}
-        @input=${(/** @type {any} */ event) => actions.setOptions({ strength: Number(event.target.value) })}
+        @input=${given((text) => actions.setOptions({ strength: Number(text) }))}
         @change=${() => state.options.prompt && actions.generate()}
       />
       <output>${short(value, 2)}</output></label
@@ -174,9 +171,7 @@ function enters(state, actions) {
 
 /** @param {State} state @param {Actions} actions @param {{sigmas: number[], timesteps: number[]}} plan */
 function table(state, actions, plan) {
-  return html`<details class="group">
-    <summary>The numbers</summary>
-    <div class="scroll" tabindex="0" role="region" aria-label="Noise levels as a table">
+  return fold(state, actions, 'numbers', 'The numbers', html`<div class="scroll" tabindex="0" role="region" aria-label="Noise levels as a table">
       <table>
         <thead>
           <tr><th scope="col">step</th><th scope="col">from σ</th><th scope="col">to σ</th><th scope="col">timestep</th></tr>
@@ -192,6 +187,5 @@ function table(state, actions, plan) {
           )}
         </tbody>
       </table>
-    </div>
-  </details>`;
+    </div>`);
 }

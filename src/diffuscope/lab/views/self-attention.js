@@ -3,18 +3,13 @@
 import { html } from '../vendor/lit-html.js';
 import { blockLabel, most, resized } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
-import { heat, overlay } from '../draw/overlay.js';
+import { overlay } from '../draw/overlay.js';
 import { components } from '../draw/components.js';
 import { experiment, progress } from '../parts/experiment.js';
-import { figure } from '../parts/figure.js';
+import { figure, pointed } from '../parts/figure.js';
 import { gridOf } from '../runs.js';
 import { part, pictureOf } from '../tensors.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Field } from '../attention.js' */
-/** @import { Inspected } from '../inspections.js' */
-/** @import { Tensors } from '../tensors.js' */
-/** @import { State, View } from '../types.js' */
+import { tiles } from './attention.js';
 
 const KIND = 'self-attention';
 const SELF = '.self_attn';
@@ -90,8 +85,7 @@ function shown(state, actions, entry, blocks, block) {
   const alike = components(tensors[block + SELF], tensors[`${block}${SELF}.scale`], call);
   const select = {
     cells: grid,
-    position: state.selection.position,
-    onPosition: (/** @type {[number, number]|null} */ at) => actions.select({ position: at }),
+    ...pointed(state, actions),
     onHover: (/** @type {[number, number]|null} */ at) => actions.keep('hoverPosition', at),
   };
   return html`<div class="two-up">
@@ -111,22 +105,13 @@ function shown(state, actions, entry, blocks, block) {
     })}
   </div>
   <h2 class="over">From this position in each block</h2>
-  <ul class="strip-of-blocks">
-    ${blocks.map((each) => {
-      const field = lookOf(tensors, each, Math.min(call, tensors[each + SELF].shape[0] - 1), position, grid);
-      return html`<li>
-        <button
-          class="tile"
-          aria-pressed=${each === block}
-          aria-label="${blockLabel(each)}: at most ${(100 * most(field)).toFixed(1)} % at one position"
-          @click=${() => actions.select({ block: each })}
-        >
-          <lab-raster .picture=${heat(field, most(field))}></lab-raster>
-          <small>${blockLabel(each)}</small>
-        </button>
-      </li>`;
-    })}
-  </ul>`;
+  ${tiles(
+    blocks,
+    block,
+    (each) => lookOf(tensors, each, Math.min(call, tensors[each + SELF].shape[0] - 1), position, grid),
+    'at one position',
+    (each) => actions.select({ block: each }),
+  )}`;
 }
 
 /** @param {number[]} counts @param {number} call */

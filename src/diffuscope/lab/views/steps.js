@@ -6,12 +6,9 @@ import { paths } from '../api.js';
 import { histogram, lines, moments } from '../draw/plot.js';
 import { largest, mapped, short } from '../draw/colours.js';
 import { current, shownStep, stepsOf } from '../runs.js';
-import { figure } from '../parts/figure.js';
+import { figure, pointed } from '../parts/figure.js';
 import { preview } from '../parts/preview.js';
 import { explained } from '../parts/terms.js';
-
-/** @import { Actions } from '../actions.js' */
-/** @import { Run, State, Values, View } from '../types.js' */
 
 /** @type {Record<string, [string, string]>} kind -> its title, and what it is */
 const KINDS = {
@@ -33,8 +30,7 @@ export const steps = {
     const step = /** @type {number} */ (shownStep(state));
     const kind = state.local.stepKind ?? 'x0';
     const all = Object.fromEntries(Object.keys(KINDS).map((each) => [each, values(actions, run, step, each)]));
-    const { position } = state.selection;
-    const onPosition = (/** @type {[number, number]|null} */ at) => actions.select({ position: at });
+    const point = pointed(state, actions);
     const where = `step ${step + 1} of ${run.total}`;
     return html`<p class="where">
         After <b class="num">step ${step + 1}</b> of <span class="num">${run.total}</span>: ${explained('noise level', actions, 'level')}
@@ -47,7 +43,6 @@ export const steps = {
             picture: preview(actions, all[each]),
             sentence: `${title} after ${where}, as colours: ${about}`,
             caption: html`<button
-                type="button"
                 class="kind"
                 aria-pressed=${each === kind}
                 @click=${() => actions.keep('stepKind', each)}
@@ -55,13 +50,12 @@ export const steps = {
                 ${title}
               </button>
               <span>${all[each] === null ? 'not kept for this run' : about}</span>`,
-            position,
-            onPosition,
+            ...point,
             read: (x, y) => cell(all[each], x, y),
           }),
         )}
       </div>
-      ${channels(all[kind], KINDS[kind][0], where, position, onPosition)} ${followed(state, actions, run, step, kind)}`;
+      ${channels(all[kind], KINDS[kind][0], where, point)} ${followed(state, actions, run, step, kind)}`;
   },
 };
 
@@ -112,9 +106,8 @@ function cell(values, x, y) {
   return `${x},${y}:  ${numbers.join('  ')}`;
 }
 
-/** @param {Values|undefined|null} values @param {string} title @param {string} where
- * @param {[number, number]|null} position @param {(position: [number, number]|null) => void} onPosition */
-function channels(values, title, where, position, onPosition) {
+/** @param {Values|undefined|null} values @param {string} title @param {string} where @param {object} point */
+function channels(values, title, where, point) {
   if (values === null) return html`<p class="muted">This run keeps no ${title.toLowerCase()} for this step.</p>`;
   const [count, height, width] = values?.shape ?? [4, 16, 16];
   const most = values ? largest(values.data) : 1;
@@ -135,8 +128,7 @@ function channels(values, title, where, position, onPosition) {
             ? html`<b>${c}</b> <span class="num">mean ${short(mean, 2)}</span>
                 <span class="num">std ${short(deviation, 2)}</span> ${histogram(own, most)}`
             : nothing,
-          position,
-          onPosition,
+          ...point,
           read: (x, y) => (own ? short(own[y * width + x]) : ''),
         });
       })}

@@ -7,9 +7,6 @@ import { empty } from '../parts/figure.js';
 import { firstNoun } from './attention.js';
 import { readable } from './layers.js';
 
-/** @import { Actions } from '../actions.js' */
-/** @import { State, View } from '../types.js' */
-
 /** @typedef {{word: string, ids: number[], tokens: string[], positions: number[], bytes: string[], unknown: boolean,
  *   merges: {rank: number, pair: string[], pieces: string[]}[]}} Word */
 

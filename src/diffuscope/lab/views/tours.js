@@ -4,8 +4,6 @@ import { html } from '../vendor/lit-html.js';
 import { imageSnippets } from '../copy.js';
 import { goTo, stopsOf, toursOf } from '../tours.js';
 
-/** @import { View } from '../types.js' */
-
 /** @type {View} */
 export const tours = {
   id: 'tours',

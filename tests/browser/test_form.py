@@ -1,0 +1,29 @@
+"""The form of the options: what it says before one chooses, and what it keeps."""
+
+import re
+
+from playwright.sync_api import Page, expect
+
+from browser.test_journeys import go, quick
+
+
+def test_groups_stay_as_they_were_left(page: Page) -> None:
+    group = page.locator("details.group").nth(1)
+    for is_open in (True, False):
+        group.locator("summary").click()
+        for view in ("Runs", "Generate"):
+            go(page, view)
+        expect(group).to_have_js_property("open", is_open)
+    go(page, "Schedule")
+    page.get_by_text("The numbers").click()
+    for view in ("Generate", "Schedule"):
+        go(page, view)
+    expect(page.get_by_role("region", name="Noise levels as a table")).to_be_visible()
+
+
+def test_quick_settings_say_what_they_make_and_cost(page: Page) -> None:
+    """In sight, not on hover; seconds are those of a run like it, once there was one."""
+    quick(page)
+    buttons = page.get_by_role("group", name="Quick settings").get_by_role("button")
+    expect(buttons).to_contain_text(["5 steps, 64×64", "12 steps, 256×256", "36 steps, 256×256"])
+    expect(buttons.first).to_have_text(re.compile(r"Draft\s+5 steps, 64×64, about \d+ s"))
