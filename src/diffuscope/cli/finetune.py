@@ -101,7 +101,7 @@ def _shown(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, 
     """Where notes and progress go: to the terminal, or nowhere."""
     from tqdm import tqdm
 
-    with tqdm(unit="step", file=sys.stderr, disable=quiet, leave=False) as bar:
+    with tqdm(unit="step", file=sys.stderr, disable=quiet, leave=False, delay=1e-3) as bar:  # not before a step
 
         def on_step(step: int, steps: int, loss: float) -> None:
             bar.total = steps

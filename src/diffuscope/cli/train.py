@@ -35,7 +35,8 @@ def train(
 ) -> None:
     """Train the emoji model from scratch, stage by stage. An interrupted stage resumes from its checkpoint.
 
-    Every checkpoint of the stage unet writes a model into OUT/model.
+    Every checkpoint of the stage unet writes a model into OUT/model. To teach a model one thing of your own there are
+    `diffuscope train word`, `train lora` and `train imagic`; `train digits` needs three minutes, and no pictures.
 
     Args:
         stages: stages to run, in order; each needs the files in OUT of the stages before it.

@@ -103,4 +103,11 @@ def in_one_sentence(command: str, box: str) -> str:
         text = f"{value[1]} needs a value"
     elif value := re.match(r"invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*)\)\.", text):
         text = f"{value[2]}: got {value[1]}, expected one of {value[3]}"
+        from diffuscope.cli import COMMANDS  # which imports this
+
+        names = {each: each for each in re.findall(r"'([\w-]+)'", value[3])}
+        names |= {name.removeprefix(f"{command} "): name for name in COMMANDS if name.startswith(f"{command} ")}
+        if hint := nearest(value[1][1:-1], names):  # train words -> train word
+            text += ". " + re.sub(r"'(.+)'", lambda found: repr(names[found[1]]), hint)
+            return f"{text} See `diffuscope {command} --help`"
     return f"{text}. See `diffuscope {command} --help`"

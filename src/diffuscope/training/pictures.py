@@ -55,7 +55,7 @@ def read_pictures(
     folder = Path(folder)
     is_file = folder.is_file() and folder.suffix.lower() in SUFFIXES
     if not is_file and not folder.is_dir():
-        raise InputError("folder", str(folder), f"a folder of pictures, or one picture ({', '.join(SUFFIXES)})")
+        raise InputError("pictures", str(folder), f"a folder of pictures, or one picture ({', '.join(SUFFIXES)})")
     paths = [folder] if is_file else [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
     folder = folder.parent if is_file else folder
     least = size // 2 if smallest is None else smallest
@@ -73,8 +73,11 @@ def read_pictures(
         names.append(name)
     if not images:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in [*skipped.items()][:3])
-        got = Unquoted(f"{folder}, where {len(skipped)} pictures are skipped{f' ({reasons})' if reasons else ''}")
-        raise InputError("folder", got, f"pictures ({', '.join(SUFFIXES)}) with a caption each")
+        got = Unquoted(
+            f"{folder}, where none can be used ({reasons})" if reasons else f"{folder}, where there are none"
+        )
+        hint = "Write a.txt beside a.png, or give one caption for all" if "no caption" in reasons else ""
+        raise InputError("pictures", got, f"pictures ({', '.join(SUFFIXES)}) with a caption each", hint)
     return Pictures(to_pixels(images), captions, names, skipped)
 
 
@@ -89,7 +92,7 @@ def _metadata(folder: Path) -> Iterator[tuple[str, str]]:
         except (ValueError, KeyError, TypeError, RecursionError):
             if line.strip():
                 got = Unquoted(f"{path}, whose line {number} has none")
-                raise InputError("folder", got, "lines of JSON with file_name and text") from None
+                raise InputError("pictures", got, "lines of JSON with file_name and text") from None
 
 
 def _caption(path: Path, known: str | None) -> str:

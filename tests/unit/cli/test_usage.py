@@ -118,6 +118,11 @@ def test_help_has_no_markup_and_no_names_of_the_parser(capsys) -> None:
         ("train digits --out", "--out needs a value"),
         ("train digits --out x --seconds abc", "--seconds: got 'abc', expected FLOAT"),
         ("train q --corpus a --teacher b --out c", "stages: got 'q', expected one of 'vae'"),
+        (
+            "train words a --word b --like c",
+            "stages: got 'words', expected one of 'vae', 'vae-finetune', 'examples', 'text', 'unet'. Did you mean "
+            "'train word'?",
+        ),
         ("generate a fox --offload", "--offload needs a value"),
         ("generate a fox --guidance-interval 10", "--guidance-interval: got '10', expected FLOAT FLOAT"),
         ("generate a fox --guidance-colour 1 2", "--guidance-colour: got '1', '2', expected FLOAT FLOAT FLOAT"),

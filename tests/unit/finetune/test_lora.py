@@ -105,7 +105,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(pipe, pictures, tmp_pat
 def test_captions_are_needed_and_what_has_none_is_listed(pipe, pictures, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes((pictures / name).read_bytes())
-    with refused("folder") as caught:
+    with refused("pictures") as caught:
         train_lora(pipe, tmp_path, tmp_path / "zeb.safetensors", **SHORT | {"caption": None})
     assert "a.png: no caption" in caught.value.got
     (tmp_path / "a.txt").write_text("a zeb ball")
@@ -113,7 +113,7 @@ def test_captions_are_needed_and_what_has_none_is_listed(pipe, pictures, tmp_pat
     told = []
     train_lora(pipe, tmp_path, tmp_path / "zeb.safetensors", **SHORT | {"steps": 2}, tell=told.append)
     assert told[0].splitlines() == ["1 pictures, 1 skipped", "  b.png: an empty caption"]
-    with refused("folder"):
+    with refused("pictures"):
         train_lora(pipe, tmp_path / "nothing", tmp_path / "zeb.safetensors", **SHORT, overwrite=True)
 
 

@@ -51,12 +51,12 @@ def test_what_can_be_used_is_used_and_the_rest_is_listed(folder):
 
 
 def test_a_folder_of_nothing_is_refused(tmp_path):
-    with refused("folder"):
+    with refused("pictures"):
         read_pictures(tmp_path / "none", 32)
-    with refused("folder"):
+    with refused("pictures"):
         read_pictures(tmp_path, 32)
     write(tmp_path / "a.png")
-    with refused("folder") as caught:
+    with refused("pictures") as caught:
         read_pictures(tmp_path, 32)
     assert "a.png: no caption" in caught.value.got
 
@@ -64,7 +64,7 @@ def test_a_folder_of_nothing_is_refused(tmp_path):
 def test_metadata_that_cannot_be_read_is_refused(folder):
     with (folder / "metadata.jsonl").open("a") as file:
         file.write('{"file_name": "a.png"}\n')
-    with refused("folder") as caught:
+    with refused("pictures") as caught:
         read_pictures(folder, 32)
     assert "line 3" in caught.value.got
 
