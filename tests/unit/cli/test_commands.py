@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,10 @@ from PIL import Image
 
 import diffuscope as ds
 from diffuscope.cli import COMMANDS, main
-from diffuscope.config import TINY
 from diffuscope.images import image_hash, open_image, write_png
 from diffuscope.metadata import read_texts
-from diffuscope.models.vae import VAE
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
-from diffuscope.weights.layout.diffusers import to_diffusers
-from diffuscope.weights.store import files
 from lora_files import kohya, layers, trained, write
 from narrow import made
 
@@ -204,19 +199,6 @@ def test_info(tiny: Pipeline, tiny_folder: Path, tmp_path: Path, capsys) -> None
     Image.new("RGB", (2, 2)).save(path)
     assert main(["info", str(path)]) == 0
     assert "no receipt" in capsys.readouterr().out
-
-
-def test_info_of_one_network(tiny: Pipeline, tmp_path: Path, capsys) -> None:
-    """A file, or a folder of diffusers with nothing else; families that share the shapes of a VAE are one line."""
-    folder = tiny.save(tmp_path / "whole") / "vae"
-    assert main(["info", str(folder)]) == 0
-    said = capsys.readouterr().out
-    assert f"{folder / 'diffusion_pytorch_model.safetensors'}: a VAE" in said
-    assert re.search(r"family: tiny or tiny-sd15 or .* or 11 more\n", said)
-    config = replace(TINY.vae, channels=(8, 16, 32), norm_groups=8)
-    files.write(folder / "diffusion_pytorch_model.safetensors", to_diffusers(VAE(config).state_dict(), config))
-    assert main(["info", str(folder)]) == 0
-    assert "family: none that is known; the nearest family is emoji" in capsys.readouterr().out
 
 
 def test_info_of_a_folder_says_which_family_and_why(tmp_path: Path, capsys) -> None:
