@@ -1,5 +1,6 @@
 """A run that goes on from a step of another: the same bits where nothing is changed, and a file repeats it."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +28,13 @@ CALLS = {
 }
 
 
+@pytest.fixture(scope="module")
+def small(tiny: Pipeline) -> Pipeline:
+    """Of half the size: which steps are whose does not depend on it."""
+    config = replace(tiny.config, preset=replace(tiny.config.preset, height=16, width=16))
+    return Pipeline(replace(tiny.components, config=config))
+
+
 def states(run: Run) -> list[torch.Tensor]:
     return [step.x.clone() for step in run]
 
@@ -36,31 +44,31 @@ def equal(left: list[torch.Tensor], right: list[torch.Tensor]) -> list[bool]:
 
 
 @pytest.mark.parametrize("sampler", TABLE)
-def test_every_sampler_keeps_its_bits(tiny: Pipeline, sampler: str) -> None:
+def test_every_sampler_keeps_its_bits(small: Pipeline, sampler: str) -> None:
     """Nothing changed, all are the same; a change, those before it: with what was recorded, and from the request."""
     call = {"seed": 3, "sampler": sampler, "num_inference_steps": 5}
-    run = tiny.steps(PROMPT, **call)
+    run = small.steps(PROMPT, **call)
     before = states(run)
     assert equal(states(run.branch(3)), before) == [True] * 5
     other = states(run.branch(3, prompt=OTHER))
     assert equal(other, before) == [True] * 3 + [False] * 2
     first = Branch(3, Request(PROMPT, **call))
-    assert equal(states(tiny.steps(PROMPT, **call, branch=first)), before) == [True] * 5
-    assert equal(states(tiny.steps(OTHER, **call, branch=first)), other) == [True] * 5
+    assert equal(states(small.steps(PROMPT, **call, branch=first)), before) == [True] * 5
+    assert equal(states(small.steps(OTHER, **call, branch=first)), other) == [True] * 5
 
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun", "euler_ancestral", "dpmpp_sde"])
-def test_batches_and_images(tiny: Pipeline, name: str, sampler: str) -> None:
+def test_batches_and_images(small: Pipeline, name: str, sampler: str) -> None:
     call = {"prompt": PROMPT, "seed": 3, "sampler": sampler, "num_inference_steps": 5} | CALLS[name]
-    run = tiny.steps(**call)
+    run = small.steps(**call)
     before = states(run)
     assert equal(states(run.branch(2)), before) == [True] * len(run)
     other = run.branch(2, guidance_scale=2)
     assert equal(states(other), before) == [True, True] + [False] * (len(run) - 2)
     inputs = {name: call[name] for name in ("image", "mask_image") if name in call}
     request = receipt.request_of(other.result().receipt)
-    assert torch.equal(tiny(request, **inputs).latents, other.result().latents)
+    assert torch.equal(small(request, **inputs).latents, other.result().latents)
 
 
 @pytest.mark.parametrize("steps", [3, 12])
@@ -90,9 +98,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_can_change(tiny: Pipeline, tmp_path: Path, name: str) -> None:
+def test_what_can_change(small: Pipeline, tmp_path: Path, name: str) -> None:
     """The file of each repeats it."""
-    run = tiny.steps(PROMPT, seed=3, sampler="ddim", num_inference_steps=6)
+    run = small.steps(PROMPT, seed=3, sampler="ddim", num_inference_steps=6)
     before = states(run)
     other = run.branch(3, **CHANGES[name])
     after = states(other)
@@ -101,12 +109,12 @@ def test_what_can_change(tiny: Pipeline, tmp_path: Path, name: str) -> None:
     assert other.levels.sigmas[:4] == run.levels.sigmas[:4]
     assert all(above > below for above, below in pairwise(other.levels.sigmas))
     (path,) = other.result().save(tmp_path / "out.png")
-    assert ds.replay(path, model=tiny).identical
+    assert ds.replay(path, model=small).identical
 
 
-def test_only_the_steps_after_it_are_computed(tiny: Pipeline) -> None:
+def test_only_the_steps_after_it_are_computed(small: Pipeline) -> None:
     for sampler, step in (("euler", 4), ("heun", 2), ("restart", 1)):
-        run = tiny.steps(PROMPT, seed=3, sampler=sampler, num_inference_steps=6)
+        run = small.steps(PROMPT, seed=3, sampler=sampler, num_inference_steps=6)
         run.result()
         seen: list[int] = []
         run.branch(step, prompt=OTHER, tap={"unet.x": lambda x, seen=seen: seen.append(len(x))}).result()
@@ -115,29 +123,29 @@ def test_only_the_steps_after_it_are_computed(tiny: Pipeline) -> None:
         assert [len(answers) for answers in map(run.answers.__getitem__, range(6))] == counts
 
 
-def test_a_run_that_has_not_come_so_far(tiny: Pipeline) -> None:
+def test_a_run_that_has_not_come_so_far(small: Pipeline) -> None:
     """What it has not computed is computed by its own request."""
-    whole = tiny.steps(PROMPT, seed=3, num_inference_steps=6)
+    whole = small.steps(PROMPT, seed=3, num_inference_steps=6)
     whole.result()
-    begun = tiny.steps(PROMPT, seed=3, num_inference_steps=6)
+    begun = small.steps(PROMPT, seed=3, num_inference_steps=6)
     next(begun)
     expected = whole.branch(4, prompt=OTHER).result().latents
     assert torch.equal(begun.branch(4, prompt=OTHER).result().latents, expected)
 
 
-def test_what_was_forgotten_is_computed_again(tiny: Pipeline) -> None:
-    whole = tiny.steps(PROMPT, seed=3, sampler="heun", num_inference_steps=6)
+def test_what_was_forgotten_is_computed_again(small: Pipeline) -> None:
+    whole = small.steps(PROMPT, seed=3, sampler="heun", num_inference_steps=6)
     whole.result()
-    run = tiny._begin(Call(PROMPT, seed=3, sampler="heun", num_inference_steps=6), budget=5 * 4 * 16 * 16 * 4)
+    run = small._begin(Call(PROMPT, seed=3, sampler="heun", num_inference_steps=6), budget=5 * 4 * 8 * 8 * 4)
     run.result()
     assert run.answers.complete == 2
     expected = whole.branch(4, prompt=OTHER).result().latents
     assert torch.equal(run.branch(4, prompt=OTHER).result().latents, expected)
 
 
-def test_a_tree(tiny: Pipeline, tmp_path: Path) -> None:
+def test_a_tree(small: Pipeline, tmp_path: Path) -> None:
     """A branch of a branch; before the place where it left, it is a branch of the first run."""
-    run = tiny.steps(PROMPT, seed=3, num_inference_steps=6)
+    run = small.steps(PROMPT, seed=3, num_inference_steps=6)
     blue = run.branch(2, prompt=OTHER)
     green = blue.branch(4, prompt="a green fox")
     first, second, third = states(run), states(blue), states(green)
@@ -150,21 +158,21 @@ def test_a_tree(tiny: Pipeline, tmp_path: Path) -> None:
     assert found.branch is not None
     assert found.branch.request.branch is not None
     assert (found.branch.step, found.branch.request.branch.step) == (4, 2)
-    assert ds.replay(path, model=tiny).identical
+    assert ds.replay(path, model=small).identical
     assert Request.from_json(found.to_json()) == found
 
 
-def test_a_branch_that_comes_too_late(tiny: Pipeline) -> None:
+def test_a_branch_that_comes_too_late(small: Pipeline) -> None:
     """Of a branch at step 4 the first two steps are those of the first request."""
-    root, x = Request(PROMPT, seed=3, num_inference_steps=6), Latents.of(torch.zeros(1, 4, 16, 16))
+    root, x = Request(PROMPT, seed=3, num_inference_steps=6), Latents.of(torch.zeros(1, 4, 8, 8))
     late = Request(OTHER, num_inference_steps=6, branch=Branch(4, root, x))
-    found, plain = (tiny("a hen", num_inference_steps=6, branch=Branch(2, first)) for first in (late, root))
+    found, plain = (small("a hen", num_inference_steps=6, branch=Branch(2, first)) for first in (late, root))
     assert torch.equal(found.latents, plain.latents)
     assert found.receipt["branch"] == plain.receipt["branch"]
 
 
-def test_painted_latents(tiny: Pipeline, tmp_path: Path) -> None:
-    run = tiny.steps(PROMPT, seed=3, num_inference_steps=6)
+def test_painted_latents(small: Pipeline, tmp_path: Path) -> None:
+    run = small.steps(PROMPT, seed=3, num_inference_steps=6)
     kept = [step.x.clone() for step in run]
     painted = kept[2].clone()
     painted[:, :, :4, :4] = 2.0
@@ -174,7 +182,7 @@ def test_painted_latents(tiny: Pipeline, tmp_path: Path) -> None:
     assert equal(after, kept) == [True, True, False, False, False, False]
     (path,) = other.result().save(tmp_path / "out.png")
     assert receipt.read(path)["edits"] == []
-    assert ds.replay(path, model=tiny).identical
+    assert ds.replay(path, model=small).identical
     below = other.branch(5, prompt=PROMPT)
     assert equal(states(below), after) == [True] * 5 + [False]
     start = run.branch(0, x=torch.zeros_like(painted))
@@ -183,27 +191,27 @@ def test_painted_latents(tiny: Pipeline, tmp_path: Path) -> None:
     assert torch.equal(end.result().latents, painted)
 
 
-def test_an_edit_in_the_loop_is_a_branch(tiny: Pipeline, tmp_path: Path) -> None:
+def test_an_edit_in_the_loop_is_a_branch(small: Pipeline, tmp_path: Path) -> None:
     """A file repeats it, and a branch keeps it."""
-    run = tiny.steps(PROMPT, seed=3, sampler="dpmpp_2m", num_inference_steps=6)
+    run = small.steps(PROMPT, seed=3, sampler="dpmpp_2m", num_inference_steps=6)
     before = []
     for step in run:
         if step.index in (1, 3):
             step.x = step.x * 1.1
         before.append(step.x.clone())
     (path,) = run.result().save(tmp_path / "out.png")
-    assert ds.replay(path, model=tiny).identical
+    assert ds.replay(path, model=small).identical
     assert equal(states(run.branch(5)), before) == [True] * 6
     other = run.branch(3, prompt=OTHER)
     assert equal(states(other), before) == [True] * 3 + [False] * 3
     (path,) = other.result().save(tmp_path / "other.png")
-    assert ds.replay(path, model=tiny).identical
+    assert ds.replay(path, model=small).identical
 
 
-def test_latents_too_large_for_a_file(tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_too_large_for_a_file(small: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has their hash, and says that it cannot be repeated."""
     monkeypatch.setattr(receipt, "LATENTS", 100)
-    run = tiny.steps(PROMPT, seed=3)
+    run = small.steps(PROMPT, seed=3)
     step = next(run)
     step.x = step.x * 1.1
     (path,) = run.result().save(tmp_path / "out.png")
@@ -212,12 +220,12 @@ def test_latents_too_large_for_a_file(tiny: Pipeline, tmp_path: Path, monkeypatc
     assert found["branch"]["x"]["data"] == ""
     assert len(found["branch"]["x"]["sha256"]) == 64
     with refused("path"):
-        ds.replay(path, model=tiny)
+        ds.replay(path, model=small)
 
 
-def test_what_holds_for_the_whole_run(tiny: Pipeline) -> None:
-    run = tiny.steps(PROMPT, seed=3, num_inference_steps=6)
-    for name, value in {"seed": 4, "height": 16, "strength": 0.5, "latents": torch.zeros(1), "image": START}.items():
+def test_what_holds_for_the_whole_run(small: Pipeline) -> None:
+    run = small.steps(PROMPT, seed=3, num_inference_steps=6)
+    for name, value in {"seed": 4, "height": 32, "strength": 0.5, "latents": torch.zeros(1), "image": START}.items():
         with refused(name):
             run.branch(2, **{name: value})
     for step in (-1, 6, 2.5):
@@ -228,39 +236,39 @@ def test_what_holds_for_the_whole_run(tiny: Pipeline) -> None:
     with refused("branch.x"):
         run.branch(2, x=torch.zeros(1, 4, 3, 3))
     with refused("branch.x"):
-        run.branch(2, x=torch.full((1, 4, 16, 16), torch.nan))
+        run.branch(2, x=torch.full((1, 4, 8, 8), torch.nan))
     with refused("sigmas"):
         run.branch(5, sigmas=[30.0, 20.0, 10.0])
     with pytest.raises(TypeError, match="Did you mean 'guidance_scale'"):
         run.branch(2, guidance_scal=1)
     with refused("seed"):
-        tiny.steps(PROMPT, seed=3, branch=Branch(2, Request(OTHER, seed=4)))
+        small.steps(PROMPT, seed=3, branch=Branch(2, Request(OTHER, seed=4)))
 
 
-def test_answers_of_another_run(tiny: Pipeline) -> None:
-    run = tiny.steps(PROMPT, seed=3)
+def test_answers_of_another_run(small: Pipeline) -> None:
+    run = small.steps(PROMPT, seed=3)
     run.result()
     with refused("answers"):
-        tiny.steps(OTHER, seed=4, branch=Branch(2, Request(PROMPT, seed=4)), answers=run.answers)
+        small.steps(OTHER, seed=4, branch=Branch(2, Request(PROMPT, seed=4)), answers=run.answers)
     with refused("answers"):
-        tiny.steps(OTHER, seed=3, answers=run.answers)
+        small.steps(OTHER, seed=3, answers=run.answers)
     request = Request(OTHER, branch=Branch(2, Request(PROMPT, seed=3)))
-    kept = tiny(request, answers=run.answers)
-    assert torch.equal(kept.latents, tiny(request).latents)
+    kept = small(request, answers=run.answers)
+    assert torch.equal(kept.latents, small(request).latents)
 
 
-def test_a_call_that_cannot_be_branched(tiny: Pipeline) -> None:
-    run = tiny.steps(PROMPT, seed=3)
+def test_a_call_that_cannot_be_branched(small: Pipeline) -> None:
+    run = small.steps(PROMPT, seed=3)
     next(run).x0.mul_(2)
     with refused("run"):
         run.branch(2)
     drawn = torch.Generator().manual_seed(1)
     torch.randn(3, generator=drawn)
-    run = tiny.steps(PROMPT, generator=drawn)
+    run = small.steps(PROMPT, generator=drawn)
     next(run)
     with refused("run"):
         run.branch(1)
-    fresh = tiny.steps(PROMPT, generator=torch.Generator().manual_seed(1))
+    fresh = small.steps(PROMPT, generator=torch.Generator().manual_seed(1))
     whole = fresh.result().latents
     assert torch.equal(fresh.branch(2).result().latents, whole)
 
@@ -274,24 +282,24 @@ def test_latents_as_json() -> None:
         Latents.of(values[0])
 
 
-def test_memory_may_choose_other_batches(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_may_choose_other_batches(small: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was recorded with all images at once is that of the run, also where fewer fit now."""
-    run = tiny.steps(PROMPT, num_images_per_prompt=3, seed=3)
+    run = small.steps(PROMPT, num_images_per_prompt=3, seed=3)
     before = states(run)
     monkeypatch.setattr(memory, "images_at_once", lambda *_, **__: 2)
     other = run.branch(2, prompt=OTHER)
     assert equal(states(other), before) == [True, True, False, False]
     assert other.receipt["batch_size"] == 2
     drawn = [torch.Generator().manual_seed(seed) for seed in (3, 4, 5)]
-    assert tiny(PROMPT, num_images_per_prompt=3, generator=drawn).receipt["batch_size"] == 2
+    assert small(PROMPT, num_images_per_prompt=3, generator=drawn).receipt["batch_size"] == 2
 
 
-def test_cached_steps_begin_anew(tiny: Pipeline) -> None:
+def test_cached_steps_begin_anew(small: Pipeline) -> None:
     """With and without what was recorded the branch is the same, though its U-Net has a cache."""
     call = {"seed": 3, "num_inference_steps": 6, "step_caching": 2}
-    run = tiny.steps(PROMPT, **call)
+    run = small.steps(PROMPT, **call)
     before = states(run)
     other = states(run.branch(3, prompt=OTHER))
     assert equal(other, before) == [True] * 3 + [False] * 3
-    alone = tiny.steps(OTHER, **call, branch=Branch(3, Request(PROMPT, **call)))
+    alone = small.steps(OTHER, **call, branch=Branch(3, Request(PROMPT, **call)))
     assert equal(states(alone), other) == [True] * 6
