@@ -7,7 +7,6 @@ import torch
 
 from diffuscope.pipeline import Pipeline
 from diffuscope.request import Request
-from narrow import made
 
 pytest.importorskip("openvino", reason="OpenVINO has no build for this system")
 
@@ -16,9 +15,9 @@ TOLERANCE = 1e-4
 
 
 @pytest.mark.slow
-def test_a_call_gives_the_same(tmp_path: Path) -> None:
+def test_a_call_gives_the_same(tiny: Pipeline, tmp_path: Path) -> None:
     request = Request("a red fox", seed=5, num_inference_steps=2)
-    plain, pipe = made("sd15")(request), Pipeline(made("sd15").components, backend="openvino")
+    plain, pipe = tiny(request), Pipeline(tiny.components, backend="openvino")
     assert pipe.engine.converted is not None
     pipe.engine.converted.folder = tmp_path
     result = pipe(request)
