@@ -23,6 +23,7 @@ from diffuscope.weights.store import files
 from distilling import unet_task
 from line import CONFIG, EVERY_STEP, Interruptible, InterruptionError, Line, Table, log
 from served import PATIENCE
+from together import together
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -58,35 +59,16 @@ def test_a_run_resumed_at_every_step_ends_with_the_same_bits(tmp_path):
     assert [line["step"] for line in log(tmp_path / "parts") if "loss" in line] == [1, 11]
 
 
-TWO = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-from dataclasses import replace
-from pathlib import Path
-from integration.test_safe_training import interrupted_after_every_step
-from line import EVERY_STEP, Table
-from diffuscope.training import distributed
-from diffuscope.training.loop import train
-torch.set_num_threads(1)
-with distributed.process_group(torch.device("cpu")):
-    folder, task = Path({folder!r}), Table(4)
+def whole_and_in_parts(folder):
+    task = Table(4)
     train(task, EVERY_STEP, folder / "whole")
     seen = interrupted_after_every_step(folder / "parts", 4)
-    torch.save((task.seen, seen), folder / f"rank{{distributed.rank()}}.pt")
-"""
-
-
-def torchrun(script, **kwargs):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    return subprocess.run(command, check=True, timeout=2 * PATIENCE, capture_output=True, **kwargs)
+    torch.save((task.seen, seen), folder / f"rank{distributed.rank()}.pt")
 
 
 def test_two_processes_resumed_at_every_step_end_with_the_same_bits(tmp_path):
     """And see the examples that one process sees, in its order."""
-    script = tmp_path / "script.py"
-    script.write_text(TWO.format(tests=TESTS, folder=str(tmp_path)))
-    torchrun(script)
+    together("integration.test_safe_training", "whole_and_in_parts", tmp_path)
     assert_equal(tmp_path / "whole", tmp_path / "parts")
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     one = Table()
@@ -129,19 +111,6 @@ def some_steps(folder, steps):
     torch.save((task.rows, task.losses), folder / f"{task.first:02}-{distributed.rank()}.pt")
 
 
-SOME = """
-import sys
-sys.path.insert(0, {tests!r})
-import torch
-from pathlib import Path
-from integration.test_safe_training import some_steps
-from diffuscope.training import distributed
-torch.set_num_threads(1)
-with distributed.process_group(torch.device("cpu")):
-    some_steps(Path({folder!r}), {steps})
-"""
-
-
 def test_a_run_may_go_on_in_another_number_of_processes(tmp_path):
     """Two, one, and two again take the rows of one process in its order; losses of about 1 are within 1e-5 of its own.
 
@@ -153,14 +122,12 @@ def test_a_run_may_go_on_in_another_number_of_processes(tmp_path):
         folder.mkdir()
     some_steps(whole, EVERY_STEP.steps)
     one_rows, one_losses = torch.load(whole / "00-0.pt", weights_only=True)
-    script = tmp_path / "script.py"
     rows, losses = [], []
     for processes, steps in ((2, 7), (1, 6), (2, 7)):
         if processes == 1:
             some_steps(parts, steps)
         else:
-            script.write_text(SOME.format(tests=TESTS, folder=str(parts), steps=steps))
-            torchrun(script)
+            together("integration.test_safe_training", "some_steps", parts, steps)
         files_of = [parts / f"{len(rows):02}-{rank}.pt" for rank in range(processes)]
         found = [torch.load(path, weights_only=True) for path in files_of]
         rows += [torch.stack(step, 1).flatten() for step in zip(*(each[0] for each in found), strict=True)]
