@@ -219,11 +219,10 @@ def test_a_full_disk_costs_no_picture(tiny_folder):
         assert get(f"{address}/api/v1/pictures/{job}-0.png").content.startswith(b"\x89PNG")
 
 
-def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder):
-    with server(str(tiny_folder), "--device", "cpu") as (address, _):
-        port = address.rpartition(":")[2]
-        command = [sys.executable, "-m", "diffuscope", "serve", str(tiny_folder), "--port", port]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder, address):
+    port = address.rpartition(":")[2]
+    command = [sys.executable, "-m", "diffuscope", "serve", str(tiny_folder), "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
     assert port in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
