@@ -171,7 +171,7 @@ def test_options_are_stated_once() -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_memory_is_counted_as_it_is_kept(checkpointing: bool, dtype: torch.dtype) -> None:
     """A real forward pass keeps what was counted from shapes; with checkpoints one block comes back at a time."""
-    tiny = random_model(PRESETS["tiny-sd15"], torch.device("cpu"), dtype)
+    tiny = random_model(PRESETS["tiny"], torch.device("cpu"), dtype)
     options = LoraTraining(caption="a", rank=2, batch_size=2, targets="all", gradient_checkpointing=checkpointing)
     task = LoraTask(tiny, torch.zeros(2, 4, 16, 16), ["a", "a"], 32, options)
     with torch.enable_grad(), saved_tensors() as kept:
