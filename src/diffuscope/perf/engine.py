@@ -6,25 +6,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
-from diffuscope.perf import openvino, ops, warming
+from diffuscope.perf import openvino, ops
 from diffuscope.perf.graphs import Graphs, proven
+from diffuscope.perf.laid import Laid
 from diffuscope.perf.offload import Offload
 from diffuscope.perf.openvino import Converted, Twin
 from diffuscope.perf.second import Second, halved
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.perf.vae import FastVAE
-from diffuscope.perf.weights import Watch
+from diffuscope.prompt.encoding import plain
 from diffuscope.types import Tap, sent
-
-N = TypeVar("N", bound=nn.Module)
-T = TypeVar("T")
 
 Backend = Literal["torch", "openvino"]
 """What runs the twins on a CPU."""
@@ -79,9 +78,11 @@ class Engine:
         self._there = None if second is None else Engine(wanted)
         self.converted = openvino.Converted() if backend == "openvino" else None
         forget = partial(_forget, self.graphs, self.converted)  # without this engine: no circle holds its memory
-        self._unet = _Laid(FastUNet, "U-Net", forget)
-        self._vae = _Laid(FastVAE, "VAE", forget)
-        self._apart = _Laid(_apart, "U-Net", forget)
+        self._unet = Laid(FastUNet, "U-Net", forget)
+        self._vae = Laid(FastVAE, "VAE", forget)
+        self._apart = Laid(_apart, "U-Net", forget)
+        self._texts = {name: Laid(_itself, name, forget) for name in ("text_encoder", "text_encoder_2")}
+        self._drops = [self._unet.drop, self._vae.drop, self._apart.drop, *(each.drop for each in self._texts.values())]
 
     def runs(self, network: nn.Module, tap: Tap | None) -> bool:
         """Whether the fast twin of a network runs in a call with this tap."""
@@ -112,8 +113,8 @@ class Engine:
         with self.offload.lock, torch.inference_mode(False), torch.no_grad():
             for other in self.offload.idle(network):
                 self.offload.leave(other)
-                for laid in (self._unet, self._vae, self._apart):
-                    laid.drop(other)
+                for drop in self._drops:
+                    drop(other)
                 self.release()
             if self.offload.bring(network):
                 self.lay(network)
@@ -265,6 +266,22 @@ class Engine:
         found = self.graphs("U-Net", lambda new, _: twin(new[0], new[1], prompt.of(new[2:], len(new[0]))), full, [])
         return found[:count]
 
+    def read_text(self, encoder: TextEncoder, ids: Tensor, tap: Tap | None, skip: int) -> tuple[Tensor, Tensor | None]:
+        """``prompt.encoding.plain``; as a graph where twins run, from the embeddings on."""
+        if not self.runs(encoder, tap) or torch.is_grad_enabled():
+            return plain(encoder, ids, tap, skip)
+        self._texts[encoder.component].get(encoder, first=True)
+
+        def run(new: Sequence[Tensor], _: Sequence[Tensor]) -> Tensor:
+            found = encoder.encode(new[0], new[1])
+            assert found.pooled is not None
+            return torch.cat([encoder.read(found, skip).flatten(), found.pooled.flatten()])
+
+        embeddings = encoder.embed(ids)
+        found = self.graphs(f"{encoder.component}, {skip} skipped", run, [embeddings, ids], [])
+        states, pooled = found.split([embeddings.numel(), found.numel() - embeddings.numel()])
+        return states.view_as(embeddings), pooled.view(len(ids), -1)
+
     def decode_joined(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode`` of latents of several runs, in few shapes."""
         if len(latents) * latents.shape[2] * latents.shape[3] * vae.config.factor**2 > GRAPH_PIXELS:
@@ -299,6 +316,11 @@ def _full(rows: Sequence[Tensor]) -> list[Tensor]:
     if (more := next((size for size in JOINED if size >= count), count) - count) == 0:
         return list(rows)
     return [torch.cat([each, each[:1].expand(more, *each.shape[1:])]) for each in rows]
+
+
+def _itself(encoder: TextEncoder) -> TextEncoder:
+    """The twin of a text encoder, which is only recorded."""
+    return encoder
 
 
 def _apart(unet: UNet) -> FastUNet:
@@ -366,35 +388,3 @@ class Reading:
             kept = twin.timed(prompt, sent(torch.tensor(block, dtype=torch.float32), device))
             self._rows = dict(zip(block, kept.unbind(), strict=True))
         return self._rows[value]
-
-
-class _Laid(Generic[N, T]):
-    """A network's twin, laid out again after each change of the weights."""
-
-    def __init__(self, lay: Callable[[N], T], name: str, forget: Callable[[str], None]) -> None:
-        """``forget`` is called with the ``name`` when the weights have changed."""
-        self.lay, self.name, self.forget = lay, name, forget
-        self._laid: tuple[N, T, Watch] | None = None
-
-    def get(self, network: N, *, first: bool) -> T:
-        """The twin of the network as it is now; only the ``first`` call of a run notices parts that were replaced."""
-        if self._laid is not None:
-            known, twin, watch = self._laid
-            if known is network and watch.is_unchanged() and (watch.is_same() or not first):
-                return twin
-        self.forget(self.name)
-        warming.wait()
-        self._laid = network, self.lay(network), Watch(network)
-        return self._laid[1]
-
-    def known(self, network: N) -> T:
-        """The twin as ``get`` made it, without a look at the weights, which nobody has changed since."""
-        if self._laid is not None and self._laid[0] is network:
-            return self._laid[1]
-        return self.get(network, first=True)
-
-    def drop(self, network: nn.Module) -> None:
-        """Forget the twin of a network that leaves the device."""
-        if self._laid is not None and self._laid[0] is network:
-            self.forget(self.name)
-            self._laid = None

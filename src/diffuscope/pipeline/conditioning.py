@@ -10,7 +10,7 @@ from torch import Tensor
 from diffuscope.config import ModelConfig
 from diffuscope.loading import Components
 from diffuscope.pipeline.plan import Plan
-from diffuscope.prompt.encoding import encode_groups
+from diffuscope.prompt.encoding import Run, encode_groups
 from diffuscope.types import Conditioning, Tap
 
 
@@ -67,7 +67,7 @@ class Stage:
         return Stage(parts, weights[kept], None if self.negative is None else self.negative.some(images))
 
 
-def encoded(components: Components, plan: Plan, tap: Tap | None) -> Encoded:
+def encoded(components: Components, plan: Plan, tap: Tap | None, run: Run) -> Encoded:
     """The states of the prompts, or conditioning in their place, and of the negative prompts if the run is guided."""
     request, conditioning, prompts, negatives = plan.request, plan.call.states, [], []
     for batch in prompts_of(plan):
@@ -76,7 +76,9 @@ def encoded(components: Components, plan: Plan, tap: Tap | None) -> Encoded:
         groups = [*negative, *(part.texts for parts in own for part in parts)]
         if not groups:
             continue
-        found = encode_groups(groups, components.towers, tap, skip=request.clip_skip, syntax=request.prompt_syntax)
+        found = encode_groups(
+            groups, components.towers, tap, skip=request.clip_skip, syntax=request.prompt_syntax, run=run
+        )
         states = iter(found)
         negatives += [next(states) for _ in negative]
         prompts += [tuple(next(states) for _ in parts) for parts in own]

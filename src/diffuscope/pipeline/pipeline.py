@@ -318,7 +318,7 @@ class Pipeline:
         with torch.inference_mode(False), torch.no_grad():
             self._hash()
             with memory.phase("encoding the prompt", self.device.type):
-                encode = partial(segment.encoded, self.components, self.adapters, lambda: self.similarity)
+                encode = partial(segment.encoded, self.components, self.adapters, self.engine, lambda: self.similarity)
                 texts = [encode(part, receipt["notes"]) for part in parts.live]
             tap = parts.live[0].tap
             x, (channels, area) = init_latents(

@@ -86,7 +86,12 @@ def with_latents(steps: Iterator[Step], latents: Mapping[int, Tensor]) -> Iterat
 
 
 def encoded(
-    components: Components, adapters: Adapters, clip: Callable[[], ClipScore], segment: Segment, notes: list[str]
+    components: Components,
+    adapters: Adapters,
+    engine: Engine,
+    clip: Callable[[], ClipScore],
+    segment: Segment,
+    notes: list[str],
 ) -> Texts:
     """The texts of a request; ``clip`` is asked for the loss of a text that guides it."""
     text, loss = segment.plan.call.guidance_options.similarity, None
@@ -94,7 +99,7 @@ def encoded(
         if text is not None:
             notes += clip().notes(text)
             loss = clip().loss(text)
-        return conditioning.encoded(components, segment.plan, segment.tap), loss
+        return conditioning.encoded(components, segment.plan, segment.tap, engine.read_text), loss
 
 
 def denoiser(

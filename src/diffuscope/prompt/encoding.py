@@ -1,6 +1,6 @@
 """From texts to Conditioning."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,15 @@ ROUNDING = 1e-6
 """Part of the states' size at which their mean is rounding, whose sign is chance."""
 
 Tower = tuple[Tokenizer, TextEncoder]
+
+Run = Callable[[TextEncoder, Tensor, Tap | None, int], tuple[Tensor, Tensor | None]]
+"""(text encoder, ids [B,T], tap, layers to skip) -> the states [B,T,D] that the U-Net reads, and the pooled text."""
+
+
+def plain(text_encoder: TextEncoder, ids: Tensor, tap: Tap | None, skip: int) -> tuple[Tensor, Tensor | None]:
+    """A ``Run`` of the network itself."""
+    output = text_encoder(ids, tap)
+    return text_encoder.read(output, skip), output.pooled
 
 
 def encode(
@@ -82,13 +91,14 @@ def encode_groups(
     *,
     skip: int = 0,
     syntax: Syntax = "plain",
+    run: Run = plain,
 ) -> list[Conditioning]:
-    """The texts of each group as the rows of one Conditioning.
+    """The texts of each group as the rows of one Conditioning; ``run`` is how a text encoder runs.
 
     The web UI encodes the texts of one prompt together (``a1111``): all get as many windows as the longest, and the
     mean that weighting keeps is that of all of them.
     """
-    each = [_encode_groups(groups, tokenizer, encoder, tap, skip, syntax) for tokenizer, encoder in towers]
+    each = [_encode_groups(groups, *tower, tap, skip, syntax, run) for tower in towers]
     if len(each) == 1:
         return each[0]
     return [
@@ -104,6 +114,7 @@ def _encode_groups(
     tap: Tap | None,
     skip: int,
     syntax: Syntax,
+    run: Run,
 ) -> list[Conditioning]:
     """``encode_groups`` by one text encoder: one call of it, with a row for each window of each different text."""
     texts = dict.fromkeys(text for group in groups for text in group)
@@ -119,8 +130,7 @@ def _encode_groups(
         windows.append(Window())  # the last row
     ids = torch.tensor([window.row(tokenizer) for window in windows], dtype=torch.int64)
     device = text_encoder.token_embedding.weight.device
-    output = text_encoder(sent(ids, device), tap)
-    states = text_encoder.read(output, skip)
+    states, last = run(text_encoder, sent(ids, device), tap, skip)
 
     def of(group: Sequence[str], most: int) -> Conditioning:
         rows = [[first[text] + k if k < len(layouts[text].windows) else -1 for k in range(most)] for text in group]
@@ -129,7 +139,7 @@ def _encode_groups(
         if any(layouts[text].weighted for text in group):
             factors = torch.stack([_factors(layouts[text], most, tokenizer.length) for text in group]).to(own)
             own = _to_mean(own, factors) if syntax == "a1111" else _from_empty(own, factors, states[-1])
-        pooled = None if output.pooled is None else output.pooled[sent(index[:, 0], device)]
+        pooled = None if last is None else last[sent(index[:, 0], device)]
         return Conditioning(own.flatten(1, 2), ids[index].flatten(1), pooled)
 
     return [of(group, most) for group, most in zip(groups, longest, strict=True)]

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 import diffuscope as ds
+from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE
 from diffuscope.perf import graphs, ops
 from diffuscope.perf.engine import Approximation, Engine
 from diffuscope.perf.unet import FastUNet
 from diffuscope.pipeline import Pipeline
+from diffuscope.prompt.encoding import plain
 from narrow import made
 from refusals import refused
 
@@ -317,6 +319,36 @@ class Recorded(graphs.Graphs):
         fixed = [each.clone() for each in changing], [each.clone() for each in shared]
         output = function(*fixed)
         return graphs.Recording(lambda: output.copy_(function(*fixed)), *fixed, output)
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@torch.no_grad()
+def test_texts_are_read_from_a_graph_to_the_bit(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffuscope.perf.engine.Graphs", Recorded)
+    pipe, engine = made(family), Engine(True)
+    recorded = engine.graphs
+    assert isinstance(recorded, Recorded)
+    texts = [torch.randint(0, 1000, (2, 77), generator=torch.Generator().manual_seed(k)) for k in range(4)]
+
+    def agree(encoder: TextEncoder, skip: int) -> None:
+        for ids in texts:
+            found, expected = engine.read_text(encoder, ids, None, skip), plain(encoder, ids, None, skip)
+            assert all(map(torch.equal, found, expected))
+
+    for _, encoder in pipe.components.towers:
+        for skip in range(len(encoder.layer) - (encoder.config.states == "penultimate")):
+            agree(encoder, skip)
+    count, (_, encoder) = recorded.recorded, pipe.components.towers[-1]
+    assert count >= len(pipe.components.towers)
+    encoder.layer[0].mlp.fc1.weight.mul_(1.5)
+    agree(encoder, 0)
+    assert recorded.recorded == count + 1
+    texts[-1][0, 5] = encoder.config.vocabulary
+    encoder.added_embeddings = torch.randn(1, encoder.config.width)
+    agree(encoder, 0)
+    encoder.added_embeddings = torch.randn(1, encoder.config.width)
+    agree(encoder, 0)
+    assert recorded.recorded == count + 1  # embeddings are read before
 
 
 def test_graphs_are_recorded_once_a_shape_and_bounded() -> None:
