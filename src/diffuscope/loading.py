@@ -1,8 +1,8 @@
 """Loading a model's parts from a name, a folder or a file: device, dtype, files, networks."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files as resources
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,7 @@ from diffuscope.weights.layout.diffusers import from_diffusers
 from diffuscope.weights.layout.fields import Description
 from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import blank, load_into
+from diffuscope.weights.store.hashing import FileHash
 from diffuscope.weights.store.old_names import current_names
 from diffuscope.weights.store.stores import Store, open_store
 
@@ -33,6 +34,10 @@ Network = TextEncoder | UNet | VAE
 
 UNPACKED_THERE = 1 << 26
 """Bytes of a packed file that are unpacked on a CUDA device; a difference has sixteen times as many as floats."""
+
+
+HASHED_EARLY = ("cuda",)
+"""Kinds of devices beside which the host hashes the files that they read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,8 @@ class Components:
     """One sentence on each of its files with something that is not used."""
     words: frozenset[str] = frozenset()
     """Of its training captions; empty where its folder does not tell."""
+    hashes: Mapping[str, FileHash] = field(default_factory=dict, repr=False, compare=False)
+    """Of networks on a GPU whose files have just these numbers."""
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -109,30 +116,43 @@ def load_components(
     description = model_files.describe_folder(path) if store is None else describe_file(store, family)
     config = description.config
     paths = model_files.weight_files(path, config, allow_pickle=allow_pickle) if store is None else {}
-    networks = _networks(path, config)
+    networks, hashes = _networks(path, config), dict[str, FileHash]()
     for part, network in networks.items():
         target = torch.float32 if _overflows(network, dtype) else dtype
-        if store is not None:
-            tensors = single_file.read_part(store, part, config, dtype=target, device=device)
-        else:
-            stores = [open_store(shard, allow_pickle=allow_pickle) for shard in paths[part]]
-            tensors = _folder_tensors(stores, part, config, target, device)
-            tensors = tensors if model_files.is_own(path) else from_diffusers(tensors, network.config)
-        load_into(network, tensors, source=str(paths[part][0] if store is None else path))
+        shards = paths[part] if store is None else [path]
+        stores = [open_store(each, allow_pickle=allow_pickle) for each in shards] if store is None else [store]
+
+        def read(
+            dtype: torch.dtype | None, device: torch.device, part: str = part, stores: Sequence[Store] = stores
+        ) -> dict[str, Tensor]:
+            if store is not None:
+                return single_file.read_part(store, part, config, dtype=dtype, device=device)
+            tensors = _folder_tensors(stores, part, config, dtype, device)
+            return current_names(
+                tensors if model_files.is_own(path) else from_diffusers(tensors, networks[part].config)
+            )
+
+        if device.type in HASHED_EARLY and not any(map(_is_packed, stores)):
+            mapped = read(None, torch.device("cpu"))
+            if all(tensor.dtype == target for tensor in mapped.values()):
+                hashes[part] = FileHash(mapped, shards)
+        load_into(network, read(target, device), source=str(shards[0]))
         _ready(network, device, target)
+        if part in hashes:
+            hashes[part].of(network.state_dict())
     encoders = [part for part in networks if part.startswith("text_encoder")]
     tokenizers = {part.replace("text_encoder", "tokenizer"): _tokenizer(path, part, config) for part in encoders}
     config = replace(config, base=None, base_hash=None)  # the components are whole
-    opened_files = [path] if store is not None else [shard for shards in paths.values() for shard in shards]
+    opened_files = [path] if store is not None else [shard for each in paths.values() for shard in each]
     name = None if str(name_or_path) in model_files.shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
     words = own_config.read_words(path) if store is None and model_files.is_own(path) else frozenset()
     notes = (*description.notes, *_emulated(dtype, device))
-    return replace(found, words=words, notes=notes, files=tuple(opened_files), file_name=name)
+    return replace(found, words=words, notes=notes, files=tuple(opened_files), file_name=name, hashes=hashes)
 
 
 def _folder_tensors(
-    stores: Sequence[Store], part: str, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    stores: Sequence[Store], part: str, config: ModelConfig, dtype: torch.dtype | None, device: torch.device
 ) -> dict[str, Tensor]:
     """The tensors of a network in the files of a folder, under their names there."""
     tensors: dict[str, Tensor] = {}
@@ -298,7 +318,11 @@ def _base_tensors(config: ModelConfig, part: str, device: torch.device) -> dict[
     return current_names(_folder_tensors(stores, part, base, torch.float32, device))
 
 
-def _read(store: Store, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+def _is_packed(store: Store) -> bool:
+    return packing.is_packed(store.header) or difference.is_difference(store.header)
+
+
+def _read(store: Store, dtype: torch.dtype | None, device: torch.device) -> dict[str, Tensor]:
     if packing.is_packed(store.header):
         return packing.unpack(store.read(device=_unpacks_on(device, store)), store.header.metadata)
     return store.read(dtype=dtype, device=device)

@@ -29,7 +29,7 @@ from diffuscope.perf.engine import Backend, Engine
 from diffuscope.pipeline import branching, codec, segment
 from diffuscope.pipeline import receipt as receipts
 from diffuscope.pipeline.answers import BUDGET, Answers
-from diffuscope.pipeline.hashing import Hashing, weights_hash
+from diffuscope.pipeline.hashing import Hashing
 from diffuscope.pipeline.init_latents import InitImages, init_images, init_latents
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.notes import notes_after, notes_before, size_note
@@ -44,6 +44,7 @@ from diffuscope.request import Syntax
 from diffuscope.types import Conditioning, Tap, TapArgument
 from diffuscope.vision.clip_score import ClipScore, load_clip_score
 from diffuscope.weights.store import stamps
+from diffuscope.weights.store.hashing import weights_hash
 
 
 class Pipeline:
@@ -149,7 +150,7 @@ class Pipeline:
     @cached_property
     def weights(self) -> dict[str, str]:
         """SHA-256 of each network's tensors without any LoRA, in hex; computed once."""
-        return (self._hashing or Hashing(self.adapters)).result()
+        return (self._hashing or Hashing(self.adapters, self.components.hashes).begin()).result()
 
     @method_takes(Call, counterparts.CALL)
     def __call__(self, call: Call) -> Result:
@@ -336,10 +337,11 @@ class Pipeline:
     def _hash(self) -> None:
         """Begin to hash the weights beside the run; nothing that moves may be held by it."""
         if self.device.type in ("cuda", "cpu") and self._hashing is None:
+            hashing = Hashing(self.adapters, self.components.hashes)
             if self.engine.offload.device is None:
                 for network in (self.unet, self.vae):  # first, so that no tensor is held that is replaced
                     self.engine.lay(network)
-            self._hashing = Hashing(self.adapters)
+            self._hashing = hashing.begin()
         if self.engine.offload.device is not None and self._hashing is not None:
             self._hashing.leave()
 

@@ -1,19 +1,25 @@
 """The weights' hashes, made beside the first run."""
 
+import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from diffuscope.pipeline import Pipeline, hashing
-from diffuscope.pipeline.hashing import weights_hash
-from diffuscope.weights.store import host
+import diffuscope as ds
+from diffuscope import loading
+from diffuscope.pipeline import Pipeline
+from diffuscope.pipeline.hashing import Hashing
+from diffuscope.weights.store import hashing, host
+from diffuscope.weights.store.hashing import weights_hash
 
 
 def test_the_hashes_are_those_of_the_weights_when_it_began(tiny: Pipeline) -> None:
-    began = hashing.Hashing(tiny.adapters)
+    began = Hashing(tiny.adapters, {}).begin()
     assert [each.daemon for each in began._threads.values()] == [True] * len(tiny.components.networks)
     expected = {name: weights_hash(network.state_dict()) for name, network in tiny.components.networks.items()}
     assert began.result() == expected == tiny.weights
@@ -28,7 +34,27 @@ def test_a_thread_that_fails_costs_time_only(tiny: Pipeline, monkeypatch: pytest
         return weights_hash(tensors)
 
     monkeypatch.setattr(hashing, "weights_hash", failing)
-    assert hashing.Hashing(tiny.adapters).result() == tiny.weights
+    assert Hashing(tiny.adapters, {}).begin().result() == tiny.weights
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "own", "single"])
+def test_files_are_hashed_beside_their_reading_unless_something_changed(
+    layout: Literal["diffusers", "own", "single"], tiny: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a GPU, whose weights have the dtype of their files."""
+    path = tiny.save(tmp_path / ("model.safetensors" if layout == "single" else "model"), layout)
+    monkeypatch.setattr(loading, "HASHED_EARLY", ("cpu",))
+    pipe = ds.load(path)
+    assert Hashing(pipe.adapters, pipe.components.hashes).known.keys() == pipe.components.networks.keys()
+    assert pipe.weights == tiny.weights == pipe("a fox", num_inference_steps=1).receipt["weights"]
+    with torch.no_grad():
+        pipe.vae.decoder.conv_in.bias.add_(1)
+    assert "vae" not in Hashing(pipe.adapters, pipe.components.hashes).known
+    assert Hashing(pipe.adapters, pipe.components.hashes).begin().result()["unet"] == tiny.weights["unet"]
+    for file in pipe.components.files:
+        os.utime(file, (1, 1))
+    assert Hashing(pipe.adapters, pipe.components.hashes).known == {}
+    assert ds.load(path, dtype="bfloat16").components.hashes == {}
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (5, 3), (6, 4, 3, 3), (1, 500)])

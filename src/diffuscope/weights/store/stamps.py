@@ -21,8 +21,8 @@ def stamps(paths: Iterable[Path], tensors: Iterable[Tensor]) -> dict[Path, stat_
     return {path: now for path, now in found.items() if now.st_size in sizes or (sizes and is_pickle(path))}
 
 
-def check(known: Mapping[Path, stat_result]) -> None:
-    """WeightsError if one of the files was changed in place."""
+def changed(known: Mapping[Path, stat_result]) -> Path | None:
+    """One of the files that was changed in place."""
     for path, then in known.items():
         try:
             now = path.stat()
@@ -30,7 +30,14 @@ def check(known: Mapping[Path, stat_result]) -> None:
             continue
         is_the_file = (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
         if is_the_file and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-            raise WeightsError(
-                f"{path} was changed since the model was opened, and the model reads its weights from there; "
-                "load it again, and write a new file where others may have the old one open"
-            )
+            return path
+    return None
+
+
+def check(known: Mapping[Path, stat_result]) -> None:
+    """WeightsError if one of the files was changed in place."""
+    if (path := changed(known)) is not None:
+        raise WeightsError(
+            f"{path} was changed since the model was opened, and the model reads its weights from there; "
+            "load it again, and write a new file where others may have the old one open"
+        )
