@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 from diffuscope.config import SPACINGS, FinalSigma, TimeSpacing
@@ -165,5 +166,6 @@ def match(name: str, table: Mapping[str, SamplerFacts] = FACTS) -> tuple[str, st
     raise InputError("sampler", name, f"one of {', '.join(table)}", hint)
 
 
+@lru_cache(1024)  # the table is spelled out in every call
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "p")).removesuffix("scheduler")
