@@ -62,7 +62,7 @@ class Components:
     words: frozenset[str] = frozenset()
     """Of its training captions; empty where its folder does not tell."""
     hashes: Mapping[str, FileHash] = field(default_factory=dict, repr=False, compare=False)
-    """Of networks on a GPU whose files have just these numbers."""
+    """Of networks on a GPU."""
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -133,9 +133,7 @@ def load_components(
             )
 
         if device.type in HASHED_EARLY and not any(map(_is_packed, stores)):
-            mapped = read(None, torch.device("cpu"))
-            if all(tensor.dtype == target for tensor in mapped.values()):
-                hashes[part] = FileHash(mapped, shards)
+            hashes[part] = FileHash(read(None, torch.device("cpu")), target, shards)
         load_into(network, read(target, device), source=str(shards[0]))
         _ready(network, device, target)
         if part in hashes:

@@ -260,6 +260,36 @@ def doubled(x, y, rows, width, channels):
     tl.store(y + (2 * width + 1) * channels, value, mask)
 
 
+@triton.jit(do_not_specialize=["pixels", "width", "chunk"])
+def interleaved(x, bias, y, sums, pixels, width, channels, chunk):
+    """``y`` [B,2H,2W,C] of four kinds of pixels in ``x`` [B,H+1,W+1,2,2,C], plus ``bias`` [C]; and its ``sums``.
+
+    Row r takes the kind r % 2 from row (r + 1) // 2, and columns likewise. ``width`` is 2W, and ``pixels`` 2H * 2W.
+    """
+    part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    column = block * COLS + tl.arange(0, COLS)
+    inside = column < channels
+    end = tl.minimum(part * chunk + chunk, pixels)
+    across = width // 2 + 1
+    x += image.to(tl.int64) * (pixels // width // 2 + 1) * across * 4 * channels
+    y += image.to(tl.int64) * pixels * channels
+    total = tl.zeros([ROWS, COLS], tl.float32)
+    squares = tl.zeros([ROWS, COLS], tl.float32)
+    constant = tl.load(bias + column, inside, 0.0).to(tl.float32)
+    for start in range(part * chunk, end, ROWS):
+        pixel = start + tl.arange(0, ROWS)
+        mask = (pixel < end)[:, None] & inside[None, :]
+        row, col = pixel // width, pixel % width
+        at = (((row + 1) // 2 * across + (col + 1) // 2) * 2 + row % 2) * 2 + col % 2
+        value = tl.load(x + at[:, None] * channels + column[None, :], mask, 0.0).to(tl.float32) + constant[None, :]
+        value = tl.where(mask, value, 0.0).to(y.dtype.element_ty)
+        tl.store(y + pixel[:, None] * channels + column[None, :], value, mask)
+        value = value.to(tl.float32)
+        total += value
+        squares += value * value
+    _sums(total, squares, sums, part, tl.num_programs(0), image, channels, column)
+
+
 @triton.jit(do_not_specialize=["columns"])
 def softmax(x, y, columns, scale, BLOCK: tl.constexpr):
     """``y`` [R,S]: the softmax of each row of ``x * scale``."""

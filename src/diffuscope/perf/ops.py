@@ -191,6 +191,34 @@ def group_norm(
     return y
 
 
+def phases(layer: nn.Conv2d) -> Tensor:
+    """[4*O,C,2,2] the weight by which a 3x3 convolution of an image of twice the size is one of the image itself.
+
+    A pixel becomes 2x2 equal ones, so for each of the four rows and columns of the kernel fall on the same pixels, and
+    their weights are summed: 4/9 of the products. [row][column] of the four is the order of the outputs.
+    """
+    weight = layer.weight.detach().float()
+    for dim in (-2, -1):
+        first, second, third = weight.split(1, dim)
+        each = torch.cat([first, second + third], dim), torch.cat([first + second, third], dim)
+        weight = torch.stack(each, 0 if dim == -2 else 1)
+    return channels_last(weight.flatten(0, 2).to(layer.weight.dtype))
+
+
+def upsampled(layer: nn.Conv2d, x: Tensor, size: tuple[int, int], weight: Tensor | None) -> Map:
+    """The 3x3 convolution of a map upsampled to height and width; ``weight`` are its ``phases``, if they are known."""
+    batch, channels, height, width = len(x), layer.out_channels, *size
+    if weight is None or layer.bias is None or not fuses(x) or size != (2 * x.shape[2], 2 * x.shape[3]):
+        return conv(layer, upsample(x, size))
+    from diffuscope.perf import kernels
+
+    each = channels_last(F.conv2d(channels_last(x), weight, padding=1))
+    y = torch.empty(batch, channels, *size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    grid, sums, chunk = _parts(y, channels)
+    launch(kernels.interleaved, grid, each, layer.bias, y, sums, height * width, width, channels, chunk)
+    return Map(y, sums)
+
+
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest-neighbour upsampling of a map to height and width, about twice as large."""
     batch, channels, height, width = x.shape

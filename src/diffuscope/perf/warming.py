@@ -53,12 +53,14 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     x, y = (torch.zeros(1, channels, 8, 8, device=device, dtype=dtype) for channels in (320, 1280))
     norm, wide = (nn.GroupNorm(32, each.shape[1], device=device, dtype=dtype) for each in (x, y))
     layer = nn.Linear(320, 2560, device=device, dtype=dtype)
+    double = nn.Conv2d(320, 320, 3, padding=1, device=device, dtype=dtype)
     heads = [torch.zeros(1, 8, 77, width, device=device, dtype=dtype) for width in (40, 80, 160)]
     norms = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
     return [
         lambda: ops.group_norm(norm, Map(x), silu=True),
         lambda: ops.group_norm(wide, Map(y), silu=True),
         lambda: (ops.add(x, x, x[0, :, 0, 0]), ops.upsample(x, (16, 16))),
+        lambda: ops.upsampled(double, x, (16, 16), ops.phases(double)),
         lambda: ops.add(x[:, :4], None, x[0, :4, 0, 0]),
         lambda: (ops.join(x, y), tokens.gate(x[:, :, 0, 0])),
         lambda: tokens.geglu(layer, x[:, :, 0, 0].expand(tokens.MANY, -1)),

@@ -56,7 +56,7 @@ class Stage:
     """What the U-Net reads in some steps of a run."""
 
     parts: tuple[UNetInputs, ...]  # of each image the first prompt that AND joins, the second, and so on
-    weights: Tensor  # [parts,N]; 0 where an image has fewer parts
+    weights: Tensor  # [parts,N] on the CPU; 0 where an image has fewer parts
     negative: UNetInputs | None
 
     def some(self, images: slice) -> "Stage":
@@ -115,7 +115,7 @@ def stage_at(config: ModelConfig, plan: Plan, texts: Encoded, step: int, device:
     each = [[*rows, *rows[:1] * (most - len(rows))] for rows in map(_of_one_length, chosen)]
     return Stage(
         parts=tuple(_per_image(config, plan, [rows[k] for rows in each], plan.sizes, device) for k in range(most)),
-        weights=torch.tensor(plan.per_image(weights), device=device).T,
+        weights=torch.tensor(plan.per_image(weights)).T,
         negative=negative,
     )
 

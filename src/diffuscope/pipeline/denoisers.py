@@ -18,7 +18,7 @@ from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.conditioning import Encoded, Stage, UNetInputs, entries_at, stage_at
 from diffuscope.pipeline.guidance import CondUncond
 from diffuscope.pipeline.plan import Plan
-from diffuscope.types import Denoiser, Tap
+from diffuscope.types import Denoiser, Tap, sent
 
 
 class Estimates(NamedTuple):
@@ -159,7 +159,7 @@ class _Network:
         context, extra = rows.rows(images)
         device = self.engine.device(self.unet)
         context = context.to(device, self.dtype)
-        extra = None if extra is None else {name: value.to(device) for name, value in extra.items()}
+        extra = None if extra is None else {name: sent(value, device) for name, value in extra.items()}
         times, left_out = self.times, self.approximation
         fast = self.engine.predictor(self.unet, context, extra, pairs=pairs, times=times, approximation=left_out)
         halves: list[Predict] = []
@@ -193,14 +193,14 @@ def _composed(parts: list[Denoiser], weights: Tensor, uncond: Denoiser) -> Denoi
 
     Takes and returns 2N rows, [unconditional, conditional], as guidance does.
     """
+    alone = (weights[0] == 1) & (weights[1:] == 0).all(0)  # an image whose prompt has one part, as without AND
 
     def both(x: Tensor, sigma: float) -> Tensor:
         x = x.chunk(2)[1]
         without, each = uncond(x, sigma), [part(x, sigma) for part in parts]
-        factors = weights.to(x)[..., None, None, None]
+        factors, chosen = (sent(each, x.device)[..., None, None, None] for each in (weights.to(x.dtype), alone))
         total = without + sum(factor * (cond - without) for factor, cond in zip(factors, each, strict=True))
-        alone = (weights[0] == 1) & (weights[1:] == 0).all(0)  # an image whose prompt has one part, as without AND
-        return torch.cat([without, torch.where(alone[:, None, None, None], each[0], total)])
+        return torch.cat([without, torch.where(chosen, each[0], total)])
 
     return both
 

@@ -93,9 +93,9 @@ def init_latents(
         start = noise.draw(shape) if init.noise is None else init.noise
         return start.to(device, torch.float32) * scale, _to_edit(init, components, tap, notes, engine)
     if init.noise is not None:
-        return init.noise.to(device, torch.float32) * scale, FromImage()
+        return sent(init.noise.float(), device) * scale, FromImage()
     if init.latents is not None:
-        latents = init.latents.to(device, torch.float32)
+        latents = sent(init.latents.float(), device)
         if plan.request.denoising_start is not None:
             return latents * scale, FromImage()
         return latents + sent(noise.draw(shape), device) * scale, FromImage()

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf.engine import EXACT, Approximation
@@ -324,6 +325,10 @@ class SharedTwins(Twins):
             return self.batcher.call(("unet", id(unet), x.dtype, x.shape[1:], *shapes), [x], run, read)
 
         return predict
+
+    def read_text(self, encoder: TextEncoder, ids: Tensor, tap: Tap | None, skip: int) -> tuple[Tensor, Tensor | None]:
+        """As of the twins; a run begins with it, in the thread that makes the calls."""
+        return self.twins.read_text(encoder, ids, tap, skip)
 
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""

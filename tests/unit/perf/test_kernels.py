@@ -62,11 +62,21 @@ def test_group_norm(fused: Callable[..., None], channels: int, groups: int, side
 def test_sums_and_joins_know_their_sums(fused: Callable[..., None]) -> None:
     x, other, bias = map_of(24, 9), map_of(72, 9), torch.randn(24)
     norm, wide = nn.GroupNorm(8, 24), nn.GroupNorm(8, 96)
-    for residual, added in ((x.flip(0), bias), (None, bias), (x.flip(0), None)):
-        fused(lambda r=residual, a=added: ops.add(x.clone(), r, a).x)
-        fused(lambda r=residual, a=added: ops.group_norm(norm, ops.add(x.clone(), r, a), silu=False, last=True))
+    for other_map, added in ((x.flip(0), bias), (None, bias), (x.flip(0), None)):
+        fused(lambda r=other_map, a=added: ops.add(x.clone(), r, a).x)
+        fused(lambda r=other_map, a=added: ops.group_norm(norm, ops.add(x.clone(), r, a), silu=False, last=True))
     fused(lambda: ops.join(x, other).x)
     fused(lambda: ops.group_norm(wide, ops.join(x, other), silu=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(9, 10), (1, 1), (16, 3)])
+def test_upsampling_within_the_convolution_after_it(fused: Callable[..., None], size: tuple[int, int]) -> None:
+    layer, norm = nn.Conv2d(24, 72, 3, padding=1), nn.GroupNorm(8, 72)
+    x, twice = ops.channels_last(torch.randn(2, 24, *size)), (2 * size[0], 2 * size[1])
+    fused(lambda: ops.upsampled(layer, x, twice, ops.phases(layer)).x)
+    fused(lambda: ops.group_norm(norm, ops.upsampled(layer, x, twice, ops.phases(layer)), silu=False))
+    fused(lambda: ops.upsampled(layer, x, (twice[0] - 1, twice[1]), ops.phases(layer)).x)  # to an odd height
 
 
 def test_layer_norm(fused: Callable[..., None]) -> None:

@@ -15,8 +15,10 @@ from diffuscope.weights.store.host import Host
 class Hash(Thread):
     """Of tensors as they are now; on a CUDA device from a stream of its own, after what wrote them."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+        """``dtype`` is that of the network, where the tensors have another."""
         super().__init__(daemon=True)
+        self._dtype = dtype
         self._tensors: Mapping[str, Tensor] | None = tensors
         self._found: str | None = None
         device = next((each.device for each in tensors.values() if each.is_cuda), None)
@@ -29,7 +31,7 @@ class Hash(Thread):
         """Hash, and let go of the tensors."""
         assert self._tensors is not None
         with torch.cuda.stream(self.stream):  # on no stream it does nothing
-            self._found = weights_hash(self._tensors)
+            self._found = weights_hash(self._tensors, self._dtype)
         self._tensors = None
 
     def result(self) -> str:
@@ -44,8 +46,8 @@ class Hash(Thread):
 class FileHash:
     """Of tensors mapped from files, begun while a device reads the same ones."""
 
-    def __init__(self, mapped: Mapping[str, Tensor], files: Iterable[Path]) -> None:
-        self.hash = Hash(mapped)
+    def __init__(self, mapped: Mapping[str, Tensor], dtype: torch.dtype, files: Iterable[Path]) -> None:
+        self.hash = Hash(mapped, dtype)
         self._files = {path: path.stat() for path in files}
         self._places: dict[str, tuple[int, int]] = {}
 
@@ -63,10 +65,11 @@ def _places(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
     return {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()}
 
 
-def weights_hash(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 in hex of a network's tensors under our names, independent of file and layout."""
+def weights_hash(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> str:
+    """SHA-256 in hex of a network's tensors under our names, independent of file and layout; of a ``dtype``."""
     digest, host = hashlib.sha256(), Host()
     for name, tensor in sorted(tensors.items()):
+        tensor = tensor.to(tensor.dtype if dtype is None else dtype)
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
         for piece in host.pieces(tensor):
             digest.update(piece)
