@@ -21,9 +21,6 @@ from diffuscope.perf.merging import Merge
 from diffuscope.perf.ops import Map
 from diffuscope.perf.weights import Joined, lay_channels_last, modules
 
-PHASED = 3
-"""Last levels whose upsampling is part of the convolution after it; below, maps are small and weights large."""
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -83,11 +80,6 @@ class FastUNet:
         attending = [stage for stage in stages if len(modules(stage.attn, Transformer))]
         finest = (attending[:1], attending[-1:])
         self.finest = {each for some in finest for stage in some for each in modules(stage.attn, Transformer)}
-        self.phases = {
-            level: ops.phases(level.upsample.conv)
-            for level in self.up[-PHASED:]
-            if level.upsample is not None and ops.fuses(level.upsample.conv.weight)
-        }
         self.shifts = {part: shifts for each in transformers for part, shifts in _shifts(each).items()}
 
     @property
@@ -158,7 +150,7 @@ class FastUNet:
                 h = stage(level, j, ops.join(_spread(h.x, rows), _spread(skips.pop(), rows)))
             if level.upsample is not None:
                 height, width = skips[-1].shape[2:]
-                h = ops.upsampled(level.upsample.conv, h.x, (height, width), self.phases.get(level))
+                h = ops.conv(level.upsample.conv, ops.upsample(h.x, (height, width)))
         return h.x
 
     def _last(self, first: Tensor, deep: Tensor, timed: Tensor, prompt: Prompt) -> Tensor:
