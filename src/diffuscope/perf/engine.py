@@ -56,6 +56,7 @@ class Engine:
 
     Attributes:
         wanted: whether they run; None is on a CUDA device.
+        graphs, text_graphs: what is recorded. Text encoders in the memory of the others gave NaN on a server.
         converted: runs them by OpenVINO on a CPU, or None.
         second: device that computes half of the rows of guidance, or None.
         offload: the networks that wait in the host's memory.
@@ -72,7 +73,7 @@ class Engine:
         if backend == "openvino":
             openvino.check()
         self.wanted = wanted
-        self.graphs = Graphs()
+        self.graphs, self.text_graphs = Graphs(), Graphs()
         self.offload = Offload()
         self.second = None if second is None else Second(second)
         self._there = None if second is None else Engine(wanted)
@@ -81,7 +82,8 @@ class Engine:
         self._unet = Laid(FastUNet, "U-Net", forget)
         self._vae = Laid(FastVAE, "VAE", forget)
         self._apart = Laid(_apart, "U-Net", forget)
-        self._texts = {name: Laid(_itself, name, forget) for name in ("text_encoder", "text_encoder_2")}
+        names = ("text_encoder", "text_encoder_2")
+        self._texts = {name: Laid(_itself, name, self.text_graphs.forget) for name in names}
         self._drops = [self._unet.drop, self._vae.drop, self._apart.drop, *(each.drop for each in self._texts.values())]
 
     def runs(self, network: nn.Module, tap: Tap | None) -> bool:
@@ -139,6 +141,7 @@ class Engine:
         for each in (self, self._there):
             if each is not None:
                 each.graphs.forget()
+                each.text_graphs.forget()
 
     @property
     def notes(self) -> list[str]:
@@ -148,7 +151,8 @@ class Engine:
             found.append(f"Triton kernels do not run here ({ops.broken}); plain ones do")
         if self.converted is not None and self.converted.note is not None:
             found.append(self.converted.note)
-        failure = self.graphs.failure or (None if self._there is None else self._there.graphs.failure)
+        each = [self.graphs, self.text_graphs, *([] if self._there is None else [self._there.graphs])]
+        failure = next((graphs.failure for graphs in each if graphs.failure is not None), None)
         if failure is not None:
             found.append(f"no CUDA graph could be recorded ({failure}); the networks run without")
         return found
@@ -278,7 +282,7 @@ class Engine:
             return torch.cat([encoder.read(found, skip).flatten(), found.pooled.flatten()])
 
         embeddings = encoder.embed(ids)
-        found = self.graphs(f"{encoder.component}, {skip} skipped", run, [embeddings, ids], [])
+        found = self.text_graphs(f"{encoder.component}, {skip} skipped", run, [embeddings, ids], [])
         states, pooled = found.split([embeddings.numel(), found.numel() - embeddings.numel()])
         return states.view_as(embeddings), pooled.view(len(ids), -1)
 

@@ -3,6 +3,7 @@
 Feature maps are [B,C,H,W] in channels-last memory, so that their pixels are tokens [B,H*W,C] without a copy.
 """
 
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -191,31 +192,31 @@ def group_norm(
     return y
 
 
-def phases(layer: nn.Conv2d) -> Tensor:
-    """[4*O,C,2,2] the weight by which a 3x3 convolution of an image of twice the size is one of the image itself.
+@cache
+def _folds(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """[16,9] which weights of a 3x3 kernel fall on the same pixel, for the four places in a pixel and 2x2 pixels."""
+    each = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])  # place, pixel, row or column of the kernel
+    return torch.einsum("pkr,qls->pqklrs", each, each).reshape(16, 9).to(device, dtype)
 
-    A pixel becomes 2x2 equal ones, so for each of the four rows and columns of the kernel fall on the same pixels, and
-    their weights are summed: 4/9 of the products. [row][column] of the four is the order of the outputs.
+
+def upsampled(layer: nn.Conv2d, x: Tensor) -> Map:
+    """The 3x3 convolution of a map upsampled to twice its size.
+
+    Of an upsampled pixel the four places see 2x2 pixels each, with sums of the kernel's weights. So one convolution
+    of the map itself, of four times as many outputs, needs 4/9 of the products.
     """
-    weight = layer.weight.detach().float()
-    for dim in (-2, -1):
-        first, second, third = weight.split(1, dim)
-        each = torch.cat([first, second + third], dim), torch.cat([first + second, third], dim)
-        weight = torch.stack(each, 0 if dim == -2 else 1)
-    return channels_last(weight.flatten(0, 2).to(layer.weight.dtype))
-
-
-def upsampled(layer: nn.Conv2d, x: Tensor, size: tuple[int, int], weight: Tensor | None) -> Map:
-    """The 3x3 convolution of a map upsampled to height and width; ``weight`` are its ``phases``, if they are known."""
-    batch, channels, height, width = len(x), layer.out_channels, *size
-    if weight is None or layer.bias is None or not fuses(x) or size != (2 * x.shape[2], 2 * x.shape[3]):
-        return conv(layer, upsample(x, size))
+    (batch, _, height, width), outputs = x.shape, layer.out_channels
+    if layer.bias is None or not fuses(x):
+        return conv(layer, upsample(x, (2 * height, 2 * width)))
     from diffuscope.perf import kernels
 
-    each = channels_last(F.conv2d(channels_last(x), weight, padding=1))
-    y = torch.empty(batch, channels, *size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    grid, sums, chunk = _parts(y, channels)
-    launch(kernels.interleaved, grid, each, layer.bias, y, sums, height * width, width, channels, chunk)
+    taps = channels_last(layer.weight.detach()).permute(0, 2, 3, 1).flatten(1, 2)  # [O,9,C]
+    weight = (_folds(x.device, x.dtype) @ taps).unflatten(1, (4, 2, 2)).transpose(0, 1).flatten(0, 1)  # [4*O,2,2,C]
+    each = channels_last(F.conv2d(channels_last(x), weight.permute(0, 3, 1, 2), padding=1))
+    size = batch, outputs, 2 * height, 2 * width
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    grid, sums, chunk = _parts(y, outputs)
+    launch(kernels.interleaved, grid, each, layer.bias, y, sums, _pixels(y), 2 * width, outputs, chunk)
     return Map(y, sums)
 
 

@@ -18,7 +18,6 @@ from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.upscaler import Upscaler
 from diffuscope.models.vae import VAE
-from diffuscope.nn.blocks import Upsample
 from diffuscope.perf.unet import FastUNet
 from diffuscope.perf.vae import FastVAE
 from diffuscope.weights.store.assign import blank
@@ -49,19 +48,17 @@ def call(
     finishing = max(finishing, upscaling((height, width)) if upscale > 1 else 0)
     phases = [
         (sum(map(weights, encoders)), max(encoding(each.config, dtype, rows) for each in encoders)),
-        (weights(components.unet, fast=fast), sampling(config.unet, cells, dtype, rows, fast=fast)),
-        (weights(components.vae, fast=fast), finishing),
+        (weights(components.unet), sampling(config.unet, cells, dtype, rows, fast=fast)),
+        (weights(components.vae), finishing),
     ]
     if offload:
         return max(map(sum, phases))
     return sum(own for own, _ in phases) + max(tensors for _, tensors in phases)
 
 
-def weights(network: nn.Module, *, fast: bool = False) -> int:
-    """Bytes of a network's weights; and of the ``ops.phases`` of its ``fast`` twin, or a few more."""
-    size = sum(each.nbytes for each in (*network.parameters(), *network.buffers()))
-    doubling = (each.conv.weight.nbytes for each in network.modules() if isinstance(each, Upsample))
-    return size + (sum(doubling) * 16 // 9 if fast else 0)
+def weights(network: nn.Module) -> int:
+    """Bytes of a network's weights."""
+    return sum(each.nbytes for each in (*network.parameters(), *network.buffers()))
 
 
 @lru_cache(maxsize=16)

@@ -23,11 +23,6 @@ class FastVAE:
         """Lay the weights out."""
         self.vae = vae
         lay_channels_last(vae)
-        self.phases = {
-            stage: ops.phases(stage.upsample.conv)
-            for stage in modules(vae.decoder.up, ResidualStage)
-            if stage.upsample is not None and ops.fuses(stage.upsample.conv.weight)
-        }
 
     def decode(self, latents: Tensor) -> Tensor:
         """[B,C,f*H,f*W] pixels from unscaled latents [B,latent_channels,H,W]."""
@@ -38,8 +33,7 @@ class FastVAE:
             for block in modules(stage.resnet, ResidualBlock):
                 h = residual(block, h)
             if stage.upsample is not None:
-                height, width = h.x.shape[2:]
-                h = ops.upsampled(stage.upsample.conv, h.x, (2 * height, 2 * width), self.phases.get(stage))
+                h = ops.upsampled(stage.upsample.conv, h.x)
         return ops.conv(decoder.conv_out, ops.group_norm(decoder.norm_out, h, silu=True, last=True)).x
 
     def encode(self, pixels: Tensor) -> Tensor:

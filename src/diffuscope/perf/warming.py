@@ -60,7 +60,7 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         lambda: ops.group_norm(norm, Map(x), silu=True),
         lambda: ops.group_norm(wide, Map(y), silu=True),
         lambda: (ops.add(x, x, x[0, :, 0, 0]), ops.upsample(x, (16, 16))),
-        lambda: ops.upsampled(double, x, (16, 16), ops.phases(double)),
+        lambda: ops.upsampled(double, x),
         lambda: ops.add(x[:, :4], None, x[0, :4, 0, 0]),
         lambda: (ops.join(x, y), tokens.gate(x[:, :, 0, 0])),
         lambda: tokens.geglu(layer, x[:, :, 0, 0].expand(tokens.MANY, -1)),

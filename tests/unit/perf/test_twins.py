@@ -326,7 +326,7 @@ class Recorded(graphs.Graphs):
 def test_texts_are_read_from_a_graph_to_the_bit(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffuscope.perf.engine.Graphs", Recorded)
     pipe, engine = made(family), Engine(True)
-    recorded = engine.graphs
+    recorded = engine.text_graphs
     assert isinstance(recorded, Recorded)
     texts = [torch.randint(0, 1000, (2, 77), generator=torch.Generator().manual_seed(k)) for k in range(4)]
 
