@@ -1,5 +1,7 @@
 """A whole call by OpenVINO: the U-Net's twin and the decoder's, converted for their shapes."""
 
+import gc
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,11 @@ def test_a_call_gives_the_same(tiny: Pipeline, tmp_path: Path) -> None:
     assert not torch.equal(result.latents, plain.latents)
     assert result.receipt["notes"] == plain.receipt["notes"]
     assert len(list(tmp_path.glob("*.xml"))) == 2
+
+    del pipe  # whose two networks are forgotten one after the other
+    gc.collect()
+    handled: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: handled.append(number))  # noqa: ARG005 (as it is called)
+    signal.raise_signal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+    assert handled == [signal.SIGTERM]

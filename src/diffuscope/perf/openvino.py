@@ -5,6 +5,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,7 +75,7 @@ class Converted:
     ) -> Any:
         import openvino
 
-        core, path = openvino.Core(), self.folder / f"{_digest(name, network, inputs)}.xml"
+        core, path = _core(), self.folder / f"{_digest(name, network, inputs)}.xml"
         model = None
         if path.is_file():
             try:
@@ -97,6 +98,14 @@ class Converted:
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         return core.compile_model(model, "CPU", settings).create_infer_request()
+
+
+@cache
+def _core() -> Any:
+    """One for the process: the end of two leaves a thread's stack for signals freed, and the next one is a crash."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _convert(network: nn.Module, lay: Callable[[nn.Module], Twin], inputs: Sequence[Tensor]) -> Any:
