@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from browser.test_access import TOO_WIDE
-from browser.test_journeys import go, quick, until_some
+from browser.test_journeys import go, holding, quick, until_some
 
 READ = """hash => new Promise(read => {
     if (location.hash === hash) return read();
@@ -141,6 +141,28 @@ def test_a_part_is_switched_off_and_the_map_fills_in(page):
     expect(page.locator(".toggle[aria-checked=false]")).to_have_count(1)
     page.get_by_role("button", name="Stop", exact=True).last.click()
     expect(page.locator(".begin")).to_contain_text("It was stopped")
+
+
+def test_stop_is_heard_before_the_server_has_answered_and_while_the_words_beside_it_change(page):
+    quick(page, width=128, height=128)
+    go(page, "Ablation")
+    begin, stop = (page.get_by_role("button", name=name, exact=True) for name in ("Fill in the map", "Stop"))
+    line = page.locator(".begin")
+    with holding(page, "inspections") as held:
+        begin.click()
+        stop.click()
+        until_some(page, held)
+        held.pop().continue_()
+        expect(line).to_contain_text("It was stopped")
+        page.get_by_role("button", name="Again").click()
+        begin.click()
+        until_some(page, held)
+        stop.hover()
+        page.mouse.down()
+        held.pop().continue_()
+        expect(line).to_contain_text(re.compile("[0-9] runs"))
+        page.mouse.up()
+        expect(line).to_contain_text("It was stopped")
 
 
 def test_a_prompt_is_edited_with_the_attention_of_another(page):

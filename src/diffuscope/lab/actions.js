@@ -261,12 +261,15 @@ export function createActions(store) {
 
     /** Ask for all jobs of the server anew. */
     async refresh() {
-      for (const job of await api.get('jobs')) if (!job.slot && !job.label) adopt(job);
+      for (const job of await api.get('jobs')) if (!job.label && (!job.slot || get().runs[job.id])) adopt(job);
     },
     /** An event of the stream. @param {string} kind @param {any} event */
     async told(kind, event) {
+      if (kind === 'reset') {
+        inspections.lookAgain();
+        return actions.refresh().catch(fail);
+      }
       if (inspections.told(kind, event)) return;
-      if (kind === 'reset') return actions.refresh().catch(fail);
       const run = get().runs[event.job];
       if (!run || ended(kind)) {
         const described = await api.get(`jobs/${event.job}`).catch(() => null);

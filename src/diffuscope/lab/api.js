@@ -65,13 +65,14 @@ export async function bytes(path) {
 const KINDS = ['queued', 'started', 'step', 'image', 'done', 'failed', 'cancelled'];
 
 /**
- * Follow all jobs. The browser connects again by itself, and continues after the last event that it has seen.
+ * Follow all jobs. The browser connects again by itself, and continues after the last event that it has seen; what was
+ * before the first, or is forgotten, is told as "reset": one has to ask for the jobs.
  * @param {(kind: string, event: any) => void} tell
  * @param {(offline: boolean) => void} connection
  */
 export function follow(tell, connection) {
   const source = new EventSource(`${ROOT}/events`);
-  source.addEventListener('reset', () => tell('reset', {}));
+  for (const kind of ['ready', 'reset']) source.addEventListener(kind, () => tell('reset', {}));
   for (const kind of KINDS) source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
   source.onopen = () => connection(false);
   source.onerror = () => connection(true);

@@ -5,7 +5,8 @@ import * as api from './api.js';
 import { readTensors } from './tensors.js';
 
 /** @typedef {{key: string, kind: string, id: string|null, state: 'asked'|'queued'|'running'|'done'|'failed'|'cancelled',
- *   done: number, calls: number, steps: number, total: number, error: string|null, tensors: Tensors, about: any, version: number}} Inspected */
+ *   done: number, calls: number, steps: number, total: number, error: string|null, tensors: Tensors, about: any, version: number,
+ *   answered: Promise<void>}} Inspected */
 
 const MOST_KEPT = 12;
 const PAUSE = 400; // milliseconds between two looks at one that runs
@@ -47,16 +48,17 @@ export function begin(kind, call, options = {}) {
   /** @type {Inspected} */
   const entry = {
     ...{ key, kind, id: null, state: 'asked', done: 0, calls: 1, steps: 0, total: 0, error: null },
-    ...{ tensors: {}, about: null, version: 0 },
+    ...{ tensors: {}, about: null, version: 0, answered: Promise.resolve() },
   };
   known.set(key, entry);
+  touch();
   for (const [old, { id }] of known)
     if (known.size > MOST_KEPT && old !== key) {
       known.delete(old);
       if (id) byJob.delete(id);
     }
   const interactive = kind !== 'ablation-map'; // dozens of runs, which a picture that is asked for may pass
-  api.post('inspections', { kind, ...call, options, interactive }).then(
+  entry.answered = api.post('inspections', { kind, ...call, options, interactive }).then(
     (made) => {
       Object.assign(entry, { id: made.id, state: made.state, calls: made.calls });
       byJob.set(made.id, entry);
@@ -98,6 +100,11 @@ export function told(kind, event) {
   return true;
 }
 
+/** Events may be missing: look at all that go on. */
+export function lookAgain() {
+  for (const entry of known.values()) entry.answered.then(() => (isBusy(entry) ? look(entry) : undefined));
+}
+
 /** @type {Map<Inspected, {at: number, busy: boolean, again: boolean, size: number}>} */
 const looks = new Map();
 
@@ -132,5 +139,6 @@ async function look(entry) {
 
 /** Stop one that goes on. @param {Inspected} entry */
 export async function stop(entry) {
+  await entry.answered;
   if (entry.id) await api.remove(`jobs/${entry.id}`).catch(() => null);
 }

@@ -62,9 +62,9 @@ export function progress(entry, { title, costs, start }) {
   const said = entry.steps ? `${done} of ${all} ${unit}` : WAITS[entry.state];
   return html`<p class="begin busy" role="status">
     <progress max=${Math.max(1, all)} value=${done} aria-label=${title}></progress>
-    <span>${said}</span>
     <button class="quiet" @click=${() => stop(entry)}>Stop</button>
-  </p>`;
+    <span>${said}</span>
+  </p>`; // the button before the words: as they change, it stays under the hand
 }
 
 /** What a form does when it is submitted. @param {() => void} act */
