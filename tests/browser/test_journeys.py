@@ -235,22 +235,6 @@ def test_an_answer_that_comes_late_takes_no_newer_one_from_the_page(page):
     assert older != newer == shown(page)
 
 
-def test_a_run_that_ended_before_the_stream_of_events_began_is_done(page, address):
-    with holding(page, "events", "GET") as held:
-        page.goto(f"{address.partition('/lab/')[0]}/lab/")
-        expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
-        until_some(page, held)
-        fill(page)
-        before = shown(page)
-        page.get_by_role("button", name="Generate", exact=True).click()
-        page.wait_for_function(f"before => ({RUN} ?? before) !== before", arg=before)
-        while job(page)["state"] != "done":
-            page.wait_for_timeout(20)
-        expect(page.locator(".time .end small")).not_to_have_text("done")
-        held.pop().continue_()
-        expect(page.locator(".time .end small")).to_have_text("done")
-
-
 def test_a_dot_of_the_schedule_becomes_a_noise_level_of_the_run(page):
     quick(page)
     go(page, "Schedule")
