@@ -56,7 +56,7 @@ class Engine:
 
     Attributes:
         wanted: whether they run; None is on a CUDA device.
-        graphs, text_graphs: what is recorded. Text encoders in the memory of the others gave NaN on a server.
+        graphs, text_graphs: what is recorded, of the U-Net and the VAE, and of the text encoders.
         converted: runs them by OpenVINO on a CPU, or None.
         second: device that computes half of the rows of guidance, or None.
         offload: the networks that wait in the host's memory.

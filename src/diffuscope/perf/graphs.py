@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any, ParamSpec
 
 import torch
@@ -38,14 +38,16 @@ class Graphs:
     """Runs functions of tensors as CUDA graphs, which share one pool of memory.
 
     The first call of a function with some shapes runs the function itself, which also loads and compiles its kernels;
-    the second records a graph. If that fails, all calls run the function.
+    the second of the same thread records a graph, since libraries prepare each thread by itself, and what they compute
+    for that must not become part of a recording. If that fails, all calls run the function.
 
     Attributes:
         failure: why nothing is recorded any more, or None.
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[object, ...], Recording | None] = OrderedDict()
+        self._seen: OrderedDict[tuple[object, ...], Recording | int] = OrderedDict()
+        """A graph, or the thread that ran the function."""
         self._pool: Any = None  # torch's own type of it is private
         self._stream: torch.cuda.Stream | None = None
         self._lock = RLock()
@@ -73,12 +75,12 @@ class Graphs:
             return proven(function, changing, shared)
         key = (name, *((tuple(each.shape), each.dtype) for each in (*changing, *shared)))
         with self._lock:
-            if key not in self._seen:
+            graph = self._seen.get(key)
+            if graph is None or (isinstance(graph, int) and graph != get_ident()):
                 result = proven(function, changing, shared)
-                self._remember(key, None)
+                self._remember(key, get_ident())
                 return result
-            graph = self._seen[key]
-            if graph is None:
+            if isinstance(graph, int):
                 try:
                     graph = self.record(function, changing, shared)
                 except RuntimeError as error:  # also out of memory
@@ -94,7 +96,7 @@ class Graphs:
             graph.replay()
             return graph.output.clone()
 
-    def _remember(self, key: tuple[object, ...], graph: Recording | None) -> None:
+    def _remember(self, key: tuple[object, ...], graph: Recording | int) -> None:
         self._seen[key] = graph
         self._seen.move_to_end(key)
         while len(self._seen) > GRAPHS:

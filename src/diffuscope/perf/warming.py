@@ -1,6 +1,6 @@
 """What the fast twins need beside the reading of a model's weights: kernels are compiled, libraries loaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Thread
 
@@ -27,13 +27,25 @@ def warm(device: torch.device, dtype: torch.dtype) -> None:
             if is_kernel:
                 ops.disable(error)
 
-    found = [(each, True) for each in kernel_samples(device, dtype)] if ops.broken is None else []
-    found += [(each, False) for each in library_samples(device, dtype)]
-    _warming.extend(
-        Thread(target=run, args=(sample,), kwargs={"is_kernel": is_kernel}) for sample, is_kernel in found
-    )  # an exit waits: a compiler may not be cut
+    def run_kernels() -> None:
+        """The first alone: threads that import Triton's modules at the same time would wait for each other."""
+        first, *others = kernel_samples(device, dtype)
+        run(first, is_kernel=True)
+        _run_all([partial(run, sample, is_kernel=True) for sample in others])
+
+    kernels: list[Callable[[], None]] = [run_kernels] if ops.broken is None else []
+    libraries = [partial(run, sample, is_kernel=False) for sample in library_samples(device, dtype)]
+    _warming.extend(Thread(target=each) for each in (*kernels, *libraries))  # an exit waits: no compiler may be cut
     for thread in _warming:
         thread.start()
+
+
+def _run_all(functions: Sequence[Callable[[], None]]) -> None:
+    threads = [Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def library_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:

@@ -1,6 +1,9 @@
 """Each Triton kernel, by Triton's interpreter on the CPU, agrees with the same function in plain torch."""
 
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -130,6 +133,30 @@ def test_softmax() -> None:
 
     kernels.softmax[3,](x, y, 70, 0.25, BLOCK=128)
     torch.testing.assert_close(y, (x * 0.25).softmax(-1))
+
+
+def test_the_first_kernel_is_loaded_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that import parts of Triton at once wait for each other, and then no kernel runs at all."""
+    order: list[int] = []
+    together = threading.Barrier(3, timeout=20)
+
+    def sample(k: int) -> None:
+        order.append(k)
+        if k == 0:
+            time.sleep(0.2)
+            assert order == [0]
+        else:
+            together.wait()
+
+    monkeypatch.setattr(ops, "broken", None)
+    monkeypatch.setattr(warming, "_warming", [])
+    monkeypatch.setattr(warming, "kernel_samples", lambda *_: [partial(sample, k) for k in range(4)])
+    monkeypatch.setattr(warming, "library_samples", lambda *_: [])
+    warming.warm(torch.device("cuda"), torch.float16)
+    warming.wait()
+    assert order[0] == 0
+    assert sorted(order) == [0, 1, 2, 3]
+    assert ops.broken is None  # nothing failed in a thread
 
 
 def test_what_is_loaded_ahead_runs(monkeypatch: pytest.MonkeyPatch) -> None:

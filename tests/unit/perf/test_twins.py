@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -374,6 +375,23 @@ def test_graphs_are_recorded_once_a_shape_and_bounded() -> None:
     recorded.forget("sum")
     run(3, two)
     assert recorded.recorded == 1
+
+
+def test_a_thread_records_only_what_it_has_run_itself() -> None:
+    """cuBLAS prepares itself in the first product of a thread; within a recording that gave NaN in later calls."""
+    recorded, x = Recorded(), torch.arange(3.0)
+
+    def run() -> None:
+        assert torch.equal(recorded("sum", lambda new, _: new[0] + 1, [x], []), x + 1)
+
+    run()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(run).result()
+        assert recorded.recorded == 0
+        other.submit(run).result()
+        assert recorded.recorded == 1
+    run()
+    assert recorded.recorded == 1  # which any thread replays
 
 
 def test_a_graph_that_cannot_be_recorded_costs_speed_only() -> None:
