@@ -33,9 +33,9 @@ def warm(device: torch.device, dtype: torch.dtype) -> None:
         run(first, is_kernel=True)
         _run_all([partial(run, sample, is_kernel=True) for sample in others])
 
-    kernels: list[Callable[[], None]] = [run_kernels] if ops.broken is None else []
-    libraries = [partial(run, sample, is_kernel=False) for sample in library_samples(device, dtype)]
-    _warming.extend(Thread(target=each) for each in (*kernels, *libraries))  # an exit waits: no compiler may be cut
+    found: list[Callable[[], None]] = [run_kernels] if ops.broken is None else []
+    found += [partial(run, sample, is_kernel=False) for sample in library_samples(device, dtype)]
+    _warming.extend(Thread(target=each) for each in found)  # an exit waits: a compiler may not be cut
     for thread in _warming:
         thread.start()
 
