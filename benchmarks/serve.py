@@ -65,10 +65,9 @@ def mixed(count: int) -> list[ds.Request]:
     return [ds.Request(prompt=f"a red fox, number {k}", seed=k, **KINDS[k % len(KINDS)]) for k in range(count)]
 
 
-def together(engine: Engine, mix: list[ds.Request]) -> None:
-    """All of them, asked for at once."""
-    for job in [engine.submit(request) for request in mix]:
-        job.result()
+def together(engine: Engine, mix: list[ds.Request]) -> list[torch.Tensor]:
+    """Latents of all of them, asked for at once."""
+    return [job.result()[0].latents for job in [engine.submit(request) for request in mix]]
 
 
 def offline(pipe: Pipeline, mix: list[ds.Request], rows: int) -> None:
@@ -145,9 +144,11 @@ def main(
             served.append(costs(lambda: engine.submit(mix[0]).result()))
             written.append(costs(lambda: pipe(mix[0]).save(file)))
             asked.append(costs(ask))
-    one_by_one, batched = seconds(lambda: [pipe(request) for request in mix]), seconds(lambda: offline(pipe, mix, rows))
+    alone, served_latents = list[torch.Tensor](), list[torch.Tensor]()
+    one_by_one = seconds(lambda: alone.extend(pipe(request).latents for request in mix))
+    batched = seconds(lambda: offline(pipe, mix, rows))
     calls = engine.batcher.calls, engine.batcher.joined
-    at_once = seconds(lambda: together(engine, mix))
+    at_once = seconds(lambda: served_latents.extend(together(engine, mix)))
     rows_of_a_call = (engine.batcher.joined - calls[1]) / (engine.batcher.calls - calls[0])
     engine.stop()
     document = {
@@ -167,6 +168,7 @@ def main(
             "together": at_once,
         },
         "runs in a call, mean": rows_of_a_call,
+        "largest error of latents, against the same alone": max(map(measure.relative, served_latents, alone)),
         "machine": report.device_name(pipe.device),
         "torch": torch.__version__,
         "command": " ".join(sys.argv),

@@ -46,8 +46,8 @@ class Graphs:
     """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[object, ...], Recording | int] = OrderedDict()
-        """A graph, or the thread that ran the function."""
+        self._seen: OrderedDict[tuple[object, ...], Recording | frozenset[int]] = OrderedDict()
+        """A graph, or the threads that ran the function."""
         self._pool: Any = None  # torch's own type of it is private
         self._stream: torch.cuda.Stream | None = None
         self._lock = RLock()
@@ -76,11 +76,12 @@ class Graphs:
         key = (name, *((tuple(each.shape), each.dtype) for each in (*changing, *shared)))
         with self._lock:
             graph = self._seen.get(key)
-            if graph is None or (isinstance(graph, int) and graph != get_ident()):
-                result = proven(function, changing, shared)
-                self._remember(key, get_ident())
-                return result
-            if isinstance(graph, int):
+            if not isinstance(graph, Recording):
+                threads = frozenset() if graph is None else graph
+                if get_ident() not in threads:
+                    result = proven(function, changing, shared)
+                    self._remember(key, threads | {get_ident()})
+                    return result
                 try:
                     graph = self.record(function, changing, shared)
                 except RuntimeError as error:  # also out of memory
@@ -96,7 +97,7 @@ class Graphs:
             graph.replay()
             return graph.output.clone()
 
-    def _remember(self, key: tuple[object, ...], graph: Recording | int) -> None:
+    def _remember(self, key: tuple[object, ...], graph: Recording | frozenset[int]) -> None:
         self._seen[key] = graph
         self._seen.move_to_end(key)
         while len(self._seen) > GRAPHS:
