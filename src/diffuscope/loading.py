@@ -121,20 +121,10 @@ def load_components(
         target = torch.float32 if _overflows(network, dtype) else dtype
         shards = paths[part] if store is None else [path]
         stores = [open_store(each, allow_pickle=allow_pickle) for each in shards] if store is None else [store]
-
-        def read(
-            dtype: torch.dtype | None, device: torch.device, part: str = part, stores: Sequence[Store] = stores
-        ) -> dict[str, Tensor]:
-            if store is not None:
-                return single_file.read_part(store, part, config, dtype=dtype, device=device)
-            tensors = _folder_tensors(stores, part, config, dtype, device)
-            return current_names(
-                tensors if model_files.is_own(path) else from_diffusers(tensors, networks[part].config)
-            )
-
         if device.type in HASHED_EARLY and not any(map(_is_packed, stores)):
-            hashes[part] = FileHash(read(None, torch.device("cpu")), target, shards)
-        load_into(network, read(target, device), source=str(shards[0]))
+            mapped = current_names(_tensors(path, stores, part, config, None, torch.device("cpu")))
+            hashes[part] = FileHash(mapped, target, shards)
+        load_into(network, _tensors(path, stores, part, config, target, device), source=str(shards[0]))
         _ready(network, device, target)
         if part in hashes:
             hashes[part].of(network.state_dict())
@@ -147,6 +137,16 @@ def load_components(
     words = own_config.read_words(path) if store is None and model_files.is_own(path) else frozenset()
     notes = (*description.notes, *_emulated(dtype, device))
     return replace(found, words=words, notes=notes, files=tuple(opened_files), file_name=name, hashes=hashes)
+
+
+def _tensors(
+    path: Path, stores: Sequence[Store], part: str, config: ModelConfig, dtype: torch.dtype | None, device: torch.device
+) -> dict[str, Tensor]:
+    """The tensors of a network in a single file, or in those of a folder, under our names."""
+    if path.is_file():
+        return single_file.read_part(stores[0], part, config, dtype=dtype, device=device)
+    tensors = _folder_tensors(stores, part, config, dtype, device)
+    return tensors if model_files.is_own(path) else from_diffusers(tensors, getattr(config, part))
 
 
 def _folder_tensors(
