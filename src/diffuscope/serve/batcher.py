@@ -17,7 +17,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf.engine import EXACT, Approximation
@@ -258,8 +257,9 @@ class SharedTwins(Twins):
         return self.twins.twin(network)
 
     def release(self) -> None:
-        """Give back the memory of the twins' graphs, between two calls."""
+        """Give back the memory of graphs, those of text encoders here too, between two calls."""
         self.batcher.task(self.twins.release)
+        self.batcher.task(self.text_graphs.forget)
 
     @contextmanager
     def using(self, network: nn.Module) -> Iterator[None]:
@@ -325,10 +325,6 @@ class SharedTwins(Twins):
             return self.batcher.call(("unet", id(unet), x.dtype, x.shape[1:], *shapes), [x], run, read)
 
         return predict
-
-    def read_text(self, encoder: TextEncoder, ids: Tensor, tap: Tap | None, skip: int) -> tuple[Tensor, Tensor | None]:
-        """As of the twins; a run begins with it, in the thread that makes the calls."""
-        return self.twins.read_text(encoder, ids, tap, skip)
 
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""
