@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from browser.test_journeys import RUN, fill, holding, job, shown, until_some
@@ -21,3 +22,22 @@ def test_a_run_that_ended_before_the_stream_of_events_began_is_done(page, addres
         expect(page.locator(".time .end small")).not_to_have_text("done")
         held.pop().continue_()
         expect(page.locator(".time .end small")).to_have_text("done")
+
+
+@pytest.mark.refusals(503)
+def test_events_come_again_after_an_answer_that_is_no_stream(page, address):
+    answers = []
+
+    def refuse_first(route):
+        answers.append(route)
+        if len(answers) == 1:
+            route.fulfill(status=503, body="busy")
+        else:
+            route.continue_()
+
+    page.route("**/api/v1/events", refuse_first)
+    page.goto(f"{address.partition('/lab/')[0]}/lab/")
+    expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+    expect(page.get_by_text("no connection")).to_be_visible()
+    expect(page.get_by_text("no connection")).to_be_hidden()
+    assert len(answers) == 2

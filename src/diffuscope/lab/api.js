@@ -62,11 +62,15 @@ export async function bytes(path) {
   return { buffer: await answer.arrayBuffer(), state: answer.headers.get('X-State') ?? '' };
 }
 
+/** Milliseconds. */
+const AGAIN = 2000;
+
 const KINDS = ['queued', 'started', 'step', 'image', 'done', 'failed', 'cancelled'];
 
 /**
  * Follow all jobs. The browser connects again by itself, and continues after the last event that it has seen; what was
- * before the first, or is forgotten, is told as "reset": one has to ask for the jobs.
+ * before the first, or is forgotten, is told as "reset": one has to ask for the jobs. After an answer that is no stream,
+ * such as 503, the browser gives up, and the page begins anew.
  * @param {(kind: string, event: any) => void} tell
  * @param {(offline: boolean) => void} connection
  */
@@ -75,8 +79,10 @@ export function follow(tell, connection) {
   for (const kind of ['ready', 'reset']) source.addEventListener(kind, () => tell('reset', {}));
   for (const kind of KINDS) source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
   source.onopen = () => connection(false);
-  source.onerror = () => connection(true);
-  return source;
+  source.onerror = () => {
+    connection(true);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => follow(tell, connection), AGAIN);
+  };
 }
 
 /** Paths of what a job holds. */
