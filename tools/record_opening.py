@@ -16,7 +16,7 @@ from diffuscope.serve.http.about import latent_rgb
 PROMPT, SEED = "a red fox", 32
 OPENING = Path(__file__).parents[1] / "src/diffuscope/lab/opening"
 UNIT = 16
-"""The clean estimates are int8 in steps of 1/16, which is finer than a screen shows; of each the change is stored."""
+"""The clean estimates are int8 in steps of 1/16, which clips none; of each the change is stored."""
 
 
 def main() -> None:

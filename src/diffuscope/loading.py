@@ -62,7 +62,7 @@ class Components:
     words: frozenset[str] = frozenset()
     """Of its training captions; empty where its folder does not tell."""
     hashes: Mapping[str, FileHash] = field(default_factory=dict, repr=False, compare=False)
-    """Of networks on a GPU."""
+    """Of the networks on a GPU, begun with the reading of their files."""
 
     @property
     def networks(self) -> dict[str, Network]:
@@ -127,7 +127,7 @@ def load_components(
         load_into(network, _tensors(path, stores, part, config, target, device), source=str(shards[0]))
         _ready(network, device, target)
         if part in hashes:
-            hashes[part].of(network.state_dict())
+            hashes[part].read_into(network.state_dict())
     encoders = [part for part in networks if part.startswith("text_encoder")]
     tokenizers = {part.replace("text_encoder", "tokenizer"): _tokenizer(path, part, config) for part in encoders}
     config = replace(config, base=None, base_hash=None)  # the components are whole

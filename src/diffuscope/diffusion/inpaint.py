@@ -16,7 +16,14 @@ class KnownArea:
     """
 
     def __init__(self, clean: Tensor, noise: Tensor, mask: Tensor, levels: Levels) -> None:
-        """Take the image as ``clean`` latents [B,C,H,W], unit-variance noise, and a mask [B,1,H,W] of 1 and 0, kept."""
+        """Take the image and its mask.
+
+        Args:
+            clean: [B,C,H,W] latents of the image.
+            noise: [B,C,H,W] of unit variance.
+            mask: [B,1,H,W], 1 in the area to repaint, 0 in the area to keep.
+            levels: of the run.
+        """
         self._clean, self._noise, self._masked, self._levels = clean, noise, mask > 0, levels
         self._is_within = False  # whether the current step has called the network
 

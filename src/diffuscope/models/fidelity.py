@@ -24,7 +24,11 @@ def is_measured(name: str) -> bool:
 
 
 class Extremes:
-    """A tap that finds the largest decoder activation, in standard deviations of its layer and image."""
+    """A tap that finds the largest decoder activation, in standard deviations of its layer and image.
+
+    A layer is the output of a residual block or upsampling in the decoder; mean and standard deviation are over its
+    channels and pixels, image by image, so the result does not depend on the batch.
+    """
 
     def __init__(self) -> None:
         self._extremes: list[Tensor] = []

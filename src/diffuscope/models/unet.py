@@ -146,7 +146,11 @@ class UNet(nn.Module):
     def conditioning(
         self, extra: Mapping[str, Tensor] | None, dtype: torch.dtype, tap: Tap | None = None
     ) -> tuple[list[Tensor], Tensor | None]:
-        """What ``extra`` adds to the timestep's features, [B,channels[0]] each, and to its embedding, [B,time_dim]."""
+        """What ``extra`` adds to the timestep's features, [B,channels[0]] each, and to its embedding, [B,time_dim].
+
+        Raises:
+            InputError: ``extra`` has other keys than ``reads``.
+        """
         extra = {} if extra is None else extra
         if extra.keys() != self.reads:
             got, wanted = (", ".join(sorted(keys)) or "nothing" for keys in (extra.keys(), self.reads))

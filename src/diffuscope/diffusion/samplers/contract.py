@@ -89,7 +89,15 @@ def final(steps: Iterator[Step]) -> Tensor:
 
 
 def network_calls(sampler: Sampler, sigmas: Sequence[float], **options: object) -> list[int]:
-    """How often each step of a run over ``sigmas`` calls the denoiser: counted by running ``sampler`` on a single zero.
+    """How often each step calls the denoiser: counted by running ``sampler`` on a single zero.
+
+    Args:
+        sampler: any function that keeps the contract.
+        sigmas: noise levels of the run.
+        options: the sampler's own.
+
+    Returns:
+        One count per step.
 
     Raises:
         InputError: the sampler refuses its options.

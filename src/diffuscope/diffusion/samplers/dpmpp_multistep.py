@@ -80,7 +80,11 @@ def dpmpp_2m_sde(
 ) -> Iterator[Step]:
     """``dpmpp_2m`` on the reverse stochastic equation: Lu et al. 2022, appendix E (SDE-DPM-Solver++), with an eta.
 
-    ``eta`` is the amount of fresh noise, where 0 is the deterministic method; other options as in ``dpmpp_2m``.
+    Args:
+        eta: amount of fresh noise; 0 is the deterministic method.
+        solver: "midpoint", or "heun" for the exact integral of the extrapolated line.
+        lower_order_final: as in ``dpmpp_2m``.
+        euler_at_final: as in ``dpmpp_2m``.
     """
     return _multistep(denoise, x, sigmas, noise, _Method(2, solver, eta, lower_order_final, euler_at_final))
 

@@ -52,7 +52,11 @@ _LEAF = re.compile(r"\.(?:lora|hada|lokr|oft)_")
 
 
 class PeftSettings:
-    """PEFT's settings of a LoRA: those of one network, or of each with its name before a dot."""
+    """PEFT's settings of a LoRA: those of one network, or of each with its name before a dot.
+
+    Raises:
+        WeightsError: a setting changes what the tensors mean, or its value is not possible.
+    """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values

@@ -51,10 +51,9 @@ class FileHash:
         self._files = {path: path.stat() for path in files}
         self._places: dict[str, tuple[int, int]] = {}
 
-    def of(self, tensors: Mapping[str, Tensor]) -> "FileHash":
-        """Itself; these are the device's."""
+    def read_into(self, tensors: Mapping[str, Tensor]) -> None:
+        """Remember where the device has them."""
         self._places = _places(tensors)
-        return self
 
     def holds(self, tensors: Mapping[str, Tensor]) -> bool:
         """Whether these are the device's still, and neither they nor the files have changed."""
@@ -69,7 +68,7 @@ def weights_hash(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None
     """SHA-256 in hex of a network's tensors under our names, independent of file and layout; of a ``dtype``."""
     digest, host = hashlib.sha256(), Host()
     for name, tensor in sorted(tensors.items()):
-        tensor = tensor.to(tensor.dtype if dtype is None else dtype)
+        tensor = tensor if dtype is None else tensor.to(dtype)
         digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode())
         for piece in host.pieces(tensor):
             digest.update(piece)
