@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffuscope.cli.common import OptionalFloat, OptionalInt, OptionalPath
-from diffuscope.cli.terminal import say
+from diffuscope.cli.terminal import say, tell
+from diffuscope.cli.trained import resumable, say_use
 
 if TYPE_CHECKING:
     from diffuscope.data.digits import LabelledImages
@@ -57,13 +58,22 @@ def fashion(
 def _run(recipe: "DigitsRecipe", images: "tuple[LabelledImages, LabelledImages]", out: Path, device: str) -> None:
     from diffuscope.loading import choose_device
     from diffuscope.recipes.digits import examine, train_pixels
+    from diffuscope.training.run_folder import LOG
 
-    start = time.monotonic()
-    model = train_pixels(recipe, *images, out, choose_device(device))
-    seconds = time.monotonic() - start
-    exam = examine(model, *images, out)
+    loop, start = recipe.loop, time.monotonic()
+    length = f"{loop.steps} steps" if loop.seconds is None else f"{loop.seconds:g} s"
+    with resumable(out):
+        tell(f"training for {length}; {out / LOG} has how far it is")
+        model = train_pixels(recipe, *images, out, choose_device(device))
+        seconds = time.monotonic() - start
+        tell("drawing 1,000 pictures for the exam, which takes about a minute without a GPU")
+        exam = examine(model, *images, out)
     say(f"{out}  {seconds:.0f} s of training, 1,000 pictures from the seeds 0 to 999")
     say(f"read as asked   {exam.as_asked.value:.3f} ({exam.as_asked.low:.3f} to {exam.as_asked.high:.3f})")
     say(f"real pictures   {exam.real.value:.3f} by the same judge, which has seen neither")
     say(f"memorised       {exam.memorised:.3f}, where real pictures have 0.010")
     say(f"distance        {exam.distance:.4f} to real pictures, which have {exam.distance_real:.4f} among themselves")
+    label = len(recipe.classes) - 1
+    folder, picture = out.as_posix(), (out / f"{label}.png").as_posix()
+    draws = f"from diffuscope.recipes.digits import load; load({folder!r})({label}).save({picture!r})"
+    say_use(["python", "-c", draws])

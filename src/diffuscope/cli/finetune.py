@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
 from diffuscope.cli.terminal import say, tell
+from diffuscope.cli.trained import resumable, say_drawing
 from diffuscope.finetune.options import ImagicOptions, LoraOptions, RunOptions, WordOptions
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
@@ -45,12 +46,17 @@ def word(files: Pictures, options: WordOptions, run: RunOptions, source: ModelSo
     `diffuscope generate "a <fox> on a blue background" --embedding fox.safetensors`.
     """
     from diffuscope.finetune import train_word
+    from diffuscope.finetune.word import STYLE, THING
 
-    with _shown(files.quiet) as (told, on_step):
+    with _shown(files) as (told, on_step):
         report = train_word(
             _opened(source), files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step
         )
     say(str(report))
+    prompt = (STYLE if options.style else THING)[0].format(options.word)
+    file = files.out.as_posix()
+    python = f"pipe.load_embedding({file!r}); pipe({prompt!r}).save('out.png', overwrite=False)"
+    say_drawing(source, prompt, ["--embedding", file], python)
 
 
 @command(positional="pictures")
@@ -62,11 +68,14 @@ def lora(files: Pictures, options: LoraOptions, run: RunOptions, source: ModelSo
     """
     from diffuscope.finetune import train_lora
 
-    with _shown(files.quiet) as (told, on_step):
+    with _shown(files) as (told, on_step):
         report = train_lora(
             _opened(source), files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step
         )
     say(str(report))
+    prompt = report.pictures.captions[0]
+    python = f"pipe.load_lora({files.out.as_posix()!r}); pipe({prompt!r}).save('out.png', overwrite=False)"
+    say_drawing(source, *_tagged(prompt, files.out), python)
 
 
 @command(positional="pictures")
@@ -76,18 +85,30 @@ def imagic(files: Pictures, options: ImagicOptions, run: RunOptions, source: Mod
     For example: `diffuscope train imagic fox.png --prompt "a fox with a hat" -o hat.safetensors --sheet hat.png`.
     """
     from diffuscope.finetune import load_imagic, train_imagic
+    from diffuscope.finetune.imagic import ETAS
     from diffuscope.images import write_png
     from diffuscope.output import check_output
 
     if sheet.sheet is not None:
         check_output(sheet.sheet, "sheet")
     pipe = _opened(source)
-    with _shown(files.quiet) as (told, on_step):
+    with _shown(files) as (told, on_step):
         report = train_imagic(pipe, files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step)
     say(str(report))
     if sheet.sheet is not None:
-        write_png(sheet.sheet, load_imagic(pipe, files.out).sheet(seed=run.seed))
+        if not files.quiet:
+            tell(f"drawing {len(ETAS)} pictures for the sheet")
+        write_png(sheet.sheet, load_imagic(pipe, files.out).sheet(seed=run.seed, height=run.size, width=run.size))
         say(f"{sheet.sheet}")
+    edit = f"load_imagic(pipe, {files.out.as_posix()!r}).at(0.7)"
+    python = f"pipe(conditioning={edit}).save('out.png', overwrite=False)"
+    imported = "from diffuscope.finetune import load_imagic"
+    say_drawing(source, *_tagged(options.prompt, files.out), python, imported)
+
+
+def _tagged(prompt: str, lora: Path) -> tuple[str, list[str]]:
+    """A prompt with the tag of a LoRA, and the flag of its folder."""
+    return f"{prompt} <lora:{lora.stem}>", ["--lora-dir", lora.parent.as_posix()]
 
 
 def _opened(source: ModelSource) -> "Pipeline":
@@ -97,11 +118,14 @@ def _opened(source: ModelSource) -> "Pipeline":
 
 
 @contextmanager
-def _shown(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, int, float], None]]]:
-    """Where notes and progress go: to the terminal, or nowhere."""
+def _shown(files: Pictures) -> Iterator[tuple[Callable[[str], None], Callable[[int, int, float], None]]]:
+    """Where notes and progress go, to the terminal or nowhere; one that is asked to end says how it goes on."""
     from tqdm import tqdm
 
-    with tqdm(unit="step", file=sys.stderr, disable=quiet, leave=False, delay=1e-3) as bar:  # not before a step
+    with (
+        resumable(files.out.with_suffix(".run")),
+        tqdm(unit="step", file=sys.stderr, disable=files.quiet, leave=False, delay=1e-3) as bar,  # not before a step
+    ):
 
         def on_step(step: int, steps: int, loss: float) -> None:
             bar.total = steps
@@ -112,4 +136,4 @@ def _shown(quiet: bool) -> Iterator[tuple[Callable[[str], None], Callable[[int, 
             bar.clear()
             tell(text)
 
-        yield (lambda _: None) if quiet else told, on_step
+        yield (lambda _: None) if files.quiet else told, on_step

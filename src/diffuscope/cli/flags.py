@@ -35,7 +35,7 @@ ABSENT = "\0"
 WITHOUT_FLAG = {"branch"}
 """Options that a command line cannot hold; ``diffuscope branch`` makes them."""
 
-WITHOUT_DASHES = {"prompt", "requests", "pictures"}
+WITHOUT_DASHES = {"prompt", "requests", "picture", "pictures"}
 """Arguments that stand behind a command without a flag."""
 
 PRESETS = {option.name for option in fields(Preset)}
@@ -53,7 +53,7 @@ class Flag(NamedTuple):
 
 def flag_of(argument: str) -> str:
     """The flag of an argument: "--guidance-rescale" of "guidance_options.rescale"."""
-    first, _, rest = argument.removeprefix("branch.").partition(".")
+    first, _, rest = re.sub(r"^(branch|loop)\.", "", argument).partition(".")
     if not first.isidentifier() or first in WITHOUT_DASHES:
         return argument
     name = NAMES.get(first, first)
@@ -117,7 +117,12 @@ def command(positional: str, omit: Collection[str] = (), otherwise: str = "") ->
             by_name = {name: text for group in fields(texts) for name, text in vars(getattr(texts, group.name)).items()}
             words = by_name[positional] or ((otherwise,) if otherwise else ())
             by_name[positional] = _positional(_name(run), positional, words)
-            return run(**{name: _instance(kind, flags[name], by_name) for name, kind in kinds.items()})
+            try:
+                return run(**{name: _instance(kind, flags[name], by_name) for name, kind in kinds.items()})
+            except InputError as error:
+                if error.argument in WITHOUT_DASHES and f"--{error.argument}" in known:
+                    error.argument = f"--{error.argument}"  # a flag of this command
+                raise
 
         parsed.__doc__ = run.__doc__
         every = [flag for name in kinds for flag in flags[name]]
@@ -125,7 +130,7 @@ def command(positional: str, omit: Collection[str] = (), otherwise: str = "") ->
             "texts": Annotated[_parser(every, positional, otherwise), arg(name="")],
             "return": int | None,
         }
-        known = (f"--{flag_of(flag.argument).removeprefix('--')}" for flag in every if flag.argument != positional)
+        known = {f"--{flag_of(flag.argument).removeprefix('--')}" for flag in every if flag.argument != positional}
         vars(parsed)["known_flags"] = {"-h", "--help", "-o", *known}
         return parsed
 

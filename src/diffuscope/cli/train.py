@@ -1,14 +1,18 @@
 """``diffuscope train``: the stages of the emoji recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import tyro
 
 from diffuscope.cli.common import OptionalFloat, OptionalInt, OptionalPath, require_files
+from diffuscope.cli.flags import flag_of
+from diffuscope.cli.trained import resumable, say_drawing, say_next
 from diffuscope.errors import InputError, Unquoted
+from diffuscope.model_source import ModelSource
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +55,7 @@ def train(
         as_difference: train what a small difference from INITIAL, a shipped model, can store, and write OUT/model so.
         device: auto, cpu, cuda, cuda:1, mps or xpu.
     """
+    options = {**locals(), "stages": None, "seconds": None, "stop_after": None}  # of the stages that are left
     from diffuscope.data.corpus import Corpus
     from diffuscope.loading import choose_device
     from diffuscope.recipes import emoji, ship
@@ -65,7 +70,7 @@ def train(
     run.prefer_speed()
     length = {} if seconds is None else {"seconds": seconds}
     last = stages[-1]
-    with distributed.process_group(choose_device(device)) as local_device:
+    with resumable(out), distributed.process_group(choose_device(device)) as local_device:
         autoencoder = vae or out / "vae-finetune" / "vae.safetensors"
         if {"vae", "vae-finetune"} & set(stages):
             dataset = run.Dataset.load(corpus, local_device)
@@ -75,6 +80,7 @@ def train(
                     run.train_vae(recipe(**(length if stage == last else {})), dataset, teacher, out / stage, start)
                     autoencoder = out / stage / "vae.safetensors"
         if not {"examples", "text", "unet"} & set(stages):
+            say_result(stages, out, options)
             return
         examples_recipe = emoji.examples() if initial is None else emoji.examples(seed=2)
         if scenes is not None:
@@ -92,6 +98,31 @@ def train(
                 ship.write_words(out / "model", Corpus.load(corpus), initial)
             unet_recipe = _unet_recipe(initial, base, as_difference, length)
             _train_unet(unet_recipe, examples, autoencoder, out, initial, stop_after)
+        say_result(stages, out, options)
+
+
+def say_result(stages: Sequence[Stage], out: Path, options: Mapping[str, object]) -> None:
+    """Print what uses the model of a run, or the command of the stages that are left; one process of several does.
+
+    Args:
+        stages: those that have ended.
+        out: folder of the run.
+        options: of the command, by argument; None is one that the stages that are left do not have.
+    """
+    from diffuscope.training import distributed
+
+    if distributed.rank() > 0:
+        return
+    if "unet" in stages:
+        python = "pipe('a red fox').save('out.png', overwrite=False)"
+        say_drawing(ModelSource((out / "model").as_posix()), "a red fox", [], python)
+        return
+    order = get_args(Stage)
+    left = order[max(map(order.index, stages)) + 1 :]
+    without = {"examples", "text"} if options["initial"] else {"examples"}
+    given = {name: value for name, value in options.items() if value not in (None, False, "auto")}
+    flags = [[flag_of(name)] if value is True else [flag_of(name), str(value)] for name, value in given.items()]
+    say_next(["diffuscope", "train", *(stage for stage in left if stage not in without), *chain.from_iterable(flags)])
 
 
 def _check_stages(stages: Sequence[str], out: Path, vae: Path | None, initial: Path | None) -> None:

@@ -24,7 +24,15 @@ from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
 from diffuscope.finetune.options import ImagicTraining
 from diffuscope.finetune.prior import prior_latents
-from diffuscope.finetune.subject import Denoising, check_trainable, in_parts, latents_of, rows_of, size_of
+from diffuscope.finetune.subject import (
+    Denoising,
+    check_trainable,
+    in_parts,
+    latents_of,
+    rows_of,
+    size_of,
+    tell_truncated,
+)
 from diffuscope.keywords import takes_after
 from diffuscope.pipeline import Pipeline
 from diffuscope.training.denoising import DenoisingLoss
@@ -69,10 +77,11 @@ def train_imagic(
         TrainingError: nothing was learned.
     """
     check_trainable(pipe)
-    path = session.check_file(out, overwrite=training.overwrite)
+    path = session.check_lora_file(out, overwrite=training.overwrite)
     if training.prior_count and training.batch_size < 2:
         raise InputError("batch_size", training.batch_size, "at least 2 with prior_count: half of them are of the text")
     size = size_of(pipe.config, training)
+    tell_truncated(pipe, {training.prompt: "the prompt"}, training.tell)
     found = read_pictures(picture, size, caption=training.prompt)
     if len(found.names) != 1:
         raise InputError("picture", str(picture), "one picture")

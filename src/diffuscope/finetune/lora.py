@@ -14,7 +14,17 @@ from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import Factors, updated
 from diffuscope.finetune.options import LoraTraining, Targets
 from diffuscope.finetune.prior import prior_latents
-from diffuscope.finetune.subject import Denoising, check_trainable, encode, in_parts, latents_of, rows_of, size_of
+from diffuscope.finetune.subject import (
+    Denoising,
+    check_trainable,
+    encode,
+    in_parts,
+    latents_of,
+    named,
+    rows_of,
+    size_of,
+    tell_truncated,
+)
 from diffuscope.keywords import takes_after
 from diffuscope.models.text_encoder import TextEncoder
 from diffuscope.models.unet import UNet
@@ -58,12 +68,13 @@ def train_lora(
         TrainingError: nothing was learned.
     """
     check_trainable(pipe)
-    path = session.check_file(out, overwrite=training.overwrite)
+    path = session.check_lora_file(out, overwrite=training.overwrite)
     if training.prior and training.batch_size < 2:
         raise InputError("batch_size", training.batch_size, "at least 2 with a prior: half of them are of the class")
     size = size_of(pipe.config, training)
     found = read_pictures(pictures, size, caption=training.caption)
     training.tell(str(found))
+    tell_truncated(pipe, named(found) | dict.fromkeys(training.prior, "the prior"), training.tell)
     with pipe.adapters.using():
         task = LoraTask(pipe, latents_of(pipe, found), found.captions, size, training)
         needs = trained(task.network)

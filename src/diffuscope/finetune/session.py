@@ -38,7 +38,19 @@ def check_file(out: str | PathLike[str], *, overwrite: bool) -> Path:
     """
     path = check_output(out, "out", suffix=".safetensors")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; give another name, or overwrite=True (--overwrite) to replace it")
+        raise OutputError(f"{path} exists; give another name, or --overwrite (overwrite=True) to replace it")
+    return path
+
+
+def check_lora_file(out: str | PathLike[str], *, overwrite: bool) -> Path:
+    """The same of a LoRA, which prompts name by its file.
+
+    Raises:
+        InputError: the name cannot stand in a prompt's tag, too.
+    """
+    path = check_file(out, overwrite=overwrite)
+    if path.stem != path.stem.strip() or any(sign in path.stem for sign in "<>:"):
+        raise InputError("out", path.name, "a name without <, > and :, since prompts write <lora:NAME:WEIGHT>")
     return path
 
 
@@ -165,7 +177,7 @@ def _begin(folder: Path, asked: dict[str, Any], overwrite: bool, tell: Callable[
         if not overwrite:
             raise OutputError(
                 f"{folder} is of a training with other options, pictures or another model; give another name for the "
-                "file, or overwrite=True (--overwrite) to begin anew"
+                "file, or --overwrite (overwrite=True) to begin anew"
             )
         (folder / CHECKPOINT).unlink(missing_ok=True)
     documents.write_text(path, text)

@@ -1,6 +1,6 @@
 """What every kind of training needs of a Pipeline and of pictures: latents, texts with gradients, the loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from diffuscope.finetune.networks import shared_copy
 from diffuscope.finetune.options import RunOptions
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline, codec
-from diffuscope.prompt.encoding import Tower, encode_all
+from diffuscope.prompt.encoding import Tower, encode_all, truncation_notice
 from diffuscope.training.denoising import DenoisingLoss, stratified
 from diffuscope.training.loop import StepContext
 from diffuscope.training.pictures import Pictures
@@ -36,6 +36,18 @@ def check_trainable(pipe: Pipeline) -> None:
         got = Unquoted(f"{config.name!r}, which is distilled")
         raise InputError("model", got, "the model that it was distilled from", "What it learns works in both")
     DenoisingLoss(pipe.schedule, pipe.device, 1.0)
+
+
+def named(pictures: Pictures) -> dict[str, str]:
+    """Caption -> what a note calls it."""
+    return {text: f"the caption of {name}" for text, name in zip(pictures.captions, pictures.names, strict=True)}
+
+
+def tell_truncated(pipe: Pipeline, names: Mapping[str, str], tell: Callable[[str], None]) -> None:
+    """Say which words of each text the text encoder does not see; ``names`` is text -> what the note calls it."""
+    for text, name in names.items():
+        if note := truncation_notice(text, pipe.tokenizer, name):
+            tell(note)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffuscope.errors import InputError, Unquoted
+from diffuscope.errors import InputError, Unquoted, nearest
 from diffuscope.finetune import session
 from diffuscope.finetune.memory import activations, trained
 from diffuscope.finetune.networks import updated
@@ -24,11 +24,14 @@ from diffuscope.finetune.subject import (
     encode,
     in_parts,
     latents_of,
+    named,
     rows_of,
     size_of,
+    tell_truncated,
 )
 from diffuscope.keywords import takes_after
 from diffuscope.pipeline import Pipeline
+from diffuscope.prompt.positions import untrained_words
 from diffuscope.training.denoising import DenoisingLoss
 from diffuscope.training.loop import StepContext
 from diffuscope.training.pictures import Pictures, read_pictures
@@ -77,6 +80,13 @@ def train_word(
     check_trainable(pipe)
     path = session.check_file(out, overwrite=training.overwrite)
     check_new(training.word, pipe)
+    check_known(training.like, pipe)
+    count = len(pipe.tokenizer.tokenize(training.like))
+    if count > training.vectors:
+        training.tell(
+            f"{training.like!r} is {count} tokens, so {training.word!r} starts from their mean; one token, or as many "
+            "vectors, is a better start"
+        )
     size = size_of(pipe.config, training)
     found = read_pictures(pictures, size, caption=training.word)
     without = [name for name, text in zip(found.names, found.captions, strict=True) if training.word not in text]
@@ -84,6 +94,7 @@ def train_word(
         got = Unquoted(f"captions without {training.word!r}: {', '.join(without[:3])}")
         raise InputError("word", got, "it in every caption", "Or remove the captions")
     training.tell(str(found))
+    tell_truncated(pipe, named(found), training.tell)
     with pipe.adapters.using():
         task = WordTask(pipe, latents_of(pipe, found), found.captions, size, training)
         needs = trained(task.network) | {"of activations": activations(pipe, size, training)}
@@ -115,6 +126,18 @@ def check_new(word: str, pipe: Pipeline) -> None:
     known = len(tokenizer.tokenize(word)) == 1 or word.lower() in pipe.components.words
     if known or word in pipe.embeddings.lengths:
         raise InputError("word", word, "a word that the model does not know yet", f"For example <{word.strip('<>')}-1>")
+
+
+def check_known(like: str, pipe: Pipeline) -> None:
+    """Refuse to start from what the model never learned.
+
+    Raises:
+        InputError: a word has a token that was never trained, or was in no caption of the training.
+    """
+    table, words = pipe.text_encoder.token_embedding.weight, pipe.components.words
+    unknown = untrained_words(like, pipe.tokenizer, table, learned=words)
+    if unknown:
+        raise InputError("like", unknown[0], "a word that the model was trained on", nearest(unknown[0], words))
 
 
 class Rows(nn.Module):
@@ -191,8 +214,6 @@ def _starts(pipe: Pipeline, training: WordTraining) -> dict[str, Tensor]:
     for tokenizer, encoder in pipe.components.towers:
         ids = tokenizer.tokenize(training.like)
         known = encoder.vectors(torch.tensor(ids, device=pipe.device)).detach().float()
-        if bool((known == 0).all(1).any()):
-            raise InputError("like", training.like, "a word that the model was trained on")
         if len(ids) > training.vectors:
             known = known.mean(0, keepdim=True)
         starts[str(encoder.component)] = known[torch.arange(training.vectors) % len(known)].clone()

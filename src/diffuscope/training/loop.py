@@ -4,8 +4,8 @@ Started by ``torchrun --nproc-per-node N`` within ``distributed.process_group``,
 batch, gradients are averaged, and rank 0 writes.
 
 A run of ``steps`` that is interrupted anywhere, killed included, and started again ends with the same bits as one that
-was not. A step whose loss or gradient is not finite changes nothing, and is named in the log. SIGTERM ends a run after
-the step at hand, with a checkpoint.
+was not. A step whose loss or gradient is not finite changes nothing, and is named in the log. SIGTERM and Ctrl-C end a
+run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once.
 """
 
 import copy
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -174,7 +175,7 @@ def train(
         else:
             run.finish()
     if terminated:
-        terminated[0](signal.SIGTERM, None)
+        terminated[0]()
     return run.ema
 
 
@@ -200,25 +201,29 @@ def _begin(
     return _Run(task, config, folder, ema, optimiser, progress, on_save, settings)
 
 
-Handler = Callable[[int, FrameType | None], Any]
-
-
 @contextmanager
-def _termination() -> Iterator[list[Handler]]:
-    """Within, SIGTERM adds its former handler to the list, and does nothing else."""
-    received: list[Handler] = []
-    before = signal.getsignal(signal.SIGTERM)
-    if before is signal.SIG_IGN:
-        yield received
-        return
-    handler = before if callable(before) else _exit
+def _termination() -> Iterator[list[Callable[[], Any]]]:
+    """Within, SIGTERM and the first Ctrl-C add what they would have done to the list, and do nothing else."""
+    received: list[Callable[[], Any]] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def later(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        act = partial(handler if callable(handler) else _exit, number, frame)
+        if received and number == signal.SIGINT:
+            act()
+        received.append(act)
+
+    taken = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     with suppress(ValueError):  # signals come to the main thread only
-        signal.signal(signal.SIGTERM, lambda *_: received.append(handler))
+        for number in taken:
+            signal.signal(number, later)
     try:
         yield received
     finally:
-        with suppress(ValueError, TypeError):
-            signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            with suppress(ValueError, TypeError):
+                signal.signal(number, before[number])
 
 
 def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -13,6 +13,9 @@ from diffuscope.errors import ImageError, InputError, Unquoted
 from diffuscope.images import fit_to_size, open_image, to_pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+OTHERS = (".avif", ".bmp", ".gif", ".heic", ".heif", ".tif", ".tiff")
+"""Pictures that are not read; they are named, since a folder from a phone may hold nothing else."""
+
 CAPTIONS = ".txt"
 METADATA = "metadata.jsonl"
 """Captions of a whole folder, as Hugging Face's `imagefolder` has them: lines with `file_name` and `text`."""
@@ -31,7 +34,8 @@ class Pictures:
     """Path in the folder -> reason."""
 
     def __str__(self) -> str:
-        lines = [f"{len(self.names)} pictures, {len(self.skipped)} skipped"]
+        count = len(self.names)
+        lines = [f"{count} picture{'s' * (count > 1)}, {len(self.skipped)} skipped"]
         return "\n".join([*lines, *(f"  {name}: {reason}" for name, reason in self.skipped.items())])
 
 
@@ -41,7 +45,7 @@ def read_pictures(
     """Every PNG, JPEG and WebP in a folder and those below, or one such file, cut to a square around the middle.
 
     The caption of ``a.png`` is the text of ``a.txt`` beside it, or its entry in the folder's ``metadata.jsonl``. A
-    picture without a caption, with an empty one, that cannot be read, or that is tiny, is skipped.
+    picture without a caption, with an empty one, in another format, that cannot be read, or that is tiny, is skipped.
 
     Args:
         folder: of the pictures, or one picture.
@@ -52,12 +56,12 @@ def read_pictures(
     Raises:
         InputError: nothing is there, or nothing in it can be used.
     """
-    folder = Path(folder)
-    is_file = folder.is_file() and folder.suffix.lower() in SUFFIXES
-    if not is_file and not folder.is_dir():
-        raise InputError("pictures", str(folder), f"a folder of pictures, or one picture ({', '.join(SUFFIXES)})")
-    paths = [folder] if is_file else [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-    folder = folder.parent if is_file else folder
+    given, kinds = Path(folder), (*SUFFIXES, *OTHERS)
+    is_file = given.is_file() and given.suffix.lower() in kinds
+    if not is_file and not given.is_dir():
+        raise InputError("pictures", str(given), f"a folder of pictures, or one picture ({', '.join(SUFFIXES)})")
+    paths = [given] if is_file else [path for path in given.rglob("*") if path.suffix.lower() in kinds]
+    folder = given.parent if is_file else given
     least = size // 2 if smallest is None else smallest
     known = dict(_metadata(folder))
     images, captions, names, skipped = [], [], [], {}
@@ -72,13 +76,19 @@ def read_pictures(
         captions.append(text)
         names.append(name)
     if not images:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in [*skipped.items()][:3])
-        got = Unquoted(
-            f"{folder}, where none can be used ({reasons})" if reasons else f"{folder}, where there are none"
-        )
-        hint = "Write a.txt beside a.png, or give one caption for all" if "no caption" in reasons else ""
-        raise InputError("pictures", got, f"pictures ({', '.join(SUFFIXES)}) with a caption each", hint)
+        raise _unusable(given, skipped)
     return Pictures(to_pixels(images), captions, names, skipped)
+
+
+def _unusable(given: Path, skipped: dict[str, str]) -> InputError:
+    """Of pictures none of which can be used."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in [*skipped.items()][:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    got = f"{given}, where none can be used ({reasons}{more})" if reasons else f"{given}, where there are none"
+    wants_captions = "no caption" in reasons
+    hint = "Write the caption of a.png into a.txt beside it, or give one caption for all" if wants_captions else ""
+    want = f"pictures ({', '.join(SUFFIXES)})" + " with a caption each" * wants_captions
+    return InputError("pictures", Unquoted(got), want, hint)
 
 
 def _metadata(folder: Path) -> Iterator[tuple[str, str]]:
@@ -110,6 +120,8 @@ def _caption(path: Path, known: str | None) -> str:
 
 
 def _square(path: Path, size: int, least: int) -> Image.Image:
+    if path.suffix.lower() in OTHERS:
+        raise ValueError("no PNG, JPEG or WebP; convert it")
     image = open_image(path)
     if min(image.size) < least:
         raise ValueError(f"{image.width}x{image.height} pixels, fewer than {least}")

@@ -112,7 +112,7 @@ def test_captions_are_needed_and_what_has_none_is_listed(pipe, pictures, tmp_pat
     (tmp_path / "b.txt").write_text(" ")
     told = []
     train_lora(pipe, tmp_path, tmp_path / "zeb.safetensors", **SHORT | {"steps": 2}, tell=told.append)
-    assert told[0].splitlines() == ["1 pictures, 1 skipped", "  b.png: an empty caption"]
+    assert told[0].splitlines() == ["1 picture, 1 skipped", "  b.png: an empty caption"]
     with refused("pictures"):
         train_lora(pipe, tmp_path / "nothing", tmp_path / "zeb.safetensors", **SHORT, overwrite=True)
 

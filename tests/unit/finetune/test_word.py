@@ -63,14 +63,23 @@ def test_it_starts_from_the_tokens_of_another_word(pipe, pictures, tmp_path):
     torch.testing.assert_close(rows, pipe.text_encoder.token_embedding.weight[ids], atol=1e-6, rtol=0)
 
 
-def test_a_training_that_was_ended_resumes_to_the_same_bits(pipe, pictures, learned, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """What Ctrl-C does in a terminal: tests in the background inherit "ignore"."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_training_that_was_ended_resumes_to_the_same_bits(pipe, pictures, learned, tmp_path, ctrl_c, number, raised):
     told = []
 
     def end(step, steps, loss):
         if step == 5:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(raised):
         train_word(pipe, pictures, tmp_path / "parts.safetensors", **SHORT, on_step=end)
     assert not (tmp_path / "parts.safetensors").exists()
     train_word(pipe, pictures, tmp_path / "parts.safetensors", **SHORT, tell=told.append)
@@ -78,6 +87,21 @@ def test_a_training_that_was_ended_resumes_to_the_same_bits(pipe, pictures, lear
     whole, parts = (files.read(path)["<blob>"] for path in (learned.path, tmp_path / "parts.safetensors"))
     assert torch.equal(whole, parts)
     assert not list(tmp_path.rglob("checkpoint.safetensors"))
+
+
+def test_a_second_ctrl_c_ends_a_training_at_once(pipe, pictures, tmp_path, ctrl_c):
+    steps = []
+
+    def end(step, total, loss):
+        steps.append(step)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_word(pipe, pictures, tmp_path / "blob.safetensors", **SHORT, on_step=end)
+    assert steps == [1]
+    assert not list(tmp_path.rglob("checkpoint.safetensors"))
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 def test_nothing_is_overwritten_unasked(pipe, pictures, learned, tmp_path):
@@ -107,6 +131,27 @@ def test_a_word_that_means_something_already_is_refused(pipe, pictures, tmp_path
         WordTraining(like="ball")
     with refused("like"):
         WordTraining(word="<blob>")
+
+
+def test_a_start_that_the_model_never_learned_is_refused(pipe, pictures, tmp_path):
+    words = Pipeline(replace(pipe.components, words=frozenset({"ball", "cup"})))
+    with refused("like", "balll") as caught:
+        train_word(words, pictures, tmp_path / "blob.safetensors", **SHORT | {"like": "ball balll"})
+    assert "'ball'" in caught.value.hint
+    with torch.no_grad():
+        pipe.text_encoder.token_embedding.weight[pipe.tokenizer.tokenize("cup")] = 0
+    with refused("like", "cup"):
+        train_word(pipe, pictures, tmp_path / "blob.safetensors", **SHORT | {"like": "cup"})
+
+
+def test_a_start_of_several_tokens_is_said(pipe, pictures, tmp_path):
+    told = []
+    train_word(pipe, pictures, tmp_path / "a.safetensors", **SHORT | {"like": "red ball"}, tell=told.append)
+    assert "'red ball' is 2 tokens" in told[0]
+    train_word(
+        pipe, pictures, tmp_path / "b.safetensors", **SHORT | {"like": "red ball", "vectors": 2}, tell=told.append
+    )
+    assert sum("tokens" in line for line in told) == 1
 
 
 def test_a_loaded_word_is_refused_and_may_be_the_start_of_another(pipe, pictures, learned, tmp_path):

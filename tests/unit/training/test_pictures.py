@@ -28,6 +28,8 @@ def folder(tmp_path):
     write(tmp_path / "tiny.png", size=(40, 8), caption=b"tiny")
     (tmp_path / "half.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     (tmp_path / "half.txt").write_text("half")
+    (tmp_path / "phone.heic").write_bytes(b"no reader for this")
+    (tmp_path / "phone.txt").write_text("a phone")
     (tmp_path / "notes.md").write_text("no picture")
     entry = json.dumps({"file_name": "told.webp", "text": "told by the folder"})
     (tmp_path / "metadata.jsonl").write_text(entry + "\n\n")
@@ -40,13 +42,13 @@ def test_what_can_be_used_is_used_and_the_rest_is_listed(folder):
     assert found == {"a.png": "a red square", "below/b.JPG": "another", "told.webp": "told by the folder"}
     assert pictures.images.shape == (3, 3, 32, 32)
     torch.testing.assert_close(pictures.images[0, :, 16, 16], torch.tensor([1.0, -1.0, -1.0]))
-    assert pictures.skipped.keys() == {"none.png", "empty.png", "latin.png", "tiny.png", "half.png"}
+    assert pictures.skipped.keys() == {"none.png", "empty.png", "latin.png", "tiny.png", "half.png", "phone.heic"}
     assert pictures.skipped["none.png"] == "no caption"
     assert pictures.skipped["empty.png"] == "an empty caption"
     assert pictures.skipped["tiny.png"] == "40x8 pixels, fewer than 16"
     assert "cannot be read" in pictures.skipped["latin.png"]
     assert "cannot be read" in pictures.skipped["half.png"]
-    assert str(pictures).splitlines()[0] == "3 pictures, 5 skipped"
+    assert str(pictures).splitlines()[0] == "3 pictures, 6 skipped"
     assert len(read_pictures(folder, 32, smallest=8).names) == 4
 
 
@@ -59,6 +61,12 @@ def test_a_folder_of_nothing_is_refused(tmp_path):
     with refused("pictures") as caught:
         read_pictures(tmp_path, 32)
     assert "a.png: no caption" in caught.value.got
+    assert "a.txt" in caught.value.hint
+    write(tmp_path / "phone.bmp")
+    with refused("pictures") as caught:
+        read_pictures(tmp_path / "phone.bmp", 32, caption="a red square")
+    assert caught.value.got.startswith(f"{tmp_path / 'phone.bmp'}, where none can be used (phone.bmp: no PNG")
+    assert not caught.value.hint
 
 
 def test_metadata_that_cannot_be_read_is_refused(folder):
