@@ -5,14 +5,14 @@ OUT ?= out.png
 # That of the first picture of docs/images/sheet.jpg, a sheet that nobody selected.
 SEED ?= 32
 BIN := .venv/bin
+# A quarter of the modules is ever imported, and compiled then: compiling all would take as long as installing them.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
-# All cores compile what is new; pip would do it with one. Packages hold files that do not compile: templates, test data.
-COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+export PYTHONDONTWRITEBYTECODE :=
 # Of npm, for the tests: the compiler that checks the page's types, and a client of the server.
 NODE_PACKAGES := typescript@5.9.3 ai@6.0.326 @ai-sdk/openai-compatible@2.0.92
 PINNED := --constraint constraints.txt --build-constraint constraints.txt
 
-.PHONY: help image lab test lint page-types node browser docs clean
+.PHONY: help image lab test lint style types layers compiled page-types node browser docs clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is to make
@@ -25,19 +25,27 @@ lab: .venv/served  ## Open the lab: a page in which one sees through the shipped
 	$(BIN)/diffuscope lab
 
 test:  ## Everything that CI runs
-	$(MAKE) --no-print-directory -j 3 lint browser
+	$(MAKE) --no-print-directory -j 3 lint browser compiled
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --reruns 1 -raR
 
-lint: .venv/tested node  ## Static part: format, lint, types, layers
+lint: style types layers page-types  ## Static part: format, lint, types, layers
+
+style: .venv/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: .venv/tested
 	$(BIN)/mypy
+
+layers: .venv/tested
 	$(BIN)/lint-imports
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory page-types; \
-	else echo "no npm here: the types of the lab's page are not checked"; fi
+
+compiled: .venv/tested  # what the tests import, by one process beside mypy, and not by both of the tests
+	-$(BIN)/python -m pytest --collect-only -q >/dev/null
 
 page-types: node  # of the lab's modules, from their comments
-	.venv/node/node_modules/.bin/tsc --project src/diffuscope/lab/jsconfig.json
+	@if command -v npm >/dev/null; then .venv/node/node_modules/.bin/tsc --project src/diffuscope/lab/jsconfig.json; \
+	else echo "no npm here: the types of the lab's page are not checked"; fi
 
 node:  # what the tests need of npm, where there is npm
 	@! command -v npm >/dev/null || echo "$(NODE_PACKAGES)" | cmp -s - .venv/node/installed \
@@ -62,21 +70,17 @@ clean:  ## Remove what was made here, .venv too
 
 .venv/installed: .venv/pip pyproject.toml constraints.txt
 	$(PIP) $(PINNED) --editable .
-	$(COMPILE)
 	touch $@
 
 .venv/served: .venv/installed
 	$(PIP) $(PINNED) --editable ".[server]"
-	$(COMPILE)
 	touch $@
 
 .venv/tested: .venv/installed
 	$(PIP) $(PINNED) --group lint --group test
 	$(PIP) $(PINNED) --no-deps k-diffusion
-	$(COMPILE)
 	touch $@
 
 .venv/documented: .venv/installed
 	$(PIP) $(PINNED) --group docs
-	$(COMPILE)
 	touch $@
