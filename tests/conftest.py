@@ -2,6 +2,7 @@
 
 import diffuscope  # noqa: F401  # isort: skip (before torch: threads that wait shall sleep, as other programs run here)
 
+import gc
 import os
 import random
 import shutil
@@ -46,6 +47,7 @@ THINGS = {
 
 
 def pytest_configure() -> None:
+    gc.disable()  # until the tests are collected: modules are no garbage
     os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network, nor wait for one; read when the hub is imported
     os.environ["TRITON_INTERPRET"] = "1"  # kernels run in Python, on the CPU; read when triton is imported
     torch.set_num_threads(1)  # tests run side by side; and results must not depend on how many cores there are
@@ -53,6 +55,20 @@ def pytest_configure() -> None:
     ours = settings(derandomize=True, database=None, deadline=None, suppress_health_check=[*HealthCheck])
     settings.register_profile("diffuscope", ours)
     settings.load_profile("diffuscope")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: at the end no process waits long for the other."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # or the collector looks again and again at half a million objects of modules that stay
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or they are not freed at the end, of which nanobind complains
 
 
 def pytest_fixture_setup() -> None:

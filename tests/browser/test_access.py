@@ -25,6 +25,7 @@ SCROLLS = """(({ scrollWidth, clientWidth, scrollHeight, clientHeight }) =>
     scrollWidth > clientWidth || scrollHeight > clientHeight)(document.documentElement)"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("theme", "widths"), [("light", [1280, 2560]), ("dark", [390])])
 def test_no_view_violates_a_rule_of_axe_or_is_wider_than_the_window(page, theme, widths):
     quick(page)

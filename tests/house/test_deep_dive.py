@@ -92,6 +92,7 @@ def test_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in PAGES if path.stem not in OWN], ids=stem)
 def test_a_page_runs_with_stable_diffusion_1(path: Path, sd1: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What holds for any model is asserted here too; facts of the shipped one stand under ``if MODEL == "emoji":``."""

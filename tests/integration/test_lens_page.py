@@ -11,6 +11,7 @@ from diffuscope.pipeline import Pipeline
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "use-the-lens.md"
 
 
+@pytest.mark.slow
 def test_the_examples_run(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diffuscope, "load", lambda _: tiny)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -63,6 +63,7 @@ def test_an_option_is_loss_guidance(
     assert ds.replay(path, model=tiny).identical
 
 
+@pytest.mark.slow
 def test_pictures_come_nearer_to_the_text(similarity: ClipScore) -> None:
     """With the shipped model: the mean over four images of a bird, guided towards green."""
     pipe, text = ds.load("emoji", device="cpu"), "a green bird"

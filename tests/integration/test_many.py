@@ -55,6 +55,7 @@ def pictures(folder: Path) -> dict[str, tuple[str, object]]:
     return {path.stem: (image_hash(open_image(path)), read(path)) for path in sorted(folder.glob("*.png"))}
 
 
+@pytest.mark.slow
 def test_two_processes_make_what_one_makes(requests: Path, expected: Path, quick_folder: Path, tmp_path: Path) -> None:
     command = ["-m", "diffuscope", "batch", str(requests), "--model", str(quick_folder), "--out", str(tmp_path / "two")]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]

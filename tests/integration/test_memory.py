@@ -83,6 +83,7 @@ def _within(more: int, work: Callable[[], object], is_sound: Callable[[], bool])
     return said
 
 
+@pytest.mark.slow
 def test_it_ends_in_a_result_or_in_its_error_and_leaves_all_as_it_was(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT.format(tests=TESTS, folder=str(tmp_path))]
     run = subprocess.run(command, check=True, timeout=600, capture_output=True, text=True)

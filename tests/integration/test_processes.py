@@ -105,6 +105,7 @@ def test_the_environment_says_where_the_cache_is(diffusers_folder: Path, tmp_pat
         assert "the model 'tiny'" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_that_draws_for_both(tmp_path):
     """Started by torchrun: equal to one process whose gradient is the mean over both processes' draws."""
     script = tmp_path / "script.py"

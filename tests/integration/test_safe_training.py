@@ -196,6 +196,7 @@ def test_a_full_disk_at_any_byte_leaves_the_last_checkpoint(tmp_path):
         assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_of_saving_loses_nothing(tmp_path):
     """``benchmarks/kills.py`` does it a hundred times."""
     command = [sys.executable, "benchmarks/kills.py", "--kills", "5", "--folder", str(tmp_path / "run")]
