@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffuscope.config import UNetConfig
-from diffuscope.finetune.networks import CHECKPOINTED, Factors, shared_copy, updated
+from diffuscope.finetune.networks import CHECKPOINTED, Checkpointed, Factors, shared_copy, updated
 from diffuscope.finetune.options import RunOptions, Targets
 from diffuscope.finetune.subject import autocast
 from diffuscope.lens.gradient_memory import saved_tensors
@@ -57,16 +57,16 @@ def _kept(
         with blank():
             unet = UNet(config).requires_grad_(False)
         load_into(unet, {name: torch.empty(value.shape, dtype=dtype) for name, value in unet.state_dict().items()})
-        factors = Factors(unet, rank, targets, torch.Generator()) if rank else None
-        with saved_tensors() as kept:
-            call_with_zeros(updated(unet, factors, checkpointed=checkpointed), rows, (side, side))
+        network = updated(unet, Factors(unet, rank, targets, torch.Generator()) if rank else None)
         if checkpointed:  # one block at a time is computed again
-            call_with_zeros(shared_copy(updated(unet, factors), partial(_measured, blocks)), rows, (side, side))
+            network = shared_copy(network, partial(_measured, blocks))
+        with saved_tensors() as kept:
+            call_with_zeros(network, rows, (side, side))
     return sum(kept.values()) + max(blocks, default=0)
 
 
 def _measured(blocks: list[int], _: str, module: nn.Module) -> nn.Module | None:
-    return _Measured(module, blocks) if isinstance(module, CHECKPOINTED) else None
+    return Checkpointed(_Measured(module, blocks)) if isinstance(module, CHECKPOINTED) else None
 
 
 class _Measured(nn.Module):

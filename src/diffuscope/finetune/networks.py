@@ -123,7 +123,7 @@ class _Updated(nn.Module):
         return self.layer(x) + self.scale * F.linear(F.linear(x, down), up)
 
 
-class _Checkpointed(nn.Module):
+class Checkpointed(nn.Module):
     """A block whose activations are computed again in the backward pass (Chen et al. 2016)."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -131,6 +131,7 @@ class _Checkpointed(nn.Module):
         self.block = block
 
     def forward(self, x: Tensor, other: Tensor, tap: Tap | None = None) -> Tensor:
+        """What the block returns."""
         return checkpoint(self.block, x, other, tap, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -142,7 +143,7 @@ def updated(network: N, factors: Factors | None, scale: float = 1.0, *, checkpoi
         return _Updated(module, *factors.pair(name), scale) if factors is not None and name in layers else None
 
     def with_checkpoint(_: str, module: nn.Module) -> nn.Module | None:
-        return _Checkpointed(module) if isinstance(module, CHECKPOINTED) else None
+        return Checkpointed(module) if isinstance(module, CHECKPOINTED) else None
 
     twin = shared_copy(network, with_update)
     return shared_copy(twin, with_checkpoint) if checkpointed and isinstance(network, UNet) else twin
