@@ -62,10 +62,18 @@ def decode_differentiable(vae: VAE, latents: Tensor) -> Tensor:
 
 
 def decode(
-    vae: VAE, latents: Tensor, tap: Tap | None, notes: list[str], engine: Engine, check: Check = lambda: None
+    vae: VAE,
+    latents: Tensor,
+    tap: Tap | None,
+    notes: list[str],
+    engine: Engine,
+    check: Check = lambda: None,
+    valid: Check = lambda: None,
 ) -> Tensor:
     """[N,3,H,W] float32 pixels in about [-1,1] of latents [N,C,h,w].
 
+    ``valid`` raises what is wrong with the latents; it is called when the decoder is launched, before its result is
+    looked at. The device need not wait for it.
     Where memory does not suffice, the images are decoded one at a time, and then on the CPU.
     """
     channels, factor = vae.config.latent_channels, vae.config.factor
@@ -81,7 +89,7 @@ def decode(
                 return engine.decode(network, scaled)
             return network.decode(scaled, _Watched(tap, check))
 
-        return _finite(once, vae, "decoder", notes).float()
+        return _finite(once, vae, "decoder", notes, valid).float()
 
     def on_cpu(piece: Tensor) -> Tensor:
         notes.append(f"an image was decoded on the CPU in float32, since the memory of {device.type} did not suffice")
@@ -156,9 +164,10 @@ def _pieces(x: Tensor, factor: int) -> Sequence[Tensor]:
     return x.split(rows)
 
 
-def _finite(run: Callable[[VAE], Tensor], vae: VAE, half: str, notes: list[str]) -> Tensor:
+def _finite(run: Callable[[VAE], Tensor], vae: VAE, half: str, notes: list[str], valid: Check = lambda: None) -> Tensor:
     """``run`` with the VAE or, if its values are not finite, with a float32 copy of it."""
     value = run(vae)
+    valid()
     if value.isfinite().all():
         return value
     dtype = vae.quant_conv.weight.dtype

@@ -360,26 +360,37 @@ class Pipeline:
             **init.hashes,
         )
 
-    def _finish(self, planned: Plan, tap: Tap | None, latents: Tensor, receipt: Receipt, check: codec.Check) -> Result:
-        kept, notes, output_type = latents.cpu(), receipt["notes"], planned.call.output_type
-        notes += notes_after(latents, planned)
-        output: Tensor | list[Image.Image] = kept
+    def _finish(
+        self,
+        planned: Plan,
+        tap: Tap | None,
+        latents: Tensor,
+        receipt: Receipt,
+        check: codec.Check,
+        valid: codec.Check,
+    ) -> Result:
+        notes, output_type = list[str](), planned.call.output_type
+        output: Tensor | list[Image.Image] | None = None
         if output_type != "latent":
             upscaler = self.upscaler if planned.preset.upscale > 1 else None
 
             def pixels(images: slice) -> Tensor:
-                return codec.decode(self.vae, latents[images], tap, notes, self.engine, check)
+                return codec.decode(self.vae, latents[images], tap, notes, self.engine, check, valid)
 
             if output_type == "pil":
                 found = (codec.images(pixels(images), upscaler, notes, check) for images in planned.batches)
                 output = [image for each in found for image in each]
             else:
                 output = torch.cat([codec.shares(pixels(images), upscaler, notes, check) for images in planned.batches])
+        valid()
+        kept = latents.cpu()
+        output = kept if output is None else output
         notes += self.engine.notes
         if self.device.type == "cpu" and (slow := threads.note()) is not None:
             notes.append(slow)
         is_clip_guided = any(each.request.guidance_options.similarity is not None for each in planned.lineage)
-        receipt["notes"] = [shortened(note) for note in dict.fromkeys(receipt["notes"])]
+        notes = [*receipt["notes"], *notes_after(latents, planned), *notes]
+        receipt["notes"] = [shortened(note) for note in dict.fromkeys(notes)]
         receipt["weights"] = self.weights | ({receipts.CLIP: self.clip_hash} if is_clip_guided else {})
         if isinstance(output, list):
             return Result(output, kept, list(planned.seeds), receipt)

@@ -72,7 +72,7 @@ class Run(Iterator[Step]):
         steps: Iterator[Step],
         levels: Levels,
         receipt: Receipt,
-        finish: Callable[[Tensor, Receipt, Check], Result],
+        finish: Callable[[Tensor, Receipt, Check, Check], Result],
         answers: Answers,
         branch: Callable[[int, Mapping[int, Latents], Answers, Mapping[str, Any]], "Run"],
     ) -> None:
@@ -183,16 +183,21 @@ class Run(Iterator[Step]):
             end = "it was cancelled" if self._cancelled else "the sampler ended"
             raise InputError("run", Unquoted(f"{self.done} of {len(self)} steps, then {end}"), "all steps")
         latents = (self._last.x * self.levels.end_scale).float()
-        if not latents.isfinite().all():
-            raise NonFiniteError(
-                f"after {self.done} steps the latents are not finite in {self._receipt['dtype']}; lower guidance_scale "
-                'or the weight of a LoRA, or load the model with dtype="float32"'
-            )
-        self._receipt["checks"] += [{"step": index, "x0": checksums(x0)} for index, x0 in self._estimates]
-        self._estimates.clear()
+        finite = latents.isfinite().all()  # looked at once the decoder is launched: a GPU need not wait here
+
+        def valid() -> None:
+            if not finite:
+                raise NonFiniteError(
+                    f"after {self.done} steps the latents are not finite in {self._receipt['dtype']}; lower "
+                    'guidance_scale or the weight of a LoRA, or load the model with dtype="float32"'
+                )
+
         self._receipt |= branch_of(self.answers.request, self._receipt["edits"])
         with torch.no_grad():
-            return self._finish(latents, self._receipt, self._check)
+            result = self._finish(latents, self._receipt, self._check, valid)
+        self._receipt["checks"] += [{"step": index, "x0": checksums(x0)} for index, x0 in self._estimates]
+        self._estimates.clear()
+        return result
 
     def _notice_edit(self) -> None:
         """Keep the latents that the caller changed; note in the receipt what it cannot hold."""

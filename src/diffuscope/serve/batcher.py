@@ -6,7 +6,7 @@ others have come. One thread makes all calls.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
-from diffuscope.perf.engine import EXACT, Approximation
+from diffuscope.perf.engine import EXACT, JOINED, Approximation
 from diffuscope.perf.engine import Engine as Twins
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.types import Tap
@@ -31,6 +31,9 @@ WAIT = 0.002
 
 AHEAD = 2
 """Calls that the device may have before it: one that it computes and the next."""
+
+FILLED = 0.75
+"""Share of the waiting rows from which a call takes fewer of them in place of rows that only fill it up."""
 
 POLL = 0.001
 """Seconds between two looks at whether the device has done a call."""
@@ -46,6 +49,8 @@ class _Call:
     run: Callable[[Sequence[Tensor]], Tensor]
     more: Callable[[], Sequence[Tensor]] | None
     """Further rows, which only the thread of the calls can read."""
+    sizes: Sequence[int]
+    """Numbers of rows to which a shared call is filled up; none if it is not."""
     answer: "Future[Tensor]" = field(default_factory=Future)
 
     def all_rows(self) -> Sequence[Tensor]:
@@ -93,9 +98,13 @@ class Batcher:
         rows: Sequence[Tensor],
         run: Callable[[Sequence[Tensor]], Tensor],
         more: Callable[[], Sequence[Tensor]] | None = None,
+        sizes: Sequence[int] = (),
     ) -> Tensor:
-        """``run([*rows, *more()])``, perhaps in one call with rows of other threads of the same key. [N,...] each."""
-        call = _Call(key, tuple(rows), run, more)
+        """``run([*rows, *more()])``, perhaps in one call with rows of other threads of the same key. [N,...] each.
+
+        ``run`` fills shared calls up to one of ``sizes``: some calls wait for the next if that fills this one better.
+        """
+        call = _Call(key, tuple(rows), run, more, sizes)
         self._put(self._waiting, call)
         return call.answer.result()
 
@@ -160,12 +169,20 @@ class Batcher:
         if not self._waiting:
             return []
         first = self._waiting[0]
+        batch = [first] if self.alone else self._fitting(first, self.rows)
+        filled = max((size for size in first.sizes if size <= _rows(batch)), default=0)
+        if filled >= FILLED * _rows(batch):
+            batch = self._fitting(first, filled)
+        self._waiting[:] = [call for call in self._waiting if call not in batch]  # the list to which others append
+        return batch
+
+    def _fitting(self, first: _Call, most: int) -> list[_Call]:
+        """The first call and those like it that fit into so many rows; large ones first, since small ones fill up."""
         batch, count = [first], len(first.rows[0])
-        for call in [] if self.alone else self._waiting[1:]:
-            if call.key == first.key and count + len(call.rows[0]) <= self.rows:
+        for call in sorted(self._waiting[1:], key=lambda call: -len(call.rows[0])):
+            if call.key == first.key and count + len(call.rows[0]) <= most:
                 batch.append(call)
                 count += len(call.rows[0])
-        self._waiting[:] = [call for call in self._waiting if call not in batch]  # the list to which others append
         return batch
 
     def _calls_ahead(self) -> int:
@@ -174,7 +191,7 @@ class Batcher:
         return len(self._made)
 
     def _rows_of(self, key: object) -> int:
-        return sum(len(call.rows[0]) for call in self._waiting if call.key == key)
+        return _rows(call for call in self._waiting if call.key == key)
 
     def _make(self, batch: list[_Call]) -> None:
         self.calls, self.joined = self.calls + 1, self.joined + len(batch)
@@ -203,6 +220,10 @@ class Batcher:
         self._made.append(done)
         self._works_beside = not done()
         return result
+
+
+def _rows(calls: Iterable[_Call]) -> int:
+    return sum(len(call.rows[0]) for call in calls)
 
 
 def _done(result: Tensor) -> Callable[[], bool]:
@@ -322,7 +343,7 @@ class SharedTwins(Twins):
                 self._now = 0, None
                 return alone(x, time) if given[0] is x else self.twins.joined(unet, prompt[0], given)
 
-            return self.batcher.call(("unet", id(unet), x.dtype, x.shape[1:], *shapes), [x], run, read)
+            return self.batcher.call(("unet", id(unet), x.dtype, x.shape[1:], *shapes), [x], run, read, JOINED)
 
         return predict
 

@@ -137,6 +137,29 @@ def until(true):
         time.sleep(0.001)
 
 
+@pytest.mark.parametrize(
+    ("rows", "made"),
+    [((2, 2, 1), [4, 1]), ((2, 1), [3]), ((1, 2, 2), [3, 2]), ((2, 2, 2), [6]), ((1, 1, 1, 2, 2, 2), [8, 1])],
+)
+def test_a_call_that_would_be_filled_up_takes_fewer_rows_if_few_are_left(batcher, rows, made):
+    sizes, go = [], threading.Event()
+
+    def call(count):
+        return batcher.call(
+            "a", [torch.ones(count)], lambda rows: sizes.append(len(rows[0])) or rows[0], sizes=(4, 6, 8)
+        )
+
+    with ThreadPoolExecutor(len(rows) + 1) as pool:
+        pool.submit(batcher.task, lambda: go.wait(PATIENCE))
+        answers = []
+        for count in rows:  # in this order
+            answers.append(pool.submit(call, count))
+            until(lambda: len(batcher._waiting) == len(answers))
+        go.set()
+        assert [len(answer.result()) for answer in answers] == [*rows]
+    assert sizes == made
+
+
 def test_while_the_device_is_busy_a_call_waits_for_others_and_tasks_do_not(batcher, monkeypatch):
     monkeypatch.setattr(module, "WAIT", 0)
     monkeypatch.setattr(module, "_done", lambda _: lambda: False)
