@@ -4,6 +4,7 @@ tyro only splits the command line and prints help. Texts become values by the op
 the same error as in Python, with the flag's name.
 """
 
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -151,7 +152,10 @@ def _positional(command: str, name: str, words: Sequence[str]) -> str:
         return prompt_of(command, words)
     if len(words) != 1:
         got = f"{len(words)}: {', '.join(words)}" if words else "none"
-        raise DiffuscopeError(f"{command} takes one {name.upper()}, got {got}. See `diffuscope {command} --help`")
+        hint = f"See `diffuscope {command} --help`"
+        if os.path.exists(whole := " ".join(words)) and words:  # noqa: PTH110 (False for impossible names)
+            hint = f'A name with spaces is written in quotes: "{whole}"'
+        raise DiffuscopeError(f"{command} takes one {name.upper()}, got {got}. {hint}")
     return words[0]
 
 

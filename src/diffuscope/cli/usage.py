@@ -34,8 +34,27 @@ COUNTERPARTS = {
 }
 """What to write here -> flags of other programs, and options in Python. Capitals stand for the value."""
 
+TRAINING = {
+    "--alpha FLOAT": "network-alpha",
+    "--batch-size INT": "train-batch-size",
+    "--caption TEXT": "instance-prompt prompt",
+    "--like TEXT": "initializer-token",
+    "--lr FLOAT": "learning-rate",
+    "--out PATH": "output-dir output-name",
+    "the folder itself, without a flag": "instance-data-dir train-data-dir",
+    "--prior TEXT": "class-prompt",
+    "--prior-count INT": "num-class-images",
+    "--rank INT": "network-dim",
+    "--size INT": "resolution",
+    "--steps INT": "epochs max-train-steps num-train-epochs seconds train-steps",
+    "--word TEXT": "placeholder-token",
+}
+"""The same for the commands that teach a model one thing."""
+
 ELSEWHERE = {flag: write for write, flags in COUNTERPARTS.items() for flag in flags.split()}
 """Flag of another program -> what to write here."""
+
+TRAINING_FLAGS = ELSEWHERE | {flag: write for write, flags in TRAINING.items() for flag in flags.split()}
 
 FILES = {".png", ".jpg", ".jpeg", ".webp", ".safetensors", ".ckpt", ".pt"}
 
@@ -50,23 +69,27 @@ def check_flags(command: str, known: Collection[str], arguments: Sequence[str]) 
         if not re.fullmatch(r"-[A-Za-z]|--\w[\w-]*", dashes + name) or dashes + name in known:
             continue
         following = arguments[place + 1] if place + 1 < len(arguments) else ""
-        write = _written(name, given or ("" if following.startswith("-") else following))
+        write = _written(name, given or ("" if following.startswith("-") else following), known)
         hint = f"write {write}" if write else nearest(f"--{name}", known).replace("Did you mean", "did you mean")
         hint = hint or f"`diffuscope {command} --help` lists the flags"
         raise DiffuscopeError(f"{command} has no flag {dashes}{name}; {hint}")
 
 
-def _written(name: str, value: str) -> str:
-    """What to write instead of ``--name value``; "" if nothing is known."""
-    if name in ("size", "resolution"):
+def _written(name: str, value: str, known: Collection[str]) -> str:
+    """What to write instead of ``--name value`` where these flags are known; "" if nothing is."""
+    if name in ("size", "resolution") and "--width" in known:
         width, height = (re.findall(r"\d+", value) * 2)[:2] or ("512", "512")
         return f"--width {width} --height {height}"
-    if name in ("lora", "loras"):
+    if name in ("lora", "loras") and "--lora-dir" in known:
         path = Path(value or "FOLDER/NAME")
         return f"<lora:{path.stem}:0.8> in the prompt, and --lora-dir {path.parent}"
-    if ELSEWHERE.get(name) == "--dtype TEXT":
+    table = TRAINING_FLAGS if "--lr" in known else ELSEWHERE
+    if table.get(name) == "--dtype TEXT":
         value = DTYPE_ALIASES.get(value.lower(), value)
-    return re.sub(r"\b[A-Z]{3,5}\b(?!_)", value or r"\g<0>", ELSEWHERE.get(name, "")) if name in ELSEWHERE else ""
+    write = table.get(name, "")
+    if not {*re.findall(r"--[\w-]+", write)} <= {*known}:
+        return ""
+    return re.sub(r"\b[A-Z]{3,5}\b(?!_)", lambda found: value or found[0], write)
 
 
 def prompt_of(command: str, words: Sequence[str]) -> str:

@@ -109,7 +109,7 @@ def train_imagic(
     pooled = None if target.pooled is None else target.pooled[0]
     states = States(prompt=training.prompt, target=target.embeddings[0], learned=learned.embeddings[0], pooled=pooled)
     lora = lora_files.named(pairs_of(second[0]), 1.0, configs_of(pipe, second[0]), "kohya")
-    imagic_file.write(path, states, lora, {"size": str(size), "model": pipe.config.name})
+    imagic_file.write(path, states, lora, {"size": str(size), "model": pipe.config.name, "captions": training.prompt})
     session.finish(folder)
     return ImagicReport(path=path, error_before=first[1], error_embedded=first[2], error_after=second[2])
 

@@ -43,7 +43,12 @@ def prior_latents(
         tell(f"{count} pictures of the class are in {path}")
         return latents.to(pipe.device)
     tell(f"making {count} pictures of the class")
-    latents = torch.cat([_made(pipe, texts, slice(i, i + AT_ONCE), seed, size) for i in range(0, count, AT_ONCE)])
+    made: list[Tensor] = []
+    for first in range(0, count, AT_ONCE):
+        if made:
+            tell(f"made {first} of them")
+        made.append(_made(pipe, texts, slice(first, first + AT_ONCE), seed, size))
+    latents = torch.cat(made)
     files.write(path, {"latents": latents}, {"texts": json.dumps(texts)})
     return latents.to(pipe.device)
 

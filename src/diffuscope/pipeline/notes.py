@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
+from diffuscope.adapters.merging import Loras
 from diffuscope.config import ModelConfig
 from diffuscope.errors import shown
 from diffuscope.loading import Components
@@ -35,14 +36,14 @@ _SIGNS = {
 """Marks of other programs, and what to do about each. Names of emoji have round brackets, which alone are none."""
 
 
-def notes_before(plan: Plan, components: Components) -> list[str]:
+def notes_before(plan: Plan, components: Components, loras: Loras) -> list[str]:
     """The notes on a call's texts and sizes, each one sentence."""
     call, texts = plan.call, dict.fromkeys((*plan.prompts, *plan.negative_prompts))
     notes = [note for note in [size_note(components.config, plan.preset.height, plan.preset.width)] if note]
     if call.conditioning is None and call.image is None and not all(prompt.strip() for prompt in plan.prompts):
         notes.append("the prompt is empty, so nothing says what the image shows")
     notes += _unused(plan)
-    notes += _unlearned(plan, components)
+    notes += _unlearned(plan, components, " ".join(each.lora.captions for each in loras))
     if plan.request.prompt_syntax == "plain":
         notes += (note for text in texts for note in [truncation_notice(text, components.tokenizer)] if note)
         notes += _signs(texts)
@@ -80,12 +81,14 @@ def notes_after(latents: Tensor, plan: Plan) -> list[str]:
     ]
 
 
-def _unlearned(plan: Plan, components: Components) -> Iterator[str]:
+def _unlearned(plan: Plan, components: Components, taught: str) -> Iterator[str]:
+    """Words that neither the model learned, nor a LoRA from the captions ``taught``."""
     table, syntax = components.text_encoder.token_embedding.weight, plan.request.prompt_syntax
     parts = [part for parts in (*plan.parts, plan.negative_parts) for part in parts]
     texts = dict.fromkeys(text for part in parts for text in part.texts)
     found = (untrained_words(text, components.tokenizer, table, syntax, components.words) for text in texts)
-    words = dict.fromkeys(word for own in found for word in own if any(map(str.isalnum, word)))
+    known = {word for word, _ in components.tokenizer.words(taught)}
+    words = dict.fromkeys(word for own in found for word in own if any(map(str.isalnum, word)) and word not in known)
     if words:
         names = ", ".join(repr(shown(word)[1:-1]) for word in [*words][:MOST])
         more = f" and {len(words) - MOST} other words" if len(words) > MOST else ""

@@ -347,7 +347,8 @@ class Pipeline:
 
     def _receipt(self, planned: Plan, init: InitImages, loras: list[Loras]) -> Receipt:
         texts = dict.fromkeys(text for each in planned.lineage for text in (*each.prompts, *each.negative_prompts))
-        notes = (*self.components.notes, *self.adapters.notes(loras[0]), *notes_before(planned, self.components))
+        before = notes_before(planned, self.components, loras[0])
+        notes = (*self.components.notes, *self.adapters.notes(loras[0]), *before)
         return receipts.begun(
             planned,
             self.components,

@@ -9,7 +9,7 @@ from PIL import Image
 import diffuscope as ds
 from diffuscope.cli import COMMANDS, main
 from diffuscope.cli.flags import in_flags
-from diffuscope.cli.usage import ELSEWHERE
+from diffuscope.cli.usage import ELSEWHERE, TRAINING
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.receipt import read
 from lora_files import kohya, layers, trained, write
@@ -68,6 +68,39 @@ def test_the_answers_are_flags_that_exist(capsys) -> None:
     known = {*re.findall(r"--[\w-]+", capsys.readouterr().out)}
     assert {flag for text in ELSEWHERE.values() for flag in re.findall(r"--[\w-]+", text)} <= known
     assert not {f"--{name}" for name in ELSEWHERE} & known
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "write"),
+    [
+        ("word", "--placeholder_token", "write --word x"),
+        ("word", "--seconds", "write --steps x"),
+        ("lora", "--resolution", "write --size x"),
+        ("lora", "--instance_data_dir", "write the folder itself"),
+        ("lora", "--checkpoint", "write --model x"),
+        ("lora", "--prompt", "write --caption x"),
+        ("imagic", "--instance-prompt", "'--prompt'"),  # it has no captions
+        ("imagic", "--num_inference_steps", "write --steps x"),
+        ("imagic", "--width", "train imagic --help"),
+    ],
+)
+def test_a_flag_of_a_training_script_is_answered_too(command, typed, write, capsys) -> None:
+    assert write in refusal(capsys, "train", command, "a.png", typed, "x")
+
+
+def test_the_answers_for_trainings_are_flags_that_exist(capsys) -> None:
+    for command in ("word", "lora"):
+        assert main(["train", command, "--help"]) == 0
+    known = {*re.findall(r"--[\w-]+", capsys.readouterr().out)}
+    assert {flag for text in TRAINING for flag in re.findall(r"--[\w-]+", text)} <= known
+    assert not {f"--{flag}" for flags in TRAINING.values() for flag in flags.split()} & known
+
+
+def test_a_name_with_spaces_belongs_in_quotes(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my pictures").mkdir()
+    assert '"my pictures"' in refusal(capsys, "train", "word", "my", "pictures", "--word", "<x>")
+    assert "--help" in refusal(capsys, "train", "word", "my", "picture", "--word", "<x>")
 
 
 def test_a_prompt_behind_a_flag_and_none_at_all(capsys) -> None:

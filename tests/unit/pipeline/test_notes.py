@@ -20,6 +20,8 @@ from diffuscope.pipeline.notes import size_note
 from diffuscope.prompt.positions import untrained_words
 from diffuscope.recipes import ship
 from diffuscope.weights.layout import own_config
+from diffuscope.weights.store import files
+from lora_files import kohya, layers, trained
 from refusals import refused
 
 
@@ -39,6 +41,13 @@ def test_words_that_the_model_never_learned(pipe: Pipeline) -> None:
     assert run.result().notes == run.notes == run.result().receipt["notes"]
     assert "'photograph'" in pipe.steps("a fox", negative_prompt="photograph").notes[0]
     assert pipe.steps("a red fox").notes == []
+
+
+def test_words_that_a_lora_learned_are_known_with_it(pipe: Pipeline, tmp_path: Path) -> None:
+    files.write(tmp_path / "ink.safetensors", kohya(layers(pipe, wanted=trained)), {"captions": "a Fuchs; a zeb"})
+    pipe.lora_dir = tmp_path
+    assert pipe.steps("a photograph of a fuchs").notes == ["the model never learned 'photograph', 'fuchs'"]
+    assert pipe.steps("a photograph of a fuchs <lora:ink>").notes == ["the model never learned 'photograph'"]
 
 
 def test_a_word_whose_pieces_alone_were_trained(tiny: Pipeline) -> None:

@@ -70,6 +70,7 @@ class Lora:
     unmatched: tuple[str, ...]  # layers of the file that the model does not have, by the file's names
     unused: tuple[str, ...]  # tensors and settings of the file that have no part in anything here
     sha256: str  # of the tensors' bytes, like AUTOMATIC1111's web UI and model sites; of a whole pickle
+    captions: str = ""  # of the pictures that it learned, where `finetune` wrote it
 
     @cached_property
     def parts(self) -> dict[str, int]:
@@ -120,6 +121,7 @@ def read(path: str | Path, networks: Mapping[str, Network], *, allow_pickle: boo
         unmatched=unmatched,
         unused=(*sorted(unused), *settings.unused),
         sha256=files.sha256(path, headers.data_start(path) if store.tensors is None else 0),
+        captions=header.metadata.get("captions", ""),
     )
 
 
