@@ -10,6 +10,7 @@ import tyro
 
 from diffuscope.cli.common import OptionalFloat, OptionalInt, OptionalPath, require_files
 from diffuscope.cli.flags import flag_of
+from diffuscope.cli.terminal import tell
 from diffuscope.cli.trained import resumable, say_drawing, say_next
 from diffuscope.errors import InputError, Unquoted
 from diffuscope.model_source import ModelSource
@@ -68,6 +69,7 @@ def train(
     initial, base = _initial(initial, as_difference)
     _check_stages(stages, out, vae, initial)
     run.prefer_speed()
+    tell(f"pictures are rendered first, for minutes; {out}/STAGE/log.jsonl has how far a stage is")
     length = {} if seconds is None else {"seconds": seconds}
     last = stages[-1]
     with resumable(out), distributed.process_group(choose_device(device)) as local_device:

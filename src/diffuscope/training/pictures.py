@@ -1,6 +1,7 @@
 """A folder of pictures with captions, to train on. What cannot be used is left out, counted and listed."""
 
 import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -63,12 +64,12 @@ def read_pictures(
     paths = [given] if is_file else [path for path in given.rglob("*") if path.suffix.lower() in kinds]
     folder = given.parent if is_file else given
     least = size // 2 if smallest is None else smallest
-    known = dict(_metadata(folder))
+    known = {_composed(name): text for name, text in _metadata(folder)}
     images, captions, names, skipped = [], [], [], {}
     for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
         try:
-            text = _caption(path, known.get(name, caption))
+            text = _caption(path, known.get(_composed(name), caption))
             images.append(_square(path, size, least))
         except (ImageError, ValueError) as error:
             skipped[name] = str(error)
@@ -78,6 +79,11 @@ def read_pictures(
     if not images:
         raise _unusable(given, skipped)
     return Pictures(to_pixels(images), captions, names, skipped)
+
+
+def _composed(name: str) -> str:
+    """A file's name with each umlaut as one letter: macOS may have it as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _unusable(given: Path, skipped: dict[str, str]) -> InputError:

@@ -86,3 +86,9 @@ def test_the_mark_with_which_some_programs_begin_a_text_is_none_of_it(tmp_path):
     pictures = read_pictures(tmp_path, 32)
     assert pictures.captions == ["a red square", "told"]
     assert pictures.skipped == {"only.png": "an empty caption"}
+
+
+def test_a_caption_finds_a_name_whose_umlaut_is_two_letters(tmp_path):
+    write(tmp_path / "Ka\u0308uzchen 1.png")
+    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "K\u00e4uzchen 1.png", "text": "an owl"}))
+    assert read_pictures(tmp_path, 32).captions == ["an owl"]
