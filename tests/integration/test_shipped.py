@@ -63,7 +63,8 @@ def test_guidance_of_lessons_keeps_the_range_or_says_so(emoji: Pipeline, name: s
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "heun", "dpmpp_sde", "unipc"])
 def test_a_branch_of_the_emoji_model(emoji: Pipeline, sampler: str) -> None:
     """Nothing changed, and every bit is the same; a word changed, and the steps before it are."""
-    run = emoji.steps("a red fox", seed=32, sampler=sampler, num_inference_steps=6, output_type="latent")
+    size = {"height": 64, "width": 64, "upscale": 1}
+    run = emoji.steps("a red fox", seed=32, sampler=sampler, num_inference_steps=6, output_type="latent", **size)
     before = [step.x.clone() for step in run]
     assert all(torch.equal(step.x, x) for step, x in zip(run.branch(4), before, strict=True))
     other = [step.x.clone() for step in run.branch(4, prompt="a blue fox")]
