@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from diffuscope.cli.flags import command
 from diffuscope.cli.terminal import say, tell
 from diffuscope.cli.trained import resumable, say_drawing
+from diffuscope.errors import OutputError
 from diffuscope.finetune.options import ImagicOptions, LoraOptions, RunOptions, WordOptions
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
@@ -91,6 +92,8 @@ def imagic(files: Pictures, options: ImagicOptions, run: RunOptions, source: Mod
 
     if sheet.sheet is not None:
         check_output(sheet.sheet, "sheet")
+        if sheet.sheet.exists() and not run.overwrite:
+            raise OutputError(f"{sheet.sheet} exists; give another name for the sheet, or --overwrite to replace it")
     pipe = _opened(source)
     with _shown(files) as (told, on_step):
         report = train_imagic(pipe, files.pictures, files.out, **vars(options), **vars(run), tell=told, on_step=on_step)

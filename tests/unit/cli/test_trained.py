@@ -86,6 +86,21 @@ def test_an_imagic_is_used_by_what_is_printed(place, capsys):
     assert receipt["prompt"] == ["a red ball <lora:red>"]
 
 
+def test_a_sheet_is_drawn_and_replaces_nothing_unasked(place, capsys):
+    picture, before = Path("my pictures/Käuz chen.png"), Path("my pictures/Käuz chen.png").read_bytes()
+    flags = ["train", "imagic", str(picture), "--prompt", "a red ball", "--model", "my model", *SHORT]
+    assert main([*flags, "--sheet", str(picture)]) == 2
+    assert "exists; give another name for the sheet" in capsys.readouterr().err
+    flags += ["--embedding-steps", "4", "--embedding-lr", "0.05", "--lr", "0.01", "--sheet", "my sheet.png"]
+    assert main(flags) == 0
+    assert "drawing 11 pictures for the sheet" in capsys.readouterr().err
+    with Image.open("my sheet.png") as drawn:
+        assert drawn.width > 11 * 32
+    assert main(flags) == 2
+    assert main([*flags, "--overwrite"]) == 0
+    assert picture.read_bytes() == before
+
+
 def test_a_shell_reads_a_word_as_it_was():
     done = subprocess.run(
         ["sh", "-c", f"printf '%s\\n' {' '.join(map(quoted, WORDS))}"], capture_output=True, text=True, check=True
