@@ -184,7 +184,7 @@ def speed(timer: Timer, batch: int, *, is_tiny: bool) -> Parts:
 def memory(device: torch.device, *, is_tiny: bool) -> Parts:
     """The trainings whose peak is measured."""
     sd15, sdxl = (PRESETS["tiny"], PRESETS["tiny-sdxl"]) if is_tiny else (FAMILIES["sd15"], FAMILIES["sdxl"])
-    side = 64 if is_tiny else 512
+    side, large = (64, 64) if is_tiny else (512, 1024)
     steps = 2 if is_tiny else 8
     lora = {"rank": 16, "caption": "a zeb cup", "targets": "transformer"}
     imagic = {"prompt": "a red cup", "embedding_steps": steps}
@@ -224,7 +224,7 @@ def memory(device: torch.device, *, is_tiny: bool) -> Parts:
         "SD 1.5 LoRA, checkpoints": lambda: one(sd15, train_lora, side, gradient_checkpointing=True, **lora),
         "SD 1.5 word": lambda: one(sd15, train_word, side, word="<zeb>", like="cup"),
         "SD 1.5 Imagic": lambda: one(sd15, train_imagic, side, **imagic),
-        "SDXL LoRA, checkpoints": lambda: one(sdxl, train_lora, 64 if is_tiny else 1024, gradient_checkpointing=True, **lora),
+        "SDXL LoRA, checkpoints": lambda: one(sdxl, train_lora, large, gradient_checkpointing=True, **lora),
     }
 
 
