@@ -63,13 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # or the collector looks again and again at half a million objects of modules that stay
     gc.set_threshold(20_000, 10, 10)  # of 700: a test makes many objects and few circles of them
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or they are not freed at the end, of which nanobind complains
 
 
 def pytest_fixture_setup() -> None:
