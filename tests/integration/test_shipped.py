@@ -27,6 +27,11 @@ def test_shipped_models_are_whole() -> None:
     assert "emoji" not in shipped_models() or ds.load("emoji", device="cpu").config == EMOJI
 
 
+def test_shipped_files_stay_small() -> None:
+    assets = Path(ds.__file__).with_name("assets")
+    assert sum(path.stat().st_size for path in assets.rglob("*.*")) < 90e6
+
+
 def test_the_scores_are_of_the_weights_and_the_preset_that_ship() -> None:
     scores = json.loads((RESULTS / "emoji.json").read_text(encoding="utf-8"))
     pipe = ds.load("emoji", device="cpu", dtype=scores["model"]["dtype"])

@@ -1,6 +1,7 @@
 """The speedrun: from the icon packages to a model that passes an exam, and how many seconds it took.
 
-``benchmarks/speedrun.py`` runs it; docs/how-to/beat-the-speedrun.md has the rules and the table.
+It passed after 1,402 s of one H200, with R@1 .702. ``benchmarks/speedrun.py`` runs it;
+docs/how-to/beat-the-speedrun.md has the rules and the table, ``benchmarks/results/speedrun.jsonl`` the log.
 """
 
 import json
