@@ -6,6 +6,7 @@
 Requests are mixed: three samplers, four numbers of steps, with and without guidance. All sides decode and upscale.
 A lone request is also asked for over HTTP, to its PNG; the library then writes the same PNG. Processor seconds, those
 of the client included, tell the overhead where other programs use the processor too.
+One image beside a job of 64 images of another caller is compared with the same alone, in the same run.
 "Offline" are the same images in batches of one kind each, which is the most that a device does with them.
 """
 
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,23 @@ def offline(pipe: Pipeline, mix: list[ds.Request], rows: int) -> None:
         some = mix[kind :: len(KINDS)]
         prompts, seeds = [request.prompt for request in some], [request.seed for request in some]
         pipe(some[0], prompt=prompts, seed=seeds, batch_size=rows // 2)
+
+
+def beside_many(engine: Engine, request: ds.Request, rounds: int) -> dict[str, object]:
+    """Seconds of one image alone and beside a job of 64 images of another caller, watched and not watched."""
+
+    def image(**how: Any) -> float:
+        return seconds(lambda: engine.submit(request, owner="one", **how).result())
+
+    alone = [image() for _ in range(rounds)]
+    many = engine.submit(replace(request, num_images_per_prompt=64), owner="many")
+    time.sleep(2 * max(alone))  # until as many run as may
+    watched, unwatched = ([image(interactive=each) for _ in range(rounds)] for each in (True, False))
+    many.cancel()
+    again = [image() for _ in range(rounds)]
+    usual = statistics.median(alone + again)
+    ratios = {name: statistics.median(each) / usual for name, each in (("watched", watched), ("not", unwatched))}
+    return {"over alone, median": ratios, "alone": alone + again, "watched": watched, "not watched": unwatched}
 
 
 @contextmanager
@@ -150,6 +169,7 @@ def main(
     calls = engine.batcher.calls, engine.batcher.joined
     at_once = seconds(lambda: served_latents.extend(together(engine, mix)))
     rows_of_a_call = (engine.batcher.joined - calls[1]) / (engine.batcher.calls - calls[0])
+    beside = beside_many(engine, mix[0], rounds)
     engine.stop()
     document = {
         "lone request over the library's, median": ratio(served, library, 0),
@@ -168,6 +188,7 @@ def main(
             "together": at_once,
         },
         "runs in a call, mean": rows_of_a_call,
+        "one image beside a job of 64": beside,
         "largest error of latents, against the same alone": max(map(measure.relative, served_latents, alone)),
         "machine": report.device_name(pipe.device),
         "torch": torch.__version__,

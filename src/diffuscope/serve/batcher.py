@@ -5,7 +5,7 @@ others have come. One thread makes all calls.
 """
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -22,12 +22,16 @@ from diffuscope.models.vae import VAE, LatentDistribution
 from diffuscope.perf.engine import EXACT, JOINED, Approximation
 from diffuscope.perf.engine import Engine as Twins
 from diffuscope.perf.unet import FastUNet, Prompt
+from diffuscope.serve.fair import FLOOR, Lane, held_back
 from diffuscope.types import Tap
 
 T = TypeVar("T")
 
 WAIT = 0.002
 """Seconds without a new call after which a call waits no longer for other runs, which are about to make theirs."""
+
+HELD = 0.02
+"""The same where all that wait are held back."""
 
 AHEAD = 2
 """Calls that the device may have before it: one that it computes and the next."""
@@ -51,6 +55,7 @@ class _Call:
     """Further rows, which only the thread of the calls can read."""
     sizes: Sequence[int]
     """Numbers of rows to which a shared call is filled up; none if it is not."""
+    lane: Lane
     answer: "Future[Tensor]" = field(default_factory=Future)
 
     def all_rows(self) -> Sequence[Tensor]:
@@ -72,7 +77,9 @@ class Batcher:
         """Calls made so far, and the runs' calls in them."""
         self._waiting: list[_Call] = []
         self._tasks: list[tuple[Callable[[], object], Future[object]]] = []
-        self._running = 0
+        self._lanes: Counter[Lane] = Counter()
+        self._running: Counter[Lane] = Counter()
+        self._own = threading.local()
         self._made: deque[Callable[[], bool]] = deque()
         """Of the last calls, whether the device has done them."""
         self._works_beside = False
@@ -85,12 +92,30 @@ class Batcher:
     def __enter__(self) -> None:
         """A run begins, whose calls others may wait for."""
         with self._turn:
-            self._running += 1
+            self._running[self._lane()] += 1
 
     def __exit__(self, *_: object) -> None:
         with self._turn:
-            self._running -= 1
+            self._running[self._lane()] -= 1
             self._turn.notify_all()
+
+    @contextmanager
+    def lane(self, lane: Lane) -> Iterator[None]:
+        """Within, what this thread does is of that lane: with many runs it lets smaller and watched lanes go first."""
+        with self._turn:
+            self._lanes[lane] += 1
+        self._own.lane = lane
+        try:
+            yield
+        finally:
+            del self._own.lane
+            with self._turn:
+                self._lanes[lane] -= 1
+                self._lanes, self._running = +self._lanes, +self._running  # those of which none is left are forgotten
+                self._turn.notify_all()
+
+    def _lane(self) -> Lane:
+        return getattr(self._own, "lane", Lane())
 
     def call(
         self,
@@ -104,7 +129,7 @@ class Batcher:
 
         ``run`` fills shared calls up to one of ``sizes``: some calls wait for the next if that fills this one better.
         """
-        call = _Call(key, tuple(rows), run, more, sizes)
+        call = _Call(key, tuple(rows), run, more, sizes, self._lane())
         self._put(self._waiting, call)
         return call.answer.result()
 
@@ -148,50 +173,52 @@ class Batcher:
                 self._make(batch)
 
     def _gathered(self) -> list[_Call]:
-        """The oldest call and those that fit to it; waits for runs that are between two calls.
+        """The oldest call whose turn it is and those that fit to it; waits for runs that are between two calls.
 
         That costs nothing while the device still works, or else as long as others come. Tasks are done meanwhile. Nor
         does the host hurry ahead of the device: who ends would wait for calls that hold few runs.
         """
-        end, count = monotonic() + WAIT, len(self._waiting)
+        last, count = monotonic(), len(self._waiting)
         while not self._stopped:
             ahead = self._calls_ahead()
-            full = self.alone or len(self._waiting) >= self._running or self._rows_of(self._waiting[0].key) >= self.rows
+            ready, all_there, patience = self._ready()
+            full = self.alone or all_there or _rows(call for call in ready if call.key == ready[0].key) >= self.rows
             if ahead < (AHEAD if full else 1) and (full or self._tasks):
                 break
             if self._tasks:
                 return []
             if len(self._waiting) > count:
-                end, count = monotonic() + WAIT, len(self._waiting)
-            elif not ahead and monotonic() >= end:
+                last, count = monotonic(), len(self._waiting)
+            elif not ahead and monotonic() >= last + patience:
                 break
-            self._turn.wait(POLL if ahead else end - monotonic())
-        if not self._waiting:
-            return []
-        first = self._waiting[0]
-        batch = [first] if self.alone else self._fitting(first, self.rows)
-        filled = max((size for size in first.sizes if size <= _rows(batch)), default=0)
+            self._turn.wait(POLL if ahead else last + patience - monotonic())
+        ready, *_ = self._ready()
+        batch = ready[:1] if self.alone else _fitting(ready, self.rows)
+        filled = max((size for size in ready[0].sizes if size <= _rows(batch)), default=0)
         if filled >= FILLED * _rows(batch):
-            batch = self._fitting(first, filled)
+            batch = _fitting(ready, filled)
         self._waiting[:] = [call for call in self._waiting if call not in batch]  # the list to which others append
         return batch
 
-    def _fitting(self, first: _Call, most: int) -> list[_Call]:
-        """The first call and those like it that fit into so many rows; large ones first, since small ones fill up."""
-        batch, count = [first], len(first.rows[0])
-        for call in sorted(self._waiting[1:], key=lambda call: -len(call.rows[0])):
-            if call.key == first.key and count + len(call.rows[0]) <= most:
-                batch.append(call)
-                count += len(call.rows[0])
-        return batch
+    def _ready(self) -> tuple[list[_Call], bool, float]:
+        """The waiting calls whose turn it is; whether all have come that may go first; how long to wait for these.
+
+        Of lanes that are held back few join every fourth call, or each on a device with room, or go by themselves.
+        """
+        held, fewest = held_back(self._lanes)
+        ready = [call for call in self._waiting if call.lane not in held]
+        few = [call for call in self._waiting if call.lane in held][:fewest]
+        all_there = len(ready) >= sum(count for lane, count in self._running.items() if lane not in held)
+        if not ready:
+            return few, all_there, HELD
+        turn = self.calls % FLOOR == 0
+        joined = [*few, *ready] if turn and self.alone else [*ready, *few] if turn or self._works_beside else ready
+        return joined, all_there, WAIT
 
     def _calls_ahead(self) -> int:
         while self._made and self._made[0]():
             self._made.popleft()
         return len(self._made)
-
-    def _rows_of(self, key: object) -> int:
-        return _rows(call for call in self._waiting if call.key == key)
 
     def _make(self, batch: list[_Call]) -> None:
         self.calls, self.joined = self.calls + 1, self.joined + len(batch)
@@ -220,6 +247,17 @@ class Batcher:
         self._made.append(done)
         self._works_beside = not done()
         return result
+
+
+def _fitting(calls: Sequence[_Call], most: int) -> list[_Call]:
+    """The first call and those like it that fit into so many rows; large ones first, since small ones fill up."""
+    first, *others = calls
+    batch, count = [first], len(first.rows[0])
+    for call in sorted(others, key=lambda call: -len(call.rows[0])):
+        if call.key == first.key and count + len(call.rows[0]) <= most:
+            batch.append(call)
+            count += len(call.rows[0])
+    return batch
 
 
 def _rows(calls: Iterable[_Call]) -> int:

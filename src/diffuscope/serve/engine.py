@@ -4,7 +4,7 @@ import copy
 import math
 import secrets
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from diffuscope.request import Latents, Request
 from diffuscope.serve.batcher import Batcher, SharedTwins
 from diffuscope.serve.branches import Origin, branched, call_of, singles
 from diffuscope.serve.events import Events
-from diffuscope.serve.fair import FairQueue
+from diffuscope.serve.fair import FairQueue, Lane
 from diffuscope.serve.job import Job
 from diffuscope.serve.record import Kept, Recorder
 from diffuscope.serve.store import Store
@@ -69,7 +69,8 @@ class Engine:
 
     Args:
         pipe: the model. It can still be used directly.
-        running: images that run at the same time.
+        running: images that run at the same time. Of four or more a quarter more may run, for owners who have none
+            running: so that one image need not wait until one of a large job has ended.
         queue: images that wait; more are refused.
         rows: most rows of a network call.
         exact: share no call, only the queue.
@@ -105,8 +106,10 @@ class Engine:
         self._answers: Store[Answers] = Store(limits.answers)
         self._turn = threading.Condition()
         self._stopping = False
+        self._running, self._busy = running, Counter[Lane]()
         self._threads = [
-            threading.Thread(target=self._work, name=f"diffuscope-run-{i}", daemon=True) for i in range(running)
+            threading.Thread(target=self._work, name=f"diffuscope-run-{i}", daemon=True)
+            for i in range(running + running // 4)
         ]
         for thread in self._threads:
             thread.start()
@@ -305,12 +308,22 @@ class Engine:
     def _work(self) -> None:
         while True:
             with self._turn:
-                self._turn.wait_for(lambda: len(self._queue) or self._stopping)
-                unit = self._queue.take()
-                if unit is None:
-                    return
+                while (unit := self._queue.take(self._has_room)) is None:
+                    if self._stopping and not len(self._queue):
+                        return
+                    self._turn.wait()
+                lane = Lane(unit.job.owner, unit.job.interactive)
+                self._busy[lane] += 1
             if not unit.job.ended:
-                self._run(unit)
+                with self.batcher.lane(lane):
+                    self._run(unit)
+            with self._turn:
+                self._busy[lane] -= 1
+                self._busy += Counter()  # forgets lanes without a run
+                self._turn.notify_all()
+
+    def _has_room(self, lane: Lane) -> bool:
+        return self._busy.total() < self._running or not self._busy[lane]
 
     def _run(self, unit: _Unit) -> None:
         job, recorder = unit.job, unit.recorder

@@ -1,8 +1,8 @@
 """Whose turn it is: between owners by what they have used; interactive work goes first, the rest keeps a share."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 from diffuscope.errors import BusyError
 
@@ -11,8 +11,28 @@ T = TypeVar("T")
 FLOOR = 4
 """Of so many turns one goes to work that nobody watches, if there is any."""
 
+HEAVY = 2
+"""A lane with more than so many times the runs of the smallest one is held back."""
+
 OWNERS = 1024
 """Owners whose use is remembered, beside those who wait."""
+
+
+class Lane(NamedTuple):
+    """Whose work it is, and whether somebody watches it."""
+
+    owner: str = ""
+    interactive: bool = False
+
+
+def held_back(runs: Mapping[Lane, int]) -> tuple[set[Lane], int]:
+    """Lanes that let others go first, by the runs of each, and the runs of the smallest of these others.
+
+    They are those that nobody watches beside watched ones, and those of many runs beside one of few.
+    """
+    first = [lane for lane in runs if lane.interactive] or [*runs]
+    fewest = min((runs[lane] for lane in first), default=0)
+    return {lane for lane in runs if lane not in first or runs[lane] > HEAVY * fewest}, fewest
 
 
 class FairQueue(Generic[T]):
@@ -55,14 +75,18 @@ class FairQueue(Generic[T]):
             self._used[owner] = max(self._used[owner], least)
         self._items[interactive].setdefault(owner, deque()).append((item, cost))
 
-    def take(self) -> T | None:
-        """The next item: of the class whose turn it is, of the owner who has used least."""
-        if not len(self):
+    def take(self, accepts: Callable[[Lane], bool] = lambda _: True) -> T | None:
+        """The next item, of lanes that are accepted: of the class whose turn it is, of the owner who has used least."""
+        watched, rest = (
+            [name for name in self._items[interactive] if accepts(Lane(name, interactive))]
+            for interactive in (True, False)
+        )
+        if not watched and not rest:
             return None
         self._turns += 1
-        interactive = bool(self._items[True]) and not (self._items[False] and self._turns % FLOOR == 0)
+        interactive = bool(watched) and not (rest and self._turns % FLOOR == 0)
         group = self._items[interactive]
-        owner = min(group, key=lambda name: (self._used[name], name))
+        owner = min(watched if interactive else rest, key=lambda name: (self._used[name], name))
         item, cost = group[owner].popleft()
         if not group[owner]:
             del group[owner]

@@ -9,6 +9,7 @@ import torch
 
 from diffuscope.serve import batcher as module
 from diffuscope.serve.batcher import Batcher
+from diffuscope.serve.fair import FLOOR, Lane
 from served import PATIENCE
 
 
@@ -228,3 +229,30 @@ def test_rows_that_are_read_late_join_too(batcher):
     answers = together(batcher, [lambda k=k: call(k) for k in (2.0, 3.0)])
     assert [answer.item() for answer in answers] == [20, 30]
     assert (batcher.calls, batcher.joined) == (1, 2)
+
+
+def test_of_many_runs_one_joins_every_fourth_call_of_a_single_run(batcher):
+    """And all of them share calls again when that has ended."""
+    made, ended = [], threading.Event()
+
+    def one(name, steps):
+        def run(rows):
+            made.append("".join(sorted(map(chr, rows[0].tolist()))))
+            return rows[0]
+
+        with batcher.lane(Lane(name)), batcher:
+            there.wait()
+            for _ in range(steps):
+                batcher.call("a", [torch.tensor([ord(name)])], run)
+        if name == "b":
+            ended.set()
+
+    there = threading.Barrier(6)
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(one, "b", 3 * FLOOR), *(pool.submit(one, "a", 2 * FLOOR) for _ in range(5))]:
+            future.result(PATIENCE)
+    alone = made.index(next(call for call in made if call.count("a") > 1))
+    assert "".join(made[:alone]).count("b") == 3 * FLOOR
+    assert made.count("ab") >= 2
+    assert "aaaaa" in made
+    assert {*made} <= {"a", "b", "ab", *("a" * k for k in range(2, 6))}

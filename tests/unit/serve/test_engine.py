@@ -247,3 +247,12 @@ def test_a_job_that_is_refused_takes_no_slot(tiny):
     running.result(PATIENCE)
     assert len(newer.result(PATIENCE)) == 2
     engine.stop()
+
+
+def test_one_image_need_not_wait_for_those_of_a_large_job(engine):
+    request = ds.Request(prompt="a cup", seed=7, upscale=1, num_inference_steps=300)
+    large = engine.submit(replace(request, num_images_per_prompt=64), owner="large")
+    engine.submit(replace(request, num_inference_steps=20), owner="small").result(PATIENCE)
+    assert large.state == "running"
+    assert not any(large.results)
+    large.cancel()

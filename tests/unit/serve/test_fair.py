@@ -3,7 +3,7 @@
 import pytest
 
 from diffuscope.errors import BusyError
-from diffuscope.serve.fair import OWNERS, FairQueue
+from diffuscope.serve.fair import OWNERS, FairQueue, Lane, held_back
 
 
 def taken(queue):
@@ -36,6 +36,35 @@ def test_watched_work_goes_first_and_leaves_a_quarter_of_the_turns():
     for _ in range(8):
         queue.put("i", "page", 1.0, interactive=True)
     assert taken(queue) == "iii-iii-ii--"
+
+
+def test_only_lanes_that_are_accepted_have_a_turn():
+    queue = FairQueue(20)
+    for item in "aa":
+        queue.put(item, "a", 1.0, interactive=False)
+    queue.put("b", "b", 5.0, interactive=False)
+    queue.put("A", "a", 1.0, interactive=True)
+    assert queue.take(lambda lane: lane == Lane("b")) == "b"
+    assert queue.take(lambda lane: lane == Lane("b")) is None
+    assert taken(queue) == "Aaa"
+
+
+@pytest.mark.parametrize(
+    ("runs", "held", "fewest"),
+    [
+        ({}, "", 0),
+        ({"a": 8}, "", 8),
+        ({"a": 8, "b": 1}, "a", 1),
+        ({"a": 2, "b": 1, "c": 1}, "", 1),
+        ({"a": 8, "b": 7, "c": 3}, "ab", 3),
+        ({"a": 1, "B": 2}, "a", 2),
+        ({"a": 8, "B": 1, "C": 3}, "aC", 1),
+    ],
+)
+def test_many_runs_and_those_that_nobody_watches_are_held_back(runs, held, fewest):
+    """Capitals are watched."""
+    lanes = {Lane(name, name.isupper()): count for name, count in runs.items()}
+    assert held_back(lanes) == ({Lane(name, name.isupper()) for name in held}, fewest)
 
 
 def test_a_full_queue_takes_none_of_a_job():
