@@ -51,7 +51,7 @@ COPIED = """async ([model, image, mask_image]) => {
   for (const [id, each] of Object.entries(runs)) each.id = id;
   const local = { edit: { edit: 'a blue fox in snow', word: 'snow' }, mix: { to: 'a blue cup', count: 2 },
     axes: { x: 'prompt', y: 'sampler', xs: "a cup, a fox's den", ys: 'euler' },
-    ablationMade: { names: ['unet.mid.attn.0.block.0.cross_attn'], strength: 0.5 } };
+    ablationMade: { names: ['unet.mid.attn.0.block.0.cross_attn'], strength: 0.5, area: '10,01' } };
   const made = (current) => {
     const state = { ...initial(), about, runs, order: Object.keys(runs), current, other: 'other', local,
       options: { prompt: "a red fox's den", num_inference_steps: 2, upscale: 1 } };

@@ -143,6 +143,19 @@ def test_a_part_is_switched_off_and_the_map_fills_in(page):
     expect(page.locator(".begin")).to_contain_text("It was stopped")
 
 
+def test_a_part_is_switched_off_where_it_is_painted(page):
+    go(page, "Ablation")
+    page.get_by_text("Everywhere, or only where you paint").click()
+    page.get_by_role("application", name="Where it is changed").press("Space")
+    expect(page.get_by_text("Only where it is painted")).to_be_visible()
+    page.locator("details.copy summary").click()
+    code = page.locator("details.copy code")
+    expect(code).to_contain_text('"area": "0')
+    expect(code).to_contain_text("1110")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page.get_by_text("Everywhere, or only where you paint")).to_be_visible()
+
+
 def test_stop_is_heard_before_the_server_has_answered_and_while_the_words_beside_it_change(page):
     quick(page, width=128, height=128, seed=6)  # whose map nobody has begun
     go(page, "Ablation")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffuscope.errors import InputError
+from diffuscope.lens.attention_maps import token_grid
 from diffuscope.lens.functions import decoder
 from diffuscope.lens.run_tap import RunTap, has_heads
 from diffuscope.pipeline import Pipeline
@@ -22,7 +24,7 @@ Mode = Literal["zero", "mean"] | float
 
 @final
 class Ablation(RunTap):
-    """A Tap that zeroes, averages or scales activations: whole, or of some heads, tokens or network calls.
+    """A Tap that zeroes, averages or scales activations: whole, or of some heads, tokens, network calls or an area.
 
     "mean" is over the pixels of [B,C,H,W], the tokens of [B,T,D] and of [B,N,T,H], and the context tokens of attention
     weights [B,N,T,S], which makes them uniform.
@@ -36,6 +38,7 @@ class Ablation(RunTap):
         heads: Collection[int] | None = None,
         tokens: Collection[int] | None = None,
         calls: Collection[int] | None = None,
+        area: Tensor | None = None,
     ) -> None:
         """Ablate the activations of some names or globs.
 
@@ -46,9 +49,11 @@ class Ablation(RunTap):
             tokens: along T of [B,T,D] and [B,N,T,H]; of attention weights along the context tokens S, which in
                 cross-attention are token positions of the prompt. None is all.
             calls: of the U-Net, from 0, such as ``range(3)``: the first three steps of a one-call sampler.
+            area: [h,w] from 0 to 1, stretched over the image: how much is replaced at each position of the U-Net's
+                maps; of attention weights at the positions that attend. None is all.
 
         Raises:
-            InputError: an unknown mode.
+            InputError: an unknown mode, or an area that is no matrix of numbers from 0 to 1.
         """
         super().__init__(*((names,) if isinstance(names, str) else names))
         if mode not in ("zero", "mean") and not (isinstance(mode, int | float) and math.isfinite(mode)):
@@ -57,10 +62,15 @@ class Ablation(RunTap):
         self.heads = None if heads is None else sorted(heads)
         self.tokens = None if tokens is None else sorted(tokens)
         self.only = calls
+        if area is not None and (area.ndim != 2 or not area.numel() or not bool(((area >= 0) & (area <= 1)).all())):
+            raise InputError("area", tuple(area.shape), "a matrix [h,w] of numbers from 0 to 1")
+        self.area = area
+        self._image_size: tuple[int, int] | None = None
 
     def prepare(self, components: Sequence[nn.Module], plan: Plan | None) -> None:
         """Find the names; refuse a run that makes none of the calls."""
         super().prepare(components, plan)
+        self._image_size = None if plan is None else (plan.preset.height, plan.preset.width)
         if plan is not None and self.only is not None and not any(0 <= call < self.calls for call in self.only):
             raise InputError("calls", list(self.only)[:8], f"network calls of the run, 0 to {self.calls - 1}")
 
@@ -68,7 +78,24 @@ class Ablation(RunTap):
         """The activation with the selected part replaced; refuses heads or tokens that it does not have."""
         if self.only is not None and name.startswith("unet.") and self.call not in self.only:
             return value
-        return torch.where(self._selection(name, value), self._replacement(name, value), value)
+        replacement = self._replacement(name, value)
+        if self.area is not None:
+            replacement = torch.lerp(value, replacement, self._share(name, value, self.area))
+        return torch.where(self._selection(name, value), replacement, value)
+
+    def _share(self, name: str, value: Tensor, area: Tensor) -> Tensor:
+        """The area at the positions of an activation, of a shape that broadcasts to it."""
+        pixels = value.ndim == 4 and not has_heads(name, value.shape)
+        of_text = name.endswith((".cross_attn.key", ".cross_attn.value", "unet.context"))
+        if of_text or not name.startswith("unet.") or value.ndim < 3:
+            raise InputError("area", tuple(area.shape), f"None for {name!r}, which has no positions of the image")
+        size = (
+            value.shape[-2:]
+            if pixels
+            else token_grid(value.shape[-2], self._image_size or (area.shape[0], area.shape[1]))
+        )
+        share = F.interpolate(area[None, None].to(value), size=tuple(size), mode="area")[0, 0]
+        return share if pixels else share.flatten()[:, None]
 
     def _replacement(self, name: str, value: Tensor) -> Tensor:
         if self.mode == "zero":
@@ -182,7 +209,7 @@ def label(ablation: Ablation) -> str:
     for kind, indices in (("head", ablation.heads), ("token", ablation.tokens), ("call", ablation.only)):
         if indices is not None:
             parts.append(f"{kind} {', '.join(map(str, indices))}")
-    return " · ".join(parts)
+    return " · ".join(parts if ablation.area is None else [*parts, "area"])
 
 
 def _rms(x: Tensor) -> Tensor:

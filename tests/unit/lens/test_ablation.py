@@ -45,6 +45,29 @@ def test_means_of_attention_are_even_and_of_tokens_their_mean(tiny: Pipeline) ->
     assert torch.equal(after[..., 3:, :], before[..., 3:, :])
 
 
+def test_in_an_area_alone_attention_is_scaled(tiny: Pipeline) -> None:
+    area = torch.tensor([[1.0, 0.0], [0.0, 0.5]])
+    before, after = watched(tiny, f"{CROSS}.weights", Ablation(f"{CROSS}.weights", 3.0, tokens=[3], area=area))
+    side = round(before.shape[-2] ** 0.5)
+    factor = 1 + 2 * area.repeat_interleave(side // 2, 0).repeat_interleave(side // 2, 1).flatten()
+    expected = before.clone()
+    expected[..., 3] *= factor
+    torch.testing.assert_close(after, expected)
+    before, after = watched(tiny, "unet.mid.resnet.0", Ablation("unet.mid.resnet.0", area=torch.eye(2)[:1]))
+    half = before.shape[-1] // 2
+    assert after[..., :half].abs().max() == 0
+    assert torch.equal(after[..., half:], before[..., half:])
+
+
+def test_what_has_no_positions_of_the_image_has_no_area(tiny: Pipeline) -> None:
+    for area in (torch.ones(2), torch.full((2, 2), 1.5), torch.ones(0, 2)):
+        with refused("area"):
+            Ablation(CROSS, area=area)
+    for name in (f"{CROSS}.key", "text_encoder.*", "unet.time_embed*"):
+        with refused("area"):
+            tiny("a red fox", seed=1, num_inference_steps=1, tap=Ablation(name, area=torch.ones(2, 2)))
+
+
 def test_effects_are_ranked_and_nothing_has_no_effect(tiny: Pipeline) -> None:
     points = [
         "unet.mid.attn.0.block.0.self_attn",

@@ -130,6 +130,7 @@ def test_an_ablation_is_that_of_the_lens(tiny: Pipeline) -> None:
         ({"names": CROSS}, Ablation(CROSS, 0.0)),
         ({"names": [CROSS], "heads": [1], "strength": 2.0}, Ablation(f"{CROSS}.head_out", 2.0, heads=[1])),
         ({"word": "fox", "last": 0}, Ablation("unet.*.cross_attn.weights", 0.0, tokens=[3], calls=[0])),
+        ({"names": CROSS, "area": "01,00"}, Ablation(CROSS, area=torch.tensor([[0.0, 1.0], [0.0, 0.0]]))),
     ]
     for options, tap in switches:
         found = inspect(tiny, "ablation", PROMPT, options=options, **CALL)
@@ -138,6 +139,9 @@ def test_an_ablation_is_that_of_the_lens(tiny: Pipeline) -> None:
         assert float(found["effect"]) == pytest.approx(effect.latents)
     with refused("options.heads"):
         inspect(tiny, "ablation", PROMPT, options={"word": "fox", "heads": [0]}, **CALL)
+    for area in ("", ",", "01,0", "02"):
+        with refused("options.area"):
+            inspect(tiny, "ablation", PROMPT, options={"area": area}, **CALL)
     with refused("options.first", 5):
         inspect(tiny, "ablation", PROMPT, options={"first": 5}, **CALL)
 

@@ -22,6 +22,7 @@ export class Raster extends HTMLElement {
     this.mark = document.createElement('i');
     this.mark.className = 'mark';
     this.said = document.createElement('output');
+    this.mark.hidden = this.said.hidden = true;
   }
 
   connectedCallback() {

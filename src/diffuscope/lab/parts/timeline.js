@@ -34,6 +34,10 @@ export function timeline(state, actions) {
     const step = Number(cell?.getAttribute('data-step') ?? NaN);
     if (step < there && step !== state.selection.step) actions.select({ step });
   };
+  const thumbnail = (/** @type {number} */ step) => {
+    const picture = step < there ? stepPreview(actions, run, step) : null;
+    return picture ? html`<lab-raster .picture=${picture}></lab-raster>` : html`<i class="waiting"></i>`;
+  };
   const said = shown === null ? 'no step yet' : `step ${shown + 1} of ${total}`;
   return html`<div
     class="strip"
@@ -54,11 +58,7 @@ export function timeline(state, actions) {
         class=${shown !== null && selected !== null && step <= shown && shown < step + every ? 'on' : ''}
         title="after step ${step + 1}, noise level ${short(run.sigmas[step + 1] ?? 0)}"
       >
-        ${
-          step < there
-            ? html`<lab-raster .picture=${stepPreview(actions, run, step) ?? null}></lab-raster>`
-            : html`<i class="waiting"></i>`
-        }
+        ${thumbnail(step)}
         <small>${step ? '' : 'step '}${step + 1}</small>
       </span>`,
     )}

@@ -4,16 +4,21 @@ import { html, nothing, svg } from '../vendor/lit-html.js';
 import { blockLabel } from '../attention.js';
 import { inspectionSnippets } from '../copy.js';
 import { largest, mapped } from '../draw/colours.js';
-import { dropdown, experiment, progress, segments, slider, submits } from '../parts/experiment.js';
+import { overlay } from '../draw/overlay.js';
+import { brushed } from '../painting.js';
+import { dropdown, experiment, fold, progress, segments, slider, submits } from '../parts/experiment.js';
 import { named } from '../parts/figure.js';
+import { stepPreview } from '../parts/preview.js';
 import { blocksOfModules, PARTS, unet } from '../parts/unet.js';
-import { promptOf, wordsOf } from '../runs.js';
+import { current, gridOf, promptOf, wordsOf } from '../runs.js';
 import { pictureOf } from '../tensors.js';
 
-/** @typedef {{names: string[], strength: number, word: string, heads: number[], first: number, last: number|null}} Settings */
+/** @typedef {{names: string[], strength: number, word: string, heads: number[], first: number, last: number|null,
+ *   area: string|null}} Settings */
 
 const KIND = 'ablation';
 const MAP = 'ablation-map';
+const CELLS = 16; // along the longer side of what is painted
 const DRAFT = 6; // steps of a run of the map: enough to see which band matters
 
 /** @type {View} */
@@ -47,11 +52,11 @@ export const ablation = {
 /** @param {State} state @param {string[]} blocks @returns {Settings} */
 function settingsOf(state, blocks) {
   const middle = blocks.find((block) => block.startsWith('unet.mid')) ?? 'unet.mid.attn.0.block.0';
-  return { names: [`${middle}.cross_attn`], strength: 0, word: '', heads: [], first: 0, last: null, ...state.local.ablation };
+  return { names: [`${middle}.cross_attn`], strength: 0, word: '', heads: [], first: 0, last: null, area: null, ...state.local.ablation };
 }
 
 /** @param {Settings} settings @returns {Record<string, any>} */
-function optionsOf({ names, strength, word, heads, first, last }) {
+function optionsOf({ names, strength, word, heads, first, last, area }) {
   const parts = word ? names.filter((name) => name.endsWith('cross_attn')) : names;
   /** @type {Record<string, any>} */
   const options = { names: word && !parts.length ? ['unet.*.cross_attn'] : parts, strength };
@@ -59,6 +64,7 @@ function optionsOf({ names, strength, word, heads, first, last }) {
   else if (heads.length && isOneAttention(names)) options.heads = heads;
   if (first) options.first = first;
   if (last !== null) options.last = last;
+  if (area) options.area = area;
   return options;
 }
 
@@ -71,7 +77,7 @@ const headsIn = (modules, name) => modules.find((each) => each.name === name)?.o
 /** @param {State} state @param {Actions} actions @param {string[]} blocks @param {Settings} settings
  * @param {number} heads of the one attention that is off @param {() => void} begin */
 function switches(state, actions, blocks, settings, heads, begin) {
-  const set = (/** @type {Partial<Settings>} */ change) => actions.keep('ablation', { ...state.local.ablation, ...change });
+  const set = (/** @type {Partial<Settings>} */ change) => actions.keep('ablation', { ...actions.state().local.ablation, ...change });
   const isOff = (/** @type {string} */ name) => settings.names.includes(name);
   const toggle = (/** @type {string} */ name) =>
     set({ names: isOff(name) ? settings.names.filter((each) => each !== name) : [...settings.names, name] });
@@ -79,6 +85,7 @@ function switches(state, actions, blocks, settings, heads, begin) {
   const words = wordsOf(promptOf(state));
   const off = settings.names.length;
   return html`${unet(blocks, isOff, toggle)}
+    ${fold(state, actions, 'area', settings.area ? 'Only where it is painted' : 'Everywhere, or only where you paint', painted(state, actions, set))}
     <form
       class="line-up controls"
       @submit=${submits(begin)}
@@ -110,6 +117,35 @@ function switches(state, actions, blocks, settings, heads, begin) {
       }
       <button class="primary" type="submit" ?disabled=${!off && !settings.word}>Run ${settings.strength === 0 ? 'without' : 'with this'}</button>
     </form>`;
+}
+
+/** Where it is changed: a mask over the picture, cell by cell. @param {State} state @param {Actions} actions
+ * @param {(change: Partial<Settings>) => void} set */
+function painted(state, actions, set) {
+  const run = /** @type {Run} */ (current(state));
+  const grid = gridOf(state);
+  const [width, height] = grid.map((side) => Math.max(1, Math.round((side * CELLS) / Math.max(CELLS, ...grid))));
+  const cellsOf = (/** @type {State} */ now) => {
+    const cells = (now.local.ablation?.area ?? '').replaceAll(',', '');
+    return cells.length === width * height ? cells : '0'.repeat(width * height);
+  };
+  const paint = (/** @type {CustomEvent} */ event) => {
+    const cells = [...cellsOf(actions.state())];
+    for (const k of brushed(event.detail[0], event.detail[1], 1, width, height)) cells[k] = '1';
+    set({ area: Array.from({ length: height }, (_, y) => cells.slice(y * width, (y + 1) * width).join('')).join() });
+  };
+  const field = { data: Float32Array.from(cellsOf(state), Number), width, height };
+  return html`<figure class="figure">
+    <lab-raster
+      .selects=${true}
+      .paints=${true}
+      .cells=${[width, height]}
+      .picture=${overlay(field, stepPreview(actions, run, run.total - 1) ?? null, 1)}
+      .label=${'Where it is changed. Drag to paint; arrow keys move, space paints.'}
+      @paint=${paint}
+    ></lab-raster>
+    <figcaption><button type="button" ?disabled=${!state.local.ablation?.area} @click=${() => set({ area: null })}>Clear</button></figcaption>
+  </figure>`;
 }
 
 /** @param {number} count @param {number[]} chosen none is all @param {(heads: number[]) => void} choose */

@@ -43,6 +43,8 @@ class Switch(Options):
     """first network call in which it is changed"""
     last: Annotated[int, Ge(0)] | None = None
     """last one; that of the run by default"""
+    area: str | None = None
+    """only here: rows of 1 and 0 between commas, such as 0110,0010, stretched over the image"""
 
 
 def ablation(pipe: Pipeline, request: Request, options: Switch) -> Inspection:
@@ -64,9 +66,9 @@ def ablation(pipe: Pipeline, request: Request, options: Switch) -> Inspection:
     if options.first >= stop:
         raise InputError("options.first", options.first, f"a number below {stop}")
     every = options.first == 0 and stop >= sum(counts)
-    tap = Ablation(
-        names, options.strength, heads=options.heads, tokens=tokens, calls=None if every else range(options.first, stop)
-    )
+    calls = None if every else range(options.first, stop)
+    area = None if options.area is None else _area(options.area)
+    tap = Ablation(names, options.strength, heads=options.heads, tokens=tokens, calls=calls, area=area)
 
     def gather(seen: Sequence[Seen]) -> dict[str, Tensor]:
         found = pictures(seen)
@@ -160,6 +162,14 @@ def colour(pipe: Pipeline, request: Request, options: Colour) -> Inspection:
     counts = calls_per_step(pipe, call_of(request))
     calls = [call_of(request), call_of(request, guidance=(before, guide, after))]
     return Inspection(calls, gather, lambda: {"calls_per_step": counts})
+
+
+def _area(text: str) -> Tensor:
+    """[h,w] of rows of 1 and 0."""
+    rows = text.split(",")
+    if not rows[0] or any(len(row) != len(rows[0]) or set(row) - {"0", "1"} for row in rows):
+        raise InputError("options.area", text[:64], "rows of 1 and 0 between commas, all of one length")
+    return torch.tensor([[float(cell) for cell in row] for row in rows])
 
 
 def _effect(latents: Tensor, plain: Tensor) -> Tensor:
