@@ -145,19 +145,19 @@ def _tensors(
     """The tensors of a network in a single file, or in those of a folder, under our names."""
     if path.is_file():
         return single_file.read_part(stores[0], part, config, dtype=dtype, device=device)
-    tensors = _folder_tensors(stores, part, config, dtype, device)
+    tensors = _folder_tensors(stores, part, dtype, device)
     return tensors if model_files.is_own(path) else from_diffusers(tensors, getattr(config, part))
 
 
 def _folder_tensors(
-    stores: Sequence[Store], part: str, config: ModelConfig, dtype: torch.dtype | None, device: torch.device
+    stores: Sequence[Store], part: str, dtype: torch.dtype | None, device: torch.device
 ) -> dict[str, Tensor]:
     """The tensors of a network in the files of a folder, under their names there."""
     tensors: dict[str, Tensor] = {}
     for store in stores:
         if difference.is_difference(store.header):
             place = _unpacks_on(device, store)
-            base = {name: tensor.to(place) for name, tensor in _base_tensors(config, part, device).items()}
+            base = {name: tensor.to(place) for name, tensor in _base_tensors(store.path, part, device).items()}
             tensors |= difference.restore(store.read(device=place), store.header.metadata, base)
         else:
             tensors |= _read(store, dtype, device)
@@ -234,7 +234,7 @@ def load_part(folder: Path, part: str, device: torch.device, dtype: torch.dtype)
     """One network of a model's folder in our layout, also of a difference; ready to run. Errors as of a whole model."""
     config = own_config.read(folder)
     network, path = _networks(folder, config)[part], folder / f"{part}.safetensors"
-    load_into(network, _folder_tensors([open_store(path)], part, config, dtype, device), source=str(path))
+    load_into(network, _folder_tensors([open_store(path)], part, dtype, device), source=str(path))
     _ready(network, device, dtype)
     return network
 
@@ -304,16 +304,17 @@ def describe_file(store: Store, family: str | None = None) -> Description:
     return Description(config, single_file.notes(store, config))
 
 
-def _base_tensors(config: ModelConfig, part: str, device: torch.device) -> dict[str, Tensor]:
-    """The tensors that a packed difference is added to; a base may be a difference itself."""
+def _base_tensors(path: Path, part: str, device: torch.device) -> dict[str, Tensor]:
+    """What the difference in a file is added to: a part of the base that the file's folder names, or a difference too.
+
+    That folder need not be the model's: a model whose base is a difference has parts that are files of its base.
+    """
+    config = own_config.read(path.parent)
     if config.base is None:
-        raise WeightsError(
-            f"the file of {part} is a difference, and {own_config.FILE} names no base; save the model again"
-        )
-    folder = model_files.base_folder(config)
-    base = own_config.read(folder)
-    stores = [open_store(path) for path in model_files.weight_files(folder, base)[part]]
-    return current_names(_folder_tensors(stores, part, base, torch.float32, device))
+        raise WeightsError(f"{path} is a difference, and {own_config.FILE} names no base; save the model again")
+    base = model_files.base_folder(config)
+    stores = [open_store(each) for each in model_files.weight_files(base, own_config.read(base))[part]]
+    return current_names(_folder_tensors(stores, part, torch.float32, device))
 
 
 def _is_packed(store: Store) -> bool:

@@ -39,6 +39,14 @@ def test_the_folder_is_what_the_recipe_exports(turbo: Pipeline, tmp_path: Path) 
     assert turbo.config.preset == EMOJI_TURBO.preset
 
 
+def test_what_the_folder_lacks_is_that_of_its_base(turbo: Pipeline) -> None:
+    base = ds.load("emoji", device="cpu")
+    for part in ("text_encoder", "vae"):
+        own, other = (getattr(pipe, part).state_dict() for pipe in (turbo, base))
+        assert own.keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in own.items()), part
+
+
 def test_a_difference_is_of_one_base(tmp_path: Path) -> None:
     shutil.copytree(FOLDER, tmp_path / "student")
     path = tmp_path / "student" / "config.json"
