@@ -134,9 +134,15 @@ def load_components(
     opened_files = [path] if store is not None else [shard for each in paths.values() for shard in each]
     name = None if str(name_or_path) in model_files.shipped_models() else _file_name(name_or_path, path)
     found = Components(config=config, **networks, **tokenizers)  # type: ignore[arg-type]  # each part by its name
-    words = own_config.read_words(path) if store is None and model_files.is_own(path) else frozenset()
+    words = _words(path) if store is None and model_files.is_own(path) else frozenset()
     notes = (*description.notes, *_emulated(dtype, device))
     return replace(found, words=words, notes=notes, files=tuple(opened_files), file_name=name, hashes=hashes)
+
+
+def _words(folder: Path) -> frozenset[str]:
+    """Of the training captions of a model in our layout, or of its base."""
+    own, config = own_config.read_words(folder), own_config.read(folder)
+    return own if own or config.base is None else _words(model_files.base_folder(config))
 
 
 def _tensors(

@@ -45,6 +45,7 @@ def test_what_the_folder_lacks_is_that_of_its_base(turbo: Pipeline) -> None:
         own, other = (getattr(pipe, part).state_dict() for pipe in (turbo, base))
         assert own.keys() == other.keys()
         assert all(torch.equal(value, other[name]) for name, value in own.items()), part
+    assert turbo.components.words == base.components.words != frozenset()
 
 
 def test_a_difference_is_of_one_base(tmp_path: Path) -> None:
