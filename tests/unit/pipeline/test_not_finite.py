@@ -34,6 +34,20 @@ def test_of_a_tap(tiny: Pipeline, name: str, number: int, message: str, sampler:
         tiny("a", **options, tap={name: in_call(number)})
 
 
+def test_on_a_cpu_nothing_is_decoded_of_latents_that_are_not_finite(tiny: Pipeline) -> None:
+    seen: list[str] = []
+    broken = in_call(2)
+
+    def tap(name: str, value: Tensor) -> Tensor | None:
+        seen.append(name)
+        return broken(value) if name == "unet.conv_out" else None
+
+    with pytest.raises(NonFiniteError, match="the latents"):
+        tiny("a", seed=1, num_inference_steps=4, tap=tap)
+    assert seen
+    assert not any(name.startswith("vae.") for name in seen)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize(
     ("network", "weight"),
