@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from diffuscope.bench.timing import Call
 from diffuscope.config import UNetConfig, VAEConfig
-from diffuscope.perf.weights import lay_channels_last
 from diffuscope.weights.layout.diffusers import to_diffusers
 from diffuscope.weights.layout.network_config import unet_to_json, vae_to_json
 
@@ -112,13 +111,13 @@ class _Decoder(nn.Module):
 
 
 def _eager(network: nn.Module, arguments: tuple[Tensor, ...]) -> Call:
-    lay_channels_last(network)
+    cast(Any, network).to(memory_format=torch.channels_last)
     arguments = tuple(each.contiguous(memory_format=_format(each)) for each in arguments)
     return lambda: network(*arguments)
 
 
 def _compiled(network: nn.Module, arguments: tuple[Tensor, ...]) -> Call:
-    lay_channels_last(network)
+    cast(Any, network).to(memory_format=torch.channels_last)
     for part in network.children():
         cast(Any, part).fuse_qkv_projections()
     arguments = tuple(each.contiguous(memory_format=_format(each)) for each in arguments)

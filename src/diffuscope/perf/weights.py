@@ -20,9 +20,12 @@ def modules(parts: object, kind: type[M]) -> list[M]:
 
 
 def lay_channels_last(network: nn.Module) -> None:
-    """Put the weights of all convolutions into channels-last memory."""
+    """Put the weights of all convolutions into channels-last memory, but on a CPU.
+
+    There the twin has packed ones of its own, and the network itself would sum in another order afterwards.
+    """
     for parameter in network.parameters():
-        if parameter.ndim == 4:
+        if parameter.ndim == 4 and parameter.device.type != "cpu":
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 

@@ -70,6 +70,21 @@ def test_both_networks_of_every_family(family: str) -> None:
 
 
 @torch.no_grad()
+def test_the_networks_themselves_answer_bit_for_bit_as_before_on_a_cpu() -> None:
+    pipe, engine = made("sd15"), Engine(True)
+    x, time, context, extra = inputs(pipe.unet)
+    latents = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+
+    def answers() -> tuple[Tensor, Tensor]:
+        return pipe.unet(x, time, context, extra=extra), pipe.vae.decode(latents)
+
+    before = answers()
+    engine.predictor(pipe.unet, context, extra, pairs=False)(x, time)
+    engine.decode(pipe.vae, latents)
+    assert all(map(torch.equal, answers(), before))
+
+
+@torch.no_grad()
 def test_rows_that_come_twice_run_once_up_to_the_text(model: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, real = [], ops.product
 
