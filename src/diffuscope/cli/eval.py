@@ -156,6 +156,7 @@ def classifier(*, corpus: Path, out: Path, seconds: float = 90.0, batch: int = 5
     tell("rendering the real images")
     data = EvalData.load(corpus, choose_device(device))
     recipes.train_classifier(recipes.classifier(seconds, batch), data, out)
+    say(f"{out / 'classifier.safetensors'} is for --classifier of `diffuscope eval`")
 
 
 def _load(scored: Scored, towers: Path | None, on: Device) -> "tuple[Pipeline, Scorer]":
