@@ -1,11 +1,14 @@
 """Memory: how much a run needs at least, how much there is, and an error that says what to change."""
 
+import ctypes
+import sys
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import le
 from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import torch
@@ -66,6 +69,25 @@ def release(error: BaseException) -> None:
     traceback.clear_frames(error.__traceback__)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+TRIM_EVERY = 10.0
+"""Seconds between two times at which ``trim`` does something: it takes some hundredths of one."""
+
+_trimmed = -TRIM_EVERY
+
+
+def trim() -> None:
+    """Give memory that was freed back to the system, for processes that run for days: glibc keeps most of it.
+
+    It may be called after each piece of work, from any thread. Without glibc it does nothing.
+    """
+    global _trimmed
+    if sys.platform != "linux" or monotonic() < _trimmed + TRIM_EVERY:
+        return
+    _trimmed = monotonic()
+    if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        malloc_trim(0)
 
 
 def smaller(

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffuscope.errors import InputError, StoppingError, TimeLimitError
+from diffuscope.perf import memory
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.inputs import Call
@@ -317,6 +318,7 @@ class Engine:
             if not unit.job.ended:
                 with self.batcher.lane(lane):
                     self._run(unit)
+                memory.trim()
             with self._turn:
                 self._busy[lane] -= 1
                 self._busy += Counter()  # forgets lanes without a run

@@ -1,5 +1,7 @@
 """Out of memory: a typed error for each phase, smaller pieces where they help, and nothing begun that cannot fit."""
 
+import os
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +45,22 @@ PHASES: dict[str, tuple[type, str, dict[str, object]]] = {
     "upscaling": (Upscaler, "forward", {"upscale": 4}),
     "encoding the image": (VAE, "encode", {"image": "in.png"}),
 }
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+def test_memory_that_was_freed_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [torch.ones(2_500) for _ in range(20_000)]  # 200 MB, too small for a mapping of their own
+    parts = parts[::100]
+    before = resident()
+    monkeypatch.setattr(memory, "_trimmed", -memory.TRIM_EVERY)
+    memory.trim()
+    assert resident() < before - 100e6
+    assert len(parts) == 200  # and are in use
+
+
+def resident() -> int:
+    """Bytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("failure", [exhaust, python_s, gpu_s])

@@ -11,6 +11,7 @@ import torch
 import diffuscope as ds
 from diffuscope.errors import BusyError, StoppingError, TimeLimitError
 from diffuscope.models.unet import UNet
+from diffuscope.perf import memory
 from diffuscope.perf.weights import Watch
 from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.inputs import Call
@@ -76,6 +77,15 @@ def test_fast_twins_run_the_shared_calls_too(tiny, alone, patient, monkeypatch: 
     assert engine.batcher.joined > engine.batcher.calls
     assert len(looks) < engine.batcher.joined + engine.batcher.calls  # of the weights: not one for each run and call
     engine.stop()
+
+
+def test_memory_is_given_back_after_work(engine, monkeypatch: pytest.MonkeyPatch):
+    trims = []
+    monkeypatch.setattr(memory, "trim", lambda: trims.append(True))
+    for job in [engine.submit(SOME[0]), engine.submit(SOME[0])]:
+        job.result(PATIENCE)
+    engine.stop()
+    assert len(trims) == 2
 
 
 def test_exact_means_the_same_bits(tiny, alone):
