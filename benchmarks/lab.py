@@ -3,8 +3,8 @@
     python benchmarks/lab.py --out lab.json
     python benchmarks/lab.py --flags=--dtype=bfloat16 --out lab-bfloat16.json
 
-Each start of `diffuscope lab` is a fresh one, and so is each browser; the second of a start finds the model loaded.
-Times are the page's own (lab.js). The load is what Linux counts before it begins.
+Each start of `diffuscope lab` is a fresh one, and so is each browser. Times are the page's own (lab.js). The load is
+what Linux counts before it begins.
 """
 
 import json
@@ -78,29 +78,6 @@ def changed(page: Page, process: int, colour: str) -> dict[str, float]:
     return times | {name: used - before[name] for name, used in processor_seconds(process).items()}
 
 
-def used(page: Page, process: int) -> dict[str, dict]:
-    """Times of generating, typing and pointing."""
-    changes = [changed(page, process, colour) for colour in ("blue", "green", "pink", "white")]
-    go(page, "Tokens")
-    page.locator(".pieces").wait_for()
-    typed = page.evaluate("typing", ["car", "house", "umbrella", "skunk", "flag", "cup", "star", "horse"])
-    go(page, "Attention")
-    page.locator(".ranking").first.wait_for()
-    page.wait_for_load_state("networkidle")
-    pointed = page.evaluate("pointing")
-    return {
-        "another prompt": {
-            "to the first preview, ms": summary([each["first"] for each in changes]),
-            "previews a second": summary([each["previews"] for each in changes]),
-            "to the picture, ms": summary([each["picture"] for each in changes]),
-            "processor seconds of the server": summary([each["server"] for each in changes]),
-            "processor seconds of the browser": summary([each["browser"] for each in changes]),
-        },
-        "tokens while typing, ms": summary(typed),
-        "pointing, ms": {name: summary(times) for name, times in pointed.items()},
-    }
-
-
 def summary(times: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(times), 2), "most": round(max(times), 2), "number": len(times)}
 
@@ -113,24 +90,36 @@ def main(*, starts: int = 5, flags: tuple[str, ...] = (), out: Path) -> None:
         flags: of `diffuscope lab`, such as --dtype=bfloat16.
         out: file to write.
     """
-    seen, loaded, found, load = [], [], {}, os.getloadavg()[0]
+    seen, found, load = [], {}, os.getloadavg()[0]
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for start in range(starts):
-            with lab(flags) as (address, process):
-                with opened(browser, address) as page:
-                    seen.append(page.evaluate("seen"))
-                with opened(browser, address) as page:
-                    loaded.append(page.evaluate("seen"))
-                    if start == starts - 1:
-                        found = used(page, process)
+            with lab(flags) as (address, process), opened(browser, address) as page:
+                seen.append(page.evaluate("seen"))
+                if start < starts - 1:
+                    continue
+                changes = [changed(page, process, colour) for colour in ("blue", "green", "pink", "white")]
+                go(page, "Tokens")
+                page.locator(".pieces").wait_for()
+                typed = page.evaluate("typing", ["car", "house", "umbrella", "skunk", "flag", "cup", "star", "horse"])
+                go(page, "Attention")
+                page.locator(".ranking").first.wait_for()
+                page.wait_for_load_state("networkidle")
+                found = page.evaluate("pointing")
         version = browser.version
         browser.close()
     document = {
         "opening, ms": {name: summary([each[name] for each in seen]) for name in seen[0]},
-        "opening with the model loaded, ms": {name: summary([each[name] for each in loaded]) for name in loaded[0]},
-        **found,
+        "another prompt": {
+            "to the first preview, ms": summary([each["first"] for each in changes]),
+            "previews a second": summary([each["previews"] for each in changes]),
+            "to the picture, ms": summary([each["picture"] for each in changes]),
+            "processor seconds of the server": summary([each["server"] for each in changes]),
+            "processor seconds of the browser": summary([each["browser"] for each in changes]),
+        },
+        "tokens while typing, ms": summary(typed),
+        "pointing, ms": {name: summary(times) for name, times in found.items()},
         "load before": round(load, 2),
         "machine": report.device_name(torch.device("cpu")),
         "chromium": re.sub(r"\\..*", "", version),
