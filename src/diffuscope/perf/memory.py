@@ -72,7 +72,7 @@ def release(error: BaseException) -> None:
 
 
 TRIM_EVERY = 10.0
-"""Seconds between two times at which ``trim`` does something: it takes some hundredths of one."""
+"""Seconds at least between two times at which ``trim`` does something, which takes less than a tenth of one."""
 
 _trimmed = -TRIM_EVERY
 
