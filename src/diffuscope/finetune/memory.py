@@ -15,7 +15,7 @@ from diffuscope.lens.shapes import call_with_zeros
 from diffuscope.models.unet import UNet
 from diffuscope.pipeline import Pipeline
 from diffuscope.types import Tap
-from diffuscope.weights.store.assign import blank, load_into
+from diffuscope.weights.store.assign import blank
 
 COPIES = 5
 """Of what is trained: weights, gradients, two buffers of AdamW, and the average; all float32."""
@@ -53,10 +53,12 @@ def _kept(
     targets: Targets,
 ) -> int:
     blocks: list[int] = []
+    with blank():
+        unet = UNet(config)
     with FakeTensorMode(), torch.device(device), torch.enable_grad(), autocast(device):
-        with blank():
-            unet = UNet(config).requires_grad_(False)
-        load_into(unet, {name: torch.empty(value.shape, dtype=dtype) for name, value in unet.state_dict().items()})
+        for module in unet.modules():
+            for name, value in [*module.named_parameters(recurse=False)]:
+                setattr(module, name, nn.Parameter(torch.empty(value.shape, dtype=dtype), requires_grad=False))
         network = updated(unet, Factors(unet, rank, targets, torch.Generator()) if rank else None)
         if checkpointed:  # one block at a time is computed again
             network = shared_copy(network, partial(_measured, blocks))
