@@ -98,7 +98,9 @@ def main(
     recipe = of_length(fashion(), seconds=seconds)
     channels, batch, steps, count = (64, 128, 256, 512), 512, 1500, COUNT
     if is_tiny:
-        recipe = of_length(replace(recipe, training=PixelTraining(batch_size=4, rotation=0.0)), steps=2)
+        unet, preset = replace(recipe.unet, channels=(8, 16)), replace(recipe.preset, num_inference_steps=2)
+        recipe = replace(recipe, unet=unet, preset=preset, training=PixelTraining(batch_size=4, rotation=0.0))
+        recipe = of_length(recipe, steps=2)
         channels, batch, steps, count = (8, 16), 4, 2, 20
     model = train_pixels(recipe, images, held_out, run / "model", place)
     exam = examine(model, images, held_out, run / "model", 1000 if not is_tiny else 20)

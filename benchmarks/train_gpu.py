@@ -78,7 +78,7 @@ def main(
         part: what is measured.
         out: JSON file.
         folder: of Fashion-MNIST's four files, for `precision`.
-        batch: images in a step of `speed`.
+        batch: images in a step of `speed`, if it is not tiny.
         device: auto, cpu, cuda.
         is_tiny: tiny networks, few steps.
     """
@@ -86,7 +86,7 @@ def main(
     document = report.head(place, torch.bfloat16, report.this_command())
     timer = Timer(place, 0.01 if is_tiny else 4.0)
     parts: dict[Part, Callable[[], Parts]] = {
-        "speed": lambda: speed(timer, batch, is_tiny=is_tiny),
+        "speed": lambda: speed(timer, 2 if is_tiny else batch, is_tiny=is_tiny),
         "memory": lambda: memory(place, is_tiny=is_tiny),
         "loader": lambda: loader(place, is_tiny=is_tiny),
         "processes": lambda: processes(place, is_tiny=is_tiny),
@@ -184,7 +184,7 @@ def speed(timer: Timer, batch: int, *, is_tiny: bool) -> Parts:
 def memory(device: torch.device, *, is_tiny: bool) -> Parts:
     """The trainings whose peak is measured."""
     sd15, sdxl = (PRESETS["tiny"], PRESETS["tiny-sdxl"]) if is_tiny else (FAMILIES["sd15"], FAMILIES["sdxl"])
-    side, large = (64, 64) if is_tiny else (512, 1024)
+    side, large = (32, 32) if is_tiny else (512, 1024)
     steps = 2 if is_tiny else 8
     lora = {"rank": 16, "caption": "a zeb cup", "targets": "transformer"}
     imagic = {"prompt": "a red cup", "embedding_steps": steps}
@@ -347,7 +347,9 @@ def precision(device: torch.device, folder: Path, *, is_tiny: bool) -> Parts:
     images, held_out = (each.to(device) for each in load_fashion(folder))
     recipe = of_length(fashion(), steps=3 if is_tiny else 200)
     recipe = replace(recipe, loop=replace(recipe.loop, log_every=1, warmup_steps=20))
-    training = PixelTraining(batch_size=4, rotation=0.0) if is_tiny else recipe.training
+    if is_tiny:
+        unet, tiny = replace(recipe.unet, channels=(8, 16)), PixelTraining(batch_size=4, rotation=0.0)
+        recipe = replace(recipe, unet=unet, training=tiny)
     std, mean = torch.std_mean(images.pixels)
     latents = PixelLatents(mean=mean.item(), std=std.item(), patch=int(recipe.unet.in_channels**0.5))
     found: list[Report] = []
@@ -359,7 +361,7 @@ def precision(device: torch.device, folder: Path, *, is_tiny: bool) -> Parts:
         network = kind(recipe.unet)
         zero_init(network)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        task = PixelTask(network, images, held_out, latents, Schedule(recipe.schedule), training)
+        task = PixelTask(network, images, held_out, latents, Schedule(recipe.schedule), recipe.training)
         with TemporaryDirectory() as run:
             average = train(task, recipe.loop, Path(run))
             losses = [line["loss"] for line in read_log(Path(run) / LOG) if "loss" in line][-20:]
