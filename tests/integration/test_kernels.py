@@ -40,7 +40,7 @@ def compiled(kernel, grid, *values, **constants):
 
 ops.launch = tokens.launch = compiled
 ops.fuses = lambda _: True
-tokens.describes = lambda _: target.arch >= 90
+ops.describes = lambda _: target.arch >= 90
 with torch.no_grad():
     for sample in warming.kernel_samples(torch.device("cpu"), dtype):
         sample()
@@ -57,7 +57,8 @@ def test_each_kernel_compiles(capability, dtype):
     names = {name for name, _, _ in rows}
     assert names >= {"added", "channel_sums", "doubled", "gated", "group_factors", "joined", "layer_norm", "scaled"}
     assert "short_attention" in names
-    assert ("gated_product" in names) is (capability >= 90)
+    assert names.issuperset({"gated_product", "split_convolution"}) is (capability >= 90)
+    assert names.isdisjoint({"gated_product", "split_convolution"}) is (capability < 90)
     for name, shared, size in rows:
         assert int(size) > 0, name
         assert int(shared) <= LIMITS[capability] * 1024, name

@@ -42,8 +42,13 @@ def channel_sums(x, sums, pixels, channels, chunk):
 
 
 @triton.jit(do_not_specialize=["pixels", "chunk", "has_residual", "has_bias"])
-def added(x, residual, bias, sums, pixels, channels, chunk, has_residual, has_bias):
-    """``x += residual + bias`` for [B,P,C] and ``bias`` [C], either of which may be missing; and its ``sums``."""
+def added(
+    x, terms, residual, bias, sums, pixels, channels, chunk, has_residual, has_bias, TERMS: tl.constexpr
+):  # fmt: skip
+    """``x += residual + bias`` for [B,P,C] and ``bias`` [C], either of which may be missing; and its ``sums``.
+
+    With TERMS ``x`` is not read but the sum of the ``terms`` [TERMS,B,P,C], float32.
+    """
     part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = block * COLS + tl.arange(0, COLS)
     inside = column < channels
@@ -51,6 +56,8 @@ def added(x, residual, bias, sums, pixels, channels, chunk, has_residual, has_bi
     start_of_image = image.to(tl.int64) * pixels * channels
     x += start_of_image
     residual += start_of_image
+    terms += start_of_image
+    stride = tl.num_programs(1).to(tl.int64) * pixels * channels
     total = tl.zeros([ROWS, COLS], tl.float32)
     squares = tl.zeros([ROWS, COLS], tl.float32)
     constant = tl.load(bias + column, column < channels * has_bias, 0.0).to(tl.float32)
@@ -58,7 +65,11 @@ def added(x, residual, bias, sums, pixels, channels, chunk, has_residual, has_bi
         row = start + tl.arange(0, ROWS)
         mask = (row < end)[:, None] & inside[None, :]
         at = row[:, None] * channels + column[None, :]
-        value = tl.load(x + at, mask, 0.0).to(tl.float32) + constant[None, :]
+        value = tl.zeros([ROWS, COLS], tl.float32) + constant[None, :]
+        if TERMS == 0:
+            value += tl.load(x + at, mask, 0.0).to(tl.float32)
+        for term in tl.static_range(TERMS):
+            value += tl.load(terms + term * stride + at, mask, 0.0)
         value += tl.load(residual + at, (row < end * has_residual)[:, None] & inside[None, :], 0.0).to(tl.float32)
         value = tl.where(mask, value, 0.0).to(x.dtype.element_ty)
         tl.store(x + at, value, mask)
@@ -211,6 +222,35 @@ def gated_product(
     gate += tl.load(bias + width + column).to(tl.float32)[None, :]
     y += row[:, None].to(tl.int64) * width + column[None, :]
     tl.store(y, (hidden * _gelu(gate)).to(y.dtype.element_ty), (row < rows)[:, None])
+
+
+@triton.jit(do_not_specialize=["rows", "height", "width", "chunk"])
+def split_convolution(
+    x, weight, y, rows, height, width, depth, outputs, chunk, ROWS: tl.constexpr, COLS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):  # fmt: skip
+    """``y`` [S,rows,outputs], float32: terms of the 3x3 convolution of ``x`` [B,height,width,depth] (split-K).
+
+    Each sums ``chunk`` pieces, of DEPTH channels at one of nine places. The descriptor ``weight`` brings tiles of
+    [outputs,9*depth]; ``outputs`` is a multiple of COLS and ``depth`` of DEPTH.
+    """
+    column, term = tl.program_id(0) * COLS, tl.program_id(1)
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
+    vertical, horizontal = row // width % height, row % width
+    lane = tl.arange(0, DEPTH)[None, :]
+    pieces = depth // DEPTH
+    total = tl.zeros([ROWS, COLS], tl.float32)
+    for piece in range(term * chunk, tl.minimum(term * chunk + chunk, 9 * pieces)):
+        place = piece // pieces
+        down, right = place // 3 - 1, place % 3 - 1
+        inside = (row < rows) & (vertical + down >= 0) & (vertical + down < height)
+        inside &= (horizontal + right >= 0) & (horizontal + right < width)
+        at = (row + down * width + right)[:, None] * depth + piece % pieces * DEPTH + lane
+        value = tl.load(x + at, inside[:, None], 0.0)
+        total = tl.dot(value, weight.load([column, piece * DEPTH]).T, total)
+    column += tl.arange(0, COLS)
+    y += (term * rows + row)[:, None].to(tl.int64) * outputs + column[None, :]
+    tl.store(y, total, (row < rows)[:, None])
 
 
 STRIDES = ["q_row", "q_head", "q_token", "k_row", "k_head", "k_token", "v_row", "v_head", "v_token"]

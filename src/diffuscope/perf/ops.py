@@ -18,6 +18,15 @@ PARTS, PROGRAMS = 512, 512
 SMALL = 1024
 """Pixels up to which torch normalises bfloat16 on a CPU more slowly than float32: by a factor of 8 at 16x16."""
 
+SPLIT_PIXELS = 128
+"""Pixels of all images up to which a 3x3 convolution is split, since what takes its time is to read its weights."""
+
+SPLIT_ROWS, SPLIT_COLS, SPLIT_DEPTH, SPLIT_WARPS, SPLIT_STAGES = 64, 128, 64, 4, 3
+"""A tile of it: pixels, outputs and inputs; its warps, and the tiles that are on their way."""
+
+SPLIT_PROGRAMS, MOST_TERMS = 264, 16
+"""Programs that fill a large GPU, two a processor; and the most that share a tile."""
+
 _packed: WeakKeyDictionary[nn.Conv2d, tuple[object, Tensor | None]] = WeakKeyDictionary()
 
 broken: str | None = None if find_spec("triton") else "it is not installed"
@@ -31,6 +40,15 @@ class Map(NamedTuple):
     """[B,C,H,W], channels-last."""
     sums: Tensor | None = None
     """[B,parts,2,C] sums over pixels of each channel and of its square."""
+
+
+class Terms(NamedTuple):
+    """The terms of a feature map, and its memory."""
+
+    terms: Tensor
+    """[S,B*H*W,C] float32, whose sum it is."""
+    x: Tensor
+    """[B,C,H,W], channels-last, not written yet."""
 
 
 def disable(error: Exception) -> bool:
@@ -52,6 +70,13 @@ def fuses(x: Tensor) -> bool:
     return x.is_cuda and broken is None
 
 
+@cache
+def describes(device: torch.device) -> bool:
+    """Whether a device brings tiles by itself (TMA), as from Hopper on, and this Triton knows it."""
+    knows = find_spec("triton.tools.tensor_descriptor") is not None
+    return knows and (device.type == "cpu" or torch.cuda.get_device_capability(device) >= (9, 0))
+
+
 def channels_last(x: Tensor) -> Tensor:
     """``x`` [B,C,H,W] in channels-last memory; itself if it is so already."""
     if tracing():
@@ -71,8 +96,12 @@ def image(x: Tensor, like: Tensor) -> Tensor:
     return x.reshape(len(x), like.shape[2], like.shape[3], x.shape[2]).permute(0, 3, 1, 2)
 
 
-def product(layer: nn.Conv2d, x: Tensor) -> Tensor:
+def product(layer: nn.Conv2d, x: Tensor) -> Tensor | Terms:
     """The convolution without its bias."""
+    return _terms(layer, x) if _splits(layer, x) else _product(layer, x)
+
+
+def _product(layer: nn.Conv2d, x: Tensor) -> Tensor:
     if not x.is_cuda and not tracing() and (weight := packed(layer, x)) is not None:
         operation = torch.ops.mkldnn._convolution_pointwise
         return operation(x, weight, None, layer.padding, layer.stride, layer.dilation, layer.groups, "none", [], "")
@@ -102,9 +131,45 @@ def _pack(layer: nn.Conv2d, x: Tensor) -> Tensor | None:
     return reorder(layer.weight.detach(), *arguments)
 
 
+def _splits(layer: nn.Conv2d, x: Tensor) -> bool:
+    """Whether a kernel of ours reads this convolution's weights, more than it has pixels to use them for."""
+    usual = layer.kernel_size == (3, 3) and layer.stride == (1, 1) and layer.padding == (1, 1)
+    is_whole = layer.in_channels % SPLIT_DEPTH == 0 and layer.out_channels % SPLIT_COLS == 0
+    is_small = len(x) * _pixels(x) <= SPLIT_PIXELS and x.dtype != torch.float32
+    aligned = layer.weight.data_ptr() % 16 == 0 and layer.weight.is_contiguous(memory_format=torch.channels_last)
+    return usual and is_whole and is_small and aligned and fuses(x) and describes(x.device)
+
+
+def _terms(layer: nn.Conv2d, x: Tensor) -> Terms:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    from diffuscope.perf import kernels
+
+    x, depth, outputs = channels_last(x), layer.in_channels, layer.out_channels
+    size, rows = (len(x), outputs, *x.shape[2:]), len(x) * _pixels(x)
+    columns, parts, pieces = outputs // SPLIT_COLS, -(-rows // SPLIT_ROWS), 9 * depth // SPLIT_DEPTH
+    chunk = -(-pieces // min(MOST_TERMS, max(1, SPLIT_PROGRAMS // (columns * parts))))
+    count = -(-pieces // chunk)
+    terms = torch.empty(count, rows, outputs, device=x.device)
+    weight = layer.weight.detach().permute(0, 2, 3, 1).flatten(1)
+    tiles = TensorDescriptor.from_tensor(weight, [SPLIT_COLS, SPLIT_DEPTH])
+    launch(
+        kernels.split_convolution, (columns, count, parts), x, tiles, terms, rows, *x.shape[2:], depth, outputs, chunk,
+        ROWS=SPLIT_ROWS, COLS=SPLIT_COLS, DEPTH=SPLIT_DEPTH, num_warps=SPLIT_WARPS, num_stages=SPLIT_STAGES,
+    )  # fmt: skip
+    y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return Terms(terms, y)
+
+
 def conv(layer: nn.Conv2d, x: Tensor) -> Map:
     """The convolution."""
     return add(product(layer, x), None, layer.bias)
+
+
+def unbiased(layer: nn.Conv2d, x: Tensor) -> Map:
+    """The convolution without its bias, as a map."""
+    found = product(layer, x)
+    return Map(found) if isinstance(found, Tensor) else add(found, None, None)
 
 
 def pointwise(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
@@ -112,8 +177,9 @@ def pointwise(layer: nn.Conv2d | nn.Linear, x: Tensor) -> Tensor:
     return F.linear(x, layer.weight.flatten(1), layer.bias)
 
 
-def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
+def add(x: Tensor | Terms, residual: Tensor | None, bias: Tensor | None) -> Map:
     """``x + bias + residual`` in the memory of ``x``, for maps [B,C,H,W] and ``bias`` [C]; either may be missing."""
+    terms, x = (None, x) if isinstance(x, Tensor) else x
     if tracing():
         x = x if bias is None else x + bias[:, None, None]
         return Map(x if residual is None else x + residual)
@@ -125,8 +191,9 @@ def add(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Map:
     x, residual = channels_last(x), None if residual is None else channels_last(residual)
     grid, sums, chunk = _parts(x, x.shape[1])
     launch(
-        kernels.added, grid, x, x if residual is None else residual, x if bias is None else bias, sums, _pixels(x),
-        x.shape[1], chunk, int(residual is not None), int(bias is not None),
+        kernels.added, grid, x, x if terms is None else terms, x if residual is None else residual,
+        x if bias is None else bias, sums, _pixels(x), x.shape[1], chunk, int(residual is not None),
+        int(bias is not None), TERMS=0 if terms is None else len(terms),
     )  # fmt: skip
     return Map(x, sums)
 

@@ -1,8 +1,5 @@
 """The steps of a transformer that the fast twins fuse, on tokens [B,T,C]; kernels and plain twins as in ``ops``."""
 
-from functools import cache
-from importlib.util import find_spec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -47,7 +44,7 @@ def geglu(layer: nn.Linear, x: Tensor) -> Tensor:
     rows, depth, width = x.numel() // x.shape[-1], x.shape[-1], layer.out_features // 2
     is_whole = width % GATED_COLS == 0 and depth % GATED_DEPTH == 0 and layer.bias is not None
     pays = rows >= max(MANY, 3 * depth) and x.dtype != torch.float32
-    if not (is_whole and pays and ops.fuses(x) and describes(x.device)) or layer.weight.data_ptr() % 16:
+    if not (is_whole and pays and ops.fuses(x) and ops.describes(x.device)) or layer.weight.data_ptr() % 16:
         return gate(F.linear(x, layer.weight, layer.bias))
     from triton.tools.tensor_descriptor import TensorDescriptor
 
@@ -61,13 +58,6 @@ def geglu(layer: nn.Linear, x: Tensor) -> Tensor:
         depth, ROWS=GATED_ROWS, COLS=GATED_COLS, DEPTH=GATED_DEPTH, num_warps=4, num_stages=3,
     )  # fmt: skip
     return y
-
-
-@cache
-def describes(device: torch.device) -> bool:
-    """Whether a device brings tiles by itself (TMA), as from Hopper on, and this Triton knows it."""
-    knows = find_spec("triton.tools.tensor_descriptor") is not None
-    return knows and (device.type == "cpu" or torch.cuda.get_device_capability(device) >= (9, 0))
 
 
 def gate(x: Tensor) -> Tensor:

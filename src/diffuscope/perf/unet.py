@@ -217,12 +217,13 @@ def _shifts(network: Transformer) -> dict[nn.Module, tuple[Tensor, ...]]:
 def residual(block: ResidualBlock, x: Map, time: Tensor | None = None) -> Map:
     """The residual block; ``time`` [B,C] or [1,C] is the projected time embedding."""
     layer = block.conv_shortcut
-    h = ops.product(block.conv1, ops.group_norm(block.norm1, x, silu=True))
-    h = ops.product(
-        block.conv2, ops.group_norm(block.norm2, Map(h), silu=True, shift=block.conv1.bias, time=time, last=True)
+    h = ops.unbiased(block.conv1, ops.group_norm(block.norm1, x, silu=True))
+    y = ops.product(
+        block.conv2, ops.group_norm(block.norm2, h, silu=True, shift=block.conv1.bias, time=time, last=True)
     )
+    del h
     shortcut = x.x if layer is None else ops.image(ops.pointwise(layer, ops.tokens(x.x)), x.x)
-    return ops.add(h, shortcut, block.conv2.bias)
+    return ops.add(y, shortcut, block.conv2.bias)
 
 
 def _added(h: Tensor, x: Tensor, layer: nn.Linear) -> Tensor:

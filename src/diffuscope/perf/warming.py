@@ -66,6 +66,8 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     norm, wide = (nn.GroupNorm(32, each.shape[1], device=device, dtype=dtype) for each in (x, y))
     layer = nn.Linear(320, 2560, device=device, dtype=dtype)
     double = nn.Conv2d(320, 320, 3, padding=1, device=device, dtype=dtype)
+    deep = nn.Conv2d(1280, 1280, 3, padding=1, device=device, dtype=dtype)
+    deep.weight.data = ops.channels_last(deep.weight.data)
     heads = [torch.zeros(1, 8, 77, width, device=device, dtype=dtype) for width in (40, 80, 160)]
     norms = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
     return [
@@ -73,6 +75,7 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
         lambda: ops.group_norm(wide, Map(y), silu=True),
         lambda: (ops.add(x, x, x[0, :, 0, 0]), ops.upsample(x, (16, 16))),
         lambda: ops.upsampled(double, x),
+        lambda: ops.conv(deep, y.repeat(2, 1, 1, 1)),
         lambda: ops.add(x[:, :4], None, x[0, :4, 0, 0]),
         lambda: (ops.join(x, y), tokens.gate(x[:, :, 0, 0])),
         lambda: tokens.geglu(layer, x[:, :, 0, 0].expand(tokens.MANY, -1)),

@@ -39,9 +39,11 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def launch(kernel: Any, *values: Any, **constants: Any) -> None:
         names.append(kernel.__name__)
-        ops.launch(kernel, *values, **constants)
+        plain(kernel, *values, **constants)
 
-    monkeypatch.setattr(tokens, "launch", launch)
+    plain = ops.launch
+    for module in (ops, tokens):
+        monkeypatch.setattr(module, "launch", launch)
     return names
 
 
@@ -79,6 +81,26 @@ def test_upsampling_within_the_convolution_after_it(fused: Callable[..., None], 
     x = ops.channels_last(torch.randn(2, 24, *size))
     fused(lambda: ops.upsampled(layer, x).x)
     fused(lambda: ops.group_norm(norm, ops.upsampled(layer, x), silu=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("count", "height", "width"), [(2, 5, 7), (3, 1, 2)])
+def test_a_convolution_of_few_pixels_is_split(
+    fused: Callable[..., None], monkeypatch: pytest.MonkeyPatch, count: int, height: int, width: int
+) -> None:
+    """Among several programs, of which the last has fewer terms; with and without bias, residual and sums."""
+    generator = torch.Generator().manual_seed(0)
+    layer, norm = nn.Conv2d(192, 128, 3, padding=1).half(), nn.GroupNorm(8, 128).half()
+    layer.weight.data = ops.channels_last(layer.weight.data)
+    x = ops.channels_last(torch.randn(count, 192, height, width, generator=generator).half())
+    other = ops.channels_last(torch.randn(count, 128, height, width, generator=generator).half())
+    launched = launches(monkeypatch)
+    fused(lambda: ops.conv(layer, x).x, tolerance=2e-3)
+    fused(lambda: ops.unbiased(layer, x).x, tolerance=2e-3)
+    fused(lambda: ops.group_norm(norm, ops.add(ops.product(layer, x), other, layer.bias), silu=True), tolerance=4e-3)
+    assert launched.count("split_convolution") == 3
+    fused(lambda: ops.conv(layer, x.repeat(1, 1, 12, 12)).x, tolerance=2e-3)  # too many
+    assert launched.count("split_convolution") == 3
 
 
 def test_layer_norm(fused: Callable[..., None]) -> None:
