@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diffuscope import model_files
 from diffuscope.config import ModelConfig, TextEncoderConfig, UNetConfig, VAEConfig
 from diffuscope.errors import InputError, WeightsError, is_out_of_memory
+from diffuscope.file_hash import FileHash
 from diffuscope.model_source import DEVICES, check_device, check_dtype
 from diffuscope.models.added_words import AddedWord
 from diffuscope.models.text_encoder import TextEncoder
@@ -26,7 +27,6 @@ from diffuscope.weights.layout.diffusers import from_diffusers
 from diffuscope.weights.layout.fields import Description
 from diffuscope.weights.store import difference, documents, packing
 from diffuscope.weights.store.assign import blank, load_into
-from diffuscope.weights.store.hashing import FileHash
 from diffuscope.weights.store.old_names import current_names
 from diffuscope.weights.store.stores import Store, open_store
 

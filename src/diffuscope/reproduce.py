@@ -1,6 +1,7 @@
 """Make an image again from the receipt in its file, and compare."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from os import PathLike
@@ -26,6 +27,8 @@ from diffuscope.pipeline.run import Run
 from diffuscope.prompt.lora_tags import parse_lora_tags
 from diffuscope.request import Request
 from diffuscope.schema import Options, options
+from diffuscope.weights.store.hashing import named_bytes
+from diffuscope.weights.store.host import Host
 
 Model = Pipeline | ModelSource | str | PathLike[str] | None
 
@@ -227,14 +230,32 @@ def _named_model(old: Receipt, source: ModelSource) -> str | Path:
 
 def _check_weights(old: Receipt, pipe: Pipeline) -> None:
     networks = {part: digest for part, digest in old["weights"].items() if part != receipts.CLIP}
-    wrong = [part for part, digest in networks.items() if pipe.weights.get(part) != digest]
+    wrong = [part for part, digest in networks.items() if not _has(pipe, part, digest)]
     if wrong and receipts.dtype_name(pipe.dtype) == old["dtype"]:
         vae = "" if old["vae"] is None else f", with its VAE {old['vae']!r}"
         got = Unquoted(f"{pipe.config.name!r} with other weights of {', '.join(wrong)}")
         raise InputError("model", got, f"the model {old['model']!r} of the receipt{vae}")
-    if receipts.CLIP in old["weights"] and pipe.clip_hash != old["weights"][receipts.CLIP]:
+    if receipts.CLIP in old["weights"] and not _is_hash(
+        old["weights"][receipts.CLIP], pipe.similarity.tensors(), pipe.clip_hash
+    ):
         got = Unquoted("an installation with another CLIP for guidance_options.similarity")
         raise InputError("model", got, f"diffuscope {old['versions'].get('diffuscope')}, which made the image")
+
+
+def _has(pipe: Pipeline, part: str, digest: str) -> bool:
+    found = pipe.weights.get(part)
+    return found is not None and _is_hash(digest, pipe.adapters.unchanged(part), found)
+
+
+def _is_hash(known: str, tensors: Mapping[str, Tensor], found: str) -> bool:
+    """Whether ``known`` is ``found``, the hash of these tensors, or that of all in one piece, as it was before."""
+    if known == found:
+        return True
+    digest, host = hashlib.sha256(), Host()
+    for name, tensor in sorted(tensors.items()):
+        for piece in named_bytes(name, tensor, host):
+            digest.update(piece)
+    return digest.hexdigest() == known
 
 
 def _check_embeddings(old: Receipt, pipe: Pipeline) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from diffuscope.adapters.loras import Adapters
-from diffuscope.weights.store.hashing import FileHash, Hash
+from diffuscope.file_hash import FileHash
+from diffuscope.weights.store.hashing import Hash
 
 
 class Hashing:
@@ -14,7 +15,7 @@ class Hashing:
     """
 
     def __init__(self, adapters: Adapters, files: Mapping[str, FileHash]) -> None:
-        self.known = {name: each.hash for name, each in files.items() if each.holds(adapters.unchanged(name))}
+        self.known = {name: each for name, each in files.items() if each.holds(adapters.unchanged(name))}
         self._adapters = adapters
         self._threads: dict[str, Hash] = {}
 

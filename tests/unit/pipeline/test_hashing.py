@@ -28,13 +28,22 @@ def test_the_hashes_are_those_of_the_weights_when_it_began(tiny: Pipeline) -> No
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_fails_costs_time_only(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> str:
+    def failing(tensors: Mapping[str, Tensor], dtype: torch.dtype | None, threads: int) -> str:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("CUDA error")
-        return weights_hash(tensors, dtype)
+        return weights_hash(tensors, dtype, threads)
 
     monkeypatch.setattr(hashing, "weights_hash", failing)
     assert Hashing(tiny.adapters, {}).begin().result() == tiny.weights
+
+
+def test_several_threads_make_the_same_hash_and_each_number_counts(tiny: Pipeline) -> None:
+    tensors = tiny.unet.state_dict()
+    first, name = weights_hash(tensors), "conv_in.weight"
+    assert {weights_hash(tensors, threads=threads) for threads in (2, 3, 8)} == {first}
+    for changed in (tensors[name].flip(0), tensors[name].half(), tensors[name].flatten()):
+        assert weights_hash(tensors | {name: changed}, threads=3) != first
+    assert weights_hash({name.replace("in", "out"): tensors[name]}) != weights_hash({name: tensors[name]})
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "own", "single"])
@@ -56,7 +65,7 @@ def test_files_are_hashed_beside_their_reading_unless_something_changed(
     assert Hashing(pipe.adapters, pipe.components.hashes).known == {}
     half = ds.load(path, dtype="bfloat16")
     expected = {name: weights_hash(network.state_dict()) for name, network in half.components.networks.items()}
-    assert {name: each.hash.result() for name, each in half.components.hashes.items()} == expected == half.weights
+    assert {name: each.result() for name, each in half.components.hashes.items()} == expected == half.weights
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (5, 3), (6, 4, 3, 3), (1, 500)])

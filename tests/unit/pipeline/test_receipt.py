@@ -1,5 +1,6 @@
 """The receipt in a file: other programs read it, replay repeats it, nothing personal is in it."""
 
+import hashlib
 import json
 import resource
 from pathlib import Path
@@ -97,6 +98,26 @@ def test_replay_through_files_of_either_layout(tiny: Pipeline, tiny_folder: Path
     (path,) = tiny("fox", seed=5).save(tmp_path / "out.png")
     assert ds.replay(path, model=tiny_folder).identical
     assert ds.replay(path, model=tiny.save(tmp_path / "diffusers")).identical
+
+
+def test_a_hash_of_all_tensors_in_one_piece_is_known_too(tiny: Pipeline, tmp_path: Path) -> None:
+    """Older receipts have it."""
+    result = tiny("fox", seed=5)
+    receipt = result.receipt | {"weights": {name: _in_one(each) for name, each in tiny.components.networks.items()}}
+    path = write_png(tmp_path / "older.png", result.images[0], {"diffuscope": json.dumps(receipt | {"image_index": 0})})
+    assert receipt["weights"] != tiny.weights
+    assert ds.replay(path, model=tiny).identical
+    receipt["weights"]["vae"] = _in_one(tiny.unet)
+    path = write_png(tmp_path / "other.png", result.images[0], {"diffuscope": json.dumps(receipt | {"image_index": 0})})
+    with pytest.raises(ds.errors.InputError, match="other weights of vae"):
+        ds.replay(path, model=tiny)
+
+
+def _in_one(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{list(tensor.shape)}:".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def test_replay_from_a_start_image(tiny: Pipeline, tmp_path: Path) -> None:
