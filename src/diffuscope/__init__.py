@@ -57,8 +57,6 @@ if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
     # stalls all of them: on two cores, one of them busy, a picture took 28 s, and 6 s so; with both free there is no
     # difference.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-# What cuBLAS keeps for each thread and stream: 8 MiB, as torch has it before Hopper, where it takes 32. It is as fast.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
 
 _HOMES = {
     "Branch": "request",
