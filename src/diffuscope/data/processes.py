@@ -18,10 +18,14 @@ def available_cores() -> int:
 def parallel_map(work: Callable[[In], Out], items: Sequence[In], processes: int | None) -> Iterator[Out]:
     """``map(work, items)`` over ``processes``; None is one for each of ``available_cores``. One runs in this process.
 
+    So do two items where no number is given: processes take seconds to start.
+
     Processes are spawned, never forked: a fork of a process that has threads or a CUDA context may hang. ``work`` and
     ``items`` must therefore be picklable, and a script that calls this needs its ``__main__`` guard.
     """
-    processes = min(processes or available_cores(), len(items))
+    if processes is None:
+        processes = available_cores() if len(items) > 2 else 1
+    processes = min(processes, len(items))
     if processes <= 1:
         yield from map(work, items)
         return
