@@ -39,8 +39,7 @@ export function runOf(job, known, defaults = {}) {
     error: job.error ?? null,
     notes: job.notes ?? [],
     inputs: inputsOf(job.image ?? null, job.mask_image ?? null),
-    began: known?.began,
-    took: known?.took ?? (known?.began && job.state === 'done' ? Date.now() - known.began : undefined),
+    seconds: job.seconds,
   };
 }
 
@@ -48,7 +47,7 @@ export function runOf(job, known, defaults = {}) {
 export function told(run, kind, event) {
   if (kind === 'image') return { ...run, made: run.made.with(event.image, true) };
   if (ended(run.state)) return run;
-  if (kind === 'started') return { ...run, state: 'running', began: Date.now() };
+  if (kind === 'started') return { ...run, state: 'running' };
   if (kind !== 'step') return run;
   const steps = [...run.steps];
   steps[event.image] = Math.max(steps[event.image] ?? 0, event.step + 1);

@@ -38,6 +38,8 @@ declare global {
     model: string;
     shipped?: boolean;
     preset: Options;
+    /** Whether a run of the preset costs a moment. */
+    quick: boolean;
     draws: string;
     /** Prompts that show what it draws. */
     examples: string[];
@@ -91,9 +93,8 @@ declare global {
     error: string | null;
     /** What it has to say of the request, such as words that the model never learned. */
     notes: string[];
-    /** When it began, and how long it took, in milliseconds; where this page saw it. */
-    began?: number;
-    took?: number;
+    /** How long it took, once it is done. */
+    seconds?: number | null;
     recorded?: boolean;
   };
 

@@ -28,6 +28,7 @@ class Job:
         label: what a job of several calls is; empty for that of a request.
         origin: the job from which it goes on.
         steps: that are done, of each image.
+        seconds: from the beginning of its first image to its end, once it is done.
         states: of each call the latents and clean estimates after each step so far, [B,C,h,w] float32 on the CPU, if
             ``keeps_states``.
     """
@@ -53,6 +54,8 @@ class Job:
         self.states: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(images)]
         self.error: BaseException | None = None
         self.submitted = monotonic()
+        self.seconds: float | None = None
+        self._began = 0.0
         self._ring = Ring()
         self._turn = threading.Condition()
         self._started = False
@@ -151,7 +154,10 @@ class Job:
         with self._turn:
             if self._ended is not None:
                 return
-            self._started |= kind == "started"
+            if kind == "started" and not self._started:
+                self._started, self._began = True, monotonic()
+            if kind == "done":
+                self.seconds = monotonic() - self._began
             if kind == "step" and image is not None:
                 self.steps[image] += 1
             event = self._ring.add(kind, image, step, sigma, self.id)

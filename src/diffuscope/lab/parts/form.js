@@ -76,14 +76,14 @@ function having(options, key, value) {
   return Object.keys(all).length ? all : undefined;
 }
 
-/** What a quick setting makes: its steps, the size of its picture, and the seconds that one like it took here.
+/** What a quick setting makes: its steps, the size of its picture, and the seconds that one like it took.
  * @param {State} state @param {any} preset @param {Record<string, any>} change */
 function costs(state, preset, change) {
   const whole = (/** @type {object} */ request) => ({ ...preset, ...JSON.parse(JSON.stringify(request)) }); // without what is undefined
   const sizeOf = (/** @type {any} */ { width, height, upscale }) => `${width * upscale}×${height * upscale}`;
   const made = whole({ ...state.options, ...change });
-  const like = Object.values(state.runs).findLast((run) => run.took && sizeOf(whole(run.request)) === sizeOf(made));
-  const seconds = like ? `, about ${Math.ceil((/** @type {any} */ (like).took * made.num_inference_steps) / like.total / like.images / 1000)} s` : '';
+  const like = Object.values(state.runs).findLast((run) => run.seconds && sizeOf(whole(run.request)) === sizeOf(made));
+  const seconds = like ? `, about ${Math.ceil((/** @type {any} */ (like).seconds * made.num_inference_steps) / like.total / like.images)} s` : '';
   return `${made.num_inference_steps} steps, ${sizeOf(made)}${seconds}`;
 }
 

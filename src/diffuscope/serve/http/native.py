@@ -201,6 +201,7 @@ def _described(job: Job, *, receipts_too: bool = False) -> dict[str, Any]:
         **{name: f"{job.id}-{name}" for name in INPUTS if getattr(job.request, name, None) is not None},
         "from": None if job.origin is None else vars(job.origin),
         "steps": list(job.steps),
+        "seconds": job.seconds,
     }
     if job.plan is not None:
         described |= {"sigmas": job.plan.levels.sigmas, "seeds": job.plan.seeds}

@@ -48,6 +48,8 @@ def test_a_job_is_submitted_followed_and_fetched(client, tiny):
     assert (described["state"], described["done"]) == ("done", 2)
     assert described["receipts"][1]["seed"] == [4]
     assert described["notes"] == alone.notes != []
+    assert job.json()["seconds"] is None
+    assert described["seconds"] > 0
     assert described["id"] in [one["id"] for one in client.get("/api/v1/jobs").json()]
 
 
@@ -300,6 +302,7 @@ def test_a_job_is_cancelled(client):
 def test_what_is_served_is_described(client):
     about = client.get("/api/v1/about").json()
     assert (about["model"], about["draws"], about["examples"]) == ("tiny", "", [])
+    assert about["quick"] is True
     assert "num_inference_steps" in about["job"]["properties"]["request"]["properties"]
     assert "unet.mid.attn.0" in " ".join(about["taps"]["unet"])
     assert "diffuscope_images_waiting" in client.get("/metrics").text
