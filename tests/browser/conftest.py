@@ -21,8 +21,8 @@ PATIENCE = 300_000
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture(scope="session")
-def address() -> Iterator[str]:
+@contextmanager
+def started() -> Iterator[str]:
     """The address, with its token, that `diffuscope lab` prints."""
     command = [sys.executable, "-m", "diffuscope", "lab", "emoji", "--device", "cpu", "--no-browser", "--port", "0"]
     pipe = subprocess.PIPE
@@ -36,6 +36,20 @@ def address() -> Iterator[str]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def address() -> Iterator[str]:
+    """That of the lab of all journeys."""
+    with started() as address:
+        yield address
+
+
+@pytest.fixture
+def fresh() -> Iterator[str]:
+    """That of a lab that nobody has opened."""
+    with started() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
         raise InputError("port", flags.port, "a number from 0 to 65535")
     try:
         from diffuscope.serve.http.app import application
+        from diffuscope.serve.http.opening import begin
         from diffuscope.serve.http.run import listening, run
     except ImportError as error:
         raise InputError("lab", str(error.name), "the extra `server`", f"Run: pip install {PACKAGES}") from error
@@ -48,6 +49,7 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
     token = secrets.token_urlsafe(32)
     address = f"http://{HOST}:{own.getsockname()[1]}/lab/#token={token}"
     engine = Engine(opened(source), limits=Limits(per_owner=256))
+    begin(engine, HOST)
     tell(
         f"the lab of {engine.pipe.config.name!r} is open; Ctrl-C closes it. Its address, with the token of this start:"
     )
@@ -55,7 +57,7 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
         tell(hint)
     say(address)
     if not flags.no_browser:
-        threading.Timer(0.3, webbrowser.open, [address]).start()
+        threading.Thread(target=webbrowser.open, args=[address]).start()  # the socket listens already
     run(application(engine, token=token), engine, own, drain=DRAIN)
 
 

@@ -4,6 +4,7 @@ import * as api from './api.js';
 import { createActions } from './actions.js';
 import { opening } from './opening.js';
 import { shell } from './parts/shell.js';
+import { ended } from './runs.js';
 import { createStore, initial } from './store.js';
 import { render } from './vendor/lit-html.js';
 
@@ -42,6 +43,12 @@ function takeToken() {
   return token;
 }
 
+/** What the server says of itself, once it has seen the token. @param {string|null} token @returns {Promise<About>} */
+async function signIn(token) {
+  if (token !== null) await api.post('/lab/session', { token });
+  return api.get('about');
+}
+
 /** @returns {'auto'|'light'|'dark'} */
 function keptTheme() {
   const kept = localStorage.getItem('theme');
@@ -53,10 +60,8 @@ async function start() {
   root.replaceChildren();
   actions.readHash();
   store.set({ theme: keptTheme() });
-  await opening(store, actions);
   try {
-    if (token !== null) await api.post('/lab/session', { token });
-    const about = await api.get('about');
+    const [about] = await Promise.all([signIn(token), opening(store, actions)]);
     store.set({ about });
     api.follow(actions.told, (offline) => {
       if (offline !== store.get().offline) store.set({ offline });
@@ -70,16 +75,21 @@ async function start() {
   }
 }
 
-/** A first live run behind the recorded picture, where one costs a moment: on a small model. */
+/** The live run behind the recorded picture: the last one, such as that with which the server began; or that of the
+ * address, where one costs a moment. */
 async function begin() {
   const { about, order, options, current, runs } = store.get();
   if (current && runs[current] && !runs[current].recorded) return;
-  const ended = ['cancelled', 'failed'];  // these have no picture to open with
-  const last = order.filter((id) => !runs[id].recorded && !ended.includes(runs[id].state)).at(-1);
+  const lost = ['cancelled', 'failed']; // these have no picture to open with
+  const last = order.filter((id) => !runs[id].recorded && !lost.includes(runs[id].state)).at(-1);
   if (last && !Object.keys(options).length) return actions.open(last);
-  const { width, height } = /** @type {any} */ (about).preset;
-  if (!options.prompt) actions.setOptions({ prompt: 'a red fox', seed: 32 });
-  if (width * height <= 256 * 256) await actions.generate();
+  const recorded = JSON.stringify(runs.opening?.request);
+  if (!options.prompt) actions.setOptions(runs.opening?.request);
+  if (last && JSON.stringify(runs[last].request) === recorded) {
+    if (JSON.stringify(store.get().options) === recorded) return actions.open(last);
+    if (!ended(runs[last].state)) await actions.cancel(last); // nobody has asked for it
+  }
+  if (about?.quick) await actions.generate();
 }
 
 /** @param {any} event */

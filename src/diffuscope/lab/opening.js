@@ -3,7 +3,7 @@
 /** @param {{get: () => State, set: (change: object) => void}} store
  * @param {Actions} actions */
 export async function opening(store, actions) {
-  const answer = await fetch('opening/run.json');
+  const [answer, packed] = await Promise.all(['run.json', 'x0.bin'].map((name) => fetch(`opening/${name}`)));
   if (!answer.ok) return;
   const { request, sigmas, shape, rgb } = await answer.json();
   const run = {
@@ -24,8 +24,8 @@ export async function opening(store, actions) {
     recorded: true,
   };
   const size = shape.reduce((/** @type {number} */ product, /** @type {number} */ side) => product * side, 1);
-  const packed = /** @type {ReadableStream} */ ((await fetch('opening/x0.bin')).body);
-  const bytes = new Int8Array(await new Response(packed.pipeThrough(new DecompressionStream('deflate'))).arrayBuffer());
+  const unpacked = /** @type {ReadableStream} */ (packed.body).pipeThrough(new DecompressionStream('deflate'));
+  const bytes = new Int8Array(await new Response(unpacked).arrayBuffer());
   for (let i = size; i < bytes.length; i++) bytes[i] += bytes[i - size]; // each step is stored as its change
   actions.prime('latent-rgb', rgb);
   for (let step = 0; step < run.total; step++) {

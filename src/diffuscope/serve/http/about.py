@@ -25,6 +25,7 @@ from diffuscope.serve.engine import Engine
 from diffuscope.serve.http.bodies import described, options_of
 from diffuscope.serve.http.limits import LIMITS
 from diffuscope.serve.http.native import Submission
+from diffuscope.serve.http.opening import is_quick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "model": config.name,
         "shipped": pipe.components.file_name is None,
         "preset": dict(vars(config.preset)),
+        "quick": is_quick(config),
         "draws": config.draws,
         "examples": config.examples[:EXAMPLES],
         "device": str(pipe.device),

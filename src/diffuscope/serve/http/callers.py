@@ -12,7 +12,12 @@ Family = Literal["native", "openai", "a1111"]
 def owner_of(http: HttpRequest, family: Family) -> str:
     """A caller: its address, its name if it gives one as Basic does, and the interface that it speaks."""
     host = "" if http.client is None else http.client.host
-    return f"{family}:{host}:{_name(http.headers.get('authorization', ''))}"
+    return owner(family, host, _name(http.headers.get("authorization", "")))
+
+
+def owner(family: Family, host: str, name: str = "") -> str:
+    """The caller at an address."""
+    return f"{family}:{host}:{name}"
 
 
 def _name(authorization: str) -> str:
