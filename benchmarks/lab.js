@@ -5,21 +5,6 @@ const end = () => document.querySelector('.time .end img');
 const run = () => new URLSearchParams(location.hash.slice(1)).get('run');
 const text = (selector) => document.querySelector(selector).textContent;
 
-window.seen = {};
-
-/** Note when something is there for the first time, since the page was asked for. */
-function see(name, there) {
-  if (!(name in window.seen) && there) window.seen[name] = performance.now();
-}
-
-(function look() {
-  see('a picture', document.querySelector("img[src='opening/fox.webp']")?.complete);
-  see('a recorded run', strip() === 12);
-  see('first live preview', run() && strip());
-  see('first live picture', end()?.complete && end().src.includes('/pictures/'));
-  if (Object.keys(window.seen).length < 4) requestAnimationFrame(look);
-})();
-
 /** How long until the frame in which this holds. It looks when something changes: a page that is asked in every
  * frame draws every frame, which it does for nobody else. */
 function until(check) {
@@ -37,6 +22,17 @@ function until(check) {
     look();
   });
 }
+
+/** When each was there for the first time, since the page was asked for; and when that was. */
+const opened = Promise.all(
+  [
+    ['a picture', () => document.querySelector("img[src='opening/fox.webp']")?.complete],
+    ['a recorded run', () => strip() === 12],
+    ['first live preview', () => run() && strip()],
+    ['first live picture', () => end()?.complete && end().src.includes('/pictures/')],
+  ].map(([name, there]) => until(there).then(() => [name, performance.now()])),
+);
+window.opening = async () => [Object.fromEntries(await opened), performance.timeOrigin];
 
 function changed(selector, act) {
   const before = text(selector);
