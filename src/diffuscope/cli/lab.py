@@ -49,6 +49,7 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
     token = secrets.token_urlsafe(32)
     address = f"http://{HOST}:{own.getsockname()[1]}/lab/#token={token}"
     engine = Engine(opened(source), limits=Limits(per_owner=256))
+    app = application(engine, token=token)  # before the run begins: Python would do a bit of each in turn
     begin(engine, HOST)
     tell(
         f"the lab of {engine.pipe.config.name!r} is open; Ctrl-C closes it. Its address, with the token of this start:"
@@ -58,7 +59,7 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
     say(address)
     if not flags.no_browser:
         threading.Thread(target=webbrowser.open, args=[address]).start()  # the socket listens already
-    run(application(engine, token=token), engine, own, drain=DRAIN)
+    run(app, engine, own, drain=DRAIN)
 
 
 def faster(pipe: "Pipeline") -> str | None:
