@@ -36,8 +36,8 @@ def test_the_lab_has_begun_a_run_before_any_page_and_the_page_shows_it(fresh, op
         assert np.abs(pixels(page) - begun).max() <= 1
 
 
-def test_an_address_with_options_gets_its_own_run_and_the_one_that_nobody_asked_for_ends(opened, signed_in, address):
-    origin = address.partition("/lab/")[0]
+def test_an_address_with_options_gets_its_own_run_and_the_one_that_nobody_asked_for_ends(opened, fresh):
+    origin = fresh.partition("/lab/")[0]
 
     def submit(request: dict) -> str:
         made = page.request.post(f"{origin}/api/v1/jobs", data={"interactive": True, "request": request})
@@ -46,9 +46,12 @@ def test_an_address_with_options_gets_its_own_run_and_the_one_that_nobody_asked_
     def link(request: dict) -> str:
         return f"{origin}/lab/#{urlencode({'request': json.dumps(request)})}"
 
-    with opened(storage_state=signed_in) as page:
+    with opened() as page:
+        page.goto(fresh)
+        shown(page)
         busy = [submit(LONG | {"prompt": "a car", "seed": seed}) for seed in range(8)]  # all places of the engine
         first = submit(FOX)
+        page.goto("about:blank")
         page.goto(link(FOX))
         assert shown(page) == first
         page.goto("about:blank")
