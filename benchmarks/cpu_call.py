@@ -42,6 +42,7 @@ answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 {program}
 call()
+print("ready", file=answers, flush=True)
 for _ in sys.stdin:
     start, used = time.perf_counter(), time.process_time()
     call()
@@ -80,6 +81,9 @@ def main(*, out: Path, side: int = 256, steps: int = 4, rounds: int = 3, family:
             )
             for name, program in PROGRAMS.items()
         }  # fmt: skip
+        for process in processes.values():
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
         for _ in range(rounds):
             for name, process in processes.items():
                 assert process.stdin is not None
