@@ -3,8 +3,9 @@
     python benchmarks/start.py --family sd15 --out start.json
 
 A folder with random weights in float16 is written first. Then processes open it, each a fresh one, and make two images:
-the first process with an empty cache of kernels, the others with a full one. Times are seconds since the process was
-started, by the host's clock after the device has done its work. Then, of the shipped model, the same, and whole
+the first with an empty cache of kernels, the others with a full one, and at last one with another empty cache, when the
+libraries' files are in memory. Times are seconds since the process was started, by the host's clock after the device
+has done its work. Then, of the shipped model, the same, and whole
 processes from their start to their end: ``diffuscope generate``, and Python that opens it.
 """
 
@@ -117,9 +118,10 @@ def main() -> None:
         document = report.head(device, half, report.this_command())
         document["folder written in"] = round(time.perf_counter() - start, 1)
         environment = os.environ | {"TRITON_CACHE_DIR": f"{place}/triton"}
+        empty = os.environ | {"TRITON_CACHE_DIR": f"{place}/another"}
         image = f"{place}/out.png"
 
-        def child(code: str, model: str, steps: int) -> dict[str, object]:
+        def child(code: str, model: str, steps: int, environment: Mapping[str, str] = environment) -> dict[str, object]:
             arguments = (str(time.time()), model, asked.device, str(steps), image)
             done = subprocess.run(
                 [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
@@ -129,6 +131,7 @@ def main() -> None:
             return report | {"process ended after": round(time.time() - float(arguments[0]), 3)}
 
         document["processes"] = [child(CHILD, str(folder), asked.steps) for _ in range(asked.processes)]
+        document["process with an empty cache of kernels"] = child(CHILD, str(folder), asked.steps, empty)
         document["profile of a first call"] = child(PROFILED, str(folder), asked.steps)
         document["processes of emoji"] = [child(CHILD, "emoji", 12) for _ in range(asked.processes)]
         document["emoji, s"] = whole(place, asked.device, max(2, asked.processes), environment)
