@@ -41,13 +41,13 @@ def channel_sums(x, sums, pixels, channels, chunk):
     _sums(total, squares, sums, part, tl.num_programs(0), image, channels, column)
 
 
-@triton.jit(do_not_specialize=["pixels", "chunk", "has_residual", "has_bias"])
+@triton.jit(do_not_specialize=["pixels", "chunk", "has_residual", "has_bias", "count"])
 def added(
-    x, terms, residual, bias, sums, pixels, channels, chunk, has_residual, has_bias, TERMS: tl.constexpr
+    x, terms, residual, bias, sums, pixels, channels, chunk, has_residual, has_bias, count, MOST: tl.constexpr
 ):  # fmt: skip
     """``x += residual + bias`` for [B,P,C] and ``bias`` [C], either of which may be missing; and its ``sums``.
 
-    With TERMS ``x`` is not read but the sum of the ``terms`` [TERMS,B,P,C], float32.
+    With MOST ``x`` is not read but the sum of the ``terms`` [count,B,P,C], float32, at most MOST.
     """
     part, image, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     column = block * COLS + tl.arange(0, COLS)
@@ -66,10 +66,11 @@ def added(
         mask = (row < end)[:, None] & inside[None, :]
         at = row[:, None] * channels + column[None, :]
         value = tl.zeros([ROWS, COLS], tl.float32) + constant[None, :]
-        if TERMS == 0:
+        if MOST == 0:
             value += tl.load(x + at, mask, 0.0).to(tl.float32)
-        for term in tl.static_range(TERMS):
-            value += tl.load(terms + term * stride + at, mask, 0.0)
+        for term in tl.static_range(MOST):
+            known = (row < end * (term < count))[:, None] & inside[None, :]
+            value += tl.load(terms + term * stride + at, known, 0.0)
         value += tl.load(residual + at, (row < end * has_residual)[:, None] & inside[None, :], 0.0).to(tl.float32)
         value = tl.where(mask, value, 0.0).to(x.dtype.element_ty)
         tl.store(x + at, value, mask)

@@ -27,6 +27,9 @@ SPLIT_ROWS, SPLIT_COLS, SPLIT_DEPTH, SPLIT_WARPS, SPLIT_STAGES = 64, 128, 64, 4,
 SPLIT_PROGRAMS, MOST_TERMS = 264, 16
 """Programs that fill a large GPU, two a processor; and the most that share a tile."""
 
+SCORES_BLOCK = 4096
+"""Fewest scores for which the softmax is compiled: one kernel for images of up to 512 by 512 pixels."""
+
 _packed: WeakKeyDictionary[nn.Conv2d, tuple[object, Tensor | None]] = WeakKeyDictionary()
 
 broken: str | None = None if find_spec("triton") else "it is not installed"
@@ -193,7 +196,7 @@ def add(x: Tensor | Terms, residual: Tensor | None, bias: Tensor | None) -> Map:
     launch(
         kernels.added, grid, x, x if terms is None else terms, x if residual is None else residual,
         x if bias is None else bias, sums, _pixels(x), x.shape[1], chunk, int(residual is not None),
-        int(bias is not None), TERMS=0 if terms is None else len(terms),
+        int(bias is not None), 0 if terms is None else len(terms), MOST=0 if terms is None else MOST_TERMS,
     )  # fmt: skip
     return Map(x, sums)
 
@@ -305,13 +308,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """[B,T,C] attention of one head from queries [B,T,C] to keys and values [B,S,C], through float32 scores."""
     if not fuses(q) or q.dtype == torch.float32:
         return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+    return softmax(torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32), q.shape[-1] ** -0.5, q.dtype) @ v
+
+
+def softmax(x: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """The softmax of each row of ``x * scale`` [...,S], float32 on a CUDA device, in another dtype."""
     from diffuscope.perf import kernels
 
-    scores = torch.bmm(q, k.transpose(1, 2), out_dtype=torch.float32)
-    weights, columns = torch.empty_like(scores, dtype=q.dtype), scores.shape[-1]
-    block, rows = power(columns), (scores.numel() // columns,)
-    launch(kernels.softmax, rows, scores, weights, columns, q.shape[-1] ** -0.5, BLOCK=block, num_warps=8)
-    return weights @ v
+    y, columns = torch.empty_like(x, dtype=dtype), x.shape[-1]
+    block, rows = max(SCORES_BLOCK, power(columns)), (x.numel() // columns,)
+    launch(kernels.softmax, rows, x, y, columns, scale, BLOCK=block, num_warps=8)
+    return y
 
 
 def launch(kernel: Any, grid: tuple[int, ...], x: Any, *values: Any, **constants: Any) -> None:

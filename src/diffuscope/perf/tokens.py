@@ -13,8 +13,11 @@ SHORT, FEW = 128, 1 << 17
 """Most keys that a kernel of ours reads in one piece, those of a text or of the smallest maps; and most queries of all
 heads: with more, torch's kernel is faster."""
 
-ATTENTION = {16: 64, 32: 64, 64: 64, 128: 64, 256: 32}
-"""Width of a head, as a power of two -> queries of a program."""
+ATTENTION = {16: (64, 4), 32: (64, 4), 64: (64, 4), 128: (64, 4), 256: (32, 8)}
+"""Width of a head, as a power of two -> queries of a program, and its warps."""
+
+NORM_BLOCK = 512
+"""Fewest channels for which the layer norm is compiled."""
 
 GATED_ROWS, GATED_COLS, GATED_DEPTH = 128, 64, 64
 """A tile of the product with a GELU's gate."""
@@ -31,7 +34,7 @@ def layer_norm(norm: nn.LayerNorm, x: Tensor, shift: Tensor) -> Tensor:
     from diffuscope.perf import kernels
 
     x = x.contiguous()
-    y, block, rows = torch.empty_like(x), power(width), x.numel() // width
+    y, block, rows = torch.empty_like(x), max(NORM_BLOCK, power(width)), x.numel() // width
     launch(
         kernels.layer_norm, (-(-rows // 2),), x, shift, norm.weight, norm.bias, y, rows, width, norm.eps, ROWS=2,
         BLOCK=block, num_warps=2 if block <= 1024 else 4,
@@ -86,10 +89,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     from diffuscope.perf import kernels
 
     y, block = q.new_empty(rows, tokens, heads * width), max(16, power(width))
-    some = ATTENTION[block]
+    some, warps = ATTENTION[block]
     launch(
         kernels.short_attention, (-(-tokens // some), rows * heads), q, k, v, y, tokens, keys, heads, width // 8,
         *(size // 8 for size in strides), width**-0.5 * LOG2E, ROWS=some, KEYS=SHORT, WIDTH=block,
-        num_warps=4,
+        num_warps=warps,
     )  # fmt: skip
     return y

@@ -61,7 +61,7 @@ def library_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[
 
 
 def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[], object]]:
-    """One call of each kernel in each of the variants that are compiled."""
+    """One call of each kernel in each of the variants that are compiled: a short one, then those that take longest."""
     x, y = (torch.zeros(1, channels, 8, 8, device=device, dtype=dtype) for channels in (320, 1280))
     norm, wide = (nn.GroupNorm(32, each.shape[1], device=device, dtype=dtype) for each in (x, y))
     layer = nn.Linear(320, 2560, device=device, dtype=dtype)
@@ -71,16 +71,19 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     heads = [torch.zeros(1, 8, 77, width, device=device, dtype=dtype) for width in (40, 80, 160)]
     norms = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
     return [
+        lambda: ops.upsample(x, (16, 16)),
+        *(partial(tokens.attention, each[:, :8], each, each) for each in heads),
+        lambda: tokens.geglu(layer, x[:, :, 0, 0].expand(tokens.MANY, -1)),
+        lambda: ops.conv(deep, y.repeat(2, 1, 1, 1)),
+        lambda: ops.upsampled(double, x),
+        *(partial(tokens.layer_norm, each, each.weight[None], each.bias) for each in norms),
         lambda: ops.group_norm(norm, Map(x), silu=True),
         lambda: ops.group_norm(wide, Map(y), silu=True),
-        lambda: (ops.add(x, x, x[0, :, 0, 0]), ops.upsample(x, (16, 16))),
-        lambda: ops.upsampled(double, x),
-        lambda: ops.conv(deep, y.repeat(2, 1, 1, 1)),
+        lambda: ops.add(x, x, x[0, :, 0, 0]),
         lambda: ops.add(x[:, :4], None, x[0, :4, 0, 0]),
-        lambda: (ops.join(x, y), tokens.gate(x[:, :, 0, 0])),
-        lambda: tokens.geglu(layer, x[:, :, 0, 0].expand(tokens.MANY, -1)),
-        *(partial(tokens.layer_norm, each, each.weight[None], each.bias) for each in norms),
-        *(partial(tokens.attention, each[:, :8], each, each) for each in heads),
+        lambda: ops.join(x, y),
+        lambda: tokens.gate(x[:, :, 0, 0]),
+        lambda: ops.softmax(x.float(), 1.0, dtype),
     ]
 
 
