@@ -70,15 +70,19 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     deep.weight.data = ops.channels_last(deep.weight.data)
     heads = [torch.zeros(1, 8, 77, width, device=device, dtype=dtype) for width in (40, 80, 160)]
     norms = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
+    sums = [torch.zeros(1, 1, 2, each.shape[1], device=device) for each in (x, y)]
+    terms = ops.Terms(torch.zeros(1, 64, 1280, device=device), y)
     return [
         lambda: ops.upsample(x, (16, 16)),
         *(partial(tokens.attention, each[:, :8], each, each) for each in heads),
         lambda: tokens.geglu(layer, x[:, :, 0, 0].expand(tokens.MANY, -1)),
-        lambda: ops.conv(deep, y.repeat(2, 1, 1, 1)),
+        lambda: ops.product(deep, y.repeat(2, 1, 1, 1)),
+        lambda: ops.add(terms, None, y[0, :, 0, 0]),
         lambda: ops.upsampled(double, x),
         *(partial(tokens.layer_norm, each, each.weight[None], each.bias) for each in norms),
+        lambda: ops.group_norm(norm, Map(x, sums[0]), silu=True),
+        lambda: ops.group_norm(wide, Map(y, sums[1]), silu=True),
         lambda: ops.group_norm(norm, Map(x), silu=True),
-        lambda: ops.group_norm(wide, Map(y), silu=True),
         lambda: ops.add(x, x, x[0, :, 0, 0]),
         lambda: ops.add(x[:, :4], None, x[0, :4, 0, 0]),
         lambda: ops.join(x, y),

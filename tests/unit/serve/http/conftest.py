@@ -14,6 +14,7 @@ from served import PATIENCE, listening
 
 @pytest.fixture(scope="session")
 def engine(tiny):
+    assert tiny.weights  # hashed as they are, before a test changes them for a while
     made = Engine(tiny, running=2, queue=3)
     yield made
     made.stop(drain=False)
