@@ -101,8 +101,13 @@ class Conditioning(Brief):
     """[B,P] one vector per text (CLIP: the state at the end-of-text token)."""
 
 
+AT_ONCE = 1 << 16
+"""Bytes that CUDA takes from any memory of the host before the call returns."""
+
+
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """``values`` of the host on a device; the host does not wait for what the device has still to do."""
     if device.type == "cuda" and not values.is_cuda:
-        return values.pin_memory().to(device, non_blocking=True)
+        small = values.nbytes <= AT_ONCE
+        return (values if small else values.pin_memory()).to(device, non_blocking=True)
     return values.to(device)

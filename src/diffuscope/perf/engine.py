@@ -258,17 +258,17 @@ class Engine:
     def joined(self, unet: UNet, prompt: Prompt, rows: Sequence[Tensor]) -> Tensor:
         """[N,...] the twin's predictions for the rows of several runs: latents, ``timed``, and their prompts' tensors.
 
+        There is a graph for each N, so that there should be few; see ``JOINED``.
+
         Args:
             unet: the network.
             prompt: of one of the runs; the others' have the same tensors.
             rows: [N,...] each.
         """
-        count, twin = len(rows[0]), self._unet.get(unet, first=False)
+        twin = self._unet.get(unet, first=False)
         if (converted := self._converts(rows[0])) is not None:
             return converted("U-Net", unet, partial(_run, prompt), rows)
-        full = _full(rows)
-        found = self.graphs("U-Net", lambda new, _: twin(new[0], new[1], prompt.of(new[2:], len(new[0]))), full, [])
-        return found[:count]
+        return self.graphs("U-Net", lambda new, _: twin(new[0], new[1], prompt.of(new[2:], len(new[0]))), rows, [])
 
     def read_text(self, encoder: TextEncoder, ids: Tensor, tap: Tap | None, skip: int) -> tuple[Tensor, Tensor | None]:
         """``prompt.encoding.plain``; as a graph where twins run, from the embeddings on."""
@@ -286,18 +286,12 @@ class Engine:
         states, pooled = found.split([embeddings.numel(), found.numel() - embeddings.numel()])
         return states.view_as(embeddings), pooled.view(len(ids), -1)
 
-    def decode_joined(self, vae: VAE, latents: Tensor) -> Tensor:
-        """``vae.decode`` of latents of several runs, in few shapes."""
-        if len(latents) * latents.shape[2] * latents.shape[3] * vae.config.factor**2 > GRAPH_PIXELS:
-            return self.decode(vae, latents)
-        return self.decode(vae, _full([latents])[0])[: len(latents)]
-
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""
         twin = self._vae.get(vae, first=True)
         if (converted := self._converts(latents)) is not None:
             return converted("VAE", vae, _decode, [latents])
-        if len(latents) * latents.shape[2] * latents.shape[3] * vae.config.factor**2 > GRAPH_PIXELS:
+        if len(latents) > most_decoded(vae, latents):
             return proven(twin.decode, latents)
         return self.graphs("VAE", lambda new, _: twin.decode(new[0]), [latents], [])
 
@@ -307,19 +301,16 @@ class Engine:
         return LatentDistribution(mean, logvar.clamp(-30, 20))
 
 
+def most_decoded(vae: VAE, latents: Tensor) -> int:
+    """Images of this size up to which decoding is recorded as a graph."""
+    return GRAPH_PIXELS // (latents.shape[2] * latents.shape[3] * vae.config.factor**2)
+
+
 def _forget(graphs: Graphs, converted: Converted | None, name: str) -> None:
     """Drop what was recorded or converted of a network."""
     graphs.forget(name)
     if converted is not None:
         converted.forget(name)
-
-
-def _full(rows: Sequence[Tensor]) -> list[Tensor]:
-    """Rows of several runs, filled up to one of few numbers: so there are few graphs."""
-    count = len(rows[0])
-    if (more := next((size for size in JOINED if size >= count), count) - count) == 0:
-        return list(rows)
-    return [torch.cat([each, each[:1].expand(more, *each.shape[1:])]) for each in rows]
 
 
 def _itself(encoder: TextEncoder) -> TextEncoder:

@@ -117,7 +117,9 @@ def available(device: torch.device) -> int | None:
     """Bytes that a process may still take on a device; None where nobody says."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        known = torch.cuda.memory_stats_as_nested_dict(device)  # torch flattens them for half a millisecond
+        reserved, allocated = (known[name]["all"]["current"] for name in ("reserved_bytes", "allocated_bytes"))
+        return free + reserved - allocated
     if device.type != "cpu":
         return None
     found = [limit for limit in (_of_machine(), *(_of_group(*files) for files in _CGROUPS), _of_process()) if limit]

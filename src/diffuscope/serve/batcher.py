@@ -4,6 +4,7 @@ Each run keeps its own sampler, guidance, noise levels and number of steps; only
 others have come. One thread makes all calls.
 """
 
+import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from diffuscope.models.unet import UNet
 from diffuscope.models.vae import VAE, LatentDistribution
-from diffuscope.perf.engine import EXACT, JOINED, Approximation
+from diffuscope.perf.engine import EXACT, JOINED, Approximation, most_decoded
 from diffuscope.perf.engine import Engine as Twins
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.serve.fair import FLOOR, Lane, held_back
@@ -85,6 +86,8 @@ class Batcher:
         self._running: Counter[Lane] = Counter()
         self._own = threading.local()
         self._in_flight = InFlight()
+        self._last: list[tuple[Sequence[Tensor], Tensor]] = []
+        """What the calls of the last shared call had, and that joined."""
         self._turn = threading.Condition()
         self._stopped = False
         self._thread = threading.Thread(target=self._serve, name="diffuscope-device", daemon=True)
@@ -98,6 +101,8 @@ class Batcher:
     def __exit__(self, *_: object) -> None:
         with self._turn:
             self._running[self._lane()] -= 1
+            if not self._running.total():
+                self._last = []
             self._turn.notify_all()
 
     @contextmanager
@@ -128,7 +133,7 @@ class Batcher:
     ) -> Tensor:
         """``run([*rows, *more()])``, perhaps in one call with rows of other threads of the same key. [N,...] each.
 
-        ``run`` fills shared calls up to one of ``sizes``: some calls wait for the next if that fills this one better.
+        A shared call is filled up to one of ``sizes``: some calls wait for the next if that fills this one better.
         """
         call = _Call(key, tuple(rows), run, more, sizes, self._lane())
         self._put(self._waiting, call)
@@ -233,20 +238,27 @@ class Batcher:
             _answer(batch[0].answer, lambda: self._run(batch[0], batch[0].all_rows()))
             return
         joined: Future[object] = Future()
-        _answer(
-            joined,
-            lambda: self._run(
-                batch[0], [torch.cat(parts) for parts in zip(*(c.all_rows() for c in batch), strict=True)]
-            ),
-        )
+        _answer(joined, lambda: self._run(batch[0], self._joined(batch)))
         if (error := joined.exception()) is not None:
             for call in batch:  # one of them may be to blame: each tries by itself
                 _answer(call.answer, partial(_again, call, error))
             return
         result = joined.result()
         assert isinstance(result, Tensor)
-        for call, part in zip(batch, result.split([len(call.rows[0]) for call in batch]), strict=True):
+        for call, part in zip(batch, result[: _rows(batch)].split([len(call.rows[0]) for call in batch]), strict=True):
             call.answer.set_result(part)
+
+    def _joined(self, batch: list[_Call]) -> list[Tensor]:
+        """The rows of several calls, filled up; those that they had in the last call too are not joined again."""
+        count = _rows(batch)
+        more = next((size for size in batch[0].sizes if size >= count), count) - count
+        found, given = list[tuple[Sequence[Tensor], Tensor]](), len(batch[0].rows)
+        for k, parts in enumerate(zip(*(call.all_rows() for call in batch), strict=True)):
+            filled = (*parts, parts[0][:1].expand(more, *parts[0].shape[1:])) if more else parts
+            is_known = given <= k < len(self._last) and _same(self._last[k][0], parts)
+            found.append(self._last[k] if is_known else (parts, torch.cat(filled)))
+        self._last = found
+        return [rows for _, rows in found]
 
     def _run(self, call: _Call, rows: Sequence[Tensor]) -> Tensor:
         return self._in_flight.made(call.key, len(rows[0]), lambda: call.run(rows))
@@ -261,6 +273,10 @@ def _fitting(calls: Sequence[_Call], most: int) -> list[_Call]:
             batch.append(call)
             count += len(call.rows[0])
     return batch
+
+
+def _same(parts: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(parts) == len(others) and all(map(operator.is_, parts, others))
 
 
 def _rows(calls: Iterable[_Call]) -> int:
@@ -374,13 +390,10 @@ class SharedTwins(Twins):
 
     def decode(self, vae: VAE, latents: Tensor) -> Tensor:
         """``vae.decode``."""
-
-        def run(rows: Sequence[Tensor]) -> Tensor:
-            if not self.twins.runs(vae, None):
-                return vae.decode(rows[0])
-            return self.twins.decode(vae, rows[0]) if rows[0] is latents else self.twins.decode_joined(vae, rows[0])
-
-        return self.batcher.call(("vae", id(vae), latents.dtype, tuple(latents.shape[1:])), [latents], run)
+        fast, most = self.twins.runs(vae, None), most_decoded(vae, latents)
+        decode, sizes = (self.twins.decode, [size for size in JOINED if size <= most]) if fast else (VAE.decode, ())
+        key = ("vae", id(vae), latents.dtype, tuple(latents.shape[1:]))
+        return self.batcher.call(key, [latents], lambda rows: decode(vae, rows[0]), sizes=sizes)
 
     def encode(self, vae: VAE, pixels: Tensor) -> LatentDistribution:
         """``vae.encode``; a run begins with it, in the thread that makes the calls."""

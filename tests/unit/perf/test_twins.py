@@ -21,7 +21,6 @@ from diffuscope.perf.engine import Approximation, Engine
 from diffuscope.perf.unet import FastUNet
 from diffuscope.pipeline import Pipeline
 from narrow import made
-from recorded_graphs import Recorded
 from refusals import refused
 
 TOLERANCE = 1e-5
@@ -335,14 +334,3 @@ def test_the_plain_default_on_a_cpu_is_the_same_to_the_bit(model: Pipeline) -> N
     pictures = [pipe("a fox", num_inference_steps=2, seed=3).latents for pipe in (model, wished)]
     first, second = (hashlib.sha256(each.numpy().tobytes()).hexdigest() for each in pictures)
     assert first == second
-
-
-def test_decoding_for_several_runs_takes_few_graphs(model: Pipeline) -> None:
-    engine = Engine(True)
-    engine.graphs = recorded = Recorded()
-    latents = torch.randn(10, model.config.vae.latent_channels, 4, 4)
-    expected = model.vae.decode(latents)
-    for count in (9, 10, 9, 7, 8, 7):
-        some = latents[:count]
-        assert close(engine.decode_joined(model.vae, some), expected[:count])
-    assert recorded.recorded == 2

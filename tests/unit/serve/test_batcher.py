@@ -141,7 +141,7 @@ def until(true):
 
 @pytest.mark.parametrize(
     ("rows", "made"),
-    [((2, 2, 1), [4, 1]), ((2, 1), [3]), ((1, 2, 2), [3, 2]), ((2, 2, 2), [6]), ((1, 1, 1, 2, 2, 2), [8, 1])],
+    [((2, 2, 1), [4, 1]), ((2, 1), [4]), ((1, 2, 2), [4, 2]), ((2, 2, 2), [6]), ((1, 1, 1, 2, 2, 2), [8, 1])],
 )
 def test_a_call_that_would_be_filled_up_takes_fewer_rows_if_few_are_left(batcher, rows, made):
     sizes, go = [], threading.Event()
@@ -245,6 +245,27 @@ def test_half_of_the_runs_share_a_call_that_keeps_the_device_busy_for_long(batch
     together(batcher, [lambda: [batcher.call("a", [torch.ones(1)], run) for _ in range(6)]] * 4)
     assert sum(made) == 24
     assert {*made[2:6]} == sizes
+
+
+def test_rows_that_are_the_same_in_the_next_call_are_joined_once(batcher):
+    """As those of prompts; those that a run gives itself may be the same object with other values."""
+    texts, seen = {name: torch.full((1, 2), float(name)) for name in range(3)}, []
+
+    def run(rows):
+        seen.append(rows[1])
+        return rows[0] * rows[1][:, :1]
+
+    def one(name):
+        x = torch.ones(1, 1)
+        for _ in range(3):
+            there.wait(PATIENCE)
+            x += batcher.call("a", [x], run, lambda: [texts[name]], sizes=(4,)).clone()
+        return x.item()
+
+    there = threading.Barrier(3)
+    assert together(batcher, [lambda name=name: one(name) for name in texts]) == [1, 8, 27]
+    assert [len(each) for each in seen] == [4, 4, 4]
+    assert batcher._last == []  # of nothing that has ended
 
 
 def test_rows_that_are_read_late_join_too(batcher):
