@@ -192,7 +192,7 @@ def add(x: Tensor | Terms, residual: Tensor | None, bias: Tensor | None) -> Map:
     from diffuscope.perf import kernels
 
     x, residual = channels_last(x), None if residual is None else channels_last(residual)
-    grid, sums, chunk = _parts(x, x.shape[1])
+    grid, sums, chunk = parts(x, x.shape[1])
     launch(
         kernels.added, grid, x, x if terms is None else terms, x if residual is None else residual,
         x if bias is None else bias, sums, _pixels(x), x.shape[1], chunk, int(residual is not None),
@@ -210,7 +210,7 @@ def join(x: Tensor, other: Tensor) -> Map:
     x, other = channels_last(x), channels_last(other)
     channels = x.shape[1] + other.shape[1]
     y = torch.empty(len(x), channels, *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    grid, sums, chunk = _parts(x, channels)
+    grid, sums, chunk = parts(x, channels)
     launch(kernels.joined, grid, x, other, y, sums, _pixels(x), x.shape[1], channels, chunk)
     return Map(y, sums)
 
@@ -249,7 +249,7 @@ def group_norm(
         time = x.new_zeros(1, channels)
     stride = time.stride(0) if time is not None and len(time) > 1 else 0
     added = (shift, time) if shifted else (x, x)
-    grid, sums, chunk = _parts(x, channels, known.sums)
+    grid, sums, chunk = parts(x, channels, known.sums)
     if known.sums is None:
         launch(kernels.channel_sums, grid, x, sums, pixels, channels, chunk)
     factors = torch.empty(batch, 2, channels, device=x.device)
@@ -285,7 +285,7 @@ def upsampled(layer: nn.Conv2d, x: Tensor) -> Map:
     each = channels_last(F.conv2d(channels_last(x), weight.permute(0, 3, 1, 2), padding=1))
     size = batch, outputs, 2 * height, 2 * width
     y = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    grid, sums, chunk = _parts(y, outputs)
+    grid, sums, chunk = parts(y, outputs)
     launch(kernels.interleaved, grid, each, layer.bias, y, sums, _pixels(y), 2 * width, outputs, chunk)
     return Map(y, sums)
 
@@ -337,7 +337,7 @@ def _pixels(x: Tensor) -> int:
     return x.shape[2] * x.shape[3]
 
 
-def _parts(x: Tensor, channels: int, sums: Tensor | None = None) -> tuple[tuple[int, int, int], Tensor, int]:
+def parts(x: Tensor, channels: int, sums: Tensor | None = None) -> tuple[tuple[int, int, int], Tensor, int]:
     """The grid of programs over parts of the pixels, images and channels; room for their sums; pixels of a part."""
     from diffuscope.perf import kernels
 

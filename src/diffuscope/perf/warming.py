@@ -70,7 +70,7 @@ def kernel_samples(device: torch.device, dtype: torch.dtype) -> list[Callable[[]
     deep.weight.data = ops.channels_last(deep.weight.data)
     heads = [torch.zeros(1, 8, 77, width, device=device, dtype=dtype) for width in (40, 80, 160)]
     norms = [nn.LayerNorm(width, device=device, dtype=dtype) for width in (320, 640, 1280)]
-    sums = [torch.zeros(1, 1, 2, each.shape[1], device=device) for each in (x, y)]
+    sums = [ops.parts(each, each.shape[1])[1].zero_() for each in (x, y)]
     terms = ops.Terms(torch.zeros(1, 64, 1280, device=device), y)
     return [
         lambda: ops.upsample(x, (16, 16)),
