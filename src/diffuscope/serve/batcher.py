@@ -6,7 +6,7 @@ others have come. One thread makes all calls.
 
 import operator
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -24,7 +24,6 @@ from diffuscope.perf.engine import EXACT, JOINED, Approximation, most_decoded
 from diffuscope.perf.engine import Engine as Twins
 from diffuscope.perf.unet import FastUNet, Prompt
 from diffuscope.serve.fair import FLOOR, Lane, held_back
-from diffuscope.serve.in_flight import InFlight
 from diffuscope.types import Tap
 
 T = TypeVar("T")
@@ -37,9 +36,6 @@ HELD = 0.02
 
 AHEAD = 2
 """Calls that the device may have before it: one that it computes and the next."""
-
-LONG = 0.015
-"""Seconds of the device from which a call of half the runs keeps it busy while the host serves the other half."""
 
 FILLED = 0.75
 """Share of the waiting rows from which a call takes fewer of them in place of rows that only fill it up."""
@@ -85,7 +81,10 @@ class Batcher:
         self._lanes: Counter[Lane] = Counter()
         self._running: Counter[Lane] = Counter()
         self._own = threading.local()
-        self._in_flight = InFlight()
+        self._made: deque[Callable[[], bool]] = deque()
+        """Of the last calls, whether the device has done them."""
+        self._works_beside = False
+        """Whether the device computes while the host does other things; only then can it idle."""
         self._last: list[tuple[Sequence[Tensor], Tensor]] = []
         """What the calls of the last shared call had, and that joined."""
         self._turn = threading.Condition()
@@ -170,7 +169,7 @@ class Batcher:
                     for _, answer in self._tasks:
                         answer.set_exception(RuntimeError("the batcher has stopped"))
                     return
-                idles = self._waiting and self._in_flight.works_beside and not len(self._in_flight)
+                idles = self._waiting and self._works_beside and not self._calls_ahead()
                 task = self._tasks.pop(0) if self._tasks and not idles else None
                 batch = [] if task else self._gathered()
             if task is not None:
@@ -181,13 +180,12 @@ class Batcher:
     def _gathered(self) -> list[_Call]:
         """The oldest call whose turn it is and those that fit to it; waits for runs that are between two calls.
 
-        If half of them keep the device busy for long, it waits for half: the device has them while the host serves the
-        others. That costs nothing while the device still works, or else as long as others come. Tasks are done
-        meanwhile. Nor does the host hurry ahead of the device: who ends would wait for calls that hold few runs.
+        That costs nothing while the device still works, or else as long as others come. Tasks are done meanwhile. Nor
+        does the host hurry ahead of the device: who ends would wait for calls that hold few runs.
         """
         last, count = monotonic(), len(self._waiting)
         while not self._stopped:
-            ahead = len(self._in_flight)
+            ahead = self._calls_ahead()
             ready, all_there, patience = self._ready()
             full = self.alone or all_there or _rows(call for call in ready if call.key == ready[0].key) >= self.rows
             if ahead < (AHEAD if full else 1) and (full or self._tasks):
@@ -215,22 +213,17 @@ class Batcher:
         held, fewest = held_back(self._lanes)
         ready = [call for call in self._waiting if call.lane not in held]
         few = [call for call in self._waiting if call.lane in held][:fewest]
-        running = sum(count for lane, count in self._running.items() if lane not in held)
-        if half := self._half(ready, running):
-            running, ready = half, ready[:half]
-        all_there, beside = len(ready) >= running, self._in_flight.works_beside
+        all_there = len(ready) >= sum(count for lane, count in self._running.items() if lane not in held)
         if not ready:
             return few, all_there, HELD
         turn = self.calls % FLOOR == 0
-        joined = [*few, *ready] if turn and self.alone else [*ready, *few] if turn or beside else ready
+        joined = [*few, *ready] if turn and self.alone else [*ready, *few] if turn or self._works_beside else ready
         return joined, all_there, WAIT
 
-    def _half(self, ready: Sequence[_Call], running: int) -> int:
-        """How many runs are half of them, if their calls keep the device busy for long; else 0."""
-        if not ready or not self._in_flight.works_beside:
-            return 0
-        half = -(-running // 2)
-        return half if self._in_flight.seconds(ready[0].key, half * _rows(ready) / len(ready)) > LONG else 0
+    def _calls_ahead(self) -> int:
+        while self._made and self._made[0]():
+            self._made.popleft()
+        return len(self._made)
 
     def _make(self, batch: list[_Call]) -> None:
         self.calls, self.joined = self.calls + 1, self.joined + len(batch)
@@ -261,7 +254,11 @@ class Batcher:
         return [rows for _, rows in found]
 
     def _run(self, call: _Call, rows: Sequence[Tensor]) -> Tensor:
-        return self._in_flight.made(call.key, len(rows[0]), lambda: call.run(rows))
+        result = call.run(rows)
+        done = _done(result)
+        self._made.append(done)
+        self._works_beside = not done()
+        return result
 
 
 def _fitting(calls: Sequence[_Call], most: int) -> list[_Call]:
@@ -281,6 +278,22 @@ def _same(parts: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 def _rows(calls: Iterable[_Call]) -> int:
     return sum(len(call.rows[0]) for call in calls)
+
+
+def _done(result: Tensor) -> Callable[[], bool]:
+    """Whether the device has computed it by now, of which a GPU's host knows nothing else."""
+    if not result.is_cuda:
+        return lambda: True
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(result.device))
+
+    def done() -> bool:
+        try:
+            return event.query()
+        except RuntimeError:  # of the device: the next call fails with it
+            return True
+
+    return done
 
 
 def _again(call: _Call, error: BaseException) -> Tensor:

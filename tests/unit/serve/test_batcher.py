@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from diffuscope.serve import batcher as module
-from diffuscope.serve import in_flight
 from diffuscope.serve.batcher import Batcher
 from diffuscope.serve.fair import FLOOR, Lane
 from served import PATIENCE
@@ -164,7 +163,7 @@ def test_a_call_that_would_be_filled_up_takes_fewer_rows_if_few_are_left(batcher
 
 def test_while_the_device_is_busy_a_call_waits_for_others_and_tasks_do_not(batcher, monkeypatch):
     monkeypatch.setattr(module, "WAIT", 0)
-    monkeypatch.setattr(in_flight, "watched", lambda *_: lambda: None)
+    monkeypatch.setattr(module, "_done", lambda _: lambda: False)
     sizes = []
 
     def call():
@@ -182,7 +181,7 @@ def test_while_the_device_is_busy_a_call_waits_for_others_and_tasks_do_not(batch
 
 def test_the_host_does_not_hurry_ahead_of_the_device(batcher, monkeypatch):
     done = threading.Event()
-    monkeypatch.setattr(in_flight, "watched", lambda *_: lambda: 0.0 if done.is_set() else None)
+    monkeypatch.setattr(module, "_done", lambda _: done.is_set)
     with batcher, ThreadPoolExecutor(1) as pool:
         calls = [pool.submit(batcher.call, "a", [torch.ones(1)], lambda rows: rows[0]) for _ in range(module.AHEAD + 1)]
         calls[-2].result(PATIENCE)
@@ -196,8 +195,8 @@ def test_the_host_does_not_hurry_ahead_of_the_device(batcher, monkeypatch):
 def test_a_device_that_idles_gets_a_call_before_the_next_task(batcher, monkeypatch, works_beside, order):
     """Such as the first of sixteen runs, while the prompts of the others are to be encoded."""
     monkeypatch.setattr(module, "WAIT", 0)
-    answers = iter([None if works_beside else 0.0])  # once, right after the first call; by the next look it is done
-    monkeypatch.setattr(in_flight, "watched", lambda *_: lambda: next(answers, 0.0))
+    answers = iter([not works_beside])  # once, right after the first call; by the next look it is done
+    monkeypatch.setattr(module, "_done", lambda _: lambda: next(answers, True))
     done, began, go = [], threading.Event(), threading.Event()
 
     def call(name):
@@ -219,32 +218,6 @@ def test_a_device_that_idles_gets_a_call_before_the_next_task(batcher, monkeypat
         for each in tasks:
             each.result(PATIENCE)
     assert " ".join(done) == f"before {order}"
-
-
-@pytest.mark.parametrize(("seconds", "sizes"), [(1.0, {2}), (module.LONG / 4, {4})])
-def test_half_of_the_runs_share_a_call_that_keeps_the_device_busy_for_long(batcher, monkeypatch, seconds, sizes):
-    """It has them while the host serves the other half; of short calls the host would have to make twice as many."""
-    made, looks = [], []
-
-    def watched(result, _):
-        looks.append(0)
-        own = len(looks) - 1
-
-        def ended():
-            looks[own] += 1
-            return seconds * len(result) if looks[own] > 1 else None  # the device works when the host has made a call
-
-        return ended
-
-    monkeypatch.setattr(in_flight, "watched", watched)
-
-    def run(rows):
-        made.append(len(rows[0]))
-        return rows[0]
-
-    together(batcher, [lambda: [batcher.call("a", [torch.ones(1)], run) for _ in range(6)]] * 4)
-    assert sum(made) == 24
-    assert {*made[2:6]} == sizes
 
 
 def test_rows_that_are_the_same_in_the_next_call_are_joined_once(batcher):
