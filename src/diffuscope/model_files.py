@@ -16,7 +16,7 @@ from diffuscope.weights.layout.fields import Description
 DEFAULT = "emoji"
 """The model where none is named."""
 
-INDEX = "model_index.json"
+INDEX, PIXEL_MODEL = "model_index.json", "pixel_model.json"
 
 
 def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | None = None) -> Path:
@@ -39,6 +39,8 @@ def find(name_or_path: str | PathLike[str], models_dir: str | PathLike[str] | No
         )
     library.check_readable(path)
     if not any((path / name).is_file() for name in (own_config.FILE, INDEX)):
+        if (path / PIXEL_MODEL).is_file():
+            raise ModelNotFoundError(f"{path} is a model of classes: open it with diffuscope.recipes.digits.load")
         raise ModelNotFoundError(
             f"{path} is no model: it has neither {own_config.FILE} (our layout) nor {INDEX} (diffusers)"
         )

@@ -26,13 +26,14 @@ from diffuscope.diffusion.samplers import find
 from diffuscope.diffusion.schedules import Schedule
 from diffuscope.errors import InputError, ModelNotFoundError, WeightsError
 from diffuscope.images import to_images
+from diffuscope.model_files import PIXEL_MODEL
 from diffuscope.models.class_unet import ClassUNet
 from diffuscope.training.pixels import PixelLatents, one_hot
 from diffuscope.types import Denoiser, Levels, Noise, Step
 from diffuscope.weights.store import documents, files, packing
 from diffuscope.weights.store.assign import load_into
 
-CONFIG, WEIGHTS = "pixel_model.json", "unet.safetensors"
+CONFIG, WEIGHTS = PIXEL_MODEL, "unet.safetensors"
 SHIPPED = Path(str(resources("diffuscope"))) / "assets" / "digits"
 
 

@@ -10,8 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffuscope.config import EMOJI, SD15, ModelConfig
+from diffuscope.models.unet import UNet
+from diffuscope.models.vae import VAE
 from diffuscope.perf import ops, tokens, warming
 from diffuscope.perf.ops import Map
+from diffuscope.perf.unet import FastUNet
+from diffuscope.perf.vae import FastVAE
 
 pytest.importorskip("triton", reason="Triton has no build for this system")
 
@@ -194,3 +199,41 @@ def test_what_is_loaded_ahead_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     warming.warm(torch.device("cpu"), torch.float32)
     assert not warming._warming  # nothing to load
     assert ops.broken is None
+
+
+@pytest.mark.parametrize("config", [SD15, EMOJI], ids=lambda config: config.name)
+def test_each_variant_that_a_model_needs_is_loaded_ahead(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kinds of values, what Triton specialises on, constants: nothing is compiled in a first step."""
+    variants: set[object] = set()
+
+    def kind(value: Any, specialised: bool) -> object:
+        if isinstance(value, Tensor):
+            return value.dtype, value.storage_offset() * value.element_size() % 16
+        if isinstance(value, int):
+            return specialised and (value == 1, value % 16 == 0)
+        return tuple(value.block_shape) if hasattr(value, "block_shape") else type(value)
+
+    def launch(kernel: Any, grid: tuple[int, ...], *values: Any, **constants: Any) -> None:
+        names = [name for name in kernel.arg_names if name not in constants]
+        fixed = kernel.kwargs["do_not_specialize"] or ()
+        kinds = (kind(value, name not in fixed) for name, value in zip(names, values, strict=True))
+        variants.add((kernel.__name__, *kinds, *sorted(constants.items())))
+
+    for module in (ops, tokens):
+        monkeypatch.setattr(module, "launch", launch)
+    monkeypatch.setattr(ops, "fuses", lambda _: True)
+    monkeypatch.setattr(ops, "describes", lambda _: True)
+    dtype, side = torch.float16, config.preset.height // config.vae.factor
+    with torch.no_grad():
+        for sample in warming.kernel_samples(torch.device("cpu"), dtype):
+            sample()
+        ahead = set(variants)
+        with torch.device("meta"):
+            twin = FastUNet(UNet(config.unet).to(dtype))
+            decoder = FastVAE(VAE(config.vae).to(dtype))
+            x = torch.empty(1, config.unet.in_channels, side, side, dtype=dtype)
+            prompt = twin.read(torch.empty(2, 77, config.unet.context_dim, dtype=dtype), None)
+            twin(x, twin.timed(prompt, torch.empty(1))[0], prompt)
+            decoder.decode(x)
+    assert len(variants) > 8
+    assert variants == ahead

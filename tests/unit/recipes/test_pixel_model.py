@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import diffuscope as ds
 from diffuscope.data.digits import load_digits, split
 from diffuscope.diffusion.samplers import SAMPLERS
 from diffuscope.errors import ModelNotFoundError, WeightsError
@@ -90,6 +91,8 @@ def test_a_packed_folder_is_a_quarter_and_nearly_the_same(model, tmp_path):
         folder = model.save(tmp_path / str(packed), packed=packed)
         sizes[packed] = (folder / WEIGHTS).stat().st_size
     assert sizes[True] < 0.7 * sizes[False]  # most tensors of this one are too small to pack
+    with pytest.raises(ModelNotFoundError, match=r"a model of classes: open it with diffuscope\.recipes\.digits\.load"):
+        ds.load(tmp_path / "True")
     back = load(tmp_path / "True")
     assert (back.sample([1], seed=3) - model.sample([1], seed=3)).abs().max() < 0.1
 
