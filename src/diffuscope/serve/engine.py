@@ -22,12 +22,13 @@ from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan, plan
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Latents, Request
-from diffuscope.serve.batcher import Batcher, SharedTwins
+from diffuscope.serve.batcher import Batcher
 from diffuscope.serve.branches import Origin, branched, call_of, singles
 from diffuscope.serve.events import Events
 from diffuscope.serve.fair import FairQueue, Lane
 from diffuscope.serve.job import Job
 from diffuscope.serve.record import Kept, Recorder
+from diffuscope.serve.shared_twins import SharedTwins
 from diffuscope.serve.store import Store
 
 
@@ -96,8 +97,7 @@ class Engine:
             if value < 1:
                 raise InputError(name, value, "at least 1")
         self.batcher = Batcher(rows, alone=exact)
-        self.pipe, self.limits = pipe, limits
-        self.events = Events()
+        self.pipe, self.limits, self.events = pipe, limits, Events()
         self._shared = copy.copy(pipe)
         self._shared.engine = SharedTwins(pipe.engine, self.batcher)
         self._queue: FairQueue[_Unit] = FairQueue(queue, limits.per_owner)
