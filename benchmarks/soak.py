@@ -59,6 +59,11 @@ class Server:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def kept(self) -> float:
+        """Megabytes of what it keeps of steps and for branches, which is limited."""
+        lines = httpx.get(f"{self.address}/metrics", timeout=60).text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith("diffuscope_kept_bytes")) / 1e6
+
 
 class Load:
     """The callers, and what they count."""
@@ -172,10 +177,11 @@ def main() -> None:
     threads += [threading.Thread(target=load.slow, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    memory, start = [], time.monotonic()
+    memory, kept, start = [], [], time.monotonic()
     while time.monotonic() - start < arguments.seconds or load.counts["native images"] < arguments.images:
         time.sleep(arguments.seconds / 20)
         memory.append(round(server.megabytes()))
+        kept.append(round(server.kept()))
     seconds = round(time.monotonic() - start)
     load.end.set()
     for thread in threads:
@@ -192,6 +198,7 @@ def main() -> None:
         "counts": dict(sorted(load.counts.items())),
         "callers that hang": hung,
         f"memory in MB, each {arguments.seconds / 20:g} s": memory,
+        "of it kept for the page and branches": kept,
         "after kill -9": "done" if "event: done" in ends else "not done",
         "exit code after SIGTERM": again.process.wait(60),
     }

@@ -20,7 +20,6 @@ from diffuscope.pipeline import Pipeline
 from diffuscope.pipeline.answers import Answers
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan, plan
-from diffuscope.pipeline.result import Result
 from diffuscope.request import Latents, Request
 from diffuscope.serve.batcher import Batcher
 from diffuscope.serve.branches import Origin, branched, call_of, singles
@@ -80,6 +79,7 @@ class Engine:
 
     Attributes:
         events: of all jobs, by owner.
+        arrays, answers: what is kept of steps, and for branches.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class Engine:
         self._queue: FairQueue[_Unit] = FairQueue(queue, limits.per_owner)
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._slots: dict[tuple[str, str], Job] = {}
-        self._arrays: Store[Tensor] = Store(limits.arrays)
-        self._answers: Store[Answers] = Store(limits.answers)
+        self.arrays: Store[Tensor] = Store(limits.arrays)
+        self.answers: Store[Answers] = Store(limits.answers)
         self._turn = threading.Condition()
         self._stopping = False
         self._running, self._busy = running, Counter[Lane]()
@@ -212,7 +212,7 @@ class Engine:
     def _queued(self, job: Job, calls: Sequence[Call], cost: float, record: Collection[Kept]) -> Job:
         origins = [None if job.origin is None else job.origin.unit(index) for index in range(len(calls))]
         units = [
-            _Unit(job, index, call, Recorder(self._arrays, job.id, index, record), origins[index])
+            _Unit(job, index, call, Recorder(self.arrays, job.id, index, record), origins[index])
             for index, call in enumerate(calls)
         ]
         job.watch(lambda event: self.events.tell(job.owner, job.id, event))
@@ -243,7 +243,7 @@ class Engine:
 
     def array(self, job: str, image: int, step: int, kind: Kept) -> Tensor | None:
         """What a step of a job's image had, [C,h,w] float32, if it was recorded and is still kept."""
-        return self._arrays.get((job, image, step, kind))
+        return self.arrays.get((job, image, step, kind))
 
     def job(self, id: str) -> Job | None:
         """A job by its id, if it is not forgotten."""
@@ -332,25 +332,29 @@ class Engine:
         call = replace(unit.call, on_guidance=recorder.guidance) if recorder.sees_guidance else unit.call
         if unit.origin is not None and call.branch is not None:
             recorder.inherit(unit.origin, call.branch.step)
-            call = replace(call, answers=self._answers.get(unit.origin))
+            call = replace(call, answers=self.answers.get(unit.origin))
         end = monotonic() + self.limits.seconds
         try:
             with self.batcher:  # from its beginning on, so that calls wait for it while the device is busy
                 run = self.batcher.task(lambda: self._shared.steps(call))
                 if recorder.keeps:
-                    self._answers.put((job.id, unit.index), run.answers, 0)
+                    self.answers.put((job.id, unit.index), run.answers, 0)
                 job.when_cancelled(run.cancel)
                 job.tell("started", unit.index)
-                for step in run:
-                    recorder.step(step)
-                    if job.keeps_states:
-                        job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
-                    job.tell("step", unit.index, step.index, step.sigma)
-                    if monotonic() > end:
-                        raise TimeLimitError(f"an image takes longer than {self.limits.seconds:g} s; use fewer steps")
-            if recorder.keeps:
-                run.answers.to_cpu()
-                self._answers.put((job.id, unit.index), run.answers, run.answers.size)
+                try:
+                    for step in run:
+                        recorder.step(step)
+                        if job.keeps_states:
+                            job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
+                        job.tell("step", unit.index, step.index, step.sigma)
+                        if monotonic() > end:
+                            raise TimeLimitError(
+                                f"an image takes longer than {self.limits.seconds:g} s; use fewer steps"
+                            )
+                finally:  # a run that was stopped can be branched too
+                    if recorder.keeps:
+                        run.answers.to_cpu()
+                        self.answers.put((job.id, unit.index), run.answers, run.answers.size)
             if job.cancelling:
                 return
             result = run.result()
@@ -379,7 +383,7 @@ class Engine:
         ended = [job for job in reversed(self._jobs.values()) if job.ended]
         size = 0
         for count, job in enumerate(ended):
-            size += sum(_bytes(result) for result in job.results if result is not None)
+            size += job.size
             if count >= self.limits.jobs or (count and size > self.limits.results):
                 del self._jobs[job.id]
 
@@ -392,9 +396,3 @@ def new_id() -> str:
 def _cost(planned: Plan) -> float:
     """Of one image."""
     return float(len(planned.planned_sigmas) * planned.preset.height * planned.preset.width)
-
-
-def _bytes(result: Result) -> int:
-    array = getattr(result.images, "nbytes", None)
-    pixels = sum(3 * each.width * each.height for each in result.images) if array is None else int(array)
-    return result.latents.nbytes + pixels

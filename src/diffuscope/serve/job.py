@@ -77,6 +77,11 @@ class Job:
         """Whether it is done, failed or cancelled."""
         return self._ended is not None
 
+    @property
+    def size(self) -> int:
+        """Bytes of its results."""
+        return sum(_bytes(result) for result in self.results if result is not None)
+
     def result(self, timeout: float | None = None) -> list[Result]:
         """One Result for each image, when all are done.
 
@@ -167,3 +172,9 @@ class Job:
             self._turn.notify_all()
             for watcher in self._watchers:  # within the turn, so that all see one order
                 watcher(event)
+
+
+def _bytes(result: Result) -> int:
+    array = getattr(result.images, "nbytes", None)
+    pixels = sum(3 * each.width * each.height for each in result.images) if array is None else int(array)
+    return result.latents.nbytes + pixels

@@ -1,5 +1,7 @@
 """Jobs that go on from a step of another one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,6 +45,16 @@ def test_a_branch_keeps_the_steps_before_it_and_computes_only_the_others(engine)
     below = engine.branch(Origin(blue.id, 4), {"guidance_scale": 2}, record=KEPT)
     equal = [torch.equal(a, b) for a, b in zip(states(engine, below), states(engine, blue), strict=True)]
     assert equal == [True, True, True, True, False]
+
+
+def test_what_a_cancelled_run_has_for_branches_counts(engine):
+    job = engine.submit(replace(FOX, num_inference_steps=200), record=KEPT)
+    next(event for event in job.events(timeout=PATIENCE) if event.kind == "step")
+    job.cancel()
+    engine.stop(drain=False)  # waits for its thread
+    kept = engine.answers.get((job.id, 0))
+    assert kept.complete > 0
+    assert engine.answers.size == kept.size > 0
 
 
 def test_its_image_is_that_of_its_request_alone(engine, tiny, tmp_path):

@@ -95,6 +95,8 @@ def _add_health(app: FastAPI, engine: Engine) -> None:
             f"diffuscope_images_waiting {engine.waiting}",
             f"diffuscope_network_calls_total {engine.batcher.calls}",
             f"diffuscope_network_calls_joined_total {engine.batcher.joined}",
+            f'diffuscope_kept_bytes{{kind="arrays"}} {engine.arrays.size}',
+            f'diffuscope_kept_bytes{{kind="answers"}} {engine.answers.size}',
         ]
         return PlainTextResponse("\n".join(lines) + "\n")
 

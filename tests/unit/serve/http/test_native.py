@@ -299,11 +299,11 @@ def test_a_job_is_cancelled(client):
 
 def test_what_is_served_is_described(client):
     about = client.get("/api/v1/about").json()
-    assert (about["model"], about["draws"], about["examples"]) == ("tiny", "", [])
-    assert about["quick"] is True
+    assert (about["model"], about["draws"], about["examples"], about["quick"]) == ("tiny", "", [], True)
     assert "num_inference_steps" in about["job"]["properties"]["request"]["properties"]
     assert "unet.mid.attn.0" in " ".join(about["taps"]["unet"])
-    assert "diffuscope_images_waiting" in client.get("/metrics").text
+    counts = {line.rsplit(maxsplit=1)[0] for line in client.get("/metrics").text.splitlines()}
+    assert counts >= {"diffuscope_images_waiting", 'diffuscope_kept_bytes{kind="answers"}'}
     assert (client.get("/healthz").status_code, client.get("/readyz").status_code) == (200, 200)
     operation = client.get("/api/v1/openapi.json").json()["paths"]["/api/v1/jobs"]["post"]
     assert operation["requestBody"]["content"]["application/json"]["schema"] == about["job"]
