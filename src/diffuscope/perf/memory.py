@@ -74,9 +74,6 @@ def release(error: BaseException) -> None:
 TRIM_EVERY = 10.0
 """Seconds at least between two times at which ``trim`` does something, which takes less than a tenth of one."""
 
-M_ARENA_MAX = -8
-"""Of glibc's malloc.h: the most heaps of a process."""
-
 _trimmed = -TRIM_EVERY
 
 
@@ -91,15 +88,6 @@ def trim() -> None:
     _trimmed = monotonic()
     if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         malloc_trim(0)
-
-
-def share_heaps() -> None:
-    """Let the threads of a process that runs for days have two heaps among them: each of many keeps what it once had.
-
-    Threads that have one already keep it. Without glibc it does nothing.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
-        mallopt(M_ARENA_MAX, 2)
 
 
 def smaller(

@@ -2,8 +2,6 @@
 
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,41 +47,7 @@ PHASES: dict[str, tuple[type, str, dict[str, object]]] = {
 }
 
 
-GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such heaps")
-
-
-@GLIBC
-@pytest.mark.parametrize("shared", [True, False])
-def test_threads_share_two_heaps(shared: bool, tmp_path: Path) -> None:
-    code = """
-import ctypes, sys, threading
-from diffuscope.perf import memory
-
-libc, there = ctypes.CDLL(None), threading.Barrier(8)
-libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
-if sys.argv[1] == "True":
-    memory.share_heaps()
-
-def allocate():
-    libc.malloc(100)
-    there.wait()
-
-threads = [threading.Thread(target=allocate) for _ in range(8)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-file = ctypes.c_void_p(libc.fopen(sys.argv[2].encode(), b"w"))
-libc.malloc_info(0, file)
-libc.fclose(file)
-"""
-    file = tmp_path / "heaps.xml"
-    subprocess.run([sys.executable, "-c", code, str(shared), str(file)], check=True)
-    heaps = file.read_text(encoding="utf-8").count("<heap nr=")
-    assert heaps <= 2 if shared else heaps > 2
-
-
-@GLIBC
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
 def test_memory_that_was_freed_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [torch.ones(2_500) for _ in range(20_000)]  # 200 MB, too small for a mapping of their own
     parts = parts[::100]
