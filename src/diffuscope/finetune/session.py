@@ -25,6 +25,9 @@ from diffuscope.weights.store import documents
 
 ASKED = "run.json"
 LOG_EVERY = 10
+ROUNDING = 1e-6
+"""Of the error: what changes by less has not been learned."""
+
 EXPLODED = 4.0
 """Times the error of the model before, at which a training is stopped."""
 
@@ -117,7 +120,7 @@ def _exploded(when: str, error: float, before: float, lr: float) -> str:
 
 
 def _unlearned(after: float, before: float, lr: float) -> str:
-    if after == before:
+    if abs(after - before) <= ROUNDING * before:
         return (
             f"nothing was learned: the error stayed {before:.4g}; train for more steps, or with a higher lr than {lr:g}"
         )
@@ -158,7 +161,7 @@ def fit(
     before = task.validate(task.network)["error"]
     watched = Watched(task, before, steps, reporting, lr)
     network = train(watched, config, folder)
-    if not watched.after < before:
+    if not watched.after < (1 - ROUNDING) * before:
         raise TrainingError(_unlearned(watched.after, before, lr))
     return network, before, watched.after
 
