@@ -239,11 +239,11 @@ class Batcher:
         """The rows of several calls, filled up; those that they had in the last call too are not joined again."""
         count = _rows(batch)
         more = next((size for size in batch[0].sizes if size >= count), count) - count
-        found, given = list[tuple[Sequence[Tensor], Tensor]](), len(batch[0].rows)
+        found, given, before = list[tuple[Sequence[Tensor], Tensor]](), len(batch[0].rows), self._last
         for k, parts in enumerate(zip(*(call.all_rows() for call in batch), strict=True)):
             filled = (*parts, parts[0][:1].expand(more, *parts[0].shape[1:])) if more else parts
-            is_known = given <= k < len(self._last) and _same(self._last[k][0], parts)
-            found.append(self._last[k] if is_known else (parts, torch.cat(filled)))
+            is_known = given <= k < len(before) and _same(before[k][0], parts)
+            found.append(before[k] if is_known else (parts, torch.cat(filled)))
         self._last = found
         return [rows for _, rows in found]
 

@@ -7,6 +7,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -335,26 +336,20 @@ class Engine:
             call = replace(call, answers=self.answers.get(unit.origin))
         end = monotonic() + self.limits.seconds
         try:
-            with self.batcher:  # from its beginning on, so that calls wait for it while the device is busy
+            with ExitStack() as after, self.batcher:  # from its beginning on, so that calls wait for it
                 run = self.batcher.task(lambda: self._shared.steps(call))
                 if recorder.keeps:
                     self.answers.put((job.id, unit.index), run.answers, 0)
+                    after.callback(self._keep, unit, run.answers)  # a run that was stopped can be branched too
                 job.when_cancelled(run.cancel)
                 job.tell("started", unit.index)
-                try:
-                    for step in run:
-                        recorder.step(step)
-                        if job.keeps_states:
-                            job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
-                        job.tell("step", unit.index, step.index, step.sigma)
-                        if monotonic() > end:
-                            raise TimeLimitError(
-                                f"an image takes longer than {self.limits.seconds:g} s; use fewer steps"
-                            )
-                finally:  # a run that was stopped can be branched too
-                    if recorder.keeps:
-                        run.answers.to_cpu()
-                        self.answers.put((job.id, unit.index), run.answers, run.answers.size)
+                for step in run:
+                    recorder.step(step)
+                    if job.keeps_states:
+                        job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
+                    job.tell("step", unit.index, step.index, step.sigma)
+                    if monotonic() > end:
+                        raise TimeLimitError(f"an image takes longer than {self.limits.seconds:g} s; use fewer steps")
             if job.cancelling:
                 return
             result = run.result()
@@ -369,6 +364,11 @@ class Engine:
         job.tell("image", unit.index)
         if all(result is not None for result in job.results):
             job.tell("done")
+
+    def _keep(self, unit: _Unit, answers: Answers) -> None:
+        """Keep what a run has computed, when it runs no more and no call waits for it."""
+        answers.to_cpu()
+        self.answers.put((unit.job.id, unit.index), answers, answers.size)
 
     def _drop(self, job: Job, units: Sequence[_Unit]) -> None:
         with self._turn:
