@@ -85,7 +85,7 @@ def transformer(timer: Timer, dtype: torch.dtype) -> Report:
     (network, *_) = modules(twin.down[0].attn, Transformer)
     x = channels_last(torch.randn(2, config.channels[0], 64, 64).to(timer.device, dtype))
     prompt = twin.read(torch.randn(2, 77, config.context_dim).to(timer.device, dtype), None)
-    text = prompt.keys[0], prompt.values[0]
+    text = twin.texts(prompt)[0]
 
     def run(share: float) -> object:
         return twin._transformer(network, Map(x), iter([text]), share)

@@ -28,10 +28,8 @@ class Prompt:
 
     rows: int
     """N, the rows of the prediction."""
-    keys: tuple[Tensor, ...]
-    """[N,heads,T,H] of each cross-attention, in the order of their use; rows of a guided run are [negative, prompt]."""
-    values: tuple[Tensor, ...]
-    """[N,heads,T,H], likewise."""
+    text: Tensor | None
+    """[N,T,W] keys and values of all cross-attentions, side by side; rows of a guided run are [negative, prompt]."""
     features: tuple[Tensor, ...]
     """[N,channels[0]] each, added to the features of the timestep."""
     added: Tensor | None
@@ -42,14 +40,15 @@ class Prompt:
     @property
     def tensors(self) -> list[Tensor]:
         """All of them, in one order."""
-        return [*self.keys, *self.values, *self.features, *([] if self.added is None else [self.added])]
+        return [each for each in (self.text, *self.features, self.added) if each is not None]
 
     def of(self, tensors: Sequence[Tensor], rows: int | None = None) -> "Prompt":
         """The same with other ``tensors``, in that order, and perhaps another number of ``rows``."""
         rest = iter(tensors)
-        keys, values, features = (tuple(islice(rest, len(each))) for each in (self.keys, self.values, self.features))
+        text = None if self.text is None else next(rest)
+        features = tuple(islice(rest, len(self.features)))
         added = None if self.added is None else next(rest)
-        return Prompt(self.rows if rows is None else rows, keys, values, features, added, self.merging)
+        return Prompt(self.rows if rows is None else rows, text, features, added, self.merging)
 
 
 class FastUNet:
@@ -74,7 +73,9 @@ class FastUNet:
         self.time = Joined([each.time_emb_proj for each in resnets if each.time_emb_proj is not None])
         attentions = [block.self_attn for block in blocks]
         self.qkv = {each: Joined([each.query, each.key, each.value]) for each in attentions}
-        self.kv = {each.cross_attn: Joined([each.cross_attn.key, each.cross_attn.value]) for each in blocks}
+        self.crossed = [block.cross_attn for block in blocks]
+        keys_and_values = [layer for each in self.crossed for layer in (each.key, each.value)]
+        self.kv = Joined(keys_and_values) if blocks else None
         lay_channels_last(unet)
         transformers = [each for stage in stages for each in modules(stage.attn, Transformer)]
         attending = [stage for stage in stages if len(modules(stage.attn, Transformer))]
@@ -85,13 +86,20 @@ class FastUNet:
     @property
     def shares(self) -> bool:
         """Whether rows with the same latents are the same up to the first cross-attention."""
-        return bool(self.kv) and self.unet.reads.isdisjoint({"pooled", "guidance", "step_size"})
+        return self.kv is not None and self.unet.reads.isdisjoint({"pooled", "guidance", "step_size"})
 
     def read(self, context: Tensor, extra: Mapping[str, Tensor] | None) -> Prompt:
         """The part of the network that depends on the prompt alone; ``context`` and ``extra`` as in ``UNet``."""
-        pairs = [_split(joined(context), 2, each.heads) for each, joined in self.kv.items()]
+        text = None if self.kv is None else self.kv(context)
         features, added = self.unet.conditioning(extra, context.dtype)
-        return Prompt(len(context), tuple(k for k, _ in pairs), tuple(v for _, v in pairs), tuple(features), added)
+        return Prompt(len(context), text, tuple(features), added)
+
+    def texts(self, prompt: Prompt) -> list[tuple[Tensor, ...]]:
+        """Keys and values [N,heads,T,H] of each cross-attention, in the order of their use. Views."""
+        if prompt.text is None:
+            return []
+        parts = prompt.text.split([2 * each.key.out_features for each in self.crossed], dim=-1)
+        return [_split(part, 2, each.heads) for each, part in zip(self.crossed, parts, strict=True)]
 
     def timed(self, prompt: Prompt, times: Tensor) -> Tensor:
         """[S,R,W] what the residual blocks add at the timesteps ``times`` [S], side by side: their widths sum to W.
@@ -128,7 +136,7 @@ class FastUNet:
     def _deep(self, h: Map, timed: Tensor, prompt: Prompt) -> Tensor:
         unet, rows = self.unet, prompt.rows
         times = iter(timed.split(self.time.widths, dim=-1))
-        texts = iter(zip(prompt.keys, prompt.values, strict=True))
+        texts = iter(self.texts(prompt))
 
         def stage(network: Stage, j: int, x: Map) -> Map:
             x = residual(modules(network.resnet, ResidualBlock)[j], x, next(times))
@@ -161,11 +169,10 @@ class FastUNet:
         h = residual(modules(level.resnet, ResidualBlock)[-1], h, time)
         if attn := modules(level.attn, Transformer):
             count = len(modules(attn[-1].block, TransformerBlock))
-            texts = zip(prompt.keys[-count:], prompt.values[-count:], strict=True)
-            h = self._transformer(attn[-1], h, texts, prompt.merging)
+            h = self._transformer(attn[-1], h, iter(self.texts(prompt)[-count:]), prompt.merging)
         return ops.conv(unet.conv_out, ops.group_norm(unet.norm_out, h, silu=True, last=True)).x
 
-    def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, Tensor]], merging: float) -> Map:
+    def _transformer(self, network: Transformer, x: Map, texts: Iterator[tuple[Tensor, ...]], merging: float) -> Map:
         height, width = x.x.shape[2:]
         merges = merging > 0 and min(height, width) > 1 and network in self.finest
         merge = partial(Merge, height=height, width=width, share=merging) if merges else None
@@ -176,7 +183,7 @@ class FastUNet:
         return ops.add(ops.image(h, x.x), _spread(x.x, len(h)), None)
 
     def _block(
-        self, block: TransformerBlock, h: Tensor, text: tuple[Tensor, Tensor], merge: Callable[[Tensor], Merge] | None
+        self, block: TransformerBlock, h: Tensor, text: tuple[Tensor, ...], merge: Callable[[Tensor], Merge] | None
     ) -> Tensor:
         """The block, for ``h`` [N,T,C] and its result without the biases that ``shifts`` has. May write to ``h``.
 
