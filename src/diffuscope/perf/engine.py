@@ -255,19 +255,18 @@ class Engine:
         """What the twin reads in a run; arguments as of ``predictor``."""
         return Reading(lambda first: self._unet.get(unet, first=first), context, extra, times)
 
-    def joined(self, unet: UNet, prompt: Prompt, rows: Sequence[Tensor]) -> Tensor:
+    def joined(self, twin: FastUNet, prompt: Prompt, rows: Sequence[Tensor]) -> Tensor:
         """[N,...] the twin's predictions for the rows of several runs: latents, ``timed``, and their prompts' tensors.
 
         There is a graph for each N, so that there should be few; see ``JOINED``.
 
         Args:
-            unet: the network.
+            twin: that of the network, as it is now.
             prompt: of one of the runs; the others' have the same tensors.
             rows: [N,...] each.
         """
-        twin = self._unet.get(unet, first=False)
         if (converted := self._converts(rows[0])) is not None:
-            return converted("U-Net", unet, partial(_run, prompt), rows)
+            return converted("U-Net", twin.unet, partial(_run, prompt), rows)
         return self.graphs("U-Net", lambda new, _: twin(new[0], new[1], prompt.of(new[2:], len(new[0]))), rows, [])
 
     def read_text(self, encoder: TextEncoder, ids: Tensor, tap: Tap | None, skip: int) -> tuple[Tensor, Tensor | None]:

@@ -24,7 +24,7 @@ class Laid(Generic[N, T]):
         """The twin of the network as it is now; only the ``first`` call of a run notices parts that were replaced."""
         if self._laid is not None:
             known, twin, watch = self._laid
-            if known is network and watch.is_unchanged() and (watch.is_same() or not first):
+            if known is network and watch.is_unchanged() and (not first or watch.is_same()):
                 return twin
         self.forget(self.name)
         warming.wait()

@@ -100,8 +100,9 @@ class SharedTwins(Twins):
                 return [reading.timed(now, time).expand(len(x), -1), *reading.tensors]
 
             def run(given: Sequence[Tensor]) -> Tensor:
-                self._now = 0, None
-                return alone(x, time) if given[0] is x else self.twins.joined(unet, prompt[0], given)
+                twin, self._now = self._now[1], (0, None)
+                assert twin is not None
+                return alone(x, time) if given[0] is x else self.twins.joined(twin, prompt[0], given)
 
             return self.batcher.call(("unet", id(unet), x.dtype, x.shape[1:], *shapes), [x], run, read, JOINED)
 

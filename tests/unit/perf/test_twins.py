@@ -112,8 +112,8 @@ def test_rows_of_several_runs_in_one_call(family: str) -> None:
         rows.append([x, timed, *reading.tensors])
         expected.append(unet(x, time, text, extra=given))
     joined = [torch.cat(each) for each in zip(*rows, strict=True)]
-    assert close(engine.joined(unet, reading.now()[1], joined), torch.cat(expected))
-    assert close(engine.joined(unet, reading.now()[1], [each[:5] for each in joined]), torch.cat(expected)[:5])
+    assert close(engine.joined(*reading.now(), joined), torch.cat(expected))
+    assert close(engine.joined(*reading.now(), [each[:5] for each in joined]), torch.cat(expected)[:5])
 
 
 @torch.no_grad()
