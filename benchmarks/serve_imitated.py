@@ -53,7 +53,7 @@ class Device(graphs.Graphs):
         self.free = max(self.free, time.perf_counter()) + work
         return found
 
-    def done(self, _: Tensor) -> Callable[[], bool]:
+    def done(self, _: object) -> Callable[[], bool]:
         """Whether the device has computed what was asked for so far."""
         end = self.free
         return lambda: time.perf_counter() >= end

@@ -18,6 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from diffuscope.serve.beside import own_stream
 from diffuscope.serve.fair import FLOOR, Lane, held_back
 
 T = TypeVar("T")
@@ -38,6 +39,10 @@ POLL = 0.001
 """Seconds between two looks at whether the device has done a call."""
 
 
+_Made = tuple[Tensor, torch.cuda.Event | None]
+"""What a call has returned, and what happens on a GPU when it is computed."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Call:
     """One call of a network: rows of tensors that others may join."""
@@ -51,7 +56,7 @@ class _Call:
     sizes: Sequence[int]
     """Numbers of rows to which a shared call is filled up; none if it is not."""
     lane: Lane
-    answer: "Future[Tensor]" = field(default_factory=Future)
+    answer: "Future[_Made]" = field(default_factory=Future)
 
     def all_rows(self) -> Sequence[Tensor]:
         """Those given and the further ones."""
@@ -127,10 +132,17 @@ class Batcher:
         """``run([*rows, *more()])``, perhaps in one call with rows of other threads of the same key. [N,...] each.
 
         A shared call is filled up to one of ``sizes``: some calls wait for the next if that fills this one better.
+        The rows may come from a stream of the caller's own, which then waits for the answer, but for no later call.
         """
-        call = _Call(key, tuple(rows), run, more, sizes, self._lane())
+        call, own = _Call(key, tuple(rows), run, more, sizes, self._lane()), own_stream(rows[0])
+        if own is not None:
+            torch.cuda.default_stream(own.device).wait_stream(own)
         self._put(self._waiting, call)
-        return call.answer.result()
+        result, computed = call.answer.result()
+        if own is not None and computed is not None:
+            own.wait_event(computed)
+            result.record_stream(own)
+        return result
 
     def task(self, function: Callable[[], T]) -> T:
         """``function()``, in the thread that makes the calls, between two of them."""
@@ -224,16 +236,15 @@ class Batcher:
         if len(batch) == 1:
             _answer(batch[0].answer, lambda: self._run(batch[0], batch[0].all_rows()))
             return
-        joined: Future[object] = Future()
+        joined: Future[_Made] = Future()
         _answer(joined, lambda: self._run(batch[0], self._joined(batch)))
         if (error := joined.exception()) is not None:
             for call in batch:  # one of them may be to blame: each tries by itself
-                _answer(call.answer, partial(_again, call, error))
+                _answer(call.answer, partial(self._again, call, error))
             return
-        result = joined.result()
-        assert isinstance(result, Tensor)
+        result, computed = joined.result()
         for call, part in zip(batch, result[: _rows(batch)].split([len(call.rows[0]) for call in batch]), strict=True):
-            call.answer.set_result(part)
+            call.answer.set_result((part, computed))
 
     def _joined(self, batch: list[_Call]) -> list[Tensor]:
         """The rows of several calls, filled up; those that they had in the last call too are not joined again."""
@@ -247,12 +258,21 @@ class Batcher:
         self._last = found
         return [rows for _, rows in found]
 
-    def _run(self, call: _Call, rows: Sequence[Tensor]) -> Tensor:
+    def _run(self, call: _Call, rows: Sequence[Tensor]) -> _Made:
         result = call.run(rows)
-        done = _done(result)
+        computed = None
+        if result.is_cuda:
+            computed = torch.cuda.Event()
+            computed.record(torch.cuda.current_stream(result.device))
+        done = _done(computed)
         self._made.append(done)
         self._works_beside = not done()
-        return result
+        return result, computed
+
+    def _again(self, call: _Call, error: BaseException) -> _Made:
+        if not isinstance(error, Exception):
+            raise error
+        return self._run(call, call.all_rows())
 
 
 def _fitting(calls: Sequence[_Call], most: int) -> list[_Call]:
@@ -274,30 +294,20 @@ def _rows(calls: Iterable[_Call]) -> int:
     return sum(len(call.rows[0]) for call in calls)
 
 
-def _done(result: Tensor) -> Callable[[], bool]:
-    """Whether the device has computed it by now, of which a GPU's host knows nothing else."""
-    if not result.is_cuda:
-        return lambda: True
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(result.device))
+def _done(computed: torch.cuda.Event | None) -> Callable[[], bool]:
+    """Whether a GPU has computed it by now; elsewhere what is launched is done."""
 
     def done() -> bool:
         try:
-            return event.query()
+            return computed is None or computed.query()
         except RuntimeError:  # of the device: the next call fails with it
             return True
 
     return done
 
 
-def _again(call: _Call, error: BaseException) -> Tensor:
-    if not isinstance(error, Exception):
-        raise error
-    return call.run(call.all_rows())
-
-
-def _answer(answer: "Future[object] | Future[Tensor]", function: Callable[[], object]) -> None:
+def _answer(answer: "Future[T]", function: Callable[[], T]) -> None:
     try:
-        answer.set_result(function())  # type: ignore[arg-type]  # a future of what the function returns
+        answer.set_result(function())
     except BaseException as error:
         answer.set_exception(error)

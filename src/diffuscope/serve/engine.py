@@ -7,7 +7,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -23,6 +23,7 @@ from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import Plan, plan
 from diffuscope.request import Latents, Request
 from diffuscope.serve.batcher import Batcher
+from diffuscope.serve.beside import beside
 from diffuscope.serve.branches import Origin, branched, call_of, singles
 from diffuscope.serve.events import Events
 from diffuscope.serve.fair import FairQueue, Lane
@@ -106,8 +107,7 @@ class Engine:
         self._slots: dict[tuple[str, str], Job] = {}
         self.arrays: Store[Tensor] = Store(limits.arrays)
         self.answers: Store[Answers] = Store(limits.answers)
-        self._turn = threading.Condition()
-        self._stopping = False
+        self._turn, self._stopping = threading.Condition(), False
         self._running, self._busy = running, Counter[Lane]()
         self._threads = [
             threading.Thread(target=self._work, name=f"diffuscope-run-{i}", daemon=True)
@@ -346,13 +346,14 @@ class Engine:
                 for step in run:
                     recorder.step(step)
                     if job.keeps_states:
-                        job.states[unit.index].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
+                        job.keep(unit.index, step)
                     job.tell("step", unit.index, step.index, step.sigma)
                     if monotonic() > end:
                         raise TimeLimitError(f"an image takes longer than {self.limits.seconds:g} s; use fewer steps")
             if job.cancelling:
                 return
-            result = run.result()
+            with nullcontext() if self._shared.engine.offload.device else beside(self.pipe.device):
+                result = run.result()
             if job.cancelling:  # meanwhile: what has ended does not change
                 return
             job.results[unit.index] = result
@@ -367,7 +368,8 @@ class Engine:
 
     def _keep(self, unit: _Unit, answers: Answers) -> None:
         """Keep what a run has computed, when it runs no more and no call waits for it."""
-        answers.to_cpu()
+        with beside(self.pipe.device):
+            answers.to_cpu()
         self.answers.put((unit.job.id, unit.index), answers, answers.size)
 
     def _drop(self, job: Job, units: Sequence[_Unit]) -> None:

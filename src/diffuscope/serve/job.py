@@ -11,8 +11,10 @@ from torch import Tensor
 from diffuscope.pipeline.plan import Plan
 from diffuscope.pipeline.result import Result
 from diffuscope.request import Request
+from diffuscope.serve.beside import beside
 from diffuscope.serve.branches import Origin
 from diffuscope.serve.events import ENDS, Event, Kind, Ring
+from diffuscope.types import Step
 
 
 class Job:
@@ -153,6 +155,11 @@ class Job:
             late = self._cancelling
         if late:
             action()
+
+    def keep(self, image: int, step: Step) -> None:
+        """Keep the latents and the clean estimate of a step that is done."""
+        with beside(step.x.device):
+            self.states[image].append((step.x.float().cpu().clone(), step.x0.float().cpu().clone()))
 
     def tell(self, kind: Kind, image: int | None = None, step: int | None = None, sigma: float | None = None) -> None:
         """Add an event; nothing comes after the end."""

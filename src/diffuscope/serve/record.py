@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from diffuscope.serve.beside import beside
 from diffuscope.serve.store import Store
 from diffuscope.types import Step
 
@@ -60,5 +61,6 @@ class Recorder:
 
     def _keep(self, step: int, kind: Kept, value: Tensor) -> None:
         if kind in self._kinds:
-            copy = value[0].detach().float().cpu().clone()
+            with beside(value.device):
+                copy = value[0].detach().float().cpu().clone()
             self._arrays.put((*self._name, step, kind), copy, copy.nbytes)
