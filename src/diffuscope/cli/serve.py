@@ -71,8 +71,10 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
 def opened(source: ModelSource) -> "Pipeline":
     """The model, run by its fast twins on a CPU too: somebody waits, often with a browser on the same cores."""
     from diffuscope.loading import choose_device
+    from diffuscope.perf import memory
     from diffuscope.pipeline import open_model
 
+    memory.share_heap()
     on_cpu = source.fast is None and choose_device(source.device).type == "cpu"
     return open_model(replace(source, fast=True) if on_cpu else source)
 

@@ -74,6 +74,9 @@ def release(error: BaseException) -> None:
 TRIM_EVERY = 10.0
 """Seconds at least between two times at which ``trim`` does something, which takes less than a tenth of one."""
 
+M_ARENA_MAX = -8
+"""The most heaps of a process, in glibc's malloc.h."""
+
 _trimmed = -TRIM_EVERY
 
 
@@ -83,11 +86,23 @@ def trim() -> None:
     It may be called after each piece of work, from any thread. Without glibc it does nothing.
     """
     global _trimmed
-    if sys.platform != "linux" or monotonic() < _trimmed + TRIM_EVERY:
+    if monotonic() < _trimmed + TRIM_EVERY:
         return
     _trimmed = monotonic()
-    if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        malloc_trim(0)
+    _glibc("malloc_trim", 0)
+
+
+def share_heap() -> None:
+    """Let all threads that begin from here on share one heap, for such processes: what one has freed, another can use.
+
+    And ``trim`` gives back the end of the main heap alone. Without glibc it does nothing.
+    """
+    _glibc("mallopt", M_ARENA_MAX, 1)
+
+
+def _glibc(name: str, *arguments: int) -> None:
+    if sys.platform == "linux" and (function := getattr(ctypes.CDLL(None), name, None)) is not None:
+        function(*arguments)
 
 
 def smaller(

@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +49,10 @@ PHASES: dict[str, tuple[type, str, dict[str, object]]] = {
 }
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no malloc_trim")
+GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such heaps")
+
+
+@GLIBC
 def test_memory_that_was_freed_goes_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [torch.ones(2_500) for _ in range(20_000)]  # 200 MB, too small for a mapping of their own
     parts = parts[::100]
@@ -56,6 +61,40 @@ def test_memory_that_was_freed_goes_back_to_the_system(monkeypatch: pytest.Monke
     memory.trim()
     assert resident() < before - 100e6
     assert len(parts) == 200  # and are in use
+
+
+@GLIBC
+@pytest.mark.parametrize("served", [True, False])
+def test_threads_share_the_heap_where_a_model_is_served(served: bool, tiny_folder: Path, tmp_path: Path) -> None:
+    code = """
+import ctypes, sys, threading
+from diffuscope import ModelSource, load
+from diffuscope.cli.serve import opened
+
+libc, there = ctypes.CDLL(None), threading.Barrier(8)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+
+def heaps():
+    file = ctypes.c_void_p(libc.fopen(sys.argv[1].encode(), b"w"))
+    libc.malloc_info(0, file)
+    libc.fclose(file)
+    return open(sys.argv[1]).read().count("<heap nr=")
+
+def allocate():
+    libc.malloc(100_000)
+    there.wait()
+
+pipe = opened(ModelSource(sys.argv[2])) if sys.argv[3] == "True" else load(sys.argv[2])
+before, threads = heaps(), [threading.Thread(target=allocate) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(heaps() - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "heaps.xml"), str(tiny_folder), str(served)]
+    more = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert more == 0 if served else more > 0
 
 
 def resident() -> int:
