@@ -73,9 +73,7 @@ class FastUNet:
         self.time = Joined([each.time_emb_proj for each in resnets if each.time_emb_proj is not None])
         attentions = [block.self_attn for block in blocks]
         self.qkv = {each: Joined([each.query, each.key, each.value]) for each in attentions}
-        self.crossed = [block.cross_attn for block in blocks]
-        keys_and_values = [layer for each in self.crossed for layer in (each.key, each.value)]
-        self.kv = Joined(keys_and_values) if blocks else None
+        self.kv = {each.cross_attn: Joined([each.cross_attn.key, each.cross_attn.value]) for each in blocks}
         lay_channels_last(unet)
         transformers = [each for stage in stages for each in modules(stage.attn, Transformer)]
         attending = [stage for stage in stages if len(modules(stage.attn, Transformer))]
@@ -86,11 +84,11 @@ class FastUNet:
     @property
     def shares(self) -> bool:
         """Whether rows with the same latents are the same up to the first cross-attention."""
-        return self.kv is not None and self.unet.reads.isdisjoint({"pooled", "guidance", "step_size"})
+        return bool(self.kv) and self.unet.reads.isdisjoint({"pooled", "guidance", "step_size"})
 
     def read(self, context: Tensor, extra: Mapping[str, Tensor] | None) -> Prompt:
         """The part of the network that depends on the prompt alone; ``context`` and ``extra`` as in ``UNet``."""
-        text = None if self.kv is None else self.kv(context)
+        text = torch.cat([joined(context) for joined in self.kv.values()], dim=-1) if self.kv else None
         features, added = self.unet.conditioning(extra, context.dtype)
         return Prompt(len(context), text, tuple(features), added)
 
@@ -98,8 +96,8 @@ class FastUNet:
         """Keys and values [N,heads,T,H] of each cross-attention, in the order of their use. Views."""
         if prompt.text is None:
             return []
-        parts = prompt.text.split([2 * each.key.out_features for each in self.crossed], dim=-1)
-        return [_split(part, 2, each.heads) for each, part in zip(self.crossed, parts, strict=True)]
+        parts = prompt.text.split([sum(joined.widths) for joined in self.kv.values()], dim=-1)
+        return [_split(part, 2, each.heads) for each, part in zip(self.kv, parts, strict=True)]
 
     def timed(self, prompt: Prompt, times: Tensor) -> Tensor:
         """[S,R,W] what the residual blocks add at the timesteps ``times`` [S], side by side: their widths sum to W.

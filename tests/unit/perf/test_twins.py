@@ -211,8 +211,7 @@ def test_no_weight_is_stored_twice(model: Pipeline) -> None:
     after = model.unet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     own = {each.untyped_storage().data_ptr() for each in model.unet.parameters()}
-    assert twin.kv is not None
-    for joined in (twin.time, *twin.qkv.values(), twin.kv):
+    for joined in (twin.time, *twin.qkv.values(), *twin.kv.values()):
         assert joined.weight.untyped_storage().data_ptr() in own
 
 
