@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -252,28 +253,36 @@ def test_rows_that_are_read_late_join_too(batcher):
     assert (batcher.calls, batcher.joined) == (1, 2)
 
 
-def test_of_many_runs_one_joins_every_fourth_call_of_a_single_run(batcher):
-    """And all of them share calls again when that has ended."""
-    made, ended = [], threading.Event()
+def test_of_many_runs_one_joins_every_fourth_call_of_a_single_run(batcher, monkeypatch):
+    """And all of them share calls again when that has ended. The single run calls when all others wait for their turn.
+
+    Those go by themselves only after a long time without a call, and the single run ends at one stroke.
+    """
+    monkeypatch.setattr(module, "HELD", PATIENCE)
+    made, there = [], threading.Barrier(6)
+
+    def run(rows):
+        made.append("".join(sorted(map(chr, rows[0].tolist()))))
+        return rows[0]
 
     def one(name, steps):
-        def run(rows):
-            made.append("".join(sorted(map(chr, rows[0].tolist()))))
-            return rows[0]
-
-        with batcher.lane(Lane(name)), batcher:
-            there.wait()
+        with ExitStack() as begun:
+            begun.enter_context(batcher.lane(Lane(name)))
+            begun.enter_context(batcher)
+            there.wait(PATIENCE)
             for _ in range(steps):
+                if name == "b":
+                    until(lambda: len(batcher._waiting) == batcher._running[Lane("a")])
                 batcher.call("a", [torch.tensor([ord(name)])], run)
-        if name == "b":
-            ended.set()
+            if name == "b":
+                with batcher._turn:
+                    begun.close()
 
-    there = threading.Barrier(6)
     with ThreadPoolExecutor(6) as pool:
         for future in [pool.submit(one, "b", 3 * FLOOR), *(pool.submit(one, "a", 2 * FLOOR) for _ in range(5))]:
             future.result(PATIENCE)
-    alone = made.index(next(call for call in made if call.count("a") > 1))
-    assert "".join(made[:alone]).count("b") == 3 * FLOOR
-    assert made.count("ab") >= 2
-    assert "aaaaa" in made
-    assert {*made} <= {"a", "b", "ab", *("a" * k for k in range(2, 6))}
+    beside, after = made[: 3 * FLOOR], made[3 * FLOOR :]
+    assert {*beside} == {"b", "ab"}
+    assert [beside[k : k + FLOOR].count("ab") for k in range(0, 3 * FLOOR, FLOOR)] == [1, 1, 1]
+    assert after[: 2 * FLOOR - 3] == ["aaaaa"] * (2 * FLOOR - 3)
+    assert {*after} <= {"a" * k for k in range(1, 6)}
