@@ -30,6 +30,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
     if distributed.is_initialized():
         yield torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" else device
         return
+    # Its functions keep the group that is there when an optimiser imports them, and a group that is kept does not end:
+    # a thread of Gloo that lets go of a tensor while Python ends aborts the process. Now there is none to keep.
+    from torch.distributed import nn  # noqa: F401
+
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
