@@ -103,6 +103,17 @@ function branchFile({ options }) {
 /** The served model. @param {State} state */
 const modelOf = (state) => state.about?.model ?? 'emoji';
 
+/** How it was opened, where that is not how `load` opens it by itself. @param {State} state @returns {[string, any][]} */
+const howOf = (state) => Object.entries(state.about?.load ?? {});
+
+/** @param {State} state */
+const loaded = (state) =>
+  `ds.load(${[python(modelOf(state)), ...howOf(state).map(([name, value]) => `${name}=${python(value)}`)].join(', ')})`;
+
+/** The flags of a command that runs it. @param {State} state */
+const opens = (state) =>
+  ` --model ${quoted(modelOf(state))}${howOf(state).map(([name, value]) => ` --${name} ${typeof value === 'string' ? value : python(value)}`).join('')}`;
+
 /** Of a model that is not shipped, which the server knows by no path. @param {State} state */
 const noteOf = (state) =>
   state.about?.shipped === false ? `  # ${state.about.model}: the file or folder that the lab was opened with` : '';
@@ -111,16 +122,16 @@ const noteOf = (state) =>
 const script = (state, code, ...imports) =>
   `import diffuscope as ds
 ${imports.map((line) => `${line}\n`).join('')}
-pipe = ds.load(${python(modelOf(state))})${noteOf(state)}
+pipe = ${loaded(state)}${noteOf(state)}
 ${code}`;
 
 /** @param {State} state @param {string} code an expression, which is printed @param {string} [imports] */
 const oneLine = (state, code, imports = '') =>
-  `python -c ${quoted(`import diffuscope as ds; ${imports}pipe = ds.load(${python(modelOf(state))}); print(${code})`)}${noteOf(state)}`;
+  `python -c ${quoted(`import diffuscope as ds; ${imports}pipe = ${loaded(state)}; print(${code})`)}${noteOf(state)}`;
 
 /** A command with a call. @param {State} state @param {string} name @param {Call} call @param {string} rest */
 const command = (state, name, call, rest) =>
-  `diffuscope ${name} ${quoted([call.prompt].flat()[0])}${flags(call)} --model ${quoted(modelOf(state))}${rest}${noteOf(state)}`;
+  `diffuscope ${name} ${quoted([call.prompt].flat()[0])}${flags(call)}${opens(state)}${rest}${noteOf(state)}`;
 
 /** A call of the server with curl. @param {string} path @param {string|null} json what a shell reads as the body
  * @param {string} [more] */
@@ -203,7 +214,7 @@ function commands(state, call) {
   );
   const first = { ...call, prompt, options: Object.entries(before) };
   return `${command(state, 'generate', first, ' --out before.png')}
-diffuscope branch before.png --step ${branch.step}${flags({ ...call, options: /** @type {any} */ (differs) })} --model ${quoted(modelOf(state))} --out image.png${noteOf(state)}`;
+diffuscope branch before.png --step ${branch.step}${flags({ ...call, options: /** @type {any} */ (differs) })}${opens(state)} --out image.png${noteOf(state)}`;
 }
 
 /** The images of a grid, row by row. @param {State} state
@@ -231,7 +242,7 @@ array = np.stack([np.asarray(image) for image in images])`,
     )}`,
     cli: `${sources(call)}for down in ${yValues.map(quoted).join(' ')}; do
   for across in ${xValues.map(quoted).join(' ')}; do
-    diffuscope generate${prompt === null ? '' : ` ${quoted(prompt)}`}${flag(y, 'down')}${flag(x, 'across')}${flags(call)} --model ${quoted(modelOf(state))} --out cell.png${noteOf(state)}
+    diffuscope generate${prompt === null ? '' : ` ${quoted(prompt)}`}${flag(y, 'down')}${flag(x, 'across')}${flags(call)}${opens(state)} --out cell.png${noteOf(state)}
   done
 done  # cell.png, cell-2.png and so on`,
     http: `${TOKEN}while read -r BODY; do

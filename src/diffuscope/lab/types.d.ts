@@ -37,6 +37,8 @@ declare global {
     version: string;
     model: string;
     shipped?: boolean;
+    /** The arguments of `load` that open it so, beside its name. */
+    load?: Options;
     preset: Options;
     /** Whether a run of the preset costs a moment. */
     quick: boolean;

@@ -15,10 +15,12 @@ from diffuscope import __version__
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.samplers.contract import options as sampler_options
 from diffuscope.lens.latent_preview import LatentRGB, fit_latent_rgb
+from diffuscope.loading import choose_device, choose_dtype
 from diffuscope.nn.taps import tap_points
 from diffuscope.pipeline import Pipeline, codec
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import plan
+from diffuscope.pipeline.receipt import dtype_name
 from diffuscope.request import Request
 from diffuscope.schema import Group, Options, schema
 from diffuscope.serve.engine import Engine
@@ -97,6 +99,7 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "version": __version__,
         "model": config.name,
         "shipped": pipe.components.file_name is None,
+        "load": _opened(pipe),
         "preset": dict(vars(config.preset)),
         "quick": is_quick(config),
         "draws": config.draws,
@@ -112,6 +115,20 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "token_positions": pipe.tokenizer.length,
         "taps": {name: tap_points(network) for name, network in pipe.components.networks.items()},
     }
+
+
+def _opened(pipe: Pipeline) -> dict[str, Any]:
+    """The arguments of ``load`` by which the model is what it is here, where they are not its own choice."""
+    found: dict[str, Any] = {}
+    if pipe.device.type != choose_device("auto").type:
+        found["device"] = pipe.device.type
+    if pipe.dtype != choose_dtype("auto", pipe.device):
+        found["dtype"] = dtype_name(pipe.dtype)
+    if pipe.engine.converted is not None:
+        found["backend"] = "openvino"
+    elif pipe.engine.twin(pipe.unet) != ("torch" if pipe.device.type == "cuda" else "plain"):
+        found["fast"] = pipe.device.type != "cuda"
+    return found
 
 
 @cache
