@@ -131,7 +131,7 @@ async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterat
             for event in new:
                 position = events.at(event.id)
                 yield message(fields_of(event, engine.job(event.job)), event.kind, position)
-            if not await bell.wait():
+            if not events.closed and not await bell.wait():  # it rings once for several causes, closing among them
                 yield COMMENT
             new, missing = events.after(owner, position)
             if missing:

@@ -3,6 +3,7 @@
 import asyncio
 
 from diffuscope.request import Request
+from diffuscope.serve import Engine
 from diffuscope.serve.events import Event
 from diffuscope.serve.http import streams
 from diffuscope.serve.job import Job
@@ -35,3 +36,24 @@ def test_a_stream_that_pauses_has_comments(monkeypatch):
 
     monkeypatch.setattr(streams.Bell.wait, "__defaults__", (0.01,))
     assert awaited(first(Job("1", Request("a fox"), None, 1))) == streams.COMMENT
+
+
+def test_a_stream_ends_where_an_event_and_the_end_ring_once(tiny, monkeypatch):
+    engine = Engine(tiny, running=1)
+
+    def last() -> None:
+        engine.events.tell("me", "1", Event(1, "cancelled"))
+        engine.events.close()
+
+    async def whole() -> list[str]:
+        said = []
+        async for each in streams.all_jobs(engine, "me", None):
+            if not said:
+                asyncio.get_running_loop().call_soon(last)
+            said.append(each)
+        return said
+
+    monkeypatch.setattr(streams.Bell.wait, "__defaults__", (1.0,))
+    said = awaited(whole())
+    engine.stop()
+    assert [each.splitlines()[1:2] for each in said] == [["event: ready"], ["event: cancelled"]]
