@@ -41,3 +41,20 @@ def test_events_come_again_after_an_answer_that_is_no_stream(page, address):
     expect(page.get_by_text("no connection")).to_be_visible()
     expect(page.get_by_text("no connection")).to_be_hidden()
     assert len(answers) == 2
+
+
+def test_a_run_that_a_new_server_does_not_know_has_failed(page, address):
+    page.goto(f"{address.partition('/lab/')[0]}/lab/")
+    expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
+    ready = {"status": 200, "content_type": "text/event-stream", "body": "retry: 100\nevent: ready\ndata: {}\n\n"}
+    page.route("**/api/v1/events", lambda route: route.fulfill(**ready))
+    page.reload()
+    fill(page, num_inference_steps=150)
+    before = shown(page)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.wait_for_function(f"before => ({RUN} ?? before) !== before", arg=before)
+    page.route("**/api/v1/jobs", lambda route: route.fulfill(json=[]))
+    expect(page.get_by_text("The server was stopped before it ended.").first).to_be_visible()
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible()
+    page.unroute_all()
+    page.request.delete(f"{address.partition('/lab/')[0]}/api/v1/jobs/{shown(page)}")

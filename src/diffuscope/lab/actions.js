@@ -259,9 +259,15 @@ export function createActions(store) {
       set({ other: id });
     },
 
-    /** Ask for all jobs of the server anew. */
+    /** Ask for all jobs of the server anew. What ran in one that was stopped has failed. */
     async refresh() {
-      for (const job of await api.get('jobs')) if (!job.label && (!job.slot || get().runs[job.id])) adopt(job);
+      const running = Object.values(get().runs).filter((run) => !run.recorded && !ended(run.state));
+      const jobs = await api.get('jobs');
+      for (const job of jobs) if (!job.label && (!job.slot || get().runs[job.id])) adopt(job);
+      for (const { id } of running.filter((run) => !jobs.some((/** @type {any} */ job) => job.id === run.id))) {
+        const error = 'The server was stopped before it ended.';
+        set({ runs: { ...get().runs, [id]: { ...get().runs[id], state: 'failed', error } } });
+      }
     },
     /** An event of the stream. @param {string} kind @param {any} event */
     async told(kind, event) {

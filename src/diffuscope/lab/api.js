@@ -18,7 +18,7 @@ async function ask(path, how) {
   try {
     answer = await fetch(path.startsWith('/') ? path : `${ROOT}/${path}`, how);
   } catch {
-    throw new ServerError(0, 'the server does not answer; start it again with: diffuscope lab', null);
+    throw new ServerError(0, 'the server does not answer; start it again with diffuscope lab, and open the address that it prints', null);
   }
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));

@@ -64,15 +64,20 @@ async function start() {
     const [about] = await Promise.all([signIn(token), opening(store, actions)]);
     store.set({ about });
     api.follow(actions.told, (offline) => {
-      if (offline !== store.get().offline) store.set({ offline });
+      if (offline !== store.get().offline) store.set({ offline, error: null });
+      if (offline) api.get('about').catch((error) => actions.fail(explained(error)));
     });
     await actions.refresh();
     await begin();
   } catch (error) {
-    const missing = /** @type {any} */ (error).status === 401;
-    const message = 'This browser has not shown the token. Open the address that `diffuscope lab` printed.';
-    actions.fail(missing ? { message } : error);
+    actions.fail(explained(error));
   }
+}
+
+/** @param {any} error */
+function explained(error) {
+  const message = 'This browser has not shown the token of this start. Open the address that diffuscope lab printed.';
+  return error.status === 401 ? { message } : error;
 }
 
 /** The live run behind the recorded picture: the last one, such as that with which the server began; or that of the
