@@ -63,9 +63,16 @@ async function start() {
   try {
     const [about] = await Promise.all([signIn(token), opening(store, actions)]);
     store.set({ about });
+    let said = ''; // once, however often the browser tries to connect: one may have closed it
     api.follow(actions.told, (offline) => {
       if (offline !== store.get().offline) store.set({ offline, error: null });
-      if (offline) api.get('about').catch((error) => actions.fail(explained(error)));
+      if (!offline) said = '';
+      else
+        api.get('about').catch((error) => {
+          const problem = explained(error);
+          if (problem.message !== said) actions.fail(problem);
+          said = problem.message;
+        });
     });
     await actions.refresh();
     await begin();

@@ -126,8 +126,8 @@ def _opened(pipe: Pipeline) -> dict[str, Any]:
         found["dtype"] = dtype_name(pipe.dtype)
     if pipe.engine.converted is not None:
         found["backend"] = "openvino"
-    elif pipe.engine.twin(pipe.unet) != ("torch" if pipe.device.type == "cuda" else "plain"):
-        found["fast"] = pipe.device.type != "cuda"
+    elif (fast := pipe.engine.runs(pipe.unet, None)) != (pipe.device.type == "cuda"):
+        found["fast"] = fast
     return found
 
 

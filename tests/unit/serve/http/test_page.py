@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from starlette.testclient import TestClient
 
+from diffuscope.loading import choose_device
+from diffuscope.pipeline import load
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
 
@@ -108,3 +110,11 @@ def test_a_step_is_decoded(client, tiny):
     difference = np.asarray(shown).astype(int) - np.asarray(tiny.decode(latents)[0]).astype(int)
     assert np.abs(difference).max() <= 1
     assert client.get(f"/api/v1/jobs/{job['id']}/images/0/steps/9/x0.png").status_code == 404
+
+
+@pytest.mark.parametrize("how", [{}, {"fast": True}, {"dtype": "bfloat16", "fast": True}])
+def test_the_page_knows_how_the_model_was_opened(tiny_folder, how):
+    engine = Engine(load(str(tiny_folder), device="cpu", **how), running=1)
+    about = TestClient(application(engine), base_url="http://127.0.0.1:7870").get("/api/v1/about").json()
+    engine.stop()
+    assert about["load"] == how | ({} if choose_device("auto").type == "cpu" else {"device": "cpu"})
