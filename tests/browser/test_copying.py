@@ -19,9 +19,13 @@ from PIL import Image
 from playwright.sync_api import expect
 from safetensors.torch import load_file
 
+import lora_files
 from diffuscope.cli import main
+from diffuscope.cli.generate import AdapterFlags
+from diffuscope.cli.serve import opened as opened_by_the_lab
 from diffuscope.images import png_bytes
-from diffuscope.pipeline import load
+from diffuscope.model_source import ModelSource
+from diffuscope.pipeline import Pipeline
 from diffuscope.serve import Engine
 from diffuscope.serve.http.app import application
 from served import PATIENCE, listening
@@ -45,6 +49,7 @@ COPIED = """async ([model, image, mask_image]) => {
     branched: run('a blue cup', { branch: once }),
     painted: run('a frog', { branch: painted }),
     edited: run('a frog', { strength: 0.9 }, { image }),
+    adapted: run('a zeb fox <lora:one:0.7>'),
     filled: run('a frog', { strength: 0.9, branch: { ...once, request: { ...once.request, strength: 0.9 } } },
       { image, mask_image }),
   };
@@ -70,9 +75,22 @@ def pictures() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def copied(opened, tiny_folder: Path, pictures) -> Iterator[dict[str, dict[str, dict[str, str]]]]:
+def adapters(tiny: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a folder of LoRAs, and a learned word."""
+    folder = tmp_path_factory.mktemp("adapters")
+    (folder / "loras").mkdir()
+    tensors = lora_files.kohya(lora_files.layers(tiny, wanted=lora_files.trained))
+    lora_files.write(folder / "loras/one.safetensors", tensors)
+    width = tiny.text_encoder.config.width
+    lora_files.write(folder / "zeb.safetensors", {"emb_params": torch.linspace(-1, 1, 2 * width).reshape(2, width)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def copied(opened, tiny_folder: Path, pictures, adapters) -> Iterator[dict[str, dict[str, dict[str, str]]]]:
     """Run on show -> view -> language -> text, on a server of the tiny model, opened as the lab does on a CPU."""
-    engine = Engine(load(str(tiny_folder), fast=True))
+    flags = AdapterFlags(adapters / "loras", (adapters / "zeb.safetensors",))
+    engine = Engine(opened_by_the_lab(ModelSource(str(tiny_folder), device="cpu"), flags))
     with listening(application(engine)) as address, opened() as page:
         ids = [
             httpx.post(f"{address}/api/v1/pictures", files={"picture": content}, timeout=PATIENCE).json()["id"]
@@ -94,6 +112,7 @@ RUNS = {
     "branched": ["generate", "schedule", "attention"],
     "painted": ["generate", "compare"],
     "edited": ["generate", "schedule", "layers", "grid"],
+    "adapted": ["generate", "attention", "schedule", "compare"],
     "filled": ["generate", "attention"],
 }
 """Run on show -> the views of which each text is run."""
@@ -138,7 +157,7 @@ def command(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def array_of(folder: Path, printed: str, tensor: str | None, key: str | None) -> torch.Tensor:
     """What was written to files, or printed."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(path for path in folder.glob("*.safetensors") if path.stem != "zeb")
     if len(files) == 2:
         one, other = (load_file(folder / f"{name}.safetensors")["x0"] for name in ("one", "other"))
         return one - other
@@ -167,11 +186,11 @@ KEYS = {"schedule": "sigmas", "modules": "counts", "tokens": "windows.0.ids"}
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine: apt-get install curl")
 @pytest.mark.parametrize(("run", "view"), [(run, view) for run, views in RUNS.items() for view in views])
-def test_each_language_gives_the_same_array(copied, pictures, run, view, tmp_path, monkeypatch):
+def test_each_language_gives_the_same_array(copied, pictures, adapters, run, view, tmp_path, monkeypatch):
     texts = copied[run][view]
     python, cli, http = (tmp_path / name for name in ("python", "cli", "http"))
     for folder in (python, cli, http):
-        folder.mkdir()
+        shutil.copytree(adapters, folder) if run == "adapted" else folder.mkdir()
         for name, content in pictures.items():
             (folder / name).write_bytes(content)
             if view == "compare":

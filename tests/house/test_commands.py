@@ -35,12 +35,13 @@ FLAGS = {
     "replay": f"out overwrite image mask model {OPENING} lora-dir embedding",
     "branch": f"step prompt {PROMPT} {BRANCHED} upscale {SIZES} image mask model {OPENING} lora-dir embedding "
     "out overwrite preview film no-metadata quiet",
-    "serve": f"host port allowed-host running queue per-caller drain exact {OPENING}",
-    "lab": f"port no-browser {OPENING}",
+    "serve": f"host port allowed-host running queue per-caller drain exact {OPENING} lora-dir embedding",
+    "lab": f"port no-browser {OPENING} lora-dir embedding",
     "samplers": "",
     "schema": "",
     "explain": f"{PROMPT} batch-size {SAMPLING} {IMAGES} model {OPENING} lora-dir embedding out",
-    "inspect": f"{PROMPT} {SAMPLING} strength image mask branch-file model {OPENING} kind options out",
+    "inspect": f"{PROMPT} {SAMPLING} strength image mask branch-file model {OPENING} lora-dir embedding "
+    "kind options out",
     "data build": "folder out attribution",
     "train": "corpus teacher out vae initial seconds stop-after scenes as-difference device",
     "train digits": "out seconds steps device",

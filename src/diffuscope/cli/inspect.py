@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from diffuscope.cli.common import BranchFile, ImageFlags, require_files
 from diffuscope.cli.flags import Flag, command, value_of
+from diffuscope.cli.generate import AdapterFlags, load_adapters
 from diffuscope.cli.terminal import say
 from diffuscope.errors import InputError, nearest
 from diffuscope.model_source import ModelSource
@@ -31,7 +32,12 @@ class InspectFlags:
 
 @command(positional="prompt", omit={"num_images_per_prompt", "batch_size", "upscale", *IMAGE_OPTIONS})
 def inspect(
-    request: Request, images: ImageFlags, branch: BranchFile, source: ModelSource, inspection: InspectFlags
+    request: Request,
+    images: ImageFlags,
+    branch: BranchFile,
+    source: ModelSource,
+    adapters: AdapterFlags,
+    inspection: InspectFlags,
 ) -> None:
     """Make an experiment with one call and write its tensors as safetensors, labels in the metadata.
 
@@ -49,8 +55,10 @@ def inspect(
     if inspection.kind not in KINDS:
         raise InputError("kind", inspection.kind, f"one of {', '.join(KINDS)}", nearest(inspection.kind, KINDS))
     given = _typed(KINDS[inspection.kind].options, inspection.options)
+    pipe = open_model(source)
+    load_adapters(pipe, [request], source, adapters)
     found = run(
-        open_model(source),
+        pipe,
         inspection.kind,
         request,
         options=given,

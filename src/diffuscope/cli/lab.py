@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
+from diffuscope.cli.generate import AdapterFlags
 from diffuscope.cli.serve import PACKAGES, opened
 from diffuscope.cli.terminal import say, tell
 from diffuscope.errors import InputError
@@ -33,7 +34,7 @@ class LabFlags:
 
 
 @command(positional="model", otherwise="emoji")
-def lab(flags: LabFlags, source: ModelSource) -> None:
+def lab(flags: LabFlags, source: ModelSource, adapters: AdapterFlags) -> None:
     """Open the lab: a web page that shows everything between a prompt and its image, and lets one change it."""
     if not 0 <= flags.port < 65536:
         raise InputError("port", flags.port, "a number from 0 to 65535")
@@ -48,13 +49,16 @@ def lab(flags: LabFlags, source: ModelSource) -> None:
 
     own = listening(HOST, flags.port, tries=20)
     token = secrets.token_urlsafe(32)
-    address = f"http://{HOST}:{own.getsockname()[1]}/lab/#token={token}"
-    engine = Engine(opened(source), limits=Limits(per_owner=256))
+    port = own.getsockname()[1]
+    address = f"http://{HOST}:{port}/lab/#token={token}"
+    engine = Engine(opened(source, adapters), limits=Limits(per_owner=256))
     app = application(engine, token=token)  # before the run begins: Python would do a bit of each in turn
     begin(engine, HOST)
     tell(
         f"the lab of {engine.pipe.config.name!r} is open; Ctrl-C closes it. Its address, with the token of this start:"
     )
+    if flags.port not in (0, port):
+        tell(f"another program listens on port {flags.port}, so it is port {port}")
     if (hint := faster(engine.pipe)) is not None:
         tell(hint)
     say(address)

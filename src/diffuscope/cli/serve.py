@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 from diffuscope.cli.flags import command
+from diffuscope.cli.generate import AdapterFlags, load_adapters
 from diffuscope.cli.terminal import tell
-from diffuscope.errors import InputError
+from diffuscope.errors import DiffuscopeError, InputError
 from diffuscope.model_source import ModelSource
 from diffuscope.schema import Group
 
@@ -45,7 +46,7 @@ class ServeFlags:
 
 
 @command(positional="model")
-def serve(flags: ServeFlags, source: ModelSource) -> None:
+def serve(flags: ServeFlags, source: ModelSource, adapters: AdapterFlags) -> None:
     """Serve a model: our own interface under /api/v1, OpenAI's images under /v1, AUTOMATIC1111's under /sdapi/v1."""
     key = os.environ.get(KEY) or None
     if not _is_loopback(flags.host) and key is None:
@@ -63,20 +64,37 @@ def serve(flags: ServeFlags, source: ModelSource) -> None:
 
     own = listening(flags.host, flags.port)
     limits = Limits(per_owner=flags.per_caller, seconds=SECONDS)
-    engine = Engine(opened(source), running=flags.running, queue=flags.queue, exact=flags.exact, limits=limits)
-    tell(f"serving {engine.pipe.config.name!r} on http://{flags.host}:{own.getsockname()[1]}; Ctrl-C ends it")
+    pipe = opened(source, adapters)
+    engine = Engine(pipe, running=flags.running, queue=flags.queue, exact=flags.exact, limits=limits)
+    tell(f"serving {pipe.config.name!r} on http://{flags.host}:{own.getsockname()[1]}; Ctrl-C ends it")
     run(application(engine, key=key, hosts=(flags.host, *flags.allowed_host)), engine, own, drain=flags.drain)
 
 
-def opened(source: ModelSource) -> "Pipeline":
-    """The model, run by its fast twins on a CPU too: somebody waits, often with a browser on the same cores."""
+def opened(source: ModelSource, adapters: AdapterFlags) -> "Pipeline":
+    """The model, run by its fast twins on a CPU too: somebody waits, often with a browser on the same cores.
+
+    Any prompt may come, so all embeddings of ``models_dir`` that fit the model are loaded.
+    """
+    from diffuscope.library import entries
     from diffuscope.loading import choose_device
     from diffuscope.perf import memory
     from diffuscope.pipeline import open_model
 
     memory.share_heap()
     on_cpu = source.fast is None and choose_device(source.device).type == "cpu"
-    return open_model(replace(source, fast=True) if on_cpu else source)
+    pipe = open_model(replace(source, fast=True) if on_cpu else source)
+    for report in load_adapters(pipe, (), source, adapters):
+        tell(str(report))
+    others = {} if source.models_dir is None else entries(source.models_dir, "embedding")
+    unfit = 0
+    for path in others.values():
+        try:
+            pipe.load_embedding(path, allow_pickle=source.allow_pickle)
+        except DiffuscopeError:
+            unfit += 1
+    if others:
+        tell(f"embeddings of {source.models_dir}: {len(others) - unfit} loaded, {unfit} not for this model")
+    return pipe
 
 
 def _is_loopback(host: str) -> bool:

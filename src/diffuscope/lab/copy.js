@@ -110,9 +110,9 @@ const howOf = (state) => Object.entries(state.about?.load ?? {});
 const loaded = (state) =>
   `ds.load(${[python(modelOf(state)), ...howOf(state).map(([name, value]) => `${name}=${python(value)}`)].join(', ')})`;
 
-/** The flags of a command that runs it. @param {State} state */
-const opens = (state) =>
-  ` --model ${quoted(modelOf(state))}${howOf(state).map(([name, value]) => ` --${name} ${typeof value === 'string' ? value : python(value)}`).join('')}`;
+/** The flags of a command that runs it. @param {State} state @param {Call} call */
+const opens = (state, call) =>
+  ` --model ${quoted(modelOf(state))}${howOf(state).map(([name, value]) => ` --${name} ${typeof value === 'string' ? value : python(value)}`).join('')}${adapters(state, JSON.stringify(call)).map(([, flag]) => flag).join('')}`;
 
 /** Of a model that is not shipped, which the server knows by no path. @param {State} state */
 const noteOf = (state) =>
@@ -123,15 +123,28 @@ const script = (state, code, ...imports) =>
   `import diffuscope as ds
 ${imports.map((line) => `${line}\n`).join('')}
 pipe = ${loaded(state)}${noteOf(state)}
-${code}`;
+${adapters(state, code).map(([does]) => `${does}  # as the lab was opened\n`).join('')}${code}`;
+
+/** What loads the LoRAs and learned words that a text names, in Python and as a flag. @param {State} state @param {string} text
+ * @returns {[string, string][]} */
+function adapters({ about }, text) {
+  /** @type {[string, string][]} */
+  const found = text.includes('<lora:') ? [['pipe.lora_dir = "loras"', ' --lora-dir loras']] : [];
+  for (const word of about?.embeddings ?? [])
+    if (text.toLowerCase().includes(word.toLowerCase())) {
+      const file = `${word.replaceAll(/\W/g, '')}.safetensors`;
+      found.push([`pipe.load_embedding(${python(file)})`, ` --embedding ${file}`]);
+    }
+  return found;
+}
 
 /** @param {State} state @param {string} code an expression, which is printed @param {string} [imports] */
 const oneLine = (state, code, imports = '') =>
-  `python -c ${quoted(`import diffuscope as ds; ${imports}pipe = ${loaded(state)}; print(${code})`)}${noteOf(state)}`;
+  `python -c ${quoted(`import diffuscope as ds; ${imports}pipe = ${loaded(state)}; ${adapters(state, code).map(([does]) => `${does}; `).join('')}print(${code})`)}${noteOf(state)}`;
 
 /** A command with a call. @param {State} state @param {string} name @param {Call} call @param {string} rest */
 const command = (state, name, call, rest) =>
-  `diffuscope ${name} ${quoted([call.prompt].flat()[0])}${flags(call)}${opens(state)}${rest}${noteOf(state)}`;
+  `diffuscope ${name} ${quoted([call.prompt].flat()[0])}${flags(call)}${opens(state, call)}${rest}${noteOf(state)}`;
 
 /** A call of the server with curl. @param {string} path @param {string|null} json what a shell reads as the body
  * @param {string} [more] */
@@ -214,7 +227,7 @@ function commands(state, call) {
   );
   const first = { ...call, prompt, options: Object.entries(before) };
   return `${command(state, 'generate', first, ' --out before.png')}
-diffuscope branch before.png --step ${branch.step}${flags({ ...call, options: /** @type {any} */ (differs) })}${opens(state)} --out image.png${noteOf(state)}`;
+diffuscope branch before.png --step ${branch.step}${flags({ ...call, options: /** @type {any} */ (differs) })}${opens(state, call)} --out image.png${noteOf(state)}`;
 }
 
 /** The images of a grid, row by row. @param {State} state
@@ -242,7 +255,7 @@ array = np.stack([np.asarray(image) for image in images])`,
     )}`,
     cli: `${sources(call)}for down in ${yValues.map(quoted).join(' ')}; do
   for across in ${xValues.map(quoted).join(' ')}; do
-    diffuscope generate${prompt === null ? '' : ` ${quoted(prompt)}`}${flag(y, 'down')}${flag(x, 'across')}${flags(call)}${opens(state)} --out cell.png${noteOf(state)}
+    diffuscope generate${prompt === null ? '' : ` ${quoted(prompt)}`}${flag(y, 'down')}${flag(x, 'across')}${flags(call)}${opens(state, { ...call, prompt: [prompt, xValues, yValues] })} --out cell.png${noteOf(state)}
   done
 done  # cell.png, cell-2.png and so on`,
     http: `${TOKEN}while read -r BODY; do

@@ -43,11 +43,16 @@ declare global {
     /** Whether a run of the preset costs a moment. */
     quick: boolean;
     draws: string;
+    /** LoRAs that a prompt may name as <lora:name:1>, and words of textual inversion. */
+    loras: string[];
+    embeddings: string[];
     /** Prompts that show what it draws. */
     examples: string[];
     device: string;
     samplers: { name: string; label: string; about: string; options: Options; order: number; calls: number; noise: string }[];
     request: Schema;
+    /** Options that hold for a whole run. */
+    whole_run: string[];
     latents: { channels: number; factor: number };
     text_encoders: { layers: number; width: number }[];
     inpaints: boolean;

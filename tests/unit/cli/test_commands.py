@@ -259,10 +259,12 @@ def test_a_call_says_that_threads_keep_cores_which_others_use(tiny: Pipeline, mo
 
 
 def test_what_is_served_is_run_by_its_twins(tiny_folder: Path) -> None:
+    from diffuscope.cli.generate import AdapterFlags
     from diffuscope.cli.serve import opened
 
-    assert opened(ds.ModelSource(str(tiny_folder), device="cpu")).engine.wanted is True
-    assert opened(ds.ModelSource(str(tiny_folder), device="cpu", fast=False)).engine.wanted is False
+    for fast, wanted in ((None, True), (False, False)):
+        source = ds.ModelSource(str(tiny_folder), device="cpu", fast=fast)
+        assert opened(source, AdapterFlags()).engine.wanted is wanted
 
 
 def test_doctor_knows_what_is_faster_on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:

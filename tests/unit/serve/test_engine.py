@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import diffuscope as ds
+import lora_files
 from diffuscope.errors import BusyError, StoppingError, TimeLimitError
 from diffuscope.models.unet import UNet
 from diffuscope.perf import memory
@@ -77,6 +78,23 @@ def test_fast_twins_run_the_shared_calls_too(tiny, alone, patient, monkeypatch: 
     assert engine.batcher.joined > engine.batcher.calls
     assert len(looks) < engine.batcher.joined + engine.batcher.calls  # of the weights: not one for each run and call
     engine.stop()
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_each_job_has_the_loras_that_its_prompt_names(tiny_folder, tmp_path, fast):
+    pipe = ds.load(str(tiny_folder), fast=fast)
+    tensors = lora_files.kohya(lora_files.layers(pipe, wanted=lora_files.trained))
+    lora_files.write(tmp_path / "one.safetensors", tensors)
+    lora_files.write(tmp_path / "two.safetensors", {name: values.flip(0) for name, values in tensors.items()})
+    pipe.lora_dir = tmp_path
+    prompts = ["a fox", "a fox <lora:one:0.8>", "a cup <lora:two:1>", "a tree", "a fox <lora:one:0.3>"]
+    requests = [ds.Request(prompt=prompt, seed=k, upscale=1) for k, prompt in enumerate(prompts)]
+    wanted = [pipe(request).latents for request in requests]
+    engine = Engine(pipe, running=4)
+    for job, latents in zip([engine.submit(request) for request in requests * 2], wanted * 2, strict=True):
+        torch.testing.assert_close(job.result(PATIENCE)[0].latents, latents, rtol=1e-4, atol=1e-4)
+    engine.stop()
+    assert (wanted[1] - pipe("a fox", seed=1, upscale=1).latents).abs().max() > 0.1
 
 
 def test_memory_is_given_back_after_work(engine, monkeypatch: pytest.MonkeyPatch):

@@ -33,7 +33,7 @@ export const generate = {
         ${inputs(state, actions)}
       </div>
       <form class="panel" aria-label="Options" @submit=${submits(actions.generate)}>
-        ${draws(state, actions)} ${state.about ? form(state, actions, follow) : html`<p class="muted">${unmet(['model'], state)}</p>`}
+        ${draws(state, actions)} ${adapters(state, actions)} ${state.about ? form(state, actions, follow) : html`<p class="muted">${unmet(['model'], state)}</p>`}
         <button type="submit" hidden></button>
       </form>
     </div>`;
@@ -51,6 +51,24 @@ function draws({ about }, actions) {
   </div>`;
 }
 
+/** LoRAs and learned words, each added to the prompt by a click. @param {State} state @param {Actions} actions */
+function adapters({ about }, actions) {
+  const names = (about?.loras ?? []).map((name) => /** @type {const} */ ([name, `<lora:${name}:1>`]));
+  const words = (about?.embeddings ?? []).map((word) => /** @type {const} */ ([word, word]));
+  const add = (/** @type {string} */ text) => {
+    const { prompt = '' } = actions.state().options;
+    actions.setOptions({ prompt: `${[prompt].flat()[0]} ${text}`.trim() });
+  };
+  const row = (/** @type {string} */ title, /** @type {(readonly [string, string])[]} */ all) =>
+    all.length
+      ? html`<div class="draws row">
+          <p>${title}</p>
+          ${all.map(([name, text]) => html`<button type="button" class="kind" title="add ${text}" @click=${() => add(text)}>${name}</button>`)}
+        </div>`
+      : nothing;
+  return html`${row('LoRAs, at a weight that the prompt says', names)} ${row('Learned words', words)}`;
+}
+
 /** @param {State} state @param {Actions} actions */
 function stage(state, actions) {
   const run = current(state);
@@ -66,7 +84,7 @@ function stage(state, actions) {
   let picture = step === null ? undefined : stepPreview(actions, run, step);
   // What is there stays until there is more: steps whose array is here, and before the first one the picture before.
   if (state.selection.step === null) while (!picture && shown) picture = stepPreview(actions, run, --shown);
-  const caption = run.state === 'running' ? 'the first step is on its way' : 'waiting for its turn';
+  const caption = run.state === 'running' ? 'the first step is on its way' : waits(state, run);
   const before = state.order.map((id) => state.runs[id]).findLast((each) => each !== run && each.made[0]);
   if (!picture && before && state.selection.step === null)
     return photo(pictureOf(before), `${title}: ${caption}; this is ${titleOf(before)}`, caption, 'before');
@@ -76,6 +94,12 @@ function stage(state, actions) {
     sentence: `${title}: clean estimate after step ${shown + 1} of ${run.total}`,
     caption: stepFacts(run, shown, actions),
   });
+}
+
+/** What a run waits for. @param {State} state @param {Run} run */
+function waits(state, run) {
+  const before = Object.values(state.runs).filter((each) => each !== run && !each.recorded && !ended(each.state)).length;
+  return before ? `waiting for its turn behind ${before} more` : 'waiting for the call that is computed now';
 }
 
 /** @param {Run} run */
@@ -107,6 +131,7 @@ function facts(state, run, actions) {
   const file = paths.image(run.id);
   return html`<span class="num">seed ${run.seeds[0]}</span>
     <span class="num">${run.total} steps</span>
+    ${run.request.prompt?.length ? nothing : html`<span>no prompt: what the model draws by itself</span>`}
     <button class="link" @click=${() => actions.go('attention')}>Where the words went</button>
     <a href=${file} download="diffuscope-${run.seeds[0]}.png">Save PNG</a>
     ${

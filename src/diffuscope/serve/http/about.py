@@ -21,7 +21,7 @@ from diffuscope.pipeline import Pipeline, codec
 from diffuscope.pipeline.inputs import Call
 from diffuscope.pipeline.plan import plan
 from diffuscope.pipeline.receipt import dtype_name
-from diffuscope.request import Request
+from diffuscope.request import WHOLE_RUN, Request
 from diffuscope.schema import Group, Options, schema
 from diffuscope.serve.engine import Engine
 from diffuscope.serve.http.bodies import described, options_of
@@ -103,10 +103,13 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "preset": dict(vars(config.preset)),
         "quick": is_quick(config),
         "draws": config.draws,
+        "loras": pipe.adapters.names,
+        "embeddings": list(pipe.tokenizer.added_tokens),
         "examples": config.examples[:EXAMPLES],
         "device": str(pipe.device),
         "samplers": _samplers(),
         "request": schema(Request),
+        "whole_run": WHOLE_RUN,
         "latents": {"channels": config.vae.latent_channels, "factor": config.vae.factor},
         "text_encoders": [{"layers": each.layers, "width": each.width} for each in config.text_encoders],
         "inpaints": config.inpaints,
