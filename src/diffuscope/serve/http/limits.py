@@ -1,6 +1,5 @@
 """What one request may ask for, whoever sends it; how much of a caller waits is the Engine's limit."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from diffuscope.errors import InputError, Unquoted
@@ -11,8 +10,6 @@ from diffuscope.request import Request
 class RequestLimits:
     """Limits of one request."""
 
-    prompt: int = 32_000
-    """characters of a prompt"""
     images: int = 64
     """images of a request"""
     steps: int = 250
@@ -26,10 +23,8 @@ class RequestLimits:
         Raises:
             InputError: names the option.
         """
-        for name in ("prompt", "negative_prompt"):
-            for text in _texts(getattr(request, name)):
-                self.check_text(name, text)
-        images = max(len(_texts(request.prompt)), 1) * request.num_images_per_prompt
+        prompts = 1 if request.prompt is None or isinstance(request.prompt, str) else len(request.prompt)
+        images = prompts * request.num_images_per_prompt
         if images > self.images:
             raise InputError("num_images_per_prompt", Unquoted(f"{images} images"), f"at most {self.images}")
         steps = request.num_inference_steps or 0
@@ -43,18 +38,5 @@ class RequestLimits:
         if request.branch is not None:
             self.check(request.branch.request)
 
-    def check_text(self, name: str, text: str) -> None:
-        """Refuse a text that is too long.
-
-        Raises:
-            InputError: names it.
-        """
-        if len(text) > self.prompt:
-            raise InputError(name, Unquoted(f"{len(text):,} characters"), f"at most {self.prompt:,}")
-
 
 LIMITS = RequestLimits()
-
-
-def _texts(text: str | Sequence[str] | None) -> Sequence[str]:
-    return (text,) if isinstance(text, str) else text or ()

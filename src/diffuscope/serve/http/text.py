@@ -14,18 +14,17 @@ from diffuscope.models.tokenizer import Tokenizer
 from diffuscope.pipeline import Pipeline
 from diffuscope.prompt.parts import parts_of
 from diffuscope.prompt.windows import layout
-from diffuscope.request import Syntax
+from diffuscope.request import Syntax, Text
 from diffuscope.schema import Group, Options
 from diffuscope.serve.engine import Engine
 from diffuscope.serve.http.bodies import described, options_of
-from diffuscope.serve.http.limits import LIMITS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextQuery(Options):
     """A text to be read as a prompt."""
 
-    prompt: Annotated[str, Group("text")] = ""
+    prompt: Annotated[Text, Group("text")] = ""
     """the text"""
     prompt_syntax: Syntax = "plain"
     """how it is read"""
@@ -40,7 +39,6 @@ def add_text(routes: APIRouter, engine: Engine) -> None:
     async def text(http: HttpRequest) -> dict[str, Any]:
         """The words of a text, with merges, token ids and positions, and the windows that the text encoder reads."""
         query = await options_of(http, TextQuery)
-        LIMITS.check_text("prompt", query.prompt)
         found = await run_in_threadpool(_read, engine.pipe, query)
         if query.nearest:
             ids = sorted({i for word in found["words"] for i in word["ids"]})[: engine.pipe.tokenizer.length]
