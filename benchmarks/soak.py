@@ -54,6 +54,13 @@ class Server:
             assert self.process.poll() is None, "the server has ended"
             time.sleep(0.1)
 
+    def gpu_megabytes(self) -> int | None:
+        """Memory of the GPU that is in use; None without one."""
+        query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        with suppress(OSError):
+            return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
+        return None
+
     def megabytes(self) -> float:
         """Resident memory."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
@@ -177,10 +184,11 @@ def main() -> None:
     threads += [threading.Thread(target=load.slow, daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
-    memory, kept, start = [], [], time.monotonic()
+    memory, kept, gpu, start = [], [], [], time.monotonic()
     while time.monotonic() - start < arguments.seconds or load.counts["native images"] < arguments.images:
         time.sleep(arguments.seconds / 20)
         memory.append(round(server.megabytes()))
+        gpu.append(server.gpu_megabytes())
         kept.append(round(server.kept()))
     seconds = round(time.monotonic() - start)
     load.end.set()
@@ -199,6 +207,7 @@ def main() -> None:
         "callers that hang": hung,
         f"memory in MB, each {arguments.seconds / 20:g} s": memory,
         "of it kept for the page and branches": kept,
+        "of the GPU": gpu,
         "after kill -9": "done" if "event: done" in ends else "not done",
         "exit code after SIGTERM": again.process.wait(60),
     }
