@@ -239,9 +239,9 @@ class Request(Options):
     guidance_options: GuidanceOptions = GuidanceOptions()
     """guidance beyond the scale"""
     height: Annotated[Side | None, Group("size")] = None
-    """pixels, before upscaling"""
+    """pixels, before upscaling; most models need a multiple of 8"""
     width: Side | None = None
-    """pixels, before upscaling"""
+    """pixels, before upscaling; most models need a multiple of 8"""
     upscale: Literal[1, 4] | None = None
     """upscaling factor of the output"""
     strength: Annotated[float, Interval(gt=0, le=1), Group("image input")] = 0.8

@@ -69,6 +69,34 @@ def test_a_branch_with_nothing_changed_is_its_run(page):
     expect(page.get_by_role("status")).to_have_text("They are the same in every step, to the last bit.")
 
 
+def test_another_seed_and_a_grid_of_seeds_leave_a_branch(page):
+    """What holds for a whole run cannot change within one."""
+    branched = {"prompt": "a green car", "branch": {"step": 1, "request": QUICK}}
+    quick(page, **branched)
+    assert job(page)["request"]["branch"]
+    with another_run(page):
+        page.get_by_role("button", name="Another seed").click()
+    made = job(page)
+    assert (made["request"]["branch"], made["request"]["prompt"]) == (None, "a green car")
+    assert made["seeds"] != [QUICK["seed"]]
+    quick(page, **branched)
+    go(page, "Grid")
+    page.get_by_label("seed: values across").fill("1, 2")
+    page.get_by_label("guidance scale: values down").fill("2")
+    page.get_by_role("button", name="Fill 2 cells").click()
+    expect(page.locator(".gridded img")).to_have_count(2)
+
+
+def test_a_branch_is_offered_at_an_early_step_which_no_other_view_selects(page):
+    quick(page, num_inference_steps=8)
+    go(page, "Branch")
+    expect(page.get_by_role("heading", name="After step 3 of 8")).to_be_visible()
+    expect(page.locator(".strip .on")).to_have_attribute("data-step", "2")
+    go(page, "Generate")
+    expect(page.locator(".strip .on")).to_have_count(0)
+    expect(page.locator(".stage img")).to_be_visible()
+
+
 def test_a_branch_of_a_run_that_is_not_here_is_said_in_the_form_and_can_be_left(page):
     quick(page, prompt="a green car", branch={"step": 1, "request": QUICK})
     left = page.get_by_text("Up to step 1 it follows another run.")

@@ -21,6 +21,23 @@ def test_groups_stay_as_they_were_left(page: Page) -> None:
     expect(page.get_by_role("region", name="Noise levels as a table")).to_be_visible()
 
 
+def test_a_number_is_read_as_it_is_typed(page: Page) -> None:
+    """Also where its beginning is no number yet."""
+    go(page, "Generate")
+    for name, typed, read in (
+        ("seed", "1e3", 1000),
+        ("guidance_scale", "-6.5", -6.5),
+        ("num_inference_steps", "0012", 12),
+    ):
+        page.locator(f"#option-{name}").fill("5")
+        page.locator(f"#option-{name}").press("Backspace")
+        page.locator(f"#option-{name}").press_sequentially(typed)
+        page.wait_for_function(
+            "([name, read]) => JSON.parse(new URLSearchParams(location.hash.slice(1)).get('request'))[name] === read",
+            arg=[name, read],
+        )
+
+
 def test_quick_settings_say_what_they_make_and_cost(page: Page) -> None:
     """In sight, not on hover; seconds are those of a run like it, once there was one."""
     quick(page)

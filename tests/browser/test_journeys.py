@@ -306,11 +306,11 @@ def test_a_mask_is_painted_over_an_image_and_only_its_area_changes(page):
 INFOTEXT = "a green frog\nNegative prompt: grey\nSteps: 4, Sampler: Euler a, CFG scale: 3, Seed: 77, Size: 128x128"
 
 
-DROPPED = """async (target, url) => {
+DRAGGED = """async (target, [kind, url]) => {
     const blob = await (await fetch(url)).blob();
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([blob], 'picture.png', { type: 'image/png' }));
-    target.dispatchEvent(new DragEvent('drop', { bubbles: true, cancelable: true, dataTransfer }));
+    target.dispatchEvent(new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer }));
 }"""
 
 
@@ -319,11 +319,16 @@ def test_a_picture_that_is_dropped_anywhere_gives_its_settings(page):
     made = shown(page)
     fill(page, prompt="a green frog", seed=6)
     go(page, "Steps")
-    page.locator("h1").evaluate(DROPPED, f"/api/v1/pictures/{made}-0.png")
+    for kind, seen in (("dragover", "hovers"), ("drop", "")):
+        page.locator("h1").evaluate(DRAGGED, [kind, f"/api/v1/pictures/{made}-0.png"])
+        expect(page.locator("html")).to_have_class(seen)
     expect(page.get_by_role("heading", level=1)).to_have_text("Generate")
     expect(page.locator(".note")).to_contain_text("press Generate to make it again")
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a blue car")
     expect(page.get_by_label("seed", exact=True)).to_have_value("5")
+    with another_run(page):
+        page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator(".note")).to_have_count(0)
 
 
 def test_the_settings_of_a_picture_are_taken(page, tmp_path):

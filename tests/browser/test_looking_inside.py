@@ -89,6 +89,15 @@ def test_places_are_chosen_by_keyboard(page):
     assert seen == []
 
 
+@pytest.mark.refusals
+def test_a_text_that_is_too_long_is_refused_where_its_tokens_would_stand(page):
+    go(page, "Tokens")
+    page.get_by_label("Prompt", exact=True).fill("fox " * 5000)
+    expect(page.locator(".empty")).to_contain_text("at most 16,384 characters")
+    page.get_by_label("Prompt", exact=True).fill("a fox")
+    expect(page.locator(".pieces li")).to_have_count(2)
+
+
 def test_tokens_follow_the_keys(page):
     go(page, "Tokens")
     page.get_by_label("Prompt", exact=True).fill("a hippopotamus")

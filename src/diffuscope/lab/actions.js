@@ -5,10 +5,11 @@ import * as api from './api.js';
 import * as inspections from './inspections.js';
 import { fromHash, toHash } from './hash.js';
 import { optionsOf } from './parts/form.js';
-import { ended, inputsOf, runOf, told } from './runs.js';
+import { ended, inputsOf, runOf, told, withChange } from './runs.js';
 
 /** @typedef {ReturnType<typeof createActions>} Actions */
 
+const answerKey = (/** @type {string} */ path, /** @type {object} */ body) => `${path} ${JSON.stringify(body)}`;
 const MOST_KEPT = 600; // answers in the cache; arrays of a step are some kilobytes
 
 /**
@@ -22,8 +23,7 @@ export function createActions(store) {
   inspections.whenMoreIsKnown(store.touch);
 
   /**
-   * The answer under a key, or undefined while it is on its way; an error is the answer `null`, and stands in
-   * `problem(key)`. The same key is asked once.
+   * The answer under a key, or undefined while it is on its way; an error is the answer `null`. The same key is asked once.
    * @param {string} key @param {() => Promise<any>} ask @returns {any}
    */
   function load(key, ask) {
@@ -106,8 +106,8 @@ export function createActions(store) {
     fail,
     submit,
     adopt,
-    /** @param {string} key @returns {Error|undefined} why `load` answered null */
-    problem: (key) => cache.get(key)?.error,
+    /** @param {string} path @param {object} body @returns {Error|undefined} why `answer` is null */
+    problem: (path, body) => cache.get(answerKey(path, body))?.error,
     /** Forget an answer, so that it is asked again. @param {string} key */
     forget: (key) => cache.delete(key),
 
@@ -134,7 +134,7 @@ export function createActions(store) {
       return entry?.value;
     },
     /** A JSON answer to a POST that changes nothing. @param {string} path @param {object} body @returns {any} */
-    answer: (path, body) => load(`${path} ${JSON.stringify(body)}`, () => api.post(path, body)),
+    answer: (path, body) => load(answerKey(path, body), () => api.post(path, body)),
 
     /** Change the linked selection. @param {Partial<Selected>} change */
     select(change) {
@@ -143,16 +143,10 @@ export function createActions(store) {
     /** Show a view. @param {string} view */
     go(view) {
       set({ view, error: null });
-      const state = get();
-      const run = state.current ? state.runs[state.current] : null;
-      // A branch needs a step: at first one at which the picture is still open.
-      if (view === 'branch' && state.selection.step === null && run) actions.select({ step: run.total >> 2 });
     },
     /** Set options of the request; undefined takes one back to the preset. @param {Record<string, any>} change */
     setOptions(change) {
-      const options = { ...get().options, ...change };
-      for (const name of Object.keys(options)) if (options[name] === undefined) delete options[name];
-      set({ options, error: null });
+      set({ options: withChange(get(), get().options, change), error: null });
     },
     /** A view's own small state, under its name. @param {string} name @param {any} value */
     keep(name, value) {
@@ -168,6 +162,7 @@ export function createActions(store) {
       await sending;
       const state = get();
       const id = await submit({ request: { ...state.options, ...change }, ...inputsOf(state.image, state.mask) });
+      if (id) actions.keep('restored', null); // it has been used
       if (id && counts()) set({ current: id, selection: { ...get().selection, step: null } });
       return id;
     },

@@ -29,6 +29,7 @@ store.subscribe((state) => {
     reveal('nav.views [aria-current]');
   }
   if (state.image !== shown.image) reveal('.painted');
+  if (state.current !== shown.current && !state.live) reveal('.stage > :first-child');
   if (state.selection.step !== shown.selection.step) reveal('.strip .on');
   shown = state;
 });
@@ -117,9 +118,15 @@ for (const kind of ['click', 'input', 'change', 'submit', 'keydown']) window.add
 // An open menu closes when a hand or the focus leaves it, and by Escape.
 for (const kind of ['pointerdown', 'focusin', 'keydown']) window.addEventListener(kind, leave);
 // A picture may be dropped anywhere: the browser would leave the page for it.
-window.addEventListener('dragover', (event) => event.preventDefault());
+const hovers = (/** @type {boolean} */ is) => document.documentElement.classList.toggle('hovers', is);
+window.addEventListener('dragover', (event) => {
+  event.preventDefault();
+  hovers(event.dataTransfer?.types.includes('Files') ?? false);
+});
+window.addEventListener('dragleave', ({ relatedTarget }) => relatedTarget || hovers(false));
 window.addEventListener('drop', (event) => {
   event.preventDefault();
+  hovers(false);
   const file = event.dataTransfer?.files[0];
   if (file) actions.restore(file);
 });

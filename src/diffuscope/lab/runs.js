@@ -14,6 +14,16 @@ export function compact(options, defaults) {
   );
 }
 
+/** Options after a change of some. One that holds for a whole run, such as the seed, ends a branch.
+ * @param {State} state @param {Record<string, any>} options @param {Record<string, any>} change @returns {Record<string, any>} */
+export function withChange(state, options, change) {
+  const all = { ...options, ...change };
+  const whole = state.about?.whole_run ?? [];
+  if (!('branch' in change) && whole.some((name) => name in change && change[name] !== options[name])) delete all.branch;
+  for (const name of Object.keys(all)) if (all[name] === undefined) delete all[name];
+  return all;
+}
+
 /** The ids of a call's pictures, as the server takes them. @param {string|null} image @param {string|null} mask
  * @returns {Record<string, string>} */
 export const inputsOf = (image, mask) => (image ? { image, ...(mask ? { mask_image: mask } : {}) } : {});
@@ -60,12 +70,19 @@ export const current = (state) => (state.current ? (state.runs[state.current] ??
 /** Steps of image 0 that are there. @param {Run|null} run */
 export const stepsOf = (run) => (run ? (run.steps[0] ?? 0) : 0);
 
-/** The step on show: the selected one, or the last that is there; null where there is none yet.
+/** The step that is chosen, or null. Where none is, Branch offers the one at which the run branched last, or an early one, at
+ * which the picture is still open. @param {State} state @param {Run|null} [run] @returns {number|null} */
+export function chosenStep(state, run = current(state)) {
+  if (state.selection.step !== null || state.view !== 'branch' || !run) return state.selection.step;
+  return Math.max(0, Math.min(run.from ? run.from.step - 1 : run.total >> 2, run.total - 2));
+}
+
+/** The step on show: the chosen one, or the last that is there; null where there is none yet.
  * @param {State} state @param {Run|null} [run] @returns {number|null} */
 export function shownStep(state, run = current(state)) {
   const there = stepsOf(run);
   if (!there) return null;
-  const { step } = state.selection;
+  const step = chosenStep(state, run);
   return step === null ? there - 1 : Math.min(step, there - 1);
 }
 

@@ -51,6 +51,7 @@ def check(request: Request, first: Request) -> None:
     for name in WHOLE_RUN:
         got, want = getattr(request, name), getattr(first, name)
         if got != want:
+            got, want = (each[0] if isinstance(each, tuple) and len(each) == 1 else each for each in (got, want))
             raise InputError(name, got, f"{want!r}, as in the request from which it branches")
 
 

@@ -241,7 +241,7 @@ def test_what_holds_for_the_whole_run(small: Pipeline) -> None:
         run.branch(5, sigmas=[30.0, 20.0, 10.0])
     with pytest.raises(TypeError, match="Did you mean 'guidance_scale'"):
         run.branch(2, guidance_scal=1)
-    with refused("seed"):
+    with refused("seed", 3):
         small.steps(PROMPT, seed=3, branch=Branch(2, Request(OTHER, seed=4)))
 
 

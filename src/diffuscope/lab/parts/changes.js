@@ -11,14 +11,14 @@ export function changed(state, before, after) {
   const found = [];
   for (const name of names) {
     if (name === 'branch' || (name === 'seed' && String(before.seeds) === String(after.seeds))) continue;
-    const [a, b] = [before, after].map((run) => said(run.request[name] ?? preset[name]));
+    const [a, b] = [before, after].map((run) => valueOf(run.request[name] ?? preset[name]));
     if (a !== b) found.push([name, a, b]);
   }
   return found;
 }
 
-/** @param {any} value */
-function said(value) {
+/** A value of an option in a line. @param {any} value */
+export function valueOf(value) {
   if (value === null || value === undefined || value === '') return '–';
   if (typeof value === 'object') {
     const text = JSON.stringify(value);

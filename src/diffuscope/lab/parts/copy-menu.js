@@ -1,6 +1,6 @@
 // The button of every view that copies what it shows as Python, as a command, or as an HTTP request.
 
-import { html } from '../vendor/lit-html.js';
+import { html, nothing } from '../vendor/lit-html.js';
 
 const KINDS = /** @type {const} */ ([
   ['python', 'Python'],
@@ -8,8 +8,8 @@ const KINDS = /** @type {const} */ ([
   ['http', 'HTTP'],
 ]);
 
-/** @param {Snippets} texts @param {State} state @param {Actions} actions */
-export function copyMenu(texts, state, actions) {
+/** @param {Snippets} texts @param {string} of what they are about @param {State} state @param {Actions} actions */
+export function copyMenu(texts, of, state, actions) {
   const shown = /** @type {keyof Snippets} */ (state.local.copyKind ?? 'python');
   const copied = state.local.copied === texts[shown];
   const copy = async () => {
@@ -25,6 +25,7 @@ export function copyMenu(texts, state, actions) {
             html`<button aria-pressed=${kind === shown} @click=${() => actions.keep('copyKind', kind)}>${title}</button>`,
         )}
       </div>
+      ${of ? html`<p class="muted">${of}</p>` : nothing}
       <pre tabindex="0"><code>${texts[shown]}</code></pre>
       <button class="primary" @click=${copy}>${copied ? 'Copied' : 'Copy'}</button>
     </div>

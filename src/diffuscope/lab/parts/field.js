@@ -104,7 +104,8 @@ export function field({ name, schema, value, preset, onInput, onChange = () => {
 function number(id, name, schema, value, preset, onInput, onChange) {
   const usual = USUAL[name.split('.').at(-1) ?? name];
   const step = schema.type === 'integer' ? 1 : 'any';
-  const read = (/** @type {any} */ event) => onInput(event.target.value === '' ? undefined : Number(event.target.value));
+  // What is no number yet, such as "-" or "1e", stays as it is typed.
+  const read = (/** @type {any} */ { target }) => target.validity.badInput || onInput(target.value === '' ? undefined : Number(target.value));
   const several = Array.isArray(value) && value.length > 1;
   const box = html`<input
     type="number"

@@ -49,5 +49,8 @@ export const photo = (url, sentence, caption, kind = '') =>
     ${caption ? html`<figcaption>${caption}</figcaption>` : nothing}
   </figure>`;
 
+/** A sentence with what is between backquotes as code. @param {string} sentence */
+export const coded = (sentence) => sentence.split('`').map((part, k) => (k % 2 ? html`<code>${part}</code>` : part));
+
 /** A place for what is not there: what it is, and what to do. @param {string} sentence @param {unknown} [action] */
-export const empty = (sentence, action) => html`<div class="empty"><p>${sentence}</p>${action ?? nothing}</div>`;
+export const empty = (sentence, action) => html`<div class="empty"><p>${coded(sentence)}</p>${action ?? nothing}</div>`;

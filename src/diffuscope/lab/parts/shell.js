@@ -1,12 +1,13 @@
 // What stands around every view: the prompt above, the views beside, the timeline below.
 
 import { html, nothing } from '../vendor/lit-html.js';
+import { imageSnippets } from '../copy.js';
 import { unmet } from '../needs.js';
-import { current, ended, stepsOf } from '../runs.js';
+import { current, ended, stepsOf, titleOf } from '../runs.js';
 import { VIEWS, viewOf } from '../views.js';
 import { copyMenu } from './copy-menu.js';
 import { given, submits } from './experiment.js';
-import { empty } from './figure.js';
+import { coded, empty } from './figure.js';
 import { explained } from './terms.js';
 import { timeline } from './timeline.js';
 import { tourCard } from './tour.js';
@@ -16,6 +17,7 @@ export function shell(state, actions) {
   const view = viewOf(state.view);
   const missing = unmet(view.needs, state);
   const copied = missing ? null : view.copy?.(state);
+  const run = view.copy === imageSnippets || view.needs.includes('run') ? current(state) : null;
   return html`<a class="skip" href="#main" @click=${skip}>To the view</a>
     <header class="bar">${bar(state, actions)}</header>
     <nav class="views ${state.local.menu ? 'open' : ''}" aria-label="Views" @keydown=${leaves(actions)}>${navigation(state, actions)}</nav>
@@ -26,7 +28,7 @@ export function shell(state, actions) {
           <h1>${view.title}</h1>
           <p>${explained(view.about, actions, 'about')}</p>
         </div>
-        ${copied ? copyMenu(copied, state, actions) : nothing}
+        ${copied ? copyMenu(copied, run ? `Of the run on show: “${titleOf(run)}”, seed ${run.seeds[0]}.` : '', state, actions) : nothing}
       </header>
       ${missing ? empty(missing) : view.render(state, actions)}
     </main>
@@ -117,7 +119,7 @@ const leaves = (actions) => (/** @type {KeyboardEvent} */ event) => {
 /** @param {State} state @param {Actions} actions */
 function problem(state, actions) {
   return html`<div class="problem" role="alert">
-    <p>${state.error?.message}</p>
+    <p>${coded(state.error?.message ?? '')}</p>
     <button class="quiet" @click=${() => actions.set({ error: null })} aria-label="Dismiss">✕</button>
   </div>`;
 }

@@ -3,7 +3,7 @@
 
 import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
-import { current, ended, shownStep, stepsOf } from '../runs.js';
+import { chosenStep, current, ended, shownStep, stepsOf } from '../runs.js';
 import { short } from '../draw/colours.js';
 import { stepPreview } from './preview.js';
 import '../draw/raster.js';
@@ -19,7 +19,7 @@ export function timeline(state, actions) {
   const total = Math.max(run.total, there);
   const every = Math.ceil(total / MOST);
   const steps = Array.from({ length: Math.ceil(total / every) }, (_, k) => Math.min(total - 1, k * every));
-  const selected = state.selection.step;
+  const selected = chosenStep(state);
   const move = (/** @type {KeyboardEvent} */ event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1, PageUp: -4, PageDown: 4 }[event.key];
     const to = { Home: 0, End: there - 1 }[event.key];
@@ -32,14 +32,15 @@ export function timeline(state, actions) {
     if (event.buttons !== 1) return;
     const cell = document.elementFromPoint(event.clientX, event.clientY)?.closest('[data-step]');
     const step = Number(cell?.getAttribute('data-step') ?? NaN);
-    if (step < there && step !== state.selection.step) actions.select({ step });
+    if (step < there && step !== actions.state().selection.step) actions.select({ step });
   };
   const thumbnail = (/** @type {number} */ step) => {
     const picture = step < there ? stepPreview(actions, run, step) : null;
     return picture ? html`<lab-raster .picture=${picture}></lab-raster>` : html`<i class="waiting"></i>`;
   };
   const said = shown === null ? 'no step yet' : `step ${shown + 1} of ${total}`;
-  return html`<div
+  return html`<p class="what" aria-hidden="true">Clean estimates, as colours of the latents</p>
+  <div
     class="strip"
     role="slider"
     tabindex="0"

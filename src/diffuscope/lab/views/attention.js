@@ -67,6 +67,7 @@ function shown(state, actions, entry) {
     <div class="column">
       <h2>${position ? `What position ${position[0] + 1}, ${position[1] + 1} attends to` : 'What the picture attends to'}</h2>
       ${ranking(words, values, word, actions, percent)}
+      <p class="remark">Percent of the attention: all words, the start and the padding together are 100. The longest bar is the strongest word.</p>
       <div class="line-up">
         ${segments('Steps', stepChoice(state), selection.step === null ? null : selection.step, (step) =>
           actions.select({ step }),

@@ -29,9 +29,7 @@ export const branch = {
   render(state, actions) {
     const run = /** @type {Run} */ (current(state));
     const shown = /** @type {number} */ (shownStep(state));
-    // Where no step is chosen, a branch offers the step that it left its run at, for one more try.
-    const at = state.selection.step === null && run.from ? run.from.step - 1 : run.total - 2;
-    const step = Math.min(shown, Math.max(0, at));
+    const step = Math.min(shown, Math.max(0, run.total - 2));
     const change = changeOf(state, run);
     const painted = paintedOf(state, run, step);
     const nothingChanged = !Object.keys(change).length && !painted;

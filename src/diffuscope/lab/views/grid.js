@@ -3,7 +3,7 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
 import { gridSnippets } from '../copy.js';
-import { current, ended, inputsOf, stepsOf } from '../runs.js';
+import { current, ended, inputsOf, stepsOf, withChange } from '../runs.js';
 import { given, submits } from '../parts/experiment.js';
 import { kindOf, words } from '../parts/field.js';
 import { optionsOf } from '../parts/form.js';
@@ -59,9 +59,11 @@ const axesOf = (state) =>
 function planOf(state) {
   const { x, y, xs, ys } = axesOf(state);
   const seed = current(state)?.seeds[0] ?? 0;
+  const [xValues, yValues] = [values(state, x, xs), values(state, y, ys)];
+  const shared = { prompt: 'a red fox', seed, ...state.options, num_images_per_prompt: 1 };
   return {
-    ...{ x, y, xValues: values(state, x, xs), yValues: values(state, y, ys) },
-    base: { prompt: 'a red fox', seed, ...state.options, num_images_per_prompt: 1 },
+    ...{ x, y, xValues, yValues },
+    base: withChange(state, shared, { [x]: xValues, [y]: yValues }),
     inputs: inputsOf(state.image, state.mask),
   };
 }
@@ -149,7 +151,7 @@ function filled(state, actions) {
 /** @param {State} state @param {Actions} actions @param {string|null} id @param {string} title */
 function cell(state, actions, id, title) {
   const run = id ? state.runs[id] : null;
-  if (!run) return html`<i class=${state.local.grid.filling ? 'waiting' : 'none'}></i>`;
+  if (!run) return state.local.grid.filling ? html`<i class="waiting"></i>` : html`<i class="none">not made</i>`;
   const there = stepsOf(run);
   const picture = run.made[0]
     ? html`<img src=${paths.image(run.id)} alt="" loading="lazy" />`

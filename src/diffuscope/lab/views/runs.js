@@ -4,7 +4,7 @@ import { html, nothing } from '../vendor/lit-html.js';
 import { imageSnippets } from '../copy.js';
 import { paths } from '../api.js';
 import { ended, stepsOf, titleOf } from '../runs.js';
-import { changed } from '../parts/changes.js';
+import { changed, valueOf } from '../parts/changes.js';
 import { words } from '../parts/field.js';
 import { empty } from '../parts/figure.js';
 import { stepPreview } from '../parts/preview.js';
@@ -73,7 +73,13 @@ function thumb(actions, run) {
 function origin(state, run) {
   const parent = run.from && state.runs[run.from.job];
   if (run.state === 'failed') return `failed: ${run.error}`;
-  if (!parent) return `seed ${run.seeds[0]} · ${run.total} steps${run.images > 1 ? ` · ${run.images} images` : ''}`;
+  if (!parent) {
+    const said = ['prompt', 'seed', 'num_inference_steps', 'num_images_per_prompt', 'branch'];
+    const others = Object.entries(run.request).filter(([name]) => !said.includes(name));
+    const parts = [`seed ${run.seeds[0]}`, `${run.total} steps`, ...(run.images > 1 ? [`${run.images} images`] : [])];
+    if (run.inputs.image) parts.push(run.inputs.mask_image ? 'inpainting' : 'from an image');
+    return [...parts, ...others.map(([name, value]) => `${words(name)} ${valueOf(value)}`)].join(' · ');
+  }
   const what = changed(state, parent, run).map(([name, , value]) => `${words(name)} ${value}`);
   return `after step ${run.from?.step}: ${what.join(', ') || 'the latents painted over'}`;
 }

@@ -26,7 +26,9 @@ export const tokens = {
     const prompt = textOf(state);
     if (!prompt.trim()) return empty('There is no prompt yet. Type one above.');
     const syntax = state.options.prompt_syntax ?? 'plain';
-    const read = actions.answer('text', { prompt, prompt_syntax: syntax, nearest: NEAREST });
+    const asked = { prompt, prompt_syntax: syntax, nearest: NEAREST };
+    const read = actions.answer('text', asked);
+    if (read === null) return empty(`It cannot be read: ${actions.problem('text', asked)?.message}.`);
     last = read ?? last;
     if (!last) return html`<p class="begin" role="status">reading …</p>`;
     return shown(state, actions, last);
