@@ -2,6 +2,7 @@
 
     python benchmarks/soak.py --seconds 1800 --out soak.json
     python benchmarks/soak.py --seconds 1800 --images 1000 --out soak.json  # longer, if so many need it
+    python benchmarks/soak.py --seconds 60 --exact  # no call shared: every image has the bits that it has alone
 
 Callers of all three interfaces ask for images of mixed samplers, steps and sizes. Some leave before they are answered,
 some follow events and read nothing of them, some send more than the queue takes. Every native image is compared with
@@ -42,10 +43,10 @@ REQUESTS = [
 class Server:
     """``diffuscope serve`` as a process."""
 
-    def __init__(self, model: str, port: int) -> None:
+    def __init__(self, model: str, port: int, *flags: str) -> None:
         self.address = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "diffuscope", "serve", model, "--port", str(port), "--running", "4"]
-        command += ["--queue", str(QUEUE), "--per-caller", str(PER_CALLER)]
+        command += ["--queue", str(QUEUE), "--per-caller", str(PER_CALLER), *flags]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while True:
             with suppress(httpx.TransportError):
@@ -78,6 +79,7 @@ class Load:
     def __init__(self, address: str, alone: list[np.ndarray]) -> None:
         self.address, self.alone = address, alone
         self.counts: Counter[str] = Counter()
+        self.most, self.decibels = 0, list[float]()
         self.end = threading.Event()
 
     def count(self, name: str, number: int = 1) -> None:
@@ -100,9 +102,14 @@ class Load:
         if picture.status_code != 200:
             self.count("done and lost")
             return
-        difference = np.abs(pixels(picture.content) - self.alone[k]).max()
+        difference = pixels(picture.content) - self.alone[k]
+        most = int(np.abs(difference).max())
         self.count("native images")
-        self.count("images that differ by more than 1 of 255", int(difference > 1))
+        self.count("images that differ", int(most > 0))
+        self.count("images that differ by more than 1 of 255", int(most > 1))
+        self.most = max(self.most, most)
+        if most:
+            self.decibels.append(float(20 * np.log10(255) - 10 * np.log10((difference**2).mean())))
 
     def openai(self, http: httpx.Client) -> None:
         """An image of OpenAI's interface, streamed or not."""
@@ -157,14 +164,19 @@ class Load:
                     self.count(f"broken: {type(error).__name__}")
 
 
+def spread(values: list[float]) -> dict[str, float]:
+    """Lowest and median."""
+    return {"lowest": round(min(values), 1), "median": round(float(np.median(values)), 1)} if values else {}
+
+
 def pixels(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(content)).convert("RGB")).astype(int)
 
 
-def made_alone(model: str) -> list[np.ndarray]:
+def made_alone(model: str, dtype: str) -> list[np.ndarray]:
     import diffuscope
 
-    pipe = diffuscope.load(model)
+    pipe = diffuscope.load(model, dtype=dtype, fast=True)  # as the server opens it
     return [np.asarray(pipe(**request).images[0]).astype(int) for request in REQUESTS]
 
 
@@ -174,10 +186,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--images", type=int, default=0, help="go on until so many native images were compared")
     parser.add_argument("--port", type=int, default=7999)
+    parser.add_argument("--dtype", default="auto", help="of the server")
+    parser.add_argument("--alone", help="dtype of the images made alone; by default that of the server")
+    parser.add_argument("--exact", action="store_true", help="let the server share no call")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    alone = made_alone(arguments.model)
-    server = Server(arguments.model, arguments.port)
+    flags = ["--dtype", arguments.dtype, *["--exact"] * arguments.exact]
+    alone = made_alone(arguments.model, arguments.alone or arguments.dtype)
+    server = Server(arguments.model, arguments.port, *flags)
     load = Load(server.address, alone)
     functions = [load.native] * 8 + [load.openai, load.a1111, load.leaving, load.overfull]
     threads = [threading.Thread(target=load.forever, args=(each,), daemon=True) for each in functions]
@@ -197,13 +213,15 @@ def main() -> None:
     hung = sum(thread.is_alive() for thread in threads)
     server.process.send_signal(signal.SIGKILL)
     server.process.wait()
-    again = Server(arguments.model, arguments.port)
+    again = Server(arguments.model, arguments.port, *flags)
     answer = httpx.post(f"{again.address}/api/v1/jobs", json={"request": REQUESTS[0]})
     ends = httpx.get(f"{again.address}/api/v1/jobs/{answer.json()['id']}/events", timeout=60).text
     again.process.send_signal(signal.SIGTERM)
     found = {
         "seconds": seconds,
         "counts": dict(sorted(load.counts.items())),
+        "largest difference of 255": load.most,
+        "PSNR of those that differ, dB": spread(load.decibels),
         "callers that hang": hung,
         f"memory in MB, each {arguments.seconds / 20:g} s": memory,
         "of it kept for the page and branches": kept,
