@@ -229,6 +229,29 @@ def test_a_second_server_on_the_port_says_so_in_one_sentence(tiny_folder, addres
     assert "Traceback" not in done.stderr
 
 
+def test_a_lab_on_a_port_that_is_taken_says_which_one_it_has(tiny_folder, address):
+    taken = address.rpartition(":")[2]
+    command = [
+        sys.executable,
+        "-m",
+        "diffuscope",
+        "lab",
+        str(tiny_folder),
+        "--device",
+        "cpu",
+        "--no-browser",
+        "--port",
+        taken,
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        own = re.search(r":(\d+)/lab/", process.stdout.readline())[1]
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=PATIENCE)[1]
+    assert own != taken
+    assert f"port {taken}" in said
+    assert f"port {own}" in said
+
+
 def test_what_was_done_before_a_kill_is_not_confused_with_what_comes_after(tiny_folder):
     with killed(str(tiny_folder), "--device", "cpu") as (address, process):
         with httpx.stream("GET", f"{address}/api/v1/events", timeout=PATIENCE) as events:
