@@ -69,6 +69,7 @@ def test_threads_share_the_heap_where_a_model_is_served(served: bool, tiny_folde
     code = """
 import ctypes, sys, threading
 from diffuscope import ModelSource, load
+from diffuscope.cli.generate import AdapterFlags
 from diffuscope.cli.serve import opened
 
 libc, there = ctypes.CDLL(None), threading.Barrier(8)
@@ -84,7 +85,7 @@ def allocate():
     libc.malloc(100_000)
     there.wait()
 
-pipe = opened(ModelSource(sys.argv[2])) if sys.argv[3] == "True" else load(sys.argv[2])
+pipe = opened(ModelSource(sys.argv[2]), AdapterFlags()) if sys.argv[3] == "True" else load(sys.argv[2])
 before, threads = heaps(), [threading.Thread(target=allocate) for _ in range(8)]
 for thread in threads:
     thread.start()
