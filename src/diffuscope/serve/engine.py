@@ -1,8 +1,8 @@
 """The engine: jobs in, images out, on one model."""
 
+import atexit
 import copy
 import math
-import secrets
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
@@ -115,6 +115,7 @@ class Engine:
         ]
         for thread in self._threads:
             thread.start()
+        atexit.register(self.stop, drain=False)  # a thread that Python cuts off within torch aborts the process
 
     def submit(
         self,
@@ -143,7 +144,7 @@ class Engine:
         """
         call = call_of(request)
         planned = plan(self.pipe.config, self.pipe.schedule, call)
-        job = Job(new_id(), request, planned, planned.images, owner, interactive=interactive, slot=slot)
+        job = Job(request, planned, planned.images, owner, interactive=interactive, slot=slot)
         job.origin = origin
         return self._queued(job, singles(call, planned), _cost(planned), record)
 
@@ -206,7 +207,7 @@ class Engine:
         if not calls:
             raise InputError("calls", list(calls), "at least one call")
         plans = [plan(self.pipe.config, self.pipe.schedule, call) for call in calls]
-        job = Job(new_id(), calls[0], None, len(calls), owner, interactive=interactive)
+        job = Job(calls[0], None, len(calls), owner, interactive=interactive)
         job.keeps_states, job.label = keep_states, label
         return self._queued(job, calls, max(_cost(planned) * planned.images for planned in plans), ())
 
@@ -299,9 +300,9 @@ class Engine:
     def stop(self, *, drain: bool = True) -> None:
         """End the engine: after all jobs, or at once, cancelling them. No job is taken from here on."""
         self.refuse()
-        if not drain:
-            for job in self.jobs:
-                job.cancel()
+        atexit.unregister(self.stop)
+        for job in () if drain else self.jobs:
+            job.cancel()
         for thread in self._threads:
             thread.join()
         self.batcher.stop()
@@ -388,11 +389,6 @@ class Engine:
             size += job.size
             if count >= self.limits.jobs or (count and size > self.limits.results):
                 del self._jobs[job.id]
-
-
-def new_id() -> str:
-    """An id that nobody guesses."""
-    return secrets.token_hex(8)
 
 
 def _cost(planned: Plan) -> float:

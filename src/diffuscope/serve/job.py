@@ -1,5 +1,6 @@
 """A job: a request that waits, runs and ends, with its events."""
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ class Job:
     """A submitted request. Its images are made one by one, so that jobs of many images leave room for others.
 
     Attributes:
-        id: unique in its Engine.
+        id: nobody guesses it.
         request: as submitted, with a seed for each image.
         plan: of its images, with nothing left open; None where it has several calls.
         owner: who submitted it.
@@ -37,7 +38,6 @@ class Job:
 
     def __init__(
         self,
-        id: str,
         request: Request,
         plan: Plan | None,
         images: int,
@@ -46,7 +46,7 @@ class Job:
         interactive: bool = False,
         slot: str = "",
     ) -> None:
-        self.id, self.request, self.plan = id, request, plan
+        self.id, self.request, self.plan = secrets.token_hex(8), request, plan
         self.owner, self.interactive, self.slot = owner, interactive, slot
         self.origin: Origin | None = None
         self.results: list[Result | None] = [None] * images

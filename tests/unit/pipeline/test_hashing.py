@@ -1,10 +1,12 @@
 """The weights' hashes, made beside the first run."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -28,13 +30,23 @@ def test_the_hashes_are_those_of_the_weights_when_it_began(tiny: Pipeline) -> No
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_fails_costs_time_only(tiny: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(tensors: Mapping[str, Tensor], dtype: torch.dtype | None, threads: int) -> str:
+    def failing(tensors: Mapping[str, Tensor], *others: Any) -> str:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("CUDA error")
-        return weights_hash(tensors, dtype, threads)
+        return weights_hash(tensors, *others)
 
     monkeypatch.setattr(hashing, "weights_hash", failing)
     assert Hashing(tiny.adapters, {}).begin().result() == tiny.weights
+
+
+def test_python_may_end_while_a_hash_is_made() -> None:
+    code = """
+import torch
+from diffuscope.weights.store.hashing import Hash
+Hash({str(k): torch.ones(16) for k in range(50_000)})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_several_threads_make_the_same_hash_and_each_number_counts(tiny: Pipeline) -> None:

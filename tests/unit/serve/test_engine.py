@@ -1,6 +1,8 @@
 """Jobs on one model: the images are those of calls made alone, and jobs wait, run and end as they should."""
 
 import copy
+import subprocess
+import sys
 import threading
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -256,6 +258,20 @@ def test_a_slot_is_its_owners_own(tiny):
     running.result(PATIENCE)
     newer.result(PATIENCE)
     engine.stop()
+
+
+def test_python_may_end_while_an_engine_works(tiny_folder):
+    code = """
+import atexit, sys
+import diffuscope as ds
+from diffuscope.serve import Engine
+atexit.register(lambda: print(sum(thread.is_alive() for thread in engine._threads)))  # called after the engine's own
+engine = Engine(ds.load(sys.argv[1]))
+jobs = [engine.submit(ds.Request(prompt="a fox", seed=seed, num_inference_steps=50)) for seed in range(40)]
+"""
+    command = [sys.executable, "-c", code, str(tiny_folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
 
 
 def test_a_job_that_is_refused_takes_no_slot(tiny):

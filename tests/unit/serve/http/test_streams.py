@@ -35,7 +35,7 @@ def test_a_stream_that_pauses_has_comments(monkeypatch):
         return ""
 
     monkeypatch.setattr(streams.Bell.wait, "__defaults__", (0.01,))
-    assert awaited(first(Job("1", Request("a fox"), None, 1))) == streams.COMMENT
+    assert awaited(first(Job(Request("a fox"), None, 1))) == streams.COMMENT
 
 
 def test_a_stream_ends_where_an_event_and_the_end_ring_once(tiny, monkeypatch):
