@@ -105,7 +105,7 @@ def test_a_branch_of_a_run_that_is_not_here_is_said_in_the_form_and_can_be_left(
     page.get_by_role("slider", name="Step of the run").press("Home")
     expect(page.get_by_text("kept from another run, which is not here")).to_be_visible()
     go(page, "Generate")
-    page.get_by_role("button", name="Generate all of them").click()
+    page.get_by_role("button", name="Generate all steps").click()
     expect(left).to_have_count(0)
     with another_run(page):
         page.get_by_role("button", name="Generate", exact=True).click()

@@ -2,9 +2,10 @@
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from browser.test_journeys import go, quick
+from browser.test_journeys import DRAGGED, fill, go, quick
 
 
 def test_groups_stay_as_they_were_left(page: Page) -> None:
@@ -36,6 +37,32 @@ def test_a_number_is_read_as_it_is_typed(page: Page) -> None:
             "([name, read]) => JSON.parse(new URLSearchParams(location.hash.slice(1)).get('request'))[name] === read",
             arg=[name, read],
         )
+
+
+def test_noise_levels_of_ones_own_are_said_in_the_form(page: Page) -> None:
+    fill(page, sigmas=[14.6, 5.0, 1.0, 0.0])
+    chosen = page.locator("#option-sigmas option:checked")
+    expect(chosen).to_have_text("4 own values")
+    fill(page, sigmas="karras")
+    expect(chosen).to_have_text("karras")
+    fill(page)
+    expect(chosen).to_have_text("model (preset)")
+
+
+@pytest.mark.refusals
+def test_a_refusal_names_an_option_as_the_form_does(page: Page) -> None:
+    fill(page, num_inference_steps=0)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text(re.compile("^\\s*steps: got 0"))
+    expect(page.locator(".field.wrong label")).to_have_text("steps")
+
+
+@pytest.mark.refusals
+def test_a_photo_that_is_dropped_is_the_image_to_start_from(page: Page) -> None:
+    page.locator("h1").evaluate(DRAGGED, ["drop", "/lab/opening/fox.webp"])
+    expect(page.locator(".note")).to_contain_text("the image to start from")
+    expect(page.locator("lab-paint")).to_be_visible()
+    page.get_by_role("button", name="Remove image").click()
 
 
 def test_quick_settings_say_what_they_make_and_cost(page: Page) -> None:

@@ -333,7 +333,7 @@ class Adapters:
         if name in self._loaded:
             return
         folders = "".join(f", or a file in {folder}" for folder in self.folders)
-        hint = nearest(name, self.names) or "Set lora_dir to its folder"
+        hint = nearest(name, self.names) or "Set lora_dir to its folder" * (not self.folders)
         words = {"prompt": Unquoted(f"the LoRA {name!r}"), "lora_dir": Unquoted(f"no file for {name!r}")}
         raise InputError(argument, words.get(argument, name), f"a loaded LoRA{folders}", hint)
 

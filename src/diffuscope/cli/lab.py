@@ -54,13 +54,13 @@ def lab(flags: LabFlags, source: ModelSource, adapters: AdapterFlags) -> None:
     engine = Engine(opened(source, adapters), limits=Limits(per_owner=256))
     app = application(engine, token=token)  # before the run begins: Python would do a bit of each in turn
     begin(engine, HOST)
+    if (hint := faster(engine.pipe)) is not None:
+        tell(hint)
+    if flags.port not in (0, port):
+        tell(f"another program listens on port {flags.port}, so it is port {port}")
     tell(
         f"the lab of {engine.pipe.config.name!r} is open; Ctrl-C closes it. Its address, with the token of this start:"
     )
-    if flags.port not in (0, port):
-        tell(f"another program listens on port {flags.port}, so it is port {port}")
-    if (hint := faster(engine.pipe)) is not None:
-        tell(hint)
     say(address)
     if not flags.no_browser:
         threading.Thread(target=webbrowser.open, args=[address]).start()  # the socket listens already

@@ -4,6 +4,7 @@
 import * as api from './api.js';
 import * as inspections from './inspections.js';
 import { fromHash, toHash } from './hash.js';
+import { words } from './parts/field.js';
 import { optionsOf } from './parts/form.js';
 import { ended, inputsOf, runOf, told, withChange } from './runs.js';
 
@@ -49,8 +50,10 @@ export function createActions(store) {
   /** @param {unknown} error */
   function fail(error) {
     const said = /** @type {any} */ (error);
-    const bare = (/** @type {string} */ text) => text.replace(/^request\./, ''); // the form knows options alone
-    set({ error: { message: bare(said.message ?? String(error)), argument: said.argument ? bare(said.argument) : null } });
+    const argument = said.argument?.replace(/^request\./, '') ?? null; // the form knows options alone
+    const [, rest] = (argument && /^[\w.]+(: .*)/s.exec(said.message)) || []; // it begins with the option, which the form calls by its label
+    const message = rest ? `${words(argument.split('.').at(-1))}${rest}` : String(said.message ?? error);
+    set({ error: { message, argument } });
   }
 
   /** Submit a job and make it the current run. @param {object} body @returns {Promise<string|null>} */
@@ -214,14 +217,18 @@ export function createActions(store) {
       last('mask');
       set({ mask: null });
     },
-    /** Take the settings that a picture says of itself. @param {Blob} file */
-    async restore(file) {
+    /** Take the settings that a picture says of itself. @param {Blob} file @param {boolean} [dropped] anywhere: without
+     * settings it is the image to start from */
+    async restore(file, dropped = false) {
       const counts = last('restored');
       try {
         const found = await api.upload('receipt', { picture: file });
         if (counts()) set({ view: 'generate', options: found.request, error: null, local: { ...get().local, restored: found } });
       } catch (error) {
-        fail(error);
+        actions.keep('restored', null);
+        if (!dropped || !/without a receipt/.test(String(error))) return fail(error);
+        await actions.useImage(file);
+        if (get().image && !get().error) set({ view: 'generate', local: { ...get().local, restored: { plain: true } } });
       }
     },
     /** A job in a slot: only the latest one goes on. It becomes the current run. @param {string} slot

@@ -128,7 +128,7 @@ window.addEventListener('drop', (event) => {
   event.preventDefault();
   hovers(false);
   const file = event.dataTransfer?.files[0];
-  if (file) actions.restore(file);
+  if (file) actions.restore(file, true);
 });
 // That of the event: a rendering in between has written the older state into the address again.
 window.addEventListener('hashchange', ({ newURL }) => {

@@ -1,12 +1,17 @@
 // What a view can need: a condition by name, and the sentence that stands in the view's place where it is not met.
 
-import { current, stepsOf } from './runs.js';
+import { current, ended, stepsOf } from './runs.js';
 
 /** @type {Record<string, (state: State) => string|null>} name -> sentence, or null where all is well */
 const NEEDS = {
   model: (state) => (state.about ? null : 'There is no model yet. If none comes, open the address that `diffuscope lab` printed.'),
   run: (state) => (current(state) ? null : 'There is no run yet. Write a prompt above and press Generate.'),
-  step: (state) => (stepsOf(current(state)) ? null : 'The run has not made its first step yet.'),
+  step: (state) => {
+    const run = current(state);
+    if (stepsOf(run)) return null;
+    if (run?.state === 'failed') return `The run failed: ${run.error}`;
+    return run && ended(run.state) ? 'The run was stopped before its first step.' : 'The run has not made its first step yet.';
+  },
   oneEncoder: (state) =>
     (state.about?.text_encoders?.length ?? 1) === 1
       ? null

@@ -90,7 +90,7 @@ export function shownStep(state, run = current(state)) {
 export function titleOf(run) {
   const { prompt } = run.request;
   const text = Array.isArray(prompt) ? prompt.join(' · ') : (prompt ?? '');
-  return text || 'no prompt';
+  return text.trim() || 'no prompt';
 }
 
 /** The prompt of the run on show; of several the first. @param {State} state @returns {string} */

@@ -34,6 +34,7 @@ _SIGNS = {
     re.compile(r"(?:\b[^\W\d_]{2,}|\))(?:\+{2,}|-{2,})(?![\w+-])"): "prompt_syntax a1111 and comfyui write (word:1.2)",
 }
 """Marks of other programs, and what to do about each. Names of emoji have round brackets, which alone are none."""
+_SAYS = re.compile(r"[^\W_]|[\u2600-\U0001faff]")  # a letter, a digit, or a picture
 
 
 def notes_before(plan: Plan, components: Components, loras: Loras) -> list[str]:
@@ -88,7 +89,7 @@ def _unlearned(plan: Plan, components: Components, taught: str) -> Iterator[str]
     texts = dict.fromkeys(text for part in parts for text in part.texts)
     found = (untrained_words(text, components.tokenizer, table, syntax, components.words) for text in texts)
     known = {word for word, _ in components.tokenizer.words(taught)}
-    words = dict.fromkeys(word for own in found for word in own if any(map(str.isalnum, word)) and word not in known)
+    words = dict.fromkeys(word for own in found for word in own if _SAYS.search(word) and word not in known)
     if words:
         names = ", ".join(repr(shown(word)[1:-1]) for word in [*words][:MOST])
         more = f" and {len(words) - MOST} other words" if len(words) > MOST else ""

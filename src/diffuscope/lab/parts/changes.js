@@ -10,8 +10,8 @@ export function changed(state, before, after) {
   /** @type {[string, string, string][]} */
   const found = [];
   for (const name of names) {
-    if (name === 'branch' || (name === 'seed' && String(before.seeds) === String(after.seeds))) continue;
-    const [a, b] = [before, after].map((run) => valueOf(run.request[name] ?? preset[name]));
+    if (name === 'branch') continue;
+    const [a, b] = [before, after].map((run) => (name === 'seed' ? String(run.seeds) : valueOf(run.request[name] ?? preset[name])));
     if (a !== b) found.push([name, a, b]);
   }
   return found;
@@ -30,7 +30,7 @@ export function valueOf(value) {
 /** @param {State} state @param {Run} before @param {Run} after */
 export function changes(state, before, after) {
   const found = changed(state, before, after);
-  if (!found.length) return nothing;
+  if (!found.length) return after.request.branch?.x ? html`<p class="muted">The latents were painted over.</p>` : nothing;
   return html`<dl class="changes">
     ${found.map(
       ([name, a, b]) => html`<div><dt>${words(name)}</dt><dd><del>${a}</del> → <ins>${b}</ins></dd></div>`,

@@ -62,13 +62,12 @@ export function field({ name, schema, value, preset, onInput, onChange = () => {
     choice: () => html`<select
       id=${id}
       aria-describedby="${id}-help"
-      .value=${Array.isArray(value) ? 'own' : String(value ?? '')}
       @change=${(/** @type {any} */ event) =>
         finish(choices.find((choice) => String(choice) === event.target.value) ?? undefined)}
     >
-      <option value="">${shown ? `${words(shown)} (preset)` : 'preset'}</option>
-      ${choices.map((choice) => html`<option value=${choice}>${words(String(choice))}</option>`)}
-      ${Array.isArray(value) ? html`<option value="own">${value.length} own values</option>` : nothing}
+      <option value="" .selected=${!set}>${shown ? `${words(shown)} (preset)` : 'preset'}</option>
+      ${choices.map((choice) => html`<option value=${choice} .selected=${choice === value}>${words(String(choice))}</option>`)}
+      ${Array.isArray(value) ? html`<option value="own" .selected=${true}>${value.length} own values</option>` : nothing}
     </select>`,
     number: () => number(id, name, own, value, preset, onInput, onChange),
     list: () =>

@@ -40,7 +40,8 @@ export function form(state, actions, follow) {
     <div class="quick" role="group" aria-label="Quick settings">
       ${QUICK.map(([title, change]) => {
         const options = change(preset.num_inference_steps);
-        return html`<button type="button" @click=${() => (actions.setOptions(options), follow.onChange())}>
+        const isNow = Object.entries(options).every(([name, value]) => state.options[name] === value);
+        return html`<button type="button" aria-pressed=${isNow} @click=${() => (actions.setOptions(options), follow.onChange())}>
           ${title} <small>${costs(state, preset, options)}</small>
         </button>`;
       })}
@@ -53,14 +54,6 @@ export function form(state, actions, follow) {
         Live: draw while a slider moves
       </label>
     </div>
-    ${
-      state.options.branch
-        ? html`<p class="warned">
-            Up to step ${state.options.branch.step} it follows another run.
-            <button type="button" class="link" @click=${() => actions.setOptions({ branch: undefined })}>Generate all of them</button>
-          </p>`
-        : nothing
-    }
     ${FIRST.filter((name) => all[name]).map(one)}
     ${[...groups].map(([title, names]) => {
       const changed = names.filter((name) => state.options[name] !== undefined).length;
@@ -82,7 +75,7 @@ function costs(state, preset, change) {
   const whole = (/** @type {object} */ request) => ({ ...preset, ...JSON.parse(JSON.stringify(request)) }); // without what is undefined
   const sizeOf = (/** @type {any} */ { width, height, upscale }) => `${width * upscale}×${height * upscale}`;
   const made = whole({ ...state.options, ...change });
-  const like = Object.values(state.runs).filter((run) => run.seconds && sizeOf(whole(run.request)) === sizeOf(made));
+  const like = Object.values(state.runs).filter((run) => run.seconds && !run.slot && sizeOf(whole(run.request)) === sizeOf(made));
   const step = Math.min(...like.map((run) => /** @type {number} */ (run.seconds) / run.total / run.images)); // one alone
   const seconds = like.length ? `, about ${Math.ceil(step * made.num_inference_steps)} s` : '';
   return `${made.num_inference_steps} steps, ${sizeOf(made)}${seconds}`;

@@ -3,6 +3,7 @@
 import { html, nothing } from '../vendor/lit-html.js';
 import { paths } from '../api.js';
 import { given } from './experiment.js';
+import { optionsOf } from './form.js';
 import '../draw/paint.js';
 
 /** @param {State} state @param {Actions} actions */
@@ -31,6 +32,7 @@ export function inputs(state, actions) {
 /** @param {State} state @param {string} image @param {Actions} actions */
 function painted(state, image, actions) {
   const brush = state.local.brush ?? 12;
+  const strength = state.options.strength ?? optionsOf(state).strength?.default ?? 0.8;
   return html`<div class="painted">
     <lab-paint
       .source=${paths.picture(image)}
@@ -47,6 +49,10 @@ function painted(state, image, actions) {
         }
       </p>
       <label>brush <input type="range" min="3" max="40" .value=${String(brush)} @input=${given((text) => actions.keep('brush', Number(text)))} /></label>
+      <label
+        >strength ${strength.toFixed(2)}
+        <input type="range" min="0.05" max="1" step="0.05" .value=${String(strength)}
+          @input=${given((text) => actions.setOptions({ strength: Number(text) }))} /></label>
       <div class="row">
         <button ?disabled=${!state.mask} @click=${(/** @type {any} */ event) => event.target.closest('.painted').querySelector('lab-paint').clear()}>
           Clear mask
@@ -62,6 +68,11 @@ function painted(state, image, actions) {
 export function restored(state, actions) {
   const found = state.local.restored;
   if (!found) return nothing;
+  if (found.plain)
+    return html`<div class="note" role="status">
+      <p>This picture does not say how it was made, so it is the image to start from.</p>
+      <button class="quiet" aria-label="Dismiss" @click=${() => actions.keep('restored', null)}>✕</button>
+    </div>`;
   const unused = Object.entries(found.unused ?? {});
   return html`<div class="note" role="status">
     <p>

@@ -31,7 +31,7 @@ export const compare = {
           <select .value=${other.id} @change=${given(actions.compare)} aria-label="The run to compare with">
             ${others.toReversed().map(
               (run) => html`<option value=${run.id} ?selected=${run.id === other.id}>
-                ${titleOf(run)}, seed ${run.seeds[0]}${run.from ? `, branched after step ${run.from.step}` : ''}
+                ${1 + state.order.indexOf(run.id)}. ${titleOf(run)}, seed ${run.seeds[0]}, ${run.total} steps${run.from ? `, branched after step ${run.from.step}` : ''}
               </option>`,
             )}
           </select>

@@ -8,7 +8,7 @@ import { current, ended, shownStep, titleOf } from '../runs.js';
 import { short } from '../draw/colours.js';
 import { submits } from '../parts/experiment.js';
 import { figure, photo } from '../parts/figure.js';
-import { form } from '../parts/form.js';
+import { form, optionsOf } from '../parts/form.js';
 import { inputs, restored } from '../parts/inputs.js';
 import { stepPreview } from '../parts/preview.js';
 import { explained } from '../parts/terms.js';
@@ -26,7 +26,7 @@ export const generate = {
       onInput: () => state.live && actions.live(),
       onChange: () => state.live && actions.generate(),
     };
-    return html`${restored(state, actions)}<div class="split">
+    return html`${restored(state, actions)} ${follows(state, actions)}<div class="split">
       <div class="stage">
         ${stage(state, actions)}
         ${(current(state)?.notes ?? []).map((note) => html`<p class="warned" role="status">Note: ${note}.</p>`)}
@@ -39,6 +39,15 @@ export const generate = {
     </div>`;
   },
 };
+
+/** That the next run begins with the steps of another one. @param {State} state @param {Actions} actions */
+function follows({ options }, actions) {
+  if (!options.branch) return nothing;
+  const leave = () => (actions.setOptions({ branch: undefined }), actions.generate());
+  return html`<p class="note">
+    Up to step ${options.branch.step} it follows another run. <button type="button" class="link" @click=${leave}>Generate all steps</button>
+  </p>`;
+}
 
 /** What the model says that it draws, and prompts of it to begin with. @param {State} state @param {Actions} actions */
 function draws({ about }, actions) {
@@ -77,7 +86,7 @@ function stage(state, actions) {
   if (run.state === 'failed') return html`<div class="empty"><p>The run failed: ${run.error}</p></div>`;
   const title = titleOf(run);
   if (run.made.includes(true) && state.selection.step === null) {
-    if (run.images > 1) return gallery(run);
+    if (run.images > 1) return gallery(run, actions);
     return photo(pictureOf(run), title, facts(state, run, actions));
   }
   let shown = step;
@@ -105,15 +114,19 @@ function waits(state, run) {
 /** @param {Run} run */
 const pictureOf = (run) => (run.recorded ? 'opening/fox.webp' : paths.image(run.id));
 
-/** @param {Run} run */
-const gallery = (run) => html`<div class="tiles">
+/** @param {Run} run @param {Actions} actions */
+const gallery = (run, actions) => html`<div class="tiles">
   ${Array.from({ length: run.images }, (_, k) =>
     run.made[k]
       ? html`<figure class="figure">
-          <a href=${paths.image(run.id, k)} download="seed-${run.seeds[k]}.png"
+          <a href=${paths.image(run.id, k)} target="_blank"
             ><img src=${paths.image(run.id, k)} alt="${titleOf(run)}, seed ${run.seeds[k]}"
           /></a>
-          <figcaption>seed ${run.seeds[k]}</figcaption>
+          <figcaption>
+            <span class="num">seed ${run.seeds[k]}</span>
+            <a href=${paths.image(run.id, k)} download="diffuscope-${run.seeds[k]}.png">Save PNG</a>
+            <button class="link" @click=${() => actions.useImage(paths.image(run.id, k))}>Start from this image</button>
+          </figcaption>
         </figure>`
       : html`<div class="waiting"></div>`,
   )}
@@ -125,13 +138,20 @@ function another(actions) {
   actions.generate();
 }
 
+/** How many steps were made; from an image, of how many. @param {State} state @param {Run} run */
+function stepsSaid(state, run) {
+  const all = run.request.num_inference_steps ?? state.about?.preset.num_inference_steps;
+  const strength = run.request.strength ?? optionsOf(state).strength?.default;
+  return run.inputs.image && all > run.total ? `${run.total} of ${all} steps, at strength ${strength}` : `${run.total} steps`;
+}
+
 /** @param {State} state @param {Run} run @param {Actions} actions */
 function facts(state, run, actions) {
   if (run.recorded) return html`recorded with the emoji model; yours appears here`;
   const file = paths.image(run.id);
   return html`<span class="num">seed ${run.seeds[0]}</span>
-    <span class="num">${run.total} steps</span>
-    ${run.request.prompt?.length ? nothing : html`<span>no prompt: what the model draws by itself</span>`}
+    <span class="num">${stepsSaid(state, run)}</span>
+    ${run.request.branch ? html`<span>after step ${run.request.branch.step} of another run</span>` : nothing}
     <button class="link" @click=${() => actions.go('attention')}>Where the words went</button>
     <a href=${file} download="diffuscope-${run.seeds[0]}.png">Save PNG</a>
     ${

@@ -35,6 +35,7 @@ export const grid = {
     const axes = axesOf(state);
     const set = (/** @type {object} */ change) => actions.keep('axes', { ...axes, ...change });
     const plan = planOf(state);
+    const wrong = [...unread(state, axes.x, axes.xs), ...unread(state, axes.y, axes.ys)];
     const cells = plan.xValues.length * plan.yValues.length;
     const busy = state.local.grid?.filling || cellsOf(state).some((id) => id && state.runs[id] && !ended(state.runs[id].state));
     return html`<form
@@ -46,6 +47,7 @@ export const grid = {
         <button type="submit" class="primary" ?disabled=${!cells || cells > MOST}>Fill ${cells} cells</button>
         ${busy ? html`<button type="button" @click=${() => stopAll(actions)}>Stop all</button>` : nothing}
         ${cells > MOST ? html`<p class="muted">At most ${MOST} cells.</p>` : nothing}
+        ${wrong.length ? html`<p class="warned" role="status">Left out, since these are no numbers: ${wrong.join(', ')}.</p>` : nothing}
       </form>
       ${state.local.grid ? filled(state, actions) : empty('The grid is empty. Choose two options and their values, then fill it.')}`;
   },
@@ -87,10 +89,20 @@ function axis(side, name, text, other, set) {
 
 /** @param {State} state @param {string} name @param {string} text */
 function values(state, name, text) {
+  const parts = partsOf(text);
+  return isNumber(state, name) ? parts.map(Number).filter((value) => !Number.isNaN(value)) : parts;
+}
+
+/** What of a text is no number where it should be. @param {State} state @param {string} name @param {string} text */
+const unread = (state, name, text) => (isNumber(state, name) ? partsOf(text).filter((part) => Number.isNaN(Number(part))) : []);
+
+/** @param {string} text */
+const partsOf = (text) => text.split(',').map((part) => part.trim()).filter(Boolean);
+
+/** @param {State} state @param {string} name */
+function isNumber(state, name) {
   const { kind, schema } = kindOf(optionsOf(state)[name] ?? {});
-  const parts = text.split(',').map((part) => part.trim()).filter(Boolean);
-  const isNumber = kind === 'number' || schema.type === 'integer' || schema.type === 'number';
-  return isNumber ? parts.map(Number).filter((value) => !Number.isNaN(value)) : parts;
+  return kind === 'number' || schema.type === 'integer' || schema.type === 'number';
 }
 
 /** @param {State} state @returns {(string|null)[]} */

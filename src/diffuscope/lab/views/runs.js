@@ -43,7 +43,9 @@ function node(state, actions, all, run) {
         <span class="muted">${origin(state, run)}</span>
         <span class="row">
           ${
-            ended(run.state)
+            ended(run.state) && !stepsOf(run)
+              ? nothing
+              : ended(run.state)
               ? html`<button class="link" @click=${() => (actions.open(run.id), actions.go('steps'))}>Look inside</button>
                 <button class="link" @click=${() => (actions.open(run.id), actions.go('branch'))}>Branch</button>
                 ${
@@ -77,6 +79,7 @@ function origin(state, run) {
     const said = ['prompt', 'seed', 'num_inference_steps', 'num_images_per_prompt', 'branch'];
     const others = Object.entries(run.request).filter(([name]) => !said.includes(name));
     const parts = [`seed ${run.seeds[0]}`, `${run.total} steps`, ...(run.images > 1 ? [`${run.images} images`] : [])];
+    if (run.request.branch) parts.unshift(`after step ${run.request.branch.step} of a run that is not here`);
     if (run.inputs.image) parts.push(run.inputs.mask_image ? 'inpainting' : 'from an image');
     return [...parts, ...others.map(([name, value]) => `${words(name)} ${valueOf(value)}`)].join(' · ');
   }

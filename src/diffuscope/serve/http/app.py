@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 
 from diffuscope import __version__
 from diffuscope.errors import DiffuscopeError
@@ -62,6 +63,13 @@ def application(
         where = ".".join(str(part) for part in first["loc"])
         body = {"message": f"{where} is missing or of another type", "type": "invalid_request", "argument": where}
         return JSONResponse({"error": body}, 422)
+
+    @app.exception_handler(HTTPException)
+    async def refused(http: HttpRequest, error: HTTPException) -> JSONResponse:
+        if http.url.path.startswith("/sdapi/"):  # FastAPI's own form, which that interface has
+            return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+        body = {"message": f"{http.method} here: {error.detail}", "type": "invalid_request", "argument": None}
+        return JSONResponse({"error": body}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: HttpRequest, error: Exception) -> JSONResponse:

@@ -11,7 +11,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from diffuscope.errors import InputError, Unquoted
-from diffuscope.schema import Options, schema
+from diffuscope.request import Request
+from diffuscope.schema import Options, loaded_object, options, schema
 from diffuscope.serve.http.guard import BODY_LIMIT
 
 Kind = TypeVar("Kind", bound=Options)
@@ -33,7 +34,11 @@ async def options_of(http: HttpRequest, kind: type[Kind]) -> Kind:
     Raises:
         InputError: a name is unknown, or a value does not fit.
     """
-    return kind.from_json(await http.body())
+    values, known = loaded_object(await http.body()), {option.key for option in options(kind)}
+    for option in options(Request) if "request" in known else ():
+        if option.key in values and option.key not in known:
+            raise InputError(option.key, values[option.key], "none here", 'It is an option of "request"')
+    return kind.from_dict(values)
 
 
 def described(kind: type[Options]) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import atexit
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event, Thread
 
 import torch
 from torch import Tensor
@@ -12,11 +12,8 @@ from torch import Tensor
 from diffuscope.weights.store.host import Host
 
 
-class Hash(Thread):
-    """Of tensors as they are now; on a CUDA device from a stream of its own, after what wrote them.
-
-    Where Python ends meanwhile, it is given up: a thread that Python cuts off within torch aborts the process.
-    """
+class Hash(threading.Thread):
+    """Of tensors as they are now; on a CUDA device from a stream of its own, after what wrote them."""
 
     def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, threads: int = 1) -> None:
         """``dtype`` is that of the network, where the tensors have another."""
@@ -24,23 +21,18 @@ class Hash(Thread):
         self._dtype, self._threads = dtype, threads
         self._tensors: Mapping[str, Tensor] | None = tensors
         self._found: str | None = None
-        self._ends = Event()
         device = next((each.device for each in tensors.values() if each.is_cuda), None)
         self.stream = None if device is None else torch.cuda.Stream(device)
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(device))
-        atexit.register(self.end)
         self.start()
 
     def run(self) -> None:
         """Hash, and let go of the tensors."""
         assert self._tensors is not None
-        try:
-            with torch.cuda.stream(self.stream):  # on no stream it does nothing
-                found = weights_hash(self._tensors, self._dtype, self._threads, self._ends.is_set)
-        finally:
-            atexit.unregister(self.end)
-        self._found, self._tensors = None if self._ends.is_set() else found, None
+        with torch.cuda.stream(self.stream):  # on no stream it does nothing
+            self._found = weights_hash(self._tensors, self._dtype, self._threads)
+        self._tensors = None
 
     def result(self) -> str:
         """The hash, in hex."""
@@ -50,28 +42,27 @@ class Hash(Thread):
         assert self._found is not None
         return self._found
 
-    def end(self) -> None:
-        """Give it up."""
-        self._ends.set()
-        self.join()
+
+@atexit.register
+def _end() -> None:
+    """Give up what is under way: a thread that Python cuts off within torch aborts the process."""
+    for each in threading.enumerate():
+        if isinstance(each, Hash):
+            each.join()
 
 
-def weights_hash(
-    tensors: Mapping[str, Tensor],
-    dtype: torch.dtype | None = None,
-    threads: int = 1,
-    ends: Callable[[], bool] = lambda: False,
-) -> str:
+def weights_hash(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None, threads: int = 1) -> str:
     """SHA-256 in hex of a network's tensors under our names, independent of file and layout; of a ``dtype``.
 
-    It is that of the tensors' own SHA-256, of which several ``threads`` make some each if they are on the CPU. When
-    ``ends`` says so it is cut short, and of nothing.
+    It is that of the tensors' own SHA-256, of which several ``threads`` make some each if they are on the CPU.
     """
     host = Host()
 
     def hashed(name: str) -> bytes:
+        if not threading.main_thread().is_alive():  # Python ends
+            raise SystemExit
         digest = hashlib.sha256()
-        for piece in () if ends() else named_bytes(name, tensors[name].to(dtype or tensors[name].dtype), host):
+        for piece in named_bytes(name, tensors[name].to(dtype or tensors[name].dtype), host):
             digest.update(piece)
         return digest.digest()
 

@@ -24,7 +24,7 @@ def test_a_comment_comes_only_after_a_pause():
     async def whole(job: Job) -> list[str]:
         return [each async for each in streams.one_job(job, 0)]
 
-    said = awaited(whole(Racing("1", Request("a fox"), None, 1)))
+    said = awaited(whole(Racing(Request("a fox"), None, 1)))
     assert [each.splitlines()[1:2] for each in said] == [["event: step"], ["event: done"]]
 
 
