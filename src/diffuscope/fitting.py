@@ -24,15 +24,19 @@ def check(config: ModelConfig, request: Request) -> None:
     most = min(encoder.layers - 1 - (encoder.states == "penultimate") for encoder in config.text_encoders)
     if request.clip_skip > most:
         raise InputError("clip_skip", request.clip_skip, f"a whole number from 0 to {most}")
-    if request.image_guidance_scale is not None and not config.edits:
-        got = request.image_guidance_scale
-        raise InputError("image_guidance_scale", got, f"None, since {config.name!r} does not edit images")
-    for name in image_options() if config.edits else ():
+    for name, (want, hint) in absent(config).items():
         if (value := getattr(request, name)) != getattr(Request, name):
-            raise InputError(name, value, f"no {name}", "image_guidance_scale keeps more of the image")
-    for name in SIZE_OPTIONS if not config.sizes else ():
-        if (value := getattr(request, name)) is not None:
-            raise InputError(name, value, "None, since only SDXL has size conditioning")
+            raise InputError(name, value, want, hint)
+
+
+def absent(config: ModelConfig) -> dict[str, tuple[str, str]]:
+    """Options that such a model does not have -> what it wants instead, and a hint."""
+    found = {} if config.edits else {"image_guidance_scale": (f"None, since {config.name!r} does not edit images", "")}
+    sizes = () if config.sizes else SIZE_OPTIONS
+    found |= dict.fromkeys(sizes, ("None, since only SDXL has size conditioning", ""))
+    for name in image_options() if config.edits else ():
+        found[name] = (f"no {name}", "image_guidance_scale keeps more of the image")
+    return found
 
 
 def filled(config: ModelConfig, request: Request, sampler: str, spacing: str | None) -> Preset:

@@ -65,6 +65,14 @@ def test_a_photo_that_is_dropped_is_the_image_to_start_from(page: Page) -> None:
     page.get_by_role("button", name="Remove image").click()
 
 
+def test_options_that_the_model_does_not_have_are_not_offered(page: Page) -> None:
+    for name in ("image_guidance_scale", "original_size", "target_size"):
+        expect(page.locator(f"#option-{name}")).to_have_count(0)
+    expect(page.locator("#option-strength")).to_have_count(1)
+    fill(page, image_guidance_scale=2)  # which is refused, and so has to be seen
+    expect(page.locator("#option-image_guidance_scale")).to_have_value("2")
+
+
 def test_quick_settings_say_what_they_make_and_cost(page: Page) -> None:
     """In sight, not on hover; seconds are those of a run like it, once there was one."""
     quick(page)

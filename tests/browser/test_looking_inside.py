@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Locator, Page, Route, expect
 
 from browser.test_access import TOO_WIDE
-from browser.test_journeys import go, holding, quick, until_some
+from browser.test_journeys import LONG, fill, go, holding, quick, until_some
 
 READ = """hash => new Promise(read => {
     if (location.hash === hash) return read();
@@ -87,6 +87,16 @@ def test_places_are_chosen_by_keyboard(page):
     page.get_by_role("button", name=re.compile("^mid 0")).click()
     expect(page.locator(".two-up figcaption").first).to_contain_text("mid 0")
     assert seen == []
+
+
+def test_a_look_inside_begins_when_its_run_is_done(page):
+    fill(page, **LONG)
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.get_by_role("button", name=re.compile("^Stop"))).to_be_visible()
+    go(page, "Attention")
+    expect(page.locator(".begin")).to_have_text("It begins when the run has ended.")
+    page.get_by_role("button", name=re.compile("^Stop")).click()
+    expect(page.get_by_role("button", name="Look at the attention of this run")).to_be_visible()
 
 
 @pytest.mark.refusals

@@ -53,6 +53,8 @@ declare global {
     request: Schema;
     /** Options that hold for a whole run. */
     whole_run: string[];
+    /** Options that this model does not have. */
+    absent: string[];
     latents: { channels: number; factor: number };
     text_encoders: { layers: number; width: number }[];
     inpaints: boolean;

@@ -12,7 +12,7 @@ const SMALL = 256 * 256; // pixels; on a model that makes such pictures a look i
  * The experiment of a kind on the run on show; begun by itself where it is cheap and the run has ended
  * (behind a recorded one the page makes its own).
  * @param {State} state @param {string} kind @param {object} [options] @param {{wait?: boolean}} [how] wait for a button
- * @returns {{entry: Inspected|undefined, start: () => void}}
+ * @returns {{entry: Inspected|undefined, start: () => void, soon: boolean}} `soon`: it begins by itself when the run has ended
  */
 export function experiment(state, kind, options = {}, { wait = false } = {}) {
   const run = /** @type {Run} */ (current(state));
@@ -22,10 +22,11 @@ export function experiment(state, kind, options = {}, { wait = false } = {}) {
   const { width = 0, height = 0 } = state.about?.preset ?? {};
   const cheap = (request.width ?? width) * (request.height ?? height) <= SMALL;
   const entry = seen(kind, call, options);
-  if (!entry && !wait && cheap && state.about && ended(run.state) && !run.recorded) start();
+  const begins = !entry && !wait && cheap && Boolean(state.about) && !run.recorded;
+  if (begins && run.state === 'done') start();
   const begun = entry ?? seen(kind, call, options);
   if (begun) begun.total = run.total;
-  return { entry: begun, start };
+  return { entry: begun, start, soon: begins && !begun && !ended(run.state) };
 }
 
 /** An experiment that waits for its button: that of the options with which it was begun last, until then of these.
@@ -45,9 +46,10 @@ export function waiting(state, actions, kind, options, title) {
 
 /**
  * One line on an experiment, or nothing where it is done. @param {Inspected|undefined} entry
- * @param {{title: string, costs: string, start: () => void}} what
+ * @param {{title: string, costs: string, start: () => void, soon?: boolean}} what
  */
-export function progress(entry, { title, costs, start }) {
+export function progress(entry, { title, costs, start, soon = false }) {
+  if (soon) return html`<p class="begin" role="status">It begins when the run has ended.</p>`;
   if (!entry)
     return html`<p class="begin">
       <button class="primary" @click=${start}>${title}</button><span>${costs}</span>

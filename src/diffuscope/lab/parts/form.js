@@ -33,6 +33,7 @@ export function form(state, actions, follow) {
   for (const [name, schema] of Object.entries(all)) {
     group = schema['x-group'] ?? group;
     if (FIRST.includes(name) || ELSEWHERE.includes(name)) continue;
+    if (state.about?.absent.includes(name) && state.options[name] === undefined) continue;
     groups.set(group, [...(groups.get(group) ?? []), name]);
   }
   const one = (/** @type {string} */ name) => option(state, actions, follow, name, all[name], preset);

@@ -20,8 +20,8 @@ export const attention = {
   about: 'Where each word went, and which words each position attends to. Point at a word or a position.',
   needs: ['model', 'run'],
   render(state, actions) {
-    const { entry, start } = experiment(state, KIND);
-    const line = progress(entry, { title: 'Look at the attention of this run', costs: COSTS, start });
+    const { entry, start, soon } = experiment(state, KIND);
+    const line = progress(entry, { title: 'Look at the attention of this run', costs: COSTS, start, soon });
     if (!entry || !callsThere(entry.tensors)) return line;
     return html`${line}${shown(state, actions, entry)}`;
   },

@@ -17,12 +17,13 @@ export const layers = {
   about: 'What the text encoder knows after each of its layers: stop it there, and make a picture of what it has so far.',
   needs: ['model', 'run', 'oneEncoder'],
   render(state, actions) {
-    const { entry, start } = experiment(state, KIND);
+    const { entry, start, soon } = experiment(state, KIND);
     const count = state.about?.text_encoders?.[0]?.layers ?? 12;
     const line = progress(entry, {
       title: 'A picture from each layer',
       costs: `${count + 1} runs with the same seed: from the embeddings, and after each of ${count} layers.`,
       start,
+      soon,
     });
     return html`${line}${entry?.about ? shown(state, actions, entry) : ''}`;
   },

@@ -23,8 +23,8 @@ export const selfAttention = {
   about: 'To which other positions each position of the picture attends. Point at one.',
   needs: ['model', 'run'],
   render(state, actions) {
-    const { entry, start } = experiment(state, KIND);
-    const line = progress(entry, { title: 'Look at the self-attention of this run', costs: COSTS, start });
+    const { entry, start, soon } = experiment(state, KIND);
+    const line = progress(entry, { title: 'Look at the self-attention of this run', costs: COSTS, start, soon });
     const blocks = entry ? blocksOf(entry.tensors) : [];
     if (!entry || !blocks.length) return line;
     const block = blocks.includes(state.selection.block ?? '') ? /** @type {string} */ (state.selection.block) : finest(entry.tensors, blocks);

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from diffuscope import __version__
 from diffuscope.diffusion.samplers import TABLE
 from diffuscope.diffusion.samplers.contract import options as sampler_options
+from diffuscope.fitting import absent
 from diffuscope.lens.latent_preview import LatentRGB, fit_latent_rgb
 from diffuscope.loading import choose_device, choose_dtype
 from diffuscope.nn.taps import tap_points
@@ -110,6 +111,7 @@ def _of_model(pipe: Pipeline) -> dict[str, Any]:
         "samplers": _samplers(),
         "request": schema(Request),
         "whole_run": WHOLE_RUN,
+        "absent": list(absent(config)),
         "latents": {"channels": config.vae.latent_channels, "factor": config.vae.factor},
         "text_encoders": [{"layers": each.layers, "width": each.width} for each in config.text_encoders],
         "inpaints": config.inpaints,
