@@ -9,7 +9,7 @@ from browser.test_journeys import RUN, fill, holding, job, shown, until_some
 
 
 def test_a_run_that_ended_before_the_stream_of_events_began_is_done(page, address):
-    with holding(page, "events", "GET") as held:
+    with holding(page, r"events\?estimates=true", "GET") as held:
         page.goto(f"{address.partition('/lab/')[0]}/lab/")
         expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
         until_some(page, held)
@@ -35,7 +35,7 @@ def test_events_come_again_after_an_answer_that_is_no_stream(page, address):
         else:
             route.continue_()
 
-    page.route("**/api/v1/events", refuse_first)
+    page.route("**/api/v1/events*", refuse_first)
     page.goto(f"{address.partition('/lab/')[0]}/lab/")
     expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
     expect(page.get_by_text("no connection")).to_be_visible()
@@ -47,7 +47,7 @@ def test_a_run_that_a_new_server_does_not_know_has_failed(page, address):
     page.goto(f"{address.partition('/lab/')[0]}/lab/")
     expect(page.locator(".time .end img")).to_have_attribute("src", re.compile("/pictures/"))
     ready = {"status": 200, "content_type": "text/event-stream", "body": "retry: 100\nevent: ready\ndata: {}\n\n"}
-    page.route("**/api/v1/events", lambda route: route.fulfill(**ready))
+    page.route("**/api/v1/events*", lambda route: route.fulfill(**ready))
     page.reload()
     fill(page, num_inference_steps=150)
     before = shown(page)

@@ -123,8 +123,9 @@ export function createActions(store) {
     },
     /** Put an answer where `load` finds it. @param {string} key @param {any} value */
     prime: (key, value) => void cache.set(key, { value }),
-    /** @param {string} job @param {number} step @param {string} kind @param {Values} value */
-    primeArray: (job, step, kind, value) => void cache.set(api.paths.step(job, 0, step, kind), { value }),
+    /** @param {string} job @param {number} step @param {string} kind @param {Values} value
+     * @param {number} [image] */
+    primeArray: (job, step, kind, value, image = 0) => void cache.set(api.paths.step(job, image, step, kind), { value }),
     /** An array under any path of the server. @param {string} path @returns {Values|undefined|null} */
     values: (path) => load(path, () => api.array(path)),
     /** A JSON answer to GET. @param {string} path @returns {any} */
@@ -277,6 +278,7 @@ export function createActions(store) {
         inspections.lookAgain();
         return actions.refresh().catch(fail);
       }
+      if (event.x0) actions.primeArray(event.job, event.step, 'x0', decoded(event.x0), event.image);
       if (inspections.told(kind, event)) return;
       const run = get().runs[event.job];
       if (!run || ended(kind)) {
@@ -298,6 +300,9 @@ export function createActions(store) {
   };
   return actions;
 }
+
+/** An array as an event has it. @param {{shape: number[], data: string}} given @returns {Values} */
+const decoded = ({ shape, data }) => ({ shape, data: new Float32Array(Uint8Array.from(atob(data), (each) => each.charCodeAt(0)).buffer) });
 
 /** The defaults of the options. @param {State} state */
 function defaultsOf(state) {

@@ -75,7 +75,7 @@ const KINDS = ['queued', 'started', 'step', 'image', 'done', 'failed', 'cancelle
  * @param {(offline: boolean) => void} connection
  */
 export function follow(tell, connection) {
-  const source = new EventSource(`${ROOT}/events`);
+  const source = new EventSource(`${ROOT}/events?estimates=true`);
   for (const kind of ['ready', 'reset']) source.addEventListener(kind, () => tell('reset', {}));
   for (const kind of KINDS) source.addEventListener(kind, (event) => tell(kind, JSON.parse(event.data)));
   source.onopen = () => connection(false);

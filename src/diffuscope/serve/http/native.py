@@ -150,11 +150,17 @@ def add_jobs(routes: APIRouter, engine: Engine, pictures: Pictures) -> None:
 
     @routes.get("/events")
     async def events(
-        http: HttpRequest, last_event_id: Annotated[str | None, Header()] = None, after: str | None = None
+        http: HttpRequest,
+        last_event_id: Annotated[str | None, Header()] = None,
+        after: str | None = None,
+        estimates: bool = False,
     ) -> StreamingResponse:
-        """Server-sent events of all jobs of the caller, from now on, or from the one after Last-Event-ID."""
+        """Server-sent events of all jobs of the caller, from now on, or from the one after Last-Event-ID.
+
+        With ``estimates`` those of steps have their clean estimates, if small, as float32 in base64.
+        """
         position = last_event_id if after is None else after
-        return streams.stream(streams.all_jobs(engine, owner_of(http, "native"), position))
+        return streams.stream(streams.all_jobs(engine, owner_of(http, "native"), position, estimates=estimates))
 
 
 class _Key:

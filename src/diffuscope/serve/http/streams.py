@@ -1,6 +1,7 @@
 """Events of jobs as server-sent events, and waiting for jobs, without a thread for each reader."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -16,6 +17,9 @@ from diffuscope.serve.job import Job
 
 PAUSE = 15.0
 """Seconds after which a stream without events has a comment, so that nothing between closes it."""
+
+SMALL = 1 << 14
+"""Bytes of an array that an event may hold; that of an image of 256x256 pixels has as many."""
 
 
 class Bell:
@@ -114,8 +118,20 @@ async def one_job(job: Job, after: int) -> AsyncIterator[str]:
             yield message(fields_of(event, job), event.kind, event.id)
 
 
-async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterator[str]:
+def estimate_of(event: Event, engine: Engine) -> dict[str, Any]:
+    """The clean estimate of a step, where it was recorded and is small: float32 in base64."""
+    if event.kind != "step" or event.image is None or event.step is None:
+        return {}
+    array = engine.array(event.job, event.image, event.step, "x0")
+    if array is None or array.nbytes > SMALL:
+        return {}
+    return {"x0": {"shape": list(array.shape), "data": base64.b64encode(array.numpy().tobytes()).decode()}}
+
+
+async def all_jobs(engine: Engine, owner: str, after: str | None, *, estimates: bool = False) -> AsyncIterator[str]:
     """The events of all jobs of an owner, from now on, or from the one after a position, until the server stops.
+
+    With ``estimates`` those of steps have their clean estimates, if small, so that nobody has to ask for them.
 
     The first is "ready", or "reset" where some that the reader has not seen are forgotten: it has to ask for the jobs.
     """
@@ -130,7 +146,8 @@ async def all_jobs(engine: Engine, owner: str, after: str | None) -> AsyncIterat
         while new or not events.closed:
             for event in new:
                 position = events.at(event.id)
-                yield message(fields_of(event, engine.job(event.job)), event.kind, position)
+                said = fields_of(event, engine.job(event.job)) | (estimate_of(event, engine) if estimates else {})
+                yield message(said, event.kind, position)
             if not events.closed and not await bell.wait():  # it rings once for several causes, closing among them
                 yield COMMENT
             new, missing = events.after(owner, position)

@@ -1,6 +1,11 @@
 """What a stream says, and when."""
 
 import asyncio
+import base64
+import json
+import re
+
+import numpy as np
 
 from diffuscope.request import Request
 from diffuscope.serve import Engine
@@ -57,3 +62,26 @@ def test_a_stream_ends_where_an_event_and_the_end_ring_once(tiny, monkeypatch):
     said = awaited(whole())
     engine.stop()
     assert [each.splitlines()[1:2] for each in said] == [["event: ready"], ["event: cancelled"]]
+
+
+def test_a_step_has_its_clean_estimate_for_whom_asks(tiny):
+    engine = Engine(tiny, running=1)
+
+    async def whole(*, estimates: bool) -> list[dict]:
+        said = []
+        async for each in streams.all_jobs(engine, "me", None, estimates=estimates):
+            kind, data = re.search(r"event: (\w+)\ndata: (.*)", each).groups()
+            if kind == "ready":
+                engine.submit(Request("a fox", upscale=1), owner="me", record=["x0"])
+            said += [json.loads(data)] if kind == "step" else []
+            if kind == "done":
+                break
+        return said
+
+    bare, full = awaited(whole(estimates=False)), awaited(whole(estimates=True))
+    engine.stop()
+    assert len(bare) == len(full) > 1
+    assert not any("x0" in each for each in bare)
+    for each in full:
+        values = np.frombuffer(base64.b64decode(each["x0"]["data"]), "<f4").reshape(each["x0"]["shape"])
+        assert np.array_equal(values, engine.array(each["job"], each["image"], each["step"], "x0"))
