@@ -23,6 +23,12 @@ export function createActions(store) {
   const { get, set } = store;
   inspections.whenMoreIsKnown(store.touch);
 
+  /** @param {string} key @param {Answer} entry the oldest makes room for it */
+  function keep(key, entry) {
+    cache.set(key, entry);
+    if (cache.size > MOST_KEPT) cache.delete(/** @type {string} */ (cache.keys().next().value));
+  }
+
   /**
    * The answer under a key, or undefined while it is on its way; an error is the answer `null`. The same key is asked once.
    * @param {string} key @param {() => Promise<any>} ask @returns {any}
@@ -32,8 +38,7 @@ export function createActions(store) {
     if (known) return known.error ? null : known.value;
     /** @type {Answer} */
     const entry = {};
-    cache.set(key, entry);
-    if (cache.size > MOST_KEPT) cache.delete(/** @type {string} */ (cache.keys().next().value));
+    keep(key, entry);
     entry.asked = ask().then(
       (value) => {
         entry.value = value;
@@ -122,10 +127,10 @@ export function createActions(store) {
       return load(path, () => api.array(path));
     },
     /** Put an answer where `load` finds it. @param {string} key @param {any} value */
-    prime: (key, value) => void cache.set(key, { value }),
+    prime: (key, value) => keep(key, { value }),
     /** @param {string} job @param {number} step @param {string} kind @param {Values} value
      * @param {number} [image] */
-    primeArray: (job, step, kind, value, image = 0) => void cache.set(api.paths.step(job, image, step, kind), { value }),
+    primeArray: (job, step, kind, value, image = 0) => keep(api.paths.step(job, image, step, kind), { value }),
     /** An array under any path of the server. @param {string} path @returns {Values|undefined|null} */
     values: (path) => load(path, () => api.array(path)),
     /** A JSON answer to GET. @param {string} path @returns {any} */
